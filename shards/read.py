@@ -1,0 +1,187 @@
+"""How do I get chunk i? One ranged read, a digest check, numpy arrays.
+
+`open` reads the manifest and nothing else. Every chunk's bytes are hashed before a value of them is used: Arrow
+with zstd does not notice most flipped bits itself.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from shards.chunk import Chunk, RowInfo
+from shards.codec import decode
+from shards.errors import CorruptShardError, IncompleteCacheError
+from shards.manifest import MANIFEST_NAME, ChunkEntry, Manifest
+from shards.paths import cache_dir
+from shards.schema import Layout, schema
+from shards.store import Store, open_store, write_whole
+from shards.write import streams_of
+
+TOKENIZER_FOLDER = "tokenizer"
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A complete cache, read lazily. `len(cache)` chunks; `cache[i]` reads, checks and decodes chunk i."""
+
+    store: Store
+    manifest: Manifest
+    _first: tuple[int, ...]
+    """Number of the first chunk of each shard, and at the end the number of chunks."""
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def __getitem__(self, i: int) -> Chunk:
+        """Return chunk i. Raises CorruptShardError, naming shard and chunk, unless its bytes are the promised ones."""
+        where, entry, raw = self.chunk_bytes(i)
+        return decode_chunk(self.manifest.layout, raw, where=where, entry=entry)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return (self[i] for i in range(len(self)))
+
+    def chunk_bytes(self, i: int) -> tuple[str, ChunkEntry, bytes]:
+        """Return a chunk's name for messages, its entry, and its Arrow message, digest checked."""
+        shard, number = self.locate(i)
+        entry = self.manifest.shards[shard]
+        chunk = entry.chunks[number]
+        where = f"{self.store.root}/{entry.name} chunk {number}"
+        raw = self.store.read_range(entry.name, chunk.offset, chunk.length)
+        if len(raw) != chunk.length:
+            raise CorruptShardError(
+                f"{where}: found {len(raw)} bytes, expected {chunk.length}; the file is cut short, "
+                "fetch or dump that shard again"
+            )
+        found = hashlib.sha256(raw).hexdigest()
+        if found != chunk.sha256:
+            raise CorruptShardError(
+                f"{where}: found sha256 {found[:12]}, the manifest says {chunk.sha256[:12]}; the bytes are damaged, "
+                "fetch or dump that shard again"
+            )
+        return where, chunk, raw
+
+    def locate(self, i: int) -> tuple[int, int]:
+        """Return (number of the shard, number of the chunk in it) of chunk i. Raises IndexError."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"chunk {i}: the cache has {len(self)}")
+        shard = bisect.bisect_right(self._first, i) - 1
+        return shard, i - self._first[shard]
+
+    def chunk_rows(self, i: int) -> int:
+        """Return the number of rows of chunk i, without reading it."""
+        return self._entry(i).rows
+
+    def chunk_tokens(self, i: int) -> int:
+        """Return the number of tokens of chunk i, without reading it."""
+        return self._entry(i).tokens
+
+    def _entry(self, i: int) -> ChunkEntry:
+        shard, number = self.locate(i)
+        return self.manifest.shards[shard].chunks[number]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.manifest.rows
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, prefix tokens included."""
+        return self.manifest.tokens
+
+    @property
+    def manifest_sha256(self) -> str:
+        """Identity of the cache."""
+        return self.manifest.sha256
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of the shards and the manifest; the tokenizer's files, the same for any size of cache, are not in it."""
+        return sum(s.bytes for s in self.manifest.shards) + len(self.manifest.to_bytes())
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Bytes on disk over tokens."""
+        return self.bytes_on_disk / max(1, self.tokens)
+
+    @property
+    def tokenizer_dir(self) -> Path:
+        """Local folder with the teacher's tokenizer files; those of a remote cache are copied to the user's cache."""
+        names = [f for f in self.manifest.files if f.name.startswith(f"{TOKENIZER_FOLDER}/")]
+        here = Path(self.store.root)
+        folder = here if here.is_dir() else cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
+        for file in names:
+            raw = (folder / file.name).read_bytes() if (folder / file.name).exists() else self.store.read(file.name)
+            if hashlib.sha256(raw).hexdigest() != file.sha256:
+                raise CorruptShardError(
+                    f"{self.store.root}/{file.name}: digest differs from the manifest's; fetch it again"
+                )
+            if not (folder / file.name).exists():
+                write_whole(folder / file.name, raw)
+        return folder / TOKENIZER_FOLDER
+
+
+def open(path: str | os.PathLike[str]) -> Cache:
+    """Open the cache at a path or URL (s3://, hf://, https://, whatever fsspec knows).
+
+    Raises IncompleteCacheError where there is no manifest, CorruptShardError where it was damaged,
+    FormatVersionError where it is of another version, StoreError where the place cannot be reached.
+    """
+    store = open_store(path)
+    if (local := Path(store.root)).exists() and not local.is_dir():
+        raise IncompleteCacheError(f"{store.root}: found a file, expected the folder of a cache")
+    try:
+        raw = store.read(MANIFEST_NAME)
+    except IncompleteCacheError:
+        raise IncompleteCacheError(
+            f"{store.root}: found no {MANIFEST_NAME}, expected a complete cache; "
+            "run teacher-dump with the same settings until it says that the cache is complete"
+        ) from None
+    manifest = Manifest.from_bytes(raw, where=f"{store.root}/{MANIFEST_NAME}")
+    counts = (len(s.chunks) for s in manifest.shards)
+    return Cache(store, manifest, tuple(itertools.accumulate(counts, initial=0)))
+
+
+def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
+    """Decode the bytes of an Arrow message. Raises CorruptShardError, naming `where`, on what does not decode."""
+    try:
+        batch = read_batch(layout, raw)
+        infos = row_infos(batch)
+        expected = schema(layout)
+        streams = streams_of(batch, (f.name for f in expected if pa.types.is_list(f.type)))
+        lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
+        chunk = decode(layout, streams, lengths, infos)
+    except CorruptShardError as error:
+        raise CorruptShardError(f"{where}: {error}") from None
+    except (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError) as error:
+        raise CorruptShardError(f"{where}: does not decode ({error}); fetch or dump that shard again") from None
+    if entry is not None and (len(chunk.rows), len(chunk.tokens)) != (entry.rows, entry.tokens):
+        raise CorruptShardError(
+            f"{where}: found {len(chunk.rows)} rows and {len(chunk.tokens)} tokens, the manifest says "
+            f"{entry.rows} and {entry.tokens}"
+        )
+    return chunk
+
+
+def read_batch(layout: Layout, raw: bytes) -> pa.RecordBatch:
+    """Return the Arrow record batch of a message."""
+    return pa.ipc.read_record_batch(pa.ipc.read_message(pa.py_buffer(raw)), schema(layout))
+
+
+def row_infos(batch: pa.RecordBatch) -> tuple[RowInfo, ...]:
+    """Return where the rows of a batch come from."""
+    names = ("document", "window", "byte_start", "byte_end", "source", "path", "licence")
+    columns = (batch.column(name).to_pylist() for name in names)
+    return tuple(
+        RowInfo(document=d.hex(), window=w, byte_start=s, byte_end=e, source=src, path=p, licence=lic)
+        for d, w, s, e, src, p, lic in zip(*columns, strict=True)
+    )
