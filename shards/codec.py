@@ -48,7 +48,8 @@ def _table(step: float) -> Int32:
 
 def tail_code(tail: npt.NDArray[np.float64]) -> Codes:
     """Return the codes of tail masses; mass outside [0, 1] (rounding of a float sum) is brought back to it."""
-    return np.rint(np.arcsin(np.sqrt(np.clip(tail, 0, 1))) * (510 / math.pi)).astype(np.uint8)
+    codes: Codes = np.rint(np.arcsin(np.sqrt(np.clip(tail, 0, 1))) * (510 / math.pi)).astype(np.uint8)
+    return codes
 
 
 @functools.cache
@@ -98,7 +99,7 @@ def encode(
 
     has_head = head_count > 0
     first = head_starts[:-1][has_head]
-    mass = np.bincount(owner, head_probs.astype(np.float64), positions)
+    mass = np.bincount(owner, head_probs.astype(np.float64), positions).astype(np.float64)
     # A position with a head keeps something for it, however flat the distribution.
     tails = np.where(has_head, np.minimum(tail_code(1 - mass), 254), 255).astype(np.uint8)
     is_first = np.zeros(len(head_ids), bool)
@@ -176,16 +177,18 @@ def _check_input(
     log_z: Float32,
 ) -> None:
     for name, ids in (("tokens", tokens), ("head_ids", head_ids), ("draw_ids", draw_ids)):
-        if len(ids) and not (0 <= ids.min() and ids.max() < layout.vocab_size):
+        if len(ids) and not (ids.min() >= 0 and ids.max() < layout.vocab_size):
             raise ShardError(
                 f"{name}: found ids from {ids.min()} to {ids.max()}, expected 0 to {layout.vocab_size - 1}"
             )
     for name, count in (("head_count", head_count), ("draw_count", draw_count)):
-        if len(count) and not (0 <= count.min() and count.max() <= MAX_ENTRIES):
+        if len(count) and not (count.min() >= 0 and count.max() <= MAX_ENTRIES):
             raise ShardError(f"{name}: found up to {count.max()}, expected 0 to {MAX_ENTRIES}")
     for name, values in (("realised_logp", realised_logp), ("entropy", entropy), ("log_z", log_z)):
         if not np.isfinite(values).all():
-            raise ShardError(f"{name}: found values that are not finite, expected finite ones; check the teacher's dtype")
+            raise ShardError(
+                f"{name}: found values that are not finite, expected finite ones; check the teacher's dtype"
+            )
     if np.isnan(whitespace_logp).any():
         raise ShardError("whitespace_logp: found NaN, expected numbers; check the teacher's dtype")
     if not (np.isfinite(head_probs).all() and (head_probs >= 0).all() and (head_probs <= 1.00001).all()):
@@ -201,7 +204,10 @@ def _check_input(
 
 
 def decode(
-    layout: Layout, streams: Mapping[str, npt.NDArray[np.generic]], row_tokens: Int64, rows: tuple[RowInfo, ...]
+    layout: Layout,
+    streams: Mapping[str, npt.NDArray[np.generic]],
+    row_tokens: Int64,
+    rows: tuple[RowInfo, ...],
 ) -> Chunk:
     """Decode the streams of a chunk whose rows have `row_tokens` [R] tokens each.
 

@@ -132,9 +132,7 @@ def check_version(version: object, *, where: str) -> None:
     if version != FORMAT_VERSION:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         remedy = "upgrade teacherless" if newer else "the file is not what it says, fetch it again"
-        raise FormatVersionError(
-            f"{where}: found format version {version}, expected {FORMAT_VERSION}; {remedy}"
-        )
+        raise FormatVersionError(f"{where}: found format version {version}, expected {FORMAT_VERSION}; {remedy}")
 
 
 def canonical_json(value: object) -> bytes:

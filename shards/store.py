@@ -35,11 +35,13 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file. Raises IncompleteCacheError where there is none."""
-        return self._try(name, lambda: self.filesystem.cat_file(self._at(name)))
+        return self._try(name, lambda: bytes(self.filesystem.cat_file(self._at(name))))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, or fewer where the file ends: the caller checks its digest."""
-        return self._try(name, lambda: self.filesystem.cat_file(self._at(name), start=offset, end=offset + length))
+        return self._try(
+            name, lambda: bytes(self.filesystem.cat_file(self._at(name), start=offset, end=offset + length))
+        )
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""

@@ -117,7 +117,8 @@ class ShardWriter:
         batch, digests = build_batch(self._layout, self._pending, self._schema)
         try:
             self._file.flush()
-            offset = self._file.tell()
+            # Arrow writes magic and schema only with the first batch.
+            offset = self._file.tell() or 8 + len(self._schema.serialize())
             self._writer.write_batch(batch)
             self._file.flush()
             length = self._file.tell() - offset
@@ -129,7 +130,13 @@ class ShardWriter:
         for digest in digests:
             self._row_digests.update(digest)
         self._chunks.append(
-            ChunkEntry(offset=offset, length=length, rows=len(self._pending), tokens=self._pending_tokens, sha256=sha256)
+            ChunkEntry(
+                offset=offset,
+                length=length,
+                rows=len(self._pending),
+                tokens=self._pending_tokens,
+                sha256=sha256,
+            )
         )
         self._pending, self._pending_tokens = [], 0
 

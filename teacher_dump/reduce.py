@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from shards.codec import expected_draws, tail_code
+
 _UNIT = float(2**40)
 PIECE_BYTES = 64 * 2**20
 """Largest float32 block of logits that is reduced at once, in bytes; about five such blocks live at a time."""
@@ -73,7 +75,8 @@ class Records:
     def pack(self) -> torch.Tensor:
         """Return all fields side by side as one int32 tensor [P, 2K + M + 3 + Z], bits unchanged."""
         return torch.cat(
-            (self.head_ids, self.head_probs.view(torch.int32), self.draw_ids, self.scalars.view(torch.int32)), 1
+            (self.head_ids, self.head_probs.view(torch.int32), self.draw_ids, self.scalars.view(torch.int32)),
+            1,
         )
 
     @classmethod
@@ -120,9 +123,7 @@ def reduce(
                       whitespace_V)
         for i in range(0, len(logits_PV), step)
     ]  # fmt: skip
-    return Records(
-        **{name: torch.cat([getattr(p, name) for p in pieces]) for name in Records.__slots__}
-    )
+    return Records(**{name: torch.cat([getattr(p, name) for p in pieces]) for name in Records.__slots__})
 
 
 def _reduce_piece(
@@ -160,9 +161,10 @@ def _reduce_piece(
     fixed_PV.scatter_(1, ids_PK, fixed_PV.gather(1, ids_PK).masked_fill(kept_PK, 0))
     cumulative_PV = fixed_PV.cumsum_(1)
     rest_P = cumulative_PV[:, -1]
-    num_draws_P = (1 - head_probs.double().sum(1)).clamp_min(0)
-    num_draws_P = torch.where(num_draws_P >= spec.tail_floor, (num_draws_P / spec.threshold).ceil(), 0.0)
-    num_draws_P = torch.where(rest_P > 0, num_draws_P, 0.0).clamp_max(spec.draw_slots)
+    # As many draws as a reader expects of the stored, quantised tail: then their number costs no bytes.
+    codes_P = tail_code((1 - head_probs.double().sum(1)).cpu().numpy()).clip(max=254)
+    expected = expected_draws(spec.threshold, spec.tail_floor)[codes_P]
+    num_draws_P = torch.from_numpy(expected).to(x_PV.device).masked_fill(rest_P == 0, 0)
     m_M = torch.arange(spec.draw_slots, dtype=torch.float64, device=x_PV.device)
     # Points lie strictly inside [0, rest): a draw never lands on an id of mass zero.
     points_PM = (offsets_P[:, None] + m_M) * (rest_P / num_draws_P.clamp_min(1))[:, None]
@@ -174,5 +176,7 @@ def _reduce_piece(
         head_ids = torch.nn.functional.pad(head_ids, (0, spec.head_slots - slots), value=-1)
         head_probs = torch.nn.functional.pad(head_probs, (0, spec.head_slots - slots))
     if not torch.isfinite(sum_P).all():
-        raise ValueError("found logits that are not finite, expected finite ones: check the teacher's weights and dtype")
+        raise ValueError(
+            "found logits that are not finite, expected finite ones: check the teacher's weights and dtype"
+        )
     return Records(head_ids=head_ids, head_probs=head_probs, draw_ids=draw_ids, scalars=scalars)

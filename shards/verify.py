@@ -1,0 +1,135 @@
+"""Is it true? Digests, schema and invariants of a whole cache; every problem, not the first.
+
+Checked: each file's size and digest; each shard's schema, metadata and place in the manifest; each chunk's digest;
+each row's digest; ids below the vocabulary, finite values, mass within [0, 1] and equal to one in sum, heads in
+falling order, draws ascending and outside the head, windows of a document that do not overlap.
+
+Not checked: whether the teacher said so (re-score rows with `teacher-dump --check`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from shards.chunk import Chunk
+from shards.errors import ShardError
+from shards.manifest import ShardEntry
+from shards.read import Cache, decode_chunk, read_batch, row_infos
+from shards.schema import read_file_metadata, schema
+from shards.write import row_digest
+
+
+def verify(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: None) -> list[str]:
+    """Return all problems found, each a line that names its file; an empty list for a sound cache.
+
+    `progress` is called with the number of tokens that were checked since the last call.
+    """
+    problems: list[str] = []
+    for file in cache.manifest.files:
+        problems += _file_problems(cache, file.name, file.bytes, file.sha256)
+    seen: dict[tuple[str, int], str] = {}
+    for number, entry in enumerate(cache.manifest.shards):
+        problems += _file_problems(cache, entry.name, entry.bytes, entry.sha256)
+        problems += _header_problems(cache, entry)
+        digests = hashlib.sha256()
+        first = sum(len(s.chunks) for s in cache.manifest.shards[:number])
+        for i in range(first, first + len(entry.chunks)):
+            try:
+                where, chunk_entry, raw = cache.chunk_bytes(i)
+                chunk = decode_chunk(cache.manifest.layout, raw, where=where, entry=chunk_entry)
+            except ShardError as error:
+                problems.append(str(error))
+                continue
+            problems += (f"{where}: {p}" for p in _row_problems(cache, raw, digests))
+            problems += (f"{where}: {p}" for p in chunk_problems(chunk, cache.manifest.layout.vocab_size))
+            for info in chunk.rows:
+                key = (info.document, info.window)
+                if key in seen:
+                    problems.append(
+                        f"{where}: window {info.window} of document {info.document[:12]} is also in {seen[key]}"
+                    )
+                seen[key] = where
+            progress(len(chunk.tokens))
+        if digests.hexdigest() != entry.rows_sha256:
+            problems.append(f"{cache.store.root}/{entry.name}: the rows' digests are not those of the manifest")
+    return problems
+
+
+def _file_problems(cache: Cache, name: str, size: int, sha256: str) -> Iterator[str]:
+    where = f"{cache.store.root}/{name}"
+    try:
+        raw = cache.store.read(name)
+    except ShardError as error:
+        yield str(error)
+        return
+    if len(raw) != size:
+        yield f"{where}: found {len(raw)} bytes, the manifest says {size}"
+    elif hashlib.sha256(raw).hexdigest() != sha256:
+        yield f"{where}: the digest is not that of the manifest"
+
+
+def _header_problems(cache: Cache, entry: ShardEntry) -> Iterator[str]:
+    where = f"{cache.store.root}/{entry.name}"
+    try:
+        reader = pa.ipc.open_file(pa.py_buffer(cache.store.read(entry.name)))
+        about = read_file_metadata(reader.schema, where=where)
+    except (pa.ArrowException, OSError) as error:
+        yield f"{where}: not an Arrow file ({error})"
+        return
+    except ShardError as error:
+        yield str(error)
+        return
+    if not reader.schema.equals(schema(cache.manifest.layout)):
+        yield f"{where}: the columns are not those of the manifest's layout"
+    if about["layout"] != cache.manifest.layout.to_dict():
+        yield f"{where}: the layout in the file is not that of the manifest"
+    if reader.num_record_batches != len(entry.chunks):
+        yield f"{where}: found {reader.num_record_batches} chunks, the manifest says {len(entry.chunks)}"
+
+
+def _row_problems(cache: Cache, raw: bytes, digests: hashlib._Hash) -> Iterator[str]:
+    batch = read_batch(cache.manifest.layout, raw)
+    lists = [f.name for f in batch.schema if pa.types.is_list(f.type)]
+    promised = batch.column("row_sha256").to_pylist()
+    values = {name: batch.column(name).flatten().to_numpy() for name in lists}
+    starts = {name: batch.column(name).offsets.to_numpy() for name in lists}
+    for r, info in enumerate(row_infos(batch)):
+        streams = {name: values[name][starts[name][r] : starts[name][r + 1]] for name in lists}
+        found = row_digest(info, streams, batch.schema)
+        digests.update(found)
+        if found != promised[r]:
+            yield f"row {r}: the content is not what the row's digest says"
+
+
+def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
+    """Yield what in a decoded chunk no teacher could have said."""
+    for name, ids in (("tokens", chunk.tokens), ("head_ids", chunk.head_ids), ("draw_ids", chunk.draw_ids)):
+        if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
+            yield f"{name}: ids from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}"
+    for name in ("realised_logp", "entropy", "log_z", "head_probs", "tail_mass"):
+        if not np.isfinite(getattr(chunk, name)).all():
+            yield f"{name}: values that are not finite"
+    if len(chunk.realised_logp) and chunk.realised_logp.max() > 0:
+        yield "realised_logp: above 0"
+    if len(chunk.tail_mass) and not (chunk.tail_mass.min() >= 0 and chunk.tail_mass.max() <= 1):
+        yield "tail_mass: outside [0, 1]"
+    heads, draws = np.diff(chunk.head_starts), np.diff(chunk.draw_starts)
+    head_owner, draw_owner = np.repeat(np.arange(len(heads)), heads), np.repeat(np.arange(len(draws)), draws)
+    total = chunk.tail_mass.astype(np.float64) + np.bincount(head_owner, chunk.head_probs, len(heads))
+    if not (total == 1).all():
+        yield f"mass: sums from {total.min()} to {total.max()}, expected exactly 1"
+    if ((np.diff(chunk.head_probs) > 0) & (np.diff(head_owner) == 0)).any():
+        yield "head_probs: rising within a position"
+    if ((np.diff(chunk.draw_ids) < 0) & (np.diff(draw_owner) == 0)).any():
+        yield "draw_ids: falling within a position"
+    head_keys = head_owner.astype(np.int64) * vocab_size + chunk.head_ids
+    if len(np.unique(head_keys)) != len(head_keys):
+        yield "head_ids: an id twice within a position"
+    if np.isin(draw_owner.astype(np.int64) * vocab_size + chunk.draw_ids, head_keys).any():
+        yield "draw_ids: a draw that is in the head"
+    if any(info.byte_end < info.byte_start for info in chunk.rows):
+        yield "rows: a window that ends before it begins"
