@@ -38,6 +38,12 @@ class Cache:
     _first: tuple[int, ...]
     """Number of the first chunk of each shard, and at the end the number of chunks."""
 
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], manifest: Manifest) -> Cache:
+        """Return the cache at a path or URL that a manifest in hand describes."""
+        counts = (len(s.chunks) for s in manifest.shards)
+        return cls(open_store(path), manifest, tuple(itertools.accumulate(counts, initial=0)))
+
     def __len__(self) -> int:
         return self._first[-1]
 
@@ -105,7 +111,7 @@ class Cache:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Bytes of the shards and the manifest; the tokenizer's files, the same for any size of cache, are not in it."""
+        """Bytes of the shards and the manifest. The tokenizer's files, the same for any size, are not counted."""
         return sum(s.bytes for s in self.manifest.shards) + len(self.manifest.to_bytes())
 
     @property
@@ -147,8 +153,7 @@ def open(path: str | os.PathLike[str]) -> Cache:
             "run teacher-dump with the same settings until it says that the cache is complete"
         ) from None
     manifest = Manifest.from_bytes(raw, where=f"{store.root}/{MANIFEST_NAME}")
-    counts = (len(s.chunks) for s in manifest.shards)
-    return Cache(store, manifest, tuple(itertools.accumulate(counts, initial=0)))
+    return Cache.of(path, manifest)
 
 
 def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:

@@ -1,4 +1,4 @@
-"""When are two tokenizers the same? A digest of what decides the ids of a text, taken from tokenizer.json.
+"""When are two tokenizers the same, and which bytes does a token stand for? Answers taken from tokenizer.json.
 
 Only JSON is read, so this needs neither transformers nor tokenizers. Names, chat templates, padding and
 truncation do not count: they do not change the ids of a text.
@@ -48,3 +48,39 @@ def vocabulary(folder: str | os.PathLike[str]) -> dict[str, int]:
     vocab = rules["model"].get("vocab") or {}
     pieces = {p[0]: i for i, p in enumerate(vocab)} if isinstance(vocab, list) else dict(vocab)
     return pieces | {t["content"]: t["id"] for t in rules["added_tokens"] or []}
+
+
+def token_bytes(folder: str | os.PathLike[str]) -> dict[int, bytes]:
+    """Return id -> the UTF-8 bytes that it stands for, empty for special tokens.
+
+    From the vocabulary, never from decoding, which cannot show a part of a character. Two families are known:
+    byte-level BPE (GPT-2's printable stand-ins for bytes) and SentencePiece with byte fallback (U+2581 for a space,
+    <0xHH> for a byte). Raises ShardError, naming the token, where a piece fits neither.
+    """
+    rules = read_rules(folder)
+    added = {t["content"]: t for t in rules["added_tokens"] or []}
+    byte_level = "ByteLevel" in json.dumps([rules["pre_tokenizer"], rules["normalizer"]])
+    table: dict[int, bytes] = {}
+    for piece, token in vocabulary(folder).items():
+        if piece in added:
+            table[token] = b"" if added[piece]["special"] else piece.encode()
+        elif byte_level:
+            try:
+                table[token] = bytes(_BYTE_OF[c] for c in piece)
+            except KeyError:
+                raise ShardError(f"{folder}: token {token} {piece!r} is no byte-level piece, expected one") from None
+        elif len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+            table[token] = bytes([int(piece[3:5], 16)])
+        else:
+            table[token] = piece.replace("\u2581", " ").encode()
+    return table
+
+
+def _byte_stand_ins() -> dict[str, int]:
+    """Return character -> byte of byte-level BPE: printable Latin-1 stands for itself, the rest from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(rest)}
+
+
+_BYTE_OF = _byte_stand_ins()

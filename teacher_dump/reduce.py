@@ -25,7 +25,7 @@ import torch
 from shards.codec import expected_draws, tail_code
 
 _UNIT = float(2**40)
-PIECE_BYTES = 64 * 2**20
+PIECE_BYTES = 16 * 2**20
 """Largest float32 block of logits that is reduced at once, in bytes; about five such blocks live at a time."""
 
 
@@ -57,6 +57,16 @@ class RecordSpec:
     def draw_slots(self) -> int:
         """Most draws that a tail of mass one needs."""
         return int(np.ceil(1 / self.threshold - 1e-9))
+
+    @property
+    def columns(self) -> int:
+        """Width of packed records."""
+        return 2 * self.head_slots + self.draw_slots + 3 + len(self.temperatures)
+
+    @staticmethod
+    def piece_positions(vocab_size: int) -> int:
+        """Return how many positions are reduced at once."""
+        return max(1, PIECE_BYTES // (4 * vocab_size))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +127,7 @@ def reduce(
     `offsets_P` float64 [P] in [0, 1); `whitespace_V` float32 [V], 1 where a token begins with a whitespace byte
     or ends the text. Raises ValueError where logits are not finite.
     """
-    step = max(1, PIECE_BYTES // (4 * logits_PV.shape[1]))
+    step = spec.piece_positions(logits_PV.shape[1])
     pieces = [
         _reduce_piece(logits_PV[i : i + step].float(), next_ids_P[i : i + step], offsets_P[i : i + step], spec,
                       whitespace_V)

@@ -1,0 +1,57 @@
+"""What was asked for? One frozen set of settings, checked once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from teacher_dump.errors import DumpError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DumpConfig:
+    """Settings of a dump."""
+
+    model: str
+    """Short name, hub id or folder of the teacher."""
+    out: Path
+    """Folder of the cache."""
+    data: str
+    """Corpus: stdlib, folder, files or hub data set."""
+    engine: str = "auto"
+    """auto, vllm or transformers."""
+    seed: int = 0
+    """Of the order of documents and of the draws."""
+    max_tokens: int | None = None
+    """Stop after about this many tokens: the window that reaches it is the last."""
+    max_documents: int | None = None
+    """Stop after this many documents."""
+    window_tokens: int = 1024
+    """Most tokens of a row, prefix included."""
+    task_tokens: int = 1_000_000
+    """Tokens of a task, which is a shard: what a crash can cost at most."""
+    chunk_tokens: int = 65_536
+    """Tokens of a chunk: what one read returns."""
+    threshold: float = 0.04
+    """c: ids of at least this probability are kept exactly."""
+    temperatures: tuple[float, ...] = (1.5, 2.0, 4.0)
+    """Temperatures whose log Z is stored."""
+    dtype: str = "auto"
+    """auto (bfloat16 on a GPU, float32 on a CPU), float32 or bfloat16."""
+    tensor_parallel_size: int = 1
+    """GPUs that one engine spreads the teacher over."""
+    revision: str | None = None
+    """Revision of a hub teacher that has no short name."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("window_tokens", 8), ("task_tokens", 8), ("chunk_tokens", 8), ("tensor_parallel_size", 1)):
+            if getattr(self, name) < least:
+                raise DumpError(f"{name}: found {getattr(self, name)}, expected at least {least}")
+        for name in ("max_tokens", "max_documents"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DumpError(f"{name}: found {value}, expected at least 1")
+        if self.engine not in ("auto", "vllm", "transformers"):
+            raise DumpError(f"engine: found {self.engine!r}, expected auto, vllm or transformers")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise DumpError(f"dtype: found {self.dtype!r}, expected auto, float32 or bfloat16")

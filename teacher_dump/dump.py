@@ -1,0 +1,386 @@
+"""How is a dump done? Skip the finished tasks, run the others, write the manifest when none is left.
+
+A shard with its entry is the only mark of a finished task, so a dump may be killed at any moment and started again:
+it loses the task in hand, which is run again whole, with the same rows in the same batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.chunk import Chunk
+from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
+from shards.manifest import Tokenizer as TokenizerInfo
+from shards.read import TOKENIZER_FOLDER, Cache
+from shards.read import open as open_cache
+from shards.schema import FORMAT_VERSION, Layout, canonical_json
+from shards.store import write_whole
+from shards.tokenizer import fingerprint as tokenizer_fingerprint
+from shards.tokenizer import token_bytes
+from shards.write import Row, ShardWriter, entry_path, file_sha256, read_entry
+from teacher_dump.config import DumpConfig
+from teacher_dump.corpus import Corpus
+from teacher_dump.engines import Engine, Packed, Teaching, choose, start
+from teacher_dump.errors import DumpError
+from teacher_dump.models import Model, resolve
+from teacher_dump.plan import Task, tasks
+from teacher_dump.reduce import RecordSpec
+from teacher_dump.windows import Window, windows
+
+PLAN_NAME = "plan.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+_WHITESPACE = b" \n\r\t"
+
+
+class Watcher:
+    """What a caller may want to hear of a running dump. All methods may be overridden; none must be."""
+
+    def planned(self, num_tasks: int, num_tokens: int, done_tasks: int, done_tokens: int) -> None:
+        """The work is known."""
+
+    def loading(self, engine: str) -> None:
+        """The teacher is about to be loaded."""
+
+    def captured(self, num_tokens: int) -> None:
+        """So many more tokens are through the teacher."""
+
+    def finished(self, entry: ShardEntry) -> None:
+        """A task is done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a dump did."""
+
+    cache: Cache
+    new_tasks: int
+    reused_tasks: int
+    counts: dict[str, int]
+    """Documents and cuts, by filter and kind."""
+
+
+def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
+    """Make the cache complete, or continue to. Raises ShardError on what a user can mend."""
+    watcher = watcher or Watcher()
+    check_machine(config)
+    engine_name = choose(config.engine)
+    model = resolve(config.model, revision=config.revision)
+    layout, spec = record_layout(config, model)
+    identity = _identity(config, model, layout, engine_name)
+    fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
+    _claim(config.out, fingerprint, identity)
+
+    counts: Counter[str] = Counter()
+    work = list(_tasks(config, model, fingerprint, counts))
+    if not work:
+        raise DumpError(
+            f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
+        )
+    entries = {task.name: read_entry(config.out / task.name) for task in work}
+    open_tasks = [task for task in work if entries[task.name] is None]
+    watcher.planned(
+        len(work),
+        sum(t.num_tokens for t in work),
+        len(work) - len(open_tasks),
+        sum(e.tokens for e in entries.values() if e is not None),
+    )
+    if not open_tasks and (config.out / MANIFEST_NAME).exists():
+        return Outcome(cache=open_cache(config.out), new_tasks=0, reused_tasks=len(work), counts=dict(counts))
+
+    about: dict[str, Any] | None = None
+    if open_tasks:
+        watcher.loading(engine_name)
+        engine = start(engine_name, teaching(config, model, spec))
+        about = engine.about
+        try:
+            for task in open_tasks:
+                entries[task.name] = run_task(
+                    task, engine, config=config, layout=layout, spec=spec, fingerprint=fingerprint, watcher=watcher
+                )
+        finally:
+            engine.close()
+    cache = _finish(config, model, layout, identity, about, [e for e in entries.values() if e is not None], counts)
+    return Outcome(
+        cache=cache, new_tasks=len(open_tasks), reused_tasks=len(work) - len(open_tasks), counts=dict(counts)
+    )
+
+
+def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
+    """Return how records are stored, and what is recorded."""
+    try:
+        spec = RecordSpec(threshold=config.threshold, temperatures=config.temperatures)
+    except ValueError as error:
+        raise DumpError(str(error)) from None
+    layout = Layout(
+        vocab_size=model.teacher.vocab_size,
+        temperatures=spec.temperatures,
+        threshold=spec.threshold,
+        tail_floor=spec.tail_floor,
+    )
+    return layout, spec
+
+
+def teaching(config: DumpConfig, model: Model, spec: RecordSpec) -> Teaching:
+    """Return what an engine must know."""
+    ends = {*model.end_tokens}
+    white = tuple(
+        sorted(
+            i
+            for i, raw in token_bytes(model.folder).items()
+            if i < model.teacher.vocab_size and (i in ends or raw[:1] in {_WHITESPACE[j : j + 1] for j in range(4)})
+        )
+    )
+    return Teaching(
+        folder=model.folder,
+        vocab_size=model.teacher.vocab_size,
+        spec=spec,
+        seed=config.seed,
+        dtype=config.dtype,
+        window_tokens=config.window_tokens,
+        tensor_parallel_size=config.tensor_parallel_size,
+        whitespace_ids=white,
+    )
+
+
+def run_task(
+    task: Task,
+    engine: Engine,
+    *,
+    config: DumpConfig,
+    layout: Layout,
+    spec: RecordSpec,
+    fingerprint: str,
+    watcher: Watcher,
+) -> ShardEntry:
+    """Ask the teacher about a task's windows and write its shard."""
+    writer = ShardWriter(
+        config.out,
+        task.name,
+        layout=layout,
+        task=task.name.removesuffix(".arrow"),
+        fingerprint=fingerprint,
+        chunk_tokens=min(config.chunk_tokens, config.task_tokens),
+    )
+    with writer:
+        for window, packed in zip(task.windows, engine.capture(task.windows), strict=True):
+            writer.write(to_row(window, packed, spec))
+            watcher.captured(len(window.tokens))
+        entry = writer.close()
+    watcher.finished(entry)
+    return entry
+
+
+def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
+    """Unpack the records of a window: fixed-width slots become lists of what is in them."""
+    heads, draws = spec.head_slots, spec.draw_slots
+    head_ids, drawn = packed[:, :heads], packed[:, 2 * heads : 2 * heads + draws]
+    head_probs = np.ascontiguousarray(packed[:, heads : 2 * heads]).view(np.float32)
+    scalars = np.ascontiguousarray(packed[:, 2 * heads + draws :]).view(np.float32)
+    in_head, is_draw = head_ids >= 0, drawn >= 0
+    return Row(
+        info=window.info,
+        tokens=window.tokens,
+        head_count=in_head.sum(1),
+        head_ids=head_ids[in_head],
+        head_probs=head_probs[in_head],
+        draw_count=is_draw.sum(1),
+        draw_ids=drawn[is_draw],
+        realised_logp=scalars[:, 0],
+        whitespace_logp=scalars[:, 1],
+        entropy=scalars[:, 2],
+        log_z=scalars[:, 3:],
+    )
+
+
+def check_machine(config: DumpConfig) -> None:
+    """Raise DumpError where a known teacher cannot fit this machine, before anything is fetched."""
+    from teacher_dump.models import known
+
+    entry = known(config.model)
+    if entry is None or entry.parameters < 3e9:
+        return
+    import psutil
+    import torch
+
+    need = 2 * entry.parameters
+    gpus = torch.cuda.device_count()
+    memory = sum(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
+    if gpus and memory < need:
+        raise DumpError(
+            f"{config.model}: needs {need / 1e9:.0f} GB for its weights in bfloat16, found {memory / 1e9:.0f} GB on "
+            f"{gpus} GPU(s); use a larger machine with --tensor-parallel-size, or try --model smollm2-135m"
+        )
+    if not gpus and psutil.virtual_memory().total < 1.2 * need:
+        raise DumpError(
+            f"{config.model}: needs {need / 1e9:.0f} GB of GPU memory for its weights in bfloat16, found no GPU and "
+            f"{psutil.virtual_memory().total / 1e9:.0f} GB of memory; run it on 4 GPUs of 80 GB with "
+            "--tensor-parallel-size 4, or use --model smollm2-135m to try the product"
+        )
+
+
+def _tasks(config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str]) -> Iterator[Task]:
+    from transformers import AutoTokenizer
+
+    corpus = Corpus(data=config.data, seed=config.seed, max_documents=config.max_documents, counts=counts)
+    rows = windows(
+        corpus,
+        AutoTokenizer.from_pretrained(model.folder),
+        prefix_tokens=model.prefix_tokens,
+        window_tokens=config.window_tokens,
+        counts=counts,
+    )
+    return tasks(rows, task_tokens=config.task_tokens, fingerprint=fingerprint, max_tokens=config.max_tokens)
+
+
+def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> dict[str, Any]:
+    """Return everything that decides what a row contains. Another identity is another cache."""
+    return {
+        "format": FORMAT_VERSION,
+        "layout": layout.to_dict(),
+        "weights_sha256": model.teacher.weights_sha256,
+        "tokenizer": tokenizer_fingerprint(model.folder),
+        "prefix_tokens": list(model.prefix_tokens),
+        "engine": {"name": engine, "version": _version(engine), "dtype": config.dtype},
+        "data": config.data,
+        "seed": config.seed,
+        "max_tokens": config.max_tokens,
+        "max_documents": config.max_documents,
+        "window_tokens": config.window_tokens,
+        "task_tokens": config.task_tokens,
+        "chunk_tokens": config.chunk_tokens,
+        "tensor_parallel_size": config.tensor_parallel_size,
+    }
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}-cpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
+    """Write the plan, or check that the folder's plan is this one. Raises DumpError naming what differs."""
+    import json
+
+    path = out / PLAN_NAME
+    if out.exists() and not out.is_dir():
+        raise DumpError(f"--out {out}: found a file, expected a folder or nothing")
+    if path.exists():
+        try:
+            plan = json.loads(path.read_bytes())
+            same, old = plan["fingerprint"] == fingerprint, plan["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise DumpError(f"{path}: not a readable plan; choose another --out, or delete that folder") from None
+        if not same:
+            names = [k for k in identity if identity[k] != old.get(k)]
+            what = "; ".join(f"{n} {old.get(n)} there, {identity[n]} asked for" for n in names[:3])
+            raise DumpError(f"--out {out}: holds a cache with other settings ({what}); choose another --out")
+    elif (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
+        raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
+    else:
+        write_whole(path, canonical_json({"fingerprint": fingerprint, "identity": identity}))
+    for leftover in out.glob(".*.part"):
+        pid = leftover.name.split(".")[-2]
+        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            leftover.unlink(missing_ok=True)
+
+
+def _finish(
+    config: DumpConfig,
+    model: Model,
+    layout: Layout,
+    identity: dict[str, Any],
+    about: dict[str, Any] | None,
+    entries: list[ShardEntry],
+    counts: Counter[str],
+) -> Cache:
+    """Copy the tokenizer, write the manifest, and return the complete cache."""
+    files = []
+    for name in _TOKENIZER_FILES:
+        if (source := model.folder / name).exists():
+            target = f"{TOKENIZER_FOLDER}/{name}"
+            write_whole(config.out / target, source.read_bytes())
+            files.append(FileEntry(name=target, bytes=source.stat().st_size, sha256=file_sha256(source)))
+    tokens = token_bytes(model.folder)
+    engine = {
+        **(about or identity["engine"]),
+        "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",
+    }
+    manifest = Manifest(
+        layout=layout,
+        teacher=model.teacher,
+        tokenizer=TokenizerInfo(
+            fingerprint=identity["tokenizer"], vocab_size=max(tokens) + 1, prefix_tokens=model.prefix_tokens
+        ),
+        engine=engine,
+        corpus={"source": config.data, **dict(sorted(counts.items()))},
+        settings={k: identity[k] for k in ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens")},
+        code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
+        files=tuple(files),
+        shards=tuple(entries),
+        report={},
+    )
+    draft = Cache.of(config.out, manifest)
+    report = measure(draft)
+    manifest = Manifest(**{f: getattr(manifest, f) for f in Manifest.__slots__ if f != "report"}, report=report)
+    write_whole(config.out / MANIFEST_NAME, manifest.to_bytes())
+    return open_cache(config.out)
+
+
+def measure(cache: Cache) -> dict[str, Any]:
+    """Return facts about the records, from the finished shards: every chunk is read and its digest checked."""
+    positions = text_bytes = 0
+    sums: Counter[str] = Counter()
+    for chunk in cache:
+        positions += len(chunk.tail_mass)
+        text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
+        sums.update(_sums(chunk))
+    mean = {name: round(value / positions, 6) for name, value in sums.items()}
+    return {
+        "positions": positions,
+        "text_bytes": text_bytes,
+        **mean,
+        "bits_per_byte": round(-sums["realised_logp"] / np.log(2) / max(1, text_bytes), 6),
+    }
+
+
+def _sums(chunk: Chunk) -> dict[str, float]:
+    f64 = np.float64
+    return {
+        "head_entries": float(len(chunk.head_ids)),
+        "draws": float(len(chunk.draw_ids)),
+        "head_mass": float(1 - chunk.tail_mass.astype(f64).mean()) * len(chunk.tail_mass),
+        "without_draws": float((np.diff(chunk.draw_starts) == 0).sum()),
+        "entropy": float(chunk.entropy.astype(f64).sum()),
+        "realised_logp": float(chunk.realised_logp.astype(f64).sum()),
+    }
+
+
+def _kinds(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {k}" for k, n in sorted(counts.items())) or "nothing to read"
+
+
+def remove_shard(out: Path, name: str) -> None:
+    """Delete a shard and its entry, so that the next run makes it again."""
+    entry_path(out / name).unlink(missing_ok=True)
+    (out / name).unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the room left where a folder lies or will lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

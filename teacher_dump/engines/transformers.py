@@ -1,0 +1,85 @@
+"""What does the teacher say, asked through transformers?
+
+Slower than vLLM on a GPU, but runs wherever PyTorch does, and its records do not depend on what else is in a batch
+beyond the batch's own rows, which are fixed by the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from teacher_dump.engines import Packed, Teaching
+from teacher_dump.reduce import Records, offsets, reduce
+from teacher_dump.windows import Window
+
+BATCH_TOKENS = 16_384
+"""Tokens of one forward pass on a GPU. On a CPU a row at a time is as fast."""
+
+
+class TransformersEngine:
+    """A teacher in this process."""
+
+    def __init__(self, teaching: Teaching) -> None:
+        self._teaching = teaching
+        cuda = torch.cuda.is_available()
+        self._device = torch.device("cuda" if cuda else "cpu")
+        dtype = teaching.dtype if teaching.dtype != "auto" else ("bfloat16" if cuda else "float32")
+        self.about: dict[str, Any] = {
+            "name": "transformers",
+            "version": transformers.__version__,
+            "torch": torch.__version__,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "tensor_parallel_size": 1,
+        }
+        transformers.utils.logging.disable_progress_bar()
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(teaching.folder, dtype=getattr(torch, dtype))
+        self._model.to(self._device).eval()
+        self._whitespace = torch.from_numpy(teaching.whitespace_mask()).to(self._device)
+
+    def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
+        """Yield the packed records of each window, in order."""
+        batch: list[Window] = []
+        for window in windows:
+            width = max(len(w.tokens) for w in [*batch, window])
+            if batch and (self._device.type == "cpu" or width * (len(batch) + 1) > BATCH_TOKENS):
+                yield from self._forward(batch)
+                batch = []
+            batch.append(window)
+        if batch:
+            yield from self._forward(batch)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Window]) -> list[Packed]:
+        # Padding on the right is out of sight of causal attention.
+        width = max(len(w.tokens) for w in batch)
+        ids_BT = torch.zeros(len(batch), width, dtype=torch.int64)
+        for b, window in enumerate(batch):
+            ids_BT[b, : len(window.tokens)] = torch.from_numpy(window.tokens)
+        ids_BT = ids_BT.to(self._device)
+        hidden_BTD = self._model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        head, spec = self._model.get_output_embeddings(), self._teaching.spec
+        step = spec.piece_positions(self._teaching.vocab_size)
+        packed = []
+        for b, window in enumerate(batch):
+            u_P = torch.from_numpy(
+                offsets(window.info.document, window.info.window, self._teaching.seed, len(window.tokens) - 1)
+            ).to(self._device)
+            pieces: list[Records] = []
+            for i in range(0, len(u_P), step):
+                j = min(i + step, len(u_P))
+                logits_PV = head(hidden_BTD[b, i:j])[:, : self._teaching.vocab_size]
+                pieces.append(
+                    reduce(logits_PV, ids_BT[b, i + 1 : j + 1], u_P[i:j], spec=spec, whitespace_V=self._whitespace)
+                )
+            packed.append(np.concatenate([p.pack().cpu().numpy() for p in pieces]))
+        return packed
+
+    def close(self) -> None:
+        """Free the teacher."""
+        del self._model

