@@ -1,0 +1,1 @@
+"""How does a small model learn from shards? Streams them, trains a student, writes a plain transformers folder."""

@@ -1,0 +1,103 @@
+"""Does every run see every row once per epoch, whoever reads it and however often it stops?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from student_train.order import RowRef, is_held_out, make_plan, permutation, rows_of_step
+
+WORLD_SIZES = (4, 3, 12, 1, 2)
+
+
+def plan_of(chunk_rows: list[int], *, batch: int = 5, seed: int = 0, digest: str = "ab"):  # type: ignore[no-untyped-def]
+    return make_plan(
+        tuple(chunk_rows), tokens=10 * sum(chunk_rows), batch_tokens=10 * batch, manifest_sha256=digest, seed=seed
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chunk_rows=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    batch=st.integers(1, 30),
+    seed=st.integers(0, 99),
+    stops=st.lists(st.integers(0, 40), max_size=8),
+)
+def test_any_stops_and_world_sizes_consume_each_row_once_per_epoch(
+    chunk_rows: list[int], batch: int, seed: int, stops: list[int]
+) -> None:
+    plan = plan_of(chunk_rows, batch=batch, seed=seed)
+    epochs, seen = 2, []
+    bounds = sorted({0, 2 * plan.steps_per_epoch, *(s % (2 * plan.steps_per_epoch) for s in stops)})
+    for session, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        world_size = WORLD_SIZES[session % len(WORLD_SIZES)]
+        for step in range(first, last):
+            for rank in range(world_size):
+                seen += rows_of_step(plan, step=step, rank=rank, world_size=world_size)
+    alone = [ref for step in range(2 * plan.steps_per_epoch) for ref in rows_of_step(plan, step=step)]
+    assert seen == alone
+    every = {RowRef(c, r) for c, rows in enumerate(chunk_rows) for r in range(rows)}
+    assert Counter(seen[: len(every)]) == Counter(every)
+    assert Counter(seen[len(every) :]) == Counter(every)
+    assert len(seen) == epochs * len(every)
+
+
+@settings(max_examples=40, deadline=None)
+@given(chunk_rows=st.lists(st.integers(1, 9), min_size=1, max_size=12), batch=st.integers(1, 30))
+def test_steps_are_never_empty_and_differ_by_at_most_one_row(chunk_rows: list[int], batch: int) -> None:
+    plan = plan_of(chunk_rows, batch=batch)
+    sizes = {len(rows_of_step(plan, step=step)) for step in range(plan.steps_per_epoch)}
+    assert min(sizes) >= 1
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_chunk_is_read_in_one_go() -> None:
+    plan = plan_of([7] * 20, batch=3)
+    chunks = [ref.chunk for step in range(plan.steps_per_epoch) for ref in rows_of_step(plan, step=step)]
+    changes = sum(a != b for a, b in zip(chunks, chunks[1:], strict=False))
+    assert changes == 19
+
+
+def test_order_depends_on_manifest_seed_and_epoch() -> None:
+    def order(*, digest: str, seed: int, epoch: int) -> list[RowRef]:
+        plan = plan_of([4] * 10, seed=seed, digest=digest)
+        steps = range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch)
+        return [ref for step in steps for ref in rows_of_step(plan, step=step)]
+
+    base = order(digest="a", seed=0, epoch=0)
+    assert base == order(digest="a", seed=0, epoch=0)
+    assert order(digest="b", seed=0, epoch=0) != base
+    assert order(digest="a", seed=1, epoch=0) != base
+    assert order(digest="a", seed=0, epoch=1) != base
+
+
+def test_the_permutation_is_the_one_that_was_published() -> None:
+    # A change here changes every run that ever was: tick ORDER_VERSION, and say so in the changelog.
+    assert permutation(8, key="golden").tolist() == GOLDEN
+
+
+GOLDEN = [4, 5, 7, 0, 1, 3, 6, 2]
+
+
+def test_the_permutation_looks_uniform() -> None:
+    places = np.array([permutation(4, key=str(i)) for i in range(4000)])
+    counts = np.array([np.bincount(places[:, j], minlength=4) for j in range(4)])
+    assert (np.abs(counts - 1000) < 5 * np.sqrt(750)).all()
+
+
+def test_an_empty_cache_is_refused() -> None:
+    with pytest.raises(ValueError, match="without rows"):
+        plan_of([])
+
+
+def test_held_out_is_a_pure_share_of_documents() -> None:
+    documents = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(4000)]
+    held = [d for d in documents if is_held_out(d, fraction=0.05)]
+    assert 140 < len(held) < 260
+    assert all(is_held_out(d, fraction=0.2) for d in held)
+    assert not any(is_held_out(d, fraction=0.0) for d in documents)
