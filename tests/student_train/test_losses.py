@@ -1,0 +1,336 @@
+"""Is every loss what it says, and its gradient too? Each is held against a dense float64 reference.
+
+The reference takes the chunk itself, not our padded targets, forms [positions, vocabulary] whole, and lets autograd
+differentiate. Shapes: P positions, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.chunk import Chunk
+from student_train import fused
+from student_train.config import DIVERGENCES
+from student_train.errors import TrainError
+from student_train.fused import LossSpec, fused_loss, fused_scores
+from student_train.losses import SMALLEST_TEACHER, needs
+from student_train.targets import Targets, targets_of
+
+H = 8
+BUCKETS = [name for name in DIVERGENCES if name.startswith("bucket-")]
+
+
+def make_row(tools: Any, *, seed: int, vocab: int, positions: int, sharpness: float) -> Chunk:
+    rng = np.random.default_rng(seed)
+    logits_PV = rng.normal(size=(positions, vocab)) * sharpness
+    probs_PV = np.exp(logits_PV - logits_PV.max(1, keepdims=True))
+    probs_PV /= probs_PV.sum(1, keepdims=True)
+    tokens = rng.integers(0, vocab, size=positions + 1)
+    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
+
+
+def student(*, seed: int, vocab: int, positions: int, sharpness: float = 1.0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(positions + 3, H, generator=generator, dtype=torch.float64)
+    weight = torch.randn(vocab, H, generator=generator, dtype=torch.float64) * sharpness
+    bias = torch.randn(vocab, generator=generator, dtype=torch.float64)
+    index = torch.randperm(positions + 3, generator=generator)[:positions]
+    return hidden, weight, bias, index
+
+
+def dense_divergence(row: Chunk, p: int, logits_V: torch.Tensor, name: str, *, T: float, skew: float) -> torch.Tensor:
+    """Return T^2 times the divergence at one position, from the definitions, in float64."""
+    vocab = len(logits_V)
+    logp_V = (logits_V / T).log_softmax(0)
+    head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
+    draws = slice(int(row.draw_starts[p]), int(row.draw_starts[p + 1]))
+    ids = torch.from_numpy(row.head_ids[head].astype(np.int64))
+    t = torch.from_numpy(row.head_probs[head].astype(np.float64))
+    t, ids = t[ids < vocab], ids[ids < vocab]
+    if T != 1.0:
+        t = (t.log() / T - float(row.log_z[p, 0])).exp()
+    tau = max(0.0, 1.0 - float(t.sum()))
+    outside = torch.ones(vocab, dtype=torch.bool)
+    outside[ids] = False
+    log_tail = logp_V[outside].logsumexp(0)
+    drawn = [int(i) for i in row.draw_ids[draws] if i < vocab]
+    if name == "forward-kl" and drawn:
+        target_V = torch.zeros(vocab, dtype=torch.float64)
+        target_V[ids] = t
+        for i in drawn:
+            target_V[i] += tau / len(drawn)
+        return -(target_V * logp_V).sum() - float(row.entropy[p])
+    if name == "top-k":
+        t = t / t.sum()
+        return (t * (t.log() - logp_V[ids])).sum()
+    cells = [(float(a), logp_V[i]) for a, i in zip(t, ids, strict=True)]
+    if tau > 0.0 or name not in ("forward-kl", "bucket-forward-kl"):
+        cells.append((tau, log_tail))
+    total = torch.zeros((), dtype=torch.float64)
+    for a, log_s in cells:
+        s = log_s.exp()
+        log_a = math.log(a) if a > 0 else -math.inf
+        if name in ("forward-kl", "bucket-forward-kl"):
+            total = total + a * (log_a - log_s)
+        elif name == "bucket-reverse-kl":
+            total = total + s * (log_s - math.log(max(a, SMALLEST_TEACHER)))
+        elif name == "bucket-skew-kl":
+            total = total + (a * (log_a - (skew * a + (1 - skew) * s).log()) if a > 0 else 0.0)
+        else:
+            m = (a + s) / 2
+            total = total + 0.5 * s * (log_s - m.log()) + (0.5 * a * (log_a - m.log()) if a > 0 else 0.0)
+    return T * T * total
+
+
+def dense_loss(
+    row: Chunk, logits_PV: torch.Tensor, spec: LossSpec, scale: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    realised = torch.from_numpy(row.tokens[1:].astype(np.int64))
+    ce_P = -logits_PV.log_softmax(1)[torch.arange(len(realised)), realised]
+    if spec.divergence is None:
+        return scale * ce_P.sum(), torch.zeros_like(ce_P), ce_P
+    kd_P = torch.stack(
+        [
+            dense_divergence(row, p, logits_PV[p], spec.divergence, T=spec.temperature, skew=spec.skew)
+            for p in range(len(realised))
+        ]
+    )
+    return scale * ((1 - spec.ce_weight) * kd_P + spec.ce_weight * ce_P).sum(), kd_P, ce_P
+
+
+def targets_for(row: Chunk, spec: LossSpec, vocab: int) -> Targets:
+    kind = "none" if spec.divergence is None else needs("kd", spec.divergence)
+    column = 0 if spec.temperature != 1.0 else None
+    return targets_of([row], vocab_size=vocab, sparse=kind, temperature=spec.temperature, temperature_column=column)
+
+
+def check(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...], *, close: float = 2e-4) -> None:
+    hidden, weight, bias, index = (x.clone() for x in made)
+    for x in (hidden, weight, bias):
+        x.requires_grad_()
+    logits_PV = hidden[index] @ weight.T + bias
+    expected, kd_P, ce_P = dense_loss(row, logits_PV, spec, 0.1)
+    expected.backward()
+
+    mine = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
+    targets = targets_for(row, spec, len(weight))
+    found = fused_loss(*mine, index_P=index, targets=targets, spec=spec, scale=0.1)
+    found.loss.backward()
+    torch.testing.assert_close(found.kd_P.double(), kd_P, rtol=close, atol=close)
+    torch.testing.assert_close(found.ce_P.double(), ce_P, rtol=close, atol=close)
+    torch.testing.assert_close(found.loss.double(), expected, rtol=close, atol=close)
+    for got, want in zip(mine, (hidden, weight, bias), strict=True):
+        assert torch.isfinite(got.grad).all()
+        torch.testing.assert_close(got.grad.double(), want.grad, rtol=close, atol=close)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    vocab=st.integers(30, 90),  # more than a head holds
+    positions=st.integers(1, 7),
+    sharpness=st.floats(0.0, 6.0),
+    student_sharpness=st.floats(0.0, 3.0),
+    divergence=st.sampled_from([None, *DIVERGENCES]),
+    ce_weight=st.sampled_from([0.0, 0.3, 1.0]),
+    hot=st.booleans(),
+)
+def test_value_and_gradient_equal_the_dense_reference(
+    tools: Any,
+    seed: int,
+    vocab: int,
+    positions: int,
+    sharpness: float,
+    student_sharpness: float,
+    divergence: str | None,
+    ce_weight: float,
+    hot: bool,
+) -> None:
+    row = make_row(tools, seed=seed, vocab=vocab, positions=positions, sharpness=sharpness)
+    made = student(seed=seed, vocab=vocab, positions=positions, sharpness=student_sharpness)
+    temperature = 2.0 if hot and divergence in BUCKETS else 1.0
+    spec = LossSpec(divergence=divergence, ce_weight=ce_weight, temperature=temperature, skew=0.1)
+    check(row, spec, made)
+
+
+@pytest.mark.parametrize("divergence", [None, *DIVERGENCES])
+@pytest.mark.parametrize("case", ["certain", "empty tail", "edge ids", "saturated student", "minus infinity", "flat"])
+def test_hostile_inputs_equal_the_dense_reference(tools: Any, divergence: str | None, case: str) -> None:
+    vocab, positions = 40, 4
+    row = make_row(tools, seed=3, vocab=vocab, positions=positions, sharpness=0.01 if case == "flat" else 2.0)
+    hidden, weight, bias, index = student(seed=4, vocab=vocab, positions=positions)
+    if case in ("certain", "empty tail"):
+        probs_PV = np.zeros((positions, vocab))
+        probs_PV[:, 0] = 1.0 if case == "certain" else 0.75
+        probs_PV[:, vocab - 1] += 1.0 - probs_PV[:, 0]
+        probs_PV = np.maximum(probs_PV, 1e-300)
+        tokens = np.array([0, 0, vocab - 1, 0, vocab - 1])
+        rng = np.random.default_rng(0)
+        row = tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(0))
+    if case == "edge ids":
+        row = dataclasses.replace(row, tokens=np.array([0, 0, vocab - 1, 0, vocab - 1], dtype=np.int32))
+    if case == "saturated student":
+        # The tail's exponentials underflow float32; the loss still sees its logarithm.
+        bias[int(row.head_ids[0])] += 200.0
+    if case == "minus infinity":
+        unused = [i for i in range(vocab) if i not in set(row.head_ids) | set(row.draw_ids) | set(row.tokens.tolist())]
+        bias[unused[:2]] = -math.inf
+        weight[unused[:2]] = 0.0
+    spec = LossSpec(divergence=divergence, ce_weight=0.3)
+    if case == "minus infinity":
+        check_without_infinite_bias(row, spec, (hidden, weight, bias, index))
+    else:
+        check(row, spec, (hidden, weight, bias, index))
+
+
+def check_without_infinite_bias(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...]) -> None:
+    """Ids that the student rules out (bias -inf) weigh like ids with a bias of -1e4."""
+    finite = tuple(x.clamp_min(-1e4) if x.dtype == torch.float64 else x for x in made)
+    check(row, spec, finite)
+    hidden, weight, bias = (x.float().requires_grad_() for x in made[:3])
+    out = fused_loss(
+        hidden, weight, bias, index_P=made[3], targets=targets_for(row, spec, len(weight)), spec=spec, scale=1.0
+    )
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert torch.isfinite(hidden.grad).all()
+    assert torch.isfinite(weight.grad).all()
+
+
+def test_mean_over_draws_converges_to_the_dense_loss(tools: Any) -> None:
+    rng = np.random.default_rng(0)
+    vocab = 60
+    probs_PV = np.exp(rng.normal(size=(1, vocab)) * 1.5)
+    probs_PV /= probs_PV.sum()
+    tokens = np.array([0, 5])
+    hidden, weight, bias, index = (
+        x.float() if x.dtype == torch.float64 else x for x in student(seed=1, vocab=vocab, positions=1)
+    )
+    spec = LossSpec(divergence="forward-kl", ce_weight=0.0)
+    logp_V = (hidden[index] @ weight.T + bias)[0].double().log_softmax(0).numpy()
+    full = float((probs_PV[0] * (np.log(probs_PV[0]) - logp_V)).sum())
+    values, grads = [], []
+    for _ in range(1500):
+        row = tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(0))
+        assert len(row.draw_ids) > 0
+        live = bias.clone().requires_grad_()
+        out = fused_loss(
+            hidden, weight, live, index_P=index, targets=targets_for(row, spec, vocab), spec=spec, scale=1.0
+        )
+        out.loss.backward()
+        values.append(float(out.loss.detach()))
+        grads.append(live.grad.numpy())
+    error = np.std(values) / math.sqrt(len(values))
+    assert abs(np.mean(values) - full) < 4 * error + 1e-6
+    # An id of probability t is drawn with probability t / w and then weighs w <= 0.04: its variance is below 0.04 t.
+    spread_V = np.sqrt(0.04 * probs_PV[0] / len(grads))
+    assert (np.abs(np.mean(grads, axis=0) - (np.exp(logp_V) - probs_PV[0])) < 5 * spread_V + 1e-6).all()
+
+
+def test_renormalised_top_k_does_not_converge_to_the_dense_loss(tools: Any) -> None:
+    row = make_row(tools, seed=1, vocab=60, positions=3, sharpness=1.0)
+    targets = targets_of([row], vocab_size=60, sparse="top-k")
+    torch.testing.assert_close(targets.weight_PK.sum(1), torch.ones(3))
+    assert float(targets.tail_P.min()) > 0.1
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_head_of_the_whole_vocabulary_leaves_a_finite_loss(tools: Any, divergence: str) -> None:
+    row = make_row(tools, seed=1, vocab=6, positions=5, sharpness=0.1)
+    live = [x.float().requires_grad_() for x in student(seed=1, vocab=6, positions=5)[:3]]
+    spec = LossSpec(divergence=divergence, ce_weight=0.3)
+    out = fused_loss(*live, index_P=torch.arange(5), targets=targets_for(row, spec, 6), spec=spec, scale=1.0)
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert all(torch.isfinite(x.grad).all() for x in live)
+
+
+def test_ids_that_the_student_lacks_join_the_tail(tools: Any) -> None:
+    row = make_row(tools, seed=5, vocab=60, positions=6, sharpness=1.5)
+    row = dataclasses.replace(row, tokens=np.minimum(row.tokens, 49))
+    assert int(row.head_ids.max()) >= 50
+    for divergence in ("forward-kl", "bucket-js"):
+        check(row, LossSpec(divergence=divergence, ce_weight=0.3), student(seed=5, vocab=50, positions=6))
+
+
+def test_a_realised_token_that_the_student_lacks_is_refused(tools: Any) -> None:
+    row = make_row(tools, seed=5, vocab=60, positions=6, sharpness=1.5)
+    row = dataclasses.replace(row, tokens=np.full(7, 55, dtype=np.int32))
+    with pytest.raises(TrainError, match="holds token 55; the student has 50 ids"):
+        targets_of([row], vocab_size=50, sparse="linear")
+
+
+def test_scores_equal_the_dense_reference(tools: Any) -> None:
+    row = make_row(tools, seed=7, vocab=50, positions=9, sharpness=2.0)
+    hidden, weight, bias, index = student(seed=7, vocab=50, positions=9)
+    logits_PV = hidden[index] @ weight.T + bias
+    _, kl_P, nll_P = dense_loss(row, logits_PV, LossSpec(divergence="forward-kl", ce_weight=0.0), 1.0)
+    top = torch.from_numpy(row.head_ids[row.head_starts[:-1]].astype(np.int64))
+    found = fused_scores(
+        hidden.float(),
+        weight.float(),
+        bias.float(),
+        index_P=index,
+        targets=targets_of([row], vocab_size=50, sparse="linear"),
+    )
+    torch.testing.assert_close(found[0].double(), kl_P, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1].double(), nll_P, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found[2], logits_PV.argmax(1) == top)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
+    tools: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    vocab, positions = 200, 70
+    row = make_row(tools, seed=9, vocab=vocab, positions=positions, sharpness=2.0)
+    made = [x.float() if x.dtype == torch.float64 else x for x in student(seed=9, vocab=vocab, positions=positions)]
+    spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
+    targets = targets_for(row, spec, vocab)
+    seen: list[int] = []
+    original = fused.project
+
+    def watched(*args: Any) -> torch.Tensor:
+        logits = original(*args)
+        seen.append(len(logits))
+        return logits
+
+    monkeypatch.setattr(fused, "project", watched)
+
+    def once() -> list[torch.Tensor]:
+        live = [x.clone().requires_grad_() for x in made[:3]]
+        out = fused_loss(*live, index_P=made[3], targets=targets, spec=spec, scale=1.0, compute_dtype=dtype)
+        out.loss.backward()
+        return [out.loss.detach(), *(x.grad for x in live)]
+
+    whole = once()
+    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", 16 * vocab)
+    seen.clear()
+    parts, again = once(), once()
+    assert max(seen) == 16
+    close = 1e-4 if dtype == torch.float32 else 2e-2
+    for a, b, c in zip(whole, parts, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=close, atol=close)
+        assert torch.equal(b, c)
+
+
+def test_the_outer_derivative_scales_the_gradient(tools: Any) -> None:
+    row = make_row(tools, seed=2, vocab=30, positions=4, sharpness=2.0)
+    made = student(seed=2, vocab=30, positions=4)
+    spec = LossSpec(divergence="bucket-js", ce_weight=0.5)
+    grads = []
+    for factor in (1.0, 3.0):
+        live = [x.float().requires_grad_() for x in made[:3]]
+        out = fused_loss(*live, index_P=made[3], targets=targets_for(row, spec, 30), spec=spec, scale=1.0)
+        (factor * out.loss).backward()
+        grads.append([x.grad for x in live])
+    for one, three in zip(*grads, strict=True):
+        torch.testing.assert_close(3.0 * one, three)
