@@ -1,0 +1,136 @@
+"""How do rows share a sequence? Bins of rows, with little left empty, and attention kept within rows.
+
+Shapes: B bins, T places of a bin, P positions with a target. Places beyond a bin's rows are padding: token 0, seen by
+nobody. A row's positions count from 0, so it is computed as if it were alone (tests hold both against each other).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from shards.chunk import Chunk, RowInfo
+from student_train.targets import Targets
+
+MAX_WASTE = 0.02
+"""Share of padding that is accepted before rows share wider bins. Wider bins cost attention, narrow ones padding."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What one forward pass needs."""
+
+    tokens_BT: torch.Tensor
+    """int64 token ids."""
+    places_BT: torch.Tensor | None
+    """int64 position ids that restart at each row; None where each bin holds one row."""
+    attend_B1TT: torch.Tensor | None
+    """bool, True where a place may look; None where each bin holds one row and plain causal attention does."""
+    index_P: torch.Tensor
+    """int64 places, flattened over bins, that predict a token."""
+    targets: Targets
+    """What they predict."""
+    rows: tuple[RowInfo, ...]
+    """The rows, in the order of their positions."""
+    row_positions: tuple[int, ...]
+    """Number of positions with a target of each row."""
+
+    @property
+    def num_positions(self) -> int:
+        """Positions with a target."""
+        return sum(self.row_positions)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`."""
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return replace(
+            self,
+            tokens_BT=move(self.tokens_BT),
+            places_BT=None if self.places_BT is None else move(self.places_BT),
+            attend_B1TT=None if self.attend_B1TT is None else move(self.attend_B1TT),
+            index_P=move(self.index_P),
+            targets=self.targets.to(device),
+        )
+
+
+def groups(lengths: list[int], *, micro_tokens: int) -> list[slice]:
+    """Return consecutive slices of rows that hold at most `micro_tokens` tokens each, or a single longer row."""
+    found, start, held = [], 0, 0
+    for i, length in enumerate(lengths):
+        if held and held + length > micro_tokens:
+            found.append(slice(start, i))
+            start, held = i, 0
+        held += length
+    if lengths:
+        found.append(slice(start, len(lengths)))
+    return found
+
+
+def bins(lengths: list[int]) -> tuple[list[list[int]], int]:
+    """Return rows by bin, and the bins' width: the narrowest multiple of the longest row that wastes little.
+
+    First fit, longest rows first; a pure function of the lengths. A single bin of all rows wastes nothing, so the
+    search ends.
+    """
+    longest, total = max(lengths), sum(lengths)
+    by_length = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    for times in (1, 2, 3, 4, 6, 8):
+        filled = _first_fit(lengths, by_length, longest * times)
+        width = max(sum(lengths[i] for i in rows) for rows in filled)
+        if total >= (1.0 - MAX_WASTE) * width * len(filled):
+            return filled, width
+    return [by_length], total
+
+
+def _first_fit(lengths: list[int], by_length: list[int], capacity: int) -> list[list[int]]:
+    filled: list[list[int]] = []
+    room: list[int] = []
+    for i in by_length:
+        place = next((b for b, free in enumerate(room) if free >= lengths[i]), len(room))
+        if place == len(room):
+            filled.append([])
+            room.append(capacity)
+        filled[place].append(i)
+        room[place] -= lengths[i]
+    return filled
+
+
+def pack(rows: list[Chunk], targets: Targets, *, skip: int = 0) -> Batch:
+    """Return one batch of `rows` (chunks of one row); `targets` are theirs, in their order, without `skip` each."""
+    lengths = [len(row.tokens) for row in rows]
+    filled, width = bins(lengths)
+    tokens_BT = np.zeros((len(filled), width), dtype=np.int64)
+    places_BT = np.zeros((len(filled), width), dtype=np.int64)
+    owner_BT = np.full((len(filled), width), -1, dtype=np.int64)
+    starts = np.zeros(len(rows), dtype=np.int64)
+    for b, members in enumerate(filled):
+        at = 0
+        for i in members:
+            span = slice(at, at + lengths[i])
+            tokens_BT[b, span] = rows[i].tokens
+            places_BT[b, span] = np.arange(lengths[i])
+            owner_BT[b, span] = i
+            starts[i] = b * width + at
+            at += lengths[i]
+    index_P = np.concatenate([starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
+    shared = any(len(members) > 1 for members in filled)
+    return Batch(
+        tokens_BT=torch.from_numpy(tokens_BT),
+        places_BT=torch.from_numpy(places_BT) if shared else None,
+        attend_B1TT=_within_rows(owner_BT) if shared else None,
+        index_P=torch.from_numpy(index_P),
+        targets=targets,
+        rows=tuple(row.rows[0] for row in rows),
+        row_positions=tuple(max(0, n - 1 - skip) for n in lengths),
+    )
+
+
+def _within_rows(owner_BT: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+    owner = torch.from_numpy(owner_BT)
+    causal_TT = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
+    return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]

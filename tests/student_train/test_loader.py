@@ -1,0 +1,91 @@
+"""Does the reading thread deliver what the plan says, and report what went wrong where it went wrong?"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import pytest
+
+import shards
+from shards.errors import CorruptShardError
+from student_train.loader import BatchSpec, Rows, Stream, read_step
+from student_train.order import is_held_out, make_plan, rows_of_step
+
+
+def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
+    cache = shards.open(str(world.shards))
+    plan = make_plan(
+        tuple(cache.chunk_rows(i) for i in range(len(cache))),
+        tokens=cache.tokens,
+        batch_tokens=150,
+        manifest_sha256=cache.manifest_sha256,
+        seed=0,
+    )
+    spec = BatchSpec(
+        vocab_size=world.vocab,
+        max_row_tokens=128,
+        micro_tokens=100,
+        sparse="linear",
+        temperature=1.0,
+        temperature_column=None,
+        skip=0,
+        held_out=held_out,
+    )
+    return cache, plan, spec
+
+
+def test_a_stream_yields_the_steps_of_the_plan_without_held_out_rows(world: Any) -> None:
+    cache, plan, spec = setup(world)
+    with Stream(cache, plan, spec, first=3, last=12, prefetch=2) as stream:
+        steps = list(stream)
+    assert [step.number for step in steps] == list(range(3, 12))
+    for step in steps:
+        rows = [cache[ref.chunk].rows[ref.row] for ref in rows_of_step(plan, step=step.number)]
+        kept = [row for row in rows if not is_held_out(row.document, fraction=0.2)]
+        assert [row for batch in step.batches for row in batch.rows] == kept
+
+
+def test_ranks_together_read_what_one_rank_reads(world: Any) -> None:
+    cache, plan, spec = setup(world)
+    for step in range(4):
+        alone = read_step(Rows(cache), plan, spec, step=step)
+        parts = [read_step(Rows(cache), plan, spec, step=step, rank=r, world_size=3) for r in range(3)]
+        joined = [row for part in parts for batch in part.batches for row in batch.rows]
+        assert joined == [row for batch in alone.batches for row in batch.rows]
+        assert sum(part.num_positions for part in parts) == alone.num_positions
+
+
+def test_a_damaged_chunk_stops_the_consumer_at_its_step(world: Any) -> None:
+    cache, plan, spec = setup(world)
+    bad = rows_of_step(plan, step=plan.steps_per_epoch - 1)[-1].chunk
+
+    class Damaged:
+        def __getitem__(self, i: int) -> Any:
+            if i == bad:
+                raise CorruptShardError(f"chunk {i}: damaged")
+            return cache[i]
+
+    first_bad = next(s for s in range(plan.steps_per_epoch) if any(r.chunk == bad for r in rows_of_step(plan, step=s)))
+    seen = []
+    with (
+        pytest.raises(CorruptShardError, match="damaged"),
+        Stream(Damaged(), plan, spec, first=0, last=plan.steps_per_epoch, prefetch=1) as stream,  # type: ignore[arg-type]
+    ):
+        seen.extend(step.number for step in stream)
+    assert seen == list(range(first_bad))
+
+
+def test_leaving_early_ends_the_thread(world: Any) -> None:
+    cache, plan, spec = setup(world)
+    with Stream(cache, plan, spec, first=0, last=1000, prefetch=1) as stream:
+        next(iter(stream))
+    assert not any(thread.name == "reader" for thread in threading.enumerate())
+
+
+def test_a_step_whose_rows_are_all_held_out_is_empty(world: Any) -> None:
+    cache, plan, spec = setup(world, held_out=1.0)
+    step = read_step(Rows(cache), plan, dataclasses.replace(spec, held_out=1.0), step=0)
+    assert step.batches == ()
+    assert step.num_positions == 0

@@ -1,0 +1,108 @@
+"""Do rows that share a sequence stay apart, and is little of it wasted?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.chunk import Chunk
+from student_train.errors import TrainError
+from student_train.fused import LossSpec
+from student_train.loader import BatchSpec, batches_of
+from student_train.packing import MAX_WASTE, bins, groups
+from student_train.step import Distiller
+
+SPEC = BatchSpec(
+    vocab_size=60,
+    max_row_tokens=128,
+    micro_tokens=1000,
+    sparse="linear",
+    temperature=1.0,
+    temperature_column=None,
+    skip=0,
+    held_out=0.0,
+)
+
+
+def row_of_length(tools: Any, length: int, *, seed: int) -> Chunk:
+    rng = np.random.default_rng(seed)
+    probs_PV = rng.dirichlet(np.full(60, 0.1), size=length - 1) + 1e-9
+    probs_PV /= probs_PV.sum(1, keepdims=True)
+    tokens = rng.integers(0, 60, size=length)
+    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(2, 60), min_size=1, max_size=40))
+def test_every_row_has_one_place_and_at_most_two_percent_is_wasted(lengths: list[int]) -> None:
+    filled, width = bins(lengths)
+    assert sorted(i for rows in filled for i in rows) == list(range(len(lengths)))
+    assert all(sum(lengths[i] for i in rows) <= width for rows in filled)
+    assert sum(lengths) >= (1 - MAX_WASTE) * width * len(filled)
+
+
+@settings(max_examples=100, deadline=None)
+@given(lengths=st.lists(st.integers(2, 60), max_size=40), limit=st.integers(1, 200))
+def test_groups_hold_every_row_in_order_within_the_limit(lengths: list[int], limit: int) -> None:
+    parts = [lengths[part] for part in groups(lengths, micro_tokens=limit)]
+    assert [n for part in parts for n in part] == lengths
+    assert all(sum(part) <= limit or len(part) == 1 for part in parts)
+
+
+def small_phi(vocab: int) -> Any:
+    from transformers import PhiConfig, PhiForCausalLM
+
+    torch.manual_seed(0)
+    return PhiForCausalLM(
+        PhiConfig(
+            vocab_size=vocab,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+        )
+    ).eval()
+
+
+@pytest.mark.parametrize("family", ["llama", "phi"])
+@pytest.mark.parametrize("lengths", [[20, 20, 20], [40, 12, 27, 3, 38], [50, 2]])
+def test_packed_rows_give_what_each_row_gives_alone(tools: Any, family: str, lengths: list[int]) -> None:
+    model = tools.llama(vocab=60) if family == "llama" else small_phi(60)
+    distiller = Distiller(model, LossSpec(divergence="forward-kl", ce_weight=0.3), dtype="float32")
+    rows = [row_of_length(tools, n, seed=i) for i, n in enumerate(lengths)]
+    (batch,) = batches_of(rows, SPEC)
+    together = distiller.hidden(batch)[batch.index_P]
+    start = 0
+    for row in rows:
+        (alone,) = batches_of([row], SPEC)
+        mine = distiller.hidden(alone)[alone.index_P]
+        torch.testing.assert_close(together[start : start + len(mine)], mine, rtol=1e-4, atol=1e-5)
+        start += len(mine)
+    assert start == len(together)
+    assert batch.targets.ids_PK[:, 0].tolist() == [int(t) for row in rows for t in row.tokens[1:]]
+    shares = batch.attend_B1TT is not None
+    assert shares == (len(set(lengths)) > 1)
+
+
+def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
+    import dataclasses
+
+    rows = [row_of_length(tools, n, seed=n) for n in (9, 5, 3)]
+    (batch,) = batches_of(rows, dataclasses.replace(SPEC, skip=2))
+    # A row of three tokens, all of them prefix, has nothing to predict.
+    assert batch.row_positions == (6, 2)
+    expected = [int(t) for row in rows[:2] for t in row.tokens[3:]]
+    assert batch.targets.ids_PK[:, 0].tolist() == expected
+    top = [int(row.head_ids[row.head_starts[p]]) for row in rows[:2] for p in range(2, len(row.tokens) - 1)]
+    assert batch.targets.top_P.tolist() == top
+
+
+def test_a_row_longer_than_the_student_reads_is_refused(tools: Any) -> None:
+    with pytest.raises(TrainError, match="has 129 tokens; the student reads at most 128"):
+        batches_of([row_of_length(tools, 129, seed=0)], SPEC)
