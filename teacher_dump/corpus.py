@@ -22,6 +22,7 @@ from typing import Any
 from teacher_dump.errors import DumpError
 
 BLOCK = 10_000
+"""Documents of a streamed data set that are ordered at a time."""
 MAX_BYTES = 1_000_000
 """Larger documents are data, not source."""
 

@@ -33,7 +33,7 @@ from teacher_dump.corpus import Corpus
 from teacher_dump.engines import Engine, Packed, Teaching, choose, start
 from teacher_dump.errors import DumpError
 from teacher_dump.models import Model, resolve
-from teacher_dump.plan import Task, tasks
+from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window, windows
 
@@ -50,6 +50,9 @@ class Watcher:
 
     def loading(self, engine: str) -> None:
         """The teacher is about to be loaded."""
+
+    def loaded(self) -> None:
+        """The teacher is loaded."""
 
     def captured(self, num_tokens: int) -> None:
         """So many more tokens are through the teacher."""
@@ -102,6 +105,7 @@ def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
         watcher.loading(engine_name)
         engine = start(engine_name, teaching(config, model, spec))
         about = engine.about
+        watcher.loaded()
         try:
             for task in open_tasks:
                 entries[task.name] = run_task(
@@ -239,7 +243,12 @@ def _tasks(config: DumpConfig, model: Model, fingerprint: str, counts: Counter[s
         window_tokens=config.window_tokens,
         counts=counts,
     )
-    return tasks(rows, task_tokens=config.task_tokens, fingerprint=fingerprint, max_tokens=config.max_tokens)
+    return tasks(
+        shuffled(rows, config.seed),
+        task_tokens=config.task_tokens,
+        fingerprint=fingerprint,
+        max_tokens=config.max_tokens,
+    )
 
 
 def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from teacher_dump.config import DumpConfig
@@ -24,6 +25,10 @@ CPU_FLOPS_PER_CORE = 32e9
 """float32 FLOP/s of a core: SmolLM2-135M prefills about 240 tokens/s on two cores."""
 BYTES_PER_TOKEN = 25.0
 """On disk at threshold 0.04 with a flat teacher; sharper teachers need less (docs/benchmarks)."""
+
+
+SHUFFLE_WINDOWS = 32_768
+"""Windows that are shuffled at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +65,14 @@ def tasks(
             return
     if group:
         yield _task(number, group, fingerprint)
+
+
+def shuffled(windows: Iterable[Window], seed: int) -> Iterator[Window]:
+    """Yield windows by a seeded hash of document and number, so that a chunk is a sample of many documents."""
+    windows = iter(windows)
+    while block := list(islice(windows, SHUFFLE_WINDOWS)):
+        block.sort(key=lambda w: hashlib.sha256(f"{seed}/{w.info.document}/{w.info.window}".encode()).digest())
+        yield from block
 
 
 def _task(number: int, windows: list[Window], fingerprint: str) -> Task:

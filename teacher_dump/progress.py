@@ -54,15 +54,17 @@ class Bar(Watcher):
         """Say that the teacher is being loaded."""
         self._say(f"loading the teacher into {engine}")
 
+    def loaded(self) -> None:
+        """Start the clock of the rate."""
+        self._begin = time.monotonic()
+
     def captured(self, num_tokens: int) -> None:
         """Move the bar."""
-        if self._new == 0:
-            self._begin = time.monotonic()
         self._tokens += num_tokens
         self._new += num_tokens
         rate = self._new / max(1e-9, time.monotonic() - self._begin)
         self._bar.update(self._task, completed=self._tokens, rate=rate)
-        if self._bar.disable and time.monotonic() - self._said > LINE_EVERY_S and self._new > num_tokens:
+        if self._bar.disable and time.monotonic() - self._said > LINE_EVERY_S:
             left = (self._total - self._tokens) / rate
             self._say(f"{self._tokens:,} of {self._total:,} tokens, {rate:,.0f} per s, {left:,.0f} s left")
 

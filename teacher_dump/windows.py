@@ -98,11 +98,15 @@ def _cut(
 
 
 def _cut_quality(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return for each token how good a cut before it is: 2 before a line's first non-blank, 1 before a line, 0 else."""
+    """Return for each token how good a cut before it is: 2 before a line that begins with a non-blank, 1 before
+    another line or its line feed (tokenizers join a line feed with the indentation after it), 0 elsewhere."""
     quality = np.zeros(len(starts), np.uint8)
     for i, s in enumerate(starts[1:-1], 1):
-        if text[s - 1] == "\n" and starts[i - 1] < s:
-            quality[i] = 1 if text[s].isspace() else 2
+        if starts[i - 1] < s:
+            if text[s - 1] == "\n":
+                quality[i] = 1 if text[s].isspace() else 2
+            elif text[s] == "\n":
+                quality[i] = 1
     return quality
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,7 +31,8 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        import vllm
+        with _engine_log():
+            import vllm
 
         self._teaching = teaching
         dtype = teaching.dtype if teaching.dtype != "auto" else ("bfloat16" if cuda else "float32")
@@ -43,8 +47,12 @@ class VllmEngine:
         stock = json.loads((teaching.folder / "config.json").read_bytes())["architectures"][0]
         if not stock.endswith("ForCausalLM"):
             raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
-        spec = teaching.spec
-        self._llm = vllm.LLM(
+        with _engine_log():
+            self._llm = self._start(vllm.LLM, stock, dtype, cuda)
+
+    def _start(self, llm: Any, stock: str, dtype: str, cuda: bool) -> Any:
+        teaching, spec = self._teaching, self._teaching.spec
+        return llm(
             model=str(teaching.folder),
             runner="pooling",
             hf_overrides={"architectures": [f"{PREFIX}{stock}"]},
@@ -95,3 +103,31 @@ class VllmEngine:
     def close(self) -> None:
         """End vLLM's processes."""
         self._llm.llm_engine.engine_core.shutdown()
+
+
+@contextlib.contextmanager
+def _engine_log() -> Iterator[None]:
+    """Send what vLLM and its processes print to a file; show its end where the start fails.
+
+    The processes inherit the file and go on writing to it: what they say later stays off the terminal too.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with tempfile.NamedTemporaryFile(prefix="teacher-dump-vllm-", suffix=".log") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept[1], 2)
+            with open(log.name, errors="replace") as lines:
+                sys.stderr.write("".join(lines.readlines()[-30:]))
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(kept[0], 1)
+            os.dup2(kept[1], 2)
+            for number in kept:
+                os.close(number)

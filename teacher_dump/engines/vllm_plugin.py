@@ -22,7 +22,7 @@ def register() -> None:
     """Register a capturing twin of every causal LM that vLLM knows. Called by vLLM in each of its processes."""
     from vllm import ModelRegistry
 
-    for name in ModelRegistry.get_supported_archs():
+    for name in list(ModelRegistry.get_supported_archs()):
         if name.endswith("ForCausalLM") and not name.startswith(PREFIX):
             ModelRegistry.register_model(f"{PREFIX}{name}", f"{__name__}:{PREFIX}{name}")
 
