@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_any_stops_and_world_sizes_consume_each_row_once_per_epoch(
     plan = plan_of(chunk_rows, batch=batch, seed=seed)
     epochs, seen = 2, []
     bounds = sorted({0, 2 * plan.steps_per_epoch, *(s % (2 * plan.steps_per_epoch) for s in stops)})
-    for session, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for session, (first, last) in enumerate(itertools.pairwise(bounds)):
         world_size = WORLD_SIZES[session % len(WORLD_SIZES)]
         for step in range(first, last):
             for rank in range(world_size):
@@ -59,7 +60,7 @@ def test_steps_are_never_empty_and_differ_by_at_most_one_row(chunk_rows: list[in
 def test_a_chunk_is_read_in_one_go() -> None:
     plan = plan_of([7] * 20, batch=3)
     chunks = [ref.chunk for step in range(plan.steps_per_epoch) for ref in rows_of_step(plan, step=step)]
-    changes = sum(a != b for a, b in zip(chunks, chunks[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(chunks))
     assert changes == 19
 
 

@@ -1,0 +1,230 @@
+"""Where does the student come from? A short name, a hub id, a folder, or the shards' own teacher, made shallower.
+
+The student's weights are float32 while it trains. Its tokenizer must fit the shards' (see `fit.py`). Nothing is
+written but to the hub's own cache, and there only what was fetched.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards.manifest import Teacher
+from shards.paths import model_dir
+from student_train.checkpoint import tokenizer_files
+from student_train.errors import StudentError
+from student_train.fit import require_fit
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubModel:
+    """A pinned model on the hub."""
+
+    repo: str
+    """owner/name."""
+    revision: str
+    """Commit; "" takes the newest."""
+    licence: str = ""
+    """SPDX identifier, for people to read."""
+
+
+NAMES = {
+    "phi-2": HubModel(repo="microsoft/phi-2", revision="ef382358ec9e382308935a992d908de099b64c23", licence="MIT"),
+    "tinyllama": HubModel(
+        repo="TinyLlama/TinyLlama_v1.1",
+        revision="ff3c701f2424c7625fdefb9dd470f45ef18b02d6",
+        licence="Apache-2.0",
+    ),
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Student:
+    """A model ready to train."""
+
+    model: Any
+    """transformers causal language model, float32, on the CPU."""
+    source: str
+    """Where it came from, for the record: names and revisions, no machine's paths for packaged models."""
+    layers: int | None
+    """Layers that were kept; None if all."""
+    tokenizer_dir: Path
+    """Folder with the tokenizer's files that go into the output."""
+    vocab_size: int
+    """Ids that its projection has."""
+    max_row_tokens: int
+    """Longest row that it can read."""
+
+
+def default_name(teacher: Teacher) -> str:
+    """Return the student that is taken where none is named: Phi-2 for a Code Llama, else the teacher itself."""
+    told = f"{teacher.name} {teacher.repo}".lower().replace("-", "").replace("_", "").replace(" ", "")
+    return "phi-2" if "codellama" in told else "teacher"
+
+
+def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, seed: int) -> Student:
+    """Return the student called `name` ("" for the default) with `layers` layers (0 for all).
+
+    A folder or repository with a configuration but no weights starts fresh, from `seed`.
+
+    Raises: StudentError where it is not to be had, or does not fit the shards.
+    """
+    name = name or default_name(teacher)
+    folder, source = find(name, teacher)
+    own = any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder))
+    if own:
+        require_fit(name, folder, shards_tokenizer)
+    elif name != "teacher" and _has_weights(folder):
+        raise StudentError(
+            f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
+            "shards'; save the tokenizer beside the weights"
+        )
+    model, kept = _load_model(name, folder, layers=layers, seed=seed)
+    config = model.config.get_text_config()
+    return Student(
+        model=model,
+        source=source,
+        layers=kept,
+        tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
+        max_row_tokens=int(getattr(config, "max_position_embeddings", 0) or 2**31),
+    )
+
+
+def find(name: str, teacher: Teacher) -> tuple[Path, str]:
+    """Return the folder of the student called `name`, fetched if need be, and its name for the record."""
+    if name == "teacher":
+        return _find_teacher(teacher)
+    if name in NAMES:
+        known = NAMES[name]
+        return _fetch(name, known.repo, known.revision), f"{known.repo}@{known.revision}"
+    if Path(name).is_dir():
+        return Path(name), name
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        repo, _, revision = name.partition("@")
+        return _fetch(name, repo, revision), name
+    raise StudentError(
+        f"student {name}: found no such folder; expected a folder, a hub id (owner/name), or one of teacher, "
+        f"{', '.join(NAMES)}"
+    )
+
+
+def _find_teacher(teacher: Teacher) -> tuple[Path, str]:
+    packaged = model_dir(teacher.name, teacher.weights_sha256)
+    source = f"{teacher.repo}@{teacher.revision}" if teacher.revision else teacher.repo or teacher.name
+    if (packaged / "config.json").is_file():
+        return packaged, source
+    for place in (teacher.name, teacher.repo):
+        if place and Path(place).is_dir():
+            return Path(place), source
+    if _HUB_ID.fullmatch(teacher.repo):
+        return _fetch("teacher", teacher.repo, teacher.revision), source
+    raise StudentError(
+        f"student teacher: found no {teacher.name} at {packaged}, expected the folder that teacher-dump unpacks; run "
+        f"teacher-dump --model {teacher.name} on this machine, or name another --student"
+    )
+
+
+def _fetch(name: str, repo: str, revision: str) -> Path:
+    """Return the local folder of a hub repository. Raises: StudentError if it is neither here nor reachable."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import HfHubHTTPError, logging
+
+    wanted = {"revision": revision or None, "allow_patterns": list(_WANTED)}
+    quiet = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        folder = Path(snapshot_download(repo, local_files_only=True, **wanted))
+        if _has_weights(folder):
+            return folder
+    except OSError:
+        pass  # not here yet
+    finally:
+        logging.set_verbosity(quiet)
+    at = f"{repo}@{revision}" if revision else repo
+    help_ = (
+        "fetch it on a machine that reaches the hub ('hf download'), then name its folder with --student; a gated "
+        "repository needs 'hf auth login'"
+    )
+    # Without a name server the hub's client retries for half a minute; ask once first.
+    host = constants.ENDPOINT.removeprefix("https://").removeprefix("http://").split("/")[0].split(":")[0]
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        raise StudentError(
+            f"student {name}: found neither {at} in the hub's cache nor a way to {host}; expected one; {help_}"
+        ) from None
+    try:
+        return Path(snapshot_download(repo, **wanted))
+    except (OSError, HfHubHTTPError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StudentError(f"student {name}: could not fetch {at} ({said}); {help_}") from None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+
+
+def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any, int | None]:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not _has_weights(folder):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+        else:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    except (OSError, ValueError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise StudentError(
+            f"student {name}: {folder} does not load ({said}); expected a transformers folder of a causal language "
+            "model"
+        ) from None
+    have = int(config.num_hidden_layers)
+    if layers > have:
+        raise StudentError(
+            f"student {name}: found {have} layers, expected at least the {layers} of --student-layers; ask for fewer"
+        )
+    if not layers or layers == have:
+        return model, None
+    return shorten(model, kept_layers(have, layers)), layers
+
+
+def kept_layers(have: int, keep: int) -> list[int]:
+    """Return which of `have` layers stay: `keep` of them, spread evenly, the first and the last always."""
+    return [round(i * (have - 1) / (keep - 1)) for i in range(keep)]
+
+
+def shorten(model: Any, kept: list[int]) -> Any:
+    """Return a new model with the layers `kept` of `model`, all else equal.
+
+    Built from a configuration rather than by deleting, so that everything that counts layers counts right.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
+    short = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+    old = model.state_dict()
+    number = re.compile(r"(\.(?:layers|h|blocks)\.)(\d+)(\.)")
+    new = {}
+    for key in short.state_dict():
+        source = number.sub(lambda match: f"{match[1]}{kept[int(match[2])]}{match[3]}", key, count=1)
+        new[key] = old[source]
+    short.load_state_dict(new)
+    short.generation_config = model.generation_config
+    return short
