@@ -1,0 +1,128 @@
+"""What does `student-train` accept? Options become a `Config`; errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from student_train.config import DIVERGENCES, DTYPES, OBJECTIVES, SCHEDULES, Config, from_dict
+from student_train.errors import Interrupted, TrainError
+
+_DEFAULT = Config()
+
+
+def _option(field: str, help_text: str, **more: Any) -> Any:
+    """Return an option for a field of Config, with the field's default shown."""
+    default = getattr(_DEFAULT, field)
+    name = field.replace("_", "-")
+    flags = f"--{name}/--no-{name}" if isinstance(default, bool) else f"--{name}"
+    kind = {} if isinstance(default, bool) or "type" in more else {"type": type(default)}
+    return click.option(flags, field, default=default, show_default=True, help=help_text, **kind, **more)
+
+
+def _choice(values: tuple[str, ...]) -> dict[str, Any]:
+    return {"type": click.Choice(values)}
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@_option("shards", "Folder or URL of the cache that teacher-dump wrote.", metavar="DIR")
+@_option("out", "Folder that becomes the student, with the run's record beside it.", metavar="DIR")
+@_option(
+    "student",
+    "teacher, phi-2, tinyllama, a hub id, or a folder. Without it: phi-2 for a Code Llama, else the teacher itself.",
+    metavar="NAME",
+)
+@_option("student_layers", "Layers to keep, spread evenly, the first and the last always; 0 keeps all.")
+@_option("objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy.", **_choice(OBJECTIVES))
+@_option("divergence", "How the student is compared with the teacher.", **_choice(DIVERGENCES))
+@_option("ce_weight", "Share of cross-entropy in the loss, 0 to 1.")
+@_option("temperature", "Softening of both distributions; must be stored in the shards, needs a bucket divergence.")
+@_option("skew", "Share of the teacher in the mixture of bucket-skew-kl.")
+@_option("control", "Also train, from the same weights on the same steps, with cross-entropy only: OUT/control.")
+@_option("max_steps", "Optimiser steps; 0: as many as --epochs hold.")
+@_option("epochs", "Passes over the shards, where --max-steps is 0.")
+@_option("batch_tokens", "Tokens of an optimiser step, on average.")
+@_option("micro_tokens", "Most tokens of one forward pass; a step with more accumulates gradients.")
+@_option("learning_rate", "Peak learning rate of AdamW.")
+@_option("schedule", "cosine: falls to a tenth; wsd: stays, falls to zero over the last fifth.", **_choice(SCHEDULES))
+@_option("warmup", "Share of the steps over which the learning rate rises.")
+@_option("weight_decay", "Decay of matrices.")
+@_option("beta2", "Decay of AdamW's second moment.")
+@_option("clip", "Largest norm of the gradient; 0 does not clip.")
+@_option("seed", "Fixes the order of the data and fresh weights.")
+@_option("held_out", "Share of documents never trained on.")
+@_option("held_out_tokens", "Most held-out tokens to evaluate on.")
+@_option("dtype", "Arithmetic; weights and optimiser stay float32.", **_choice(DTYPES))
+@_option("export_dtype", "Type of the weights in OUT.", **_choice(DTYPES))
+@_option("gradient_checkpointing", "Recompute activations: less memory, a third more time.")
+@_option("save_every", "Steps between checkpoints; 0: only at the end.")
+@_option("keep", "Newest checkpoints to keep.")
+@_option("device", "auto, cpu, cuda, cuda:1, ...")
+@_option("threads", "CPU threads; 0: torch's choice.")
+@_option("prefetch", "Steps prepared ahead by the reading thread.")
+@_option("tensorboard", "Write OUT/tb if tensorboard is installed.")
+@_option("progress", "Show progress on the error stream.")
+@click.option(
+    "--repeat",
+    type=click.Path(dir_okay=False),
+    metavar="RUN.JSON",
+    help="Take all settings from the record of another run; options given beside it win.",
+)
+@click.pass_context
+def main(context: click.Context, /, repeat: str | None, **settings: Any) -> None:
+    """Train a student on a teacher's stored records, with no teacher in memory.
+
+    \b
+      student-train --shards shards/
+      student-train --shards demo/shards/ --out demo/ckpt/ --student-layers 12 --max-steps 200 --control
+
+    A run that was stopped continues from its newest checkpoint when the same command is given again.
+    """
+    # `shards` and torch are imported here, so that --help answers at once.
+    try:
+        config = _config(context, repeat, settings)
+    except TrainError as error:
+        _fail(context, error)
+    from shards.errors import ShardError
+
+    # cuBLAS reads this before its first use; without it torch refuses to be deterministic on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    from student_train.train import run
+
+    try:
+        run(config, command=sys.argv)
+    except (TrainError, ShardError) as error:
+        _fail(context, error)
+
+
+def _fail(context: click.Context, error: ValueError) -> NoReturn:
+    click.echo(f"student-train: {error}", err=True)
+    context.exit(130 if isinstance(error, Interrupted) else 1)
+
+
+def _config(context: click.Context, repeat: str | None, settings: dict[str, Any]) -> Config:
+    if repeat is None:
+        return Config(**settings)
+    try:
+        record = json.loads(Path(repeat).read_text(encoding="utf-8"))
+        config = from_dict(record["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainError(
+            f"{repeat}: found no run's record ({error}); expected the run.json of a finished run"
+        ) from None
+    given = {
+        name: value
+        for name, value in settings.items()
+        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    return dataclasses.replace(config, **given)
+
+
+if __name__ == "__main__":
+    main()

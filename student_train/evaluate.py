@@ -1,0 +1,133 @@
+"""How close is the student to the teacher on documents it never trained on?
+
+Per held-out row: the sum of an estimate of KL(teacher || student) over its positions, the sum of -log of the student's
+probability of the realised tokens (nats), and how often both models' most probable tokens agree. The estimate of the
+KL is `forward-kl` of `losses.py`: unbiased where draws carry the tail, a lower bound by less than the tail's mass times
+its divergence where none do. Intervals: 95 %, percentile bootstrap over documents (windows of one document are not
+independent), ratios of sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from shards.chunk import Chunk
+from student_train.loader import BatchSpec, Cache, batches_of
+from student_train.order import is_held_out
+from student_train.packing import Batch
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowScore:
+    """What was measured on one held-out row."""
+
+    document: str
+    """sha256 of the document, hex."""
+    window: int
+    """Number of the window."""
+    tokens: int
+    """Positions, each the prediction of one token of text."""
+    bytes: int
+    """UTF-8 bytes of the row's text."""
+    kl_sum: float
+    """Sum of the estimated KL to the teacher, nats."""
+    nll_sum: float
+    """Sum of -log probability of the realised tokens, nats."""
+    top1_sum: int
+    """Positions at which both models prefer the same token."""
+
+
+def held_out_rows(cache: Cache, *, fraction: float, max_tokens: int) -> list[Chunk]:
+    """Return the first held-out rows of the cache, in its order, of at most `max_tokens` tokens (at least a row).
+
+    Reads chunks until it has enough, so a large cache is not read whole.
+    """
+    found: list[Chunk] = []
+    held = 0
+    if fraction <= 0.0 or max_tokens <= 0:
+        return found
+    for i in range(len(cache)):
+        chunk = cache[i]
+        for r, info in enumerate(chunk.rows):
+            if is_held_out(info.document, fraction=fraction):
+                row = chunk.row(r)
+                if found and held + len(row.tokens) > max_tokens:
+                    return found
+                found.append(row)
+                held += len(row.tokens)
+    return found
+
+
+Scorer = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+"""From a batch to [P] KL, [P] -log probability, [P] bool agreement."""
+
+
+def score(
+    rows: list[Chunk], spec: BatchSpec, scorer: Scorer, *, tick: Callable[[int], None] = lambda tokens: None
+) -> list[RowScore]:
+    """Return the scores of `rows`, in their order. `tick` is told the tokens of each finished batch."""
+    spec = replace(spec, sparse="linear", temperature=1.0, temperature_column=None)
+    found: list[RowScore] = []
+    for batch in batches_of(rows, spec):
+        kl_P, nll_P, same_P = (tensor.double().cpu().numpy() for tensor in scorer(batch))
+        start = 0
+        for info, count in zip(batch.rows, batch.row_positions, strict=True):
+            here = slice(start, start + count)
+            start += count
+            found.append(
+                RowScore(
+                    document=info.document,
+                    window=info.window,
+                    tokens=count,
+                    bytes=info.byte_end - info.byte_start,
+                    kl_sum=float(kl_P[here].sum()),
+                    nll_sum=float(nll_P[here].sum()),
+                    top1_sum=int(same_P[here].sum()),
+                )
+            )
+        tick(batch.num_positions)
+    return found
+
+
+def summary(scores: list[RowScore]) -> dict[str, dict[str, float]] | None:
+    """Return mean and 95 % interval of KL (nats per token), bits per byte and top-1 agreement; None without rows."""
+    if not scores:
+        return None
+    documents = sorted({s.document for s in scores})
+    place = {document: i for i, document in enumerate(documents)}
+    sums = np.zeros((len(documents), 5))
+    for s in scores:
+        sums[place[s.document]] += (s.kl_sum, s.nll_sum / math.log(2.0), s.top1_sum, s.tokens, s.bytes)
+    # A fixed seed: the same rows give the same interval.
+    picks = np.random.RandomState(0).randint(len(documents), size=(_RESAMPLES, len(documents)))
+    resampled = sums[picks].sum(axis=1)
+    total = sums.sum(axis=0)
+    return {
+        "kl": _interval(total, resampled, 0, 3),
+        "bits_per_byte": _interval(total, resampled, 1, 4),
+        "top1_agreement": _interval(total, resampled, 2, 3),
+    }
+
+
+def _interval(
+    total: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64], above: int, below: int
+) -> dict[str, float]:
+    low, high = np.percentile(resampled[:, above] / resampled[:, below], [2.5, 97.5])
+    return {"mean": float(total[above] / total[below]), "low": float(low), "high": float(high)}
+
+
+def lines(after: Iterable[RowScore], before: Iterable[RowScore]) -> list[dict[str, object]]:
+    """Return the lines of held_out.jsonl: each row after training, with the sums before."""
+    found = []
+    for now, then in zip(after, before, strict=True):
+        earlier = {f"{name}_before": getattr(then, name) for name in ("kl_sum", "nll_sum", "top1_sum")}
+        found.append({**asdict(now), **earlier})
+    return found

@@ -1,0 +1,101 @@
+"""What is written down about a run? Settings, data, student, versions, speed, held-out results: `run.json`."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from student_train.config import Config
+from student_train.evaluate import RowScore, summary
+from student_train.order import Plan
+from student_train.student import Student
+
+RECORD_FORMAT = 1
+
+
+def run_record(
+    *,
+    config: Config,
+    cache: Any,
+    manifest_sha256: str,
+    student: Student,
+    state: dict[str, Any],
+    before: list[RowScore],
+    after: list[RowScore],
+    command: list[str],
+) -> dict[str, Any]:
+    """Return the record of a finished run, as JSON can hold it."""
+    teacher = cache.manifest.teacher
+    return {
+        "format": RECORD_FORMAT,
+        "objective": config.objective,
+        "config": config.as_dict(),
+        "manifest_sha256": manifest_sha256,
+        "shards": {
+            "tokens": cache.tokens,
+            "rows": cache.rows,
+            "bytes_on_disk": cache.bytes_on_disk,
+            "bytes_per_token": cache.bytes_per_token,
+            "teacher": {
+                name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")
+            },
+        },
+        "student": {
+            "source": student.source,
+            "layers": student.layers,
+            "parameters": sum(p.numel() for p in student.model.parameters()),
+        },
+        "versions": versions(),
+        "command": command,
+        "train": {
+            "steps": state["step"],
+            "tokens": state["tokens"],
+            "seconds": state["seconds"],
+            "tokens_per_s": state["tokens"] / max(state["seconds"], 1e-9),
+        },
+        "held_out": {
+            "rows": len(after),
+            "tokens": sum(row.tokens for row in after),
+            "bytes": sum(row.bytes for row in after),
+            "before": summary(before),
+            "after": summary(after),
+        },
+    }
+
+
+def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
+    """Return one line that says what is about to be trained."""
+    parameters = sum(p.numel() for p in student.model.parameters())
+    layers = f", {student.layers} layers kept" if student.layers else ""
+    loss = "cross-entropy" if config.objective == "sft" else f"{config.divergence} + {config.ce_weight} cross-entropy"
+    return (
+        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
+        f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes, and the commit of this code where it is a checkout."""
+    found = {"python": platform.python_version()}
+    for name in ("teacherless", "torch", "transformers", "safetensors", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    found["commit"] = _commit(Path(__file__).resolve().parent.parent)
+    return found
+
+
+def _commit(folder: Path) -> str:
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,99 @@
+"""Does the command parse, answer and fail as it says?"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from student_train.cli import main
+from student_train.config import Config, from_dict
+from student_train.errors import TrainError
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def test_help_shows_every_setting_with_its_default() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    for name, value in Config().as_dict().items():
+        assert f"--{name.replace('_', '-')}" in text
+        if not isinstance(value, bool) and value != "":
+            assert f"[default: {value}]" in text
+
+
+def test_help_answers_at_once_and_imports_no_torch() -> None:
+    code = (
+        "import sys; from student_train.cli import main\ntry:\n    main(['--help'])\n"
+        "finally:\n    assert not {'torch', 'transformers', 'pyarrow'} & set(sys.modules)"
+    )
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Half a second on an idle machine; twice that where tests run side by side.
+    assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--objective", "guess"], 2, "'guess' is not one of 'kd', 'sft'"),
+        (["--nonsense"], 2, "No such option"),
+        (["--max-steps", "many"], 2, "'many' is not a valid integer"),
+        (["--ce-weight", "2"], 1, "student-train: ce-weight is 2.0; expected a number from 0 to 1"),
+        (["--learning-rate", "nan"], 1, "student-train: learning-rate is nan; expected"),
+        (["--student-layers", "1"], 1, "the first and the last stay"),
+        (["--temperature", "2"], 1, "use --divergence bucket-forward-kl, or --temperature 1"),
+        (["--repeat", "nowhere.json"], 1, "nowhere.json: found no run's record"),
+        (["--shards", "nowhere/"], 1, "nowhere: found no manifest.json, expected a complete cache"),
+    ],
+)
+def test_a_wrong_command_is_one_line_with_its_exit_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = invoke(*arguments)
+    assert result.exit_code == code
+    assert message in result.output
+    if code == 1:
+        assert result.output.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    from student_train import train
+
+    def broken(*_args: Any, **_named: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(train, "run", broken)
+    assert isinstance(invoke("--shards", "x").exception, RuntimeError)
+
+
+def test_unknown_settings_of_a_record_are_refused() -> None:
+    with pytest.raises(TrainError, match="found unknown settings colour"):
+        from_dict({"colour": "blue"})
+
+
+def test_a_run_repeats_from_its_record_to_the_last_bit(at_home: Any, tmp_path: Path) -> None:
+    flags = ["--student-layers", 2, "--max-steps", 4, "--batch-tokens", 150, "--held-out", 0.2, "--seed", 5]
+    quiet = ["--no-tensorboard", "--no-progress", "--threads", 1]
+    first = invoke("--shards", at_home.shards, "--out", tmp_path / "a", *flags, *quiet)
+    assert first.exit_code == 0, first.output
+    again = invoke("--repeat", tmp_path / "a" / "run.json", "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    names = ("model.safetensors", "held_out.jsonl", "config.json")
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    records = [json.loads((tmp_path / x / "run.json").read_text()) for x in "ab"]
+    assert records[0]["config"] | {"out": ""} == records[1]["config"] | {"out": ""}

@@ -1,0 +1,336 @@
+"""Does a run end in the same bits however often it is stopped, and say plainly what keeps it from starting?"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shards.errors import CorruptShardError, IncompleteCacheError
+from student_train import train
+from student_train.config import Config
+from student_train.errors import CheckpointError, Interrupted, TrainError
+from student_train.order import is_held_out
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def config(world: Any, out: Path, **more: Any) -> Config:
+    settings: dict[str, Any] = {
+        "shards": str(world.shards),
+        "out": str(out),
+        "student": "teacher",
+        "student_layers": 2,
+        "max_steps": 20,
+        "batch_tokens": 150,
+        "micro_tokens": 80,
+        "learning_rate": 3e-3,
+        "held_out": 0.2,
+        "save_every": 5,
+        "tensorboard": False,
+        "progress": False,
+        "threads": 1,
+    }
+    return Config(**{**settings, **more})
+
+
+def run(settings: Config) -> list[str]:
+    said: list[str] = []
+    train.run(settings, command=["student-train"], say=said.append)
+    return said
+
+
+def digest(out: Path) -> str:
+    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "ckpt"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TEACHERLESS_CACHE", str(world.cache_dir))
+    run(config(world, out, control=True))
+    patch.undo()
+    return out
+
+
+def test_the_output_is_an_ordinary_transformers_folder(finished: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(finished)
+    assert model.config.num_hidden_layers == 2
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    tokenizer = AutoTokenizer.from_pretrained(finished)
+    assert tokenizer.decode(tokenizer("return x")["input_ids"]) == "return x"
+    assert (finished / "generation_config.json").is_file()
+    assert not list(finished.glob(".incomplete*"))
+
+
+def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    assert record["format"] == 1
+    assert record["objective"] == "kd"
+    assert record["config"]["seed"] == 0
+    assert record["shards"]["rows"] == 48
+    assert record["shards"]["teacher"]["licence"] == "Apache-2.0"
+    assert record["student"] | {"parameters": 0} == {"source": "tiny-teacher", "layers": 2, "parameters": 0}
+    assert record["train"]["steps"] == 20
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert record["train"]["tokens"] == lines[-1]["tokens"]
+    assert all({"step", "loss", "kd_loss", "ce_loss", "lr", "tokens", "tokens_per_s"} == set(line) for line in lines)
+    held = record["held_out"]
+    rows = [json.loads(line) for line in (finished / "held_out.jsonl").read_text().splitlines()]
+    expected = [row for row in world.rows if is_held_out(row.rows[0].document, fraction=0.2)]
+    assert held["rows"] == len(rows) == len(expected) > 0
+    assert held["tokens"] == sum(len(row.tokens) - 1 for row in expected)
+    for key in ("kl", "bits_per_byte", "top1_agreement"):
+        assert held["after"][key]["low"] <= held["after"][key]["mean"] <= held["after"][key]["high"]
+    assert held["after"]["kl"]["mean"] == pytest.approx(sum(r["kl_sum"] for r in rows) / held["tokens"])
+
+
+def test_the_control_sees_the_same_rows_and_starts_from_the_same_weights(finished: Path) -> None:
+    main, control = (json.loads((p / "run.json").read_text()) for p in (finished, finished / "control"))
+    assert control["objective"] == "sft"
+    assert control["train"]["tokens"] == main["train"]["tokens"]
+    assert control["held_out"]["before"] == main["held_out"]["before"]
+    assert control["held_out"]["after"] != main["held_out"]["after"]
+    first = [json.loads((p / "metrics.jsonl").read_text().splitlines()[0]) for p in (finished, finished / "control")]
+    assert first[0]["ce_loss"] == pytest.approx(first[1]["ce_loss"], rel=1e-5)
+    assert "kd_loss" not in first[1]
+
+
+def test_training_lowers_the_loss_that_it_trains(world: Any, at_home: Any, tmp_path: Path) -> None:
+    run(config(world, tmp_path / "o", max_steps=120, save_every=0, ce_weight=0.0, learning_rate=3e-3))
+    told = losses(tmp_path / "o")
+    assert sum(loss for _, loss in told[-20:]) < 0.8 * sum(loss for _, loss in told[:20])
+
+
+def test_two_runs_of_one_seed_are_identical_and_another_seed_is_not(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path
+) -> None:
+    run(config(world, tmp_path / "a"))
+    assert digest(tmp_path / "a") == digest(finished)
+    assert losses(tmp_path / "a") == losses(finished)
+    run(config(world, tmp_path / "b", seed=1))
+    assert digest(tmp_path / "b") != digest(finished)
+
+
+def test_a_run_stopped_twice_ends_in_the_same_bits(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "stopped"
+    real = train.take_step
+    for stop_at in (7, 13):
+
+        def dies(*args: Any, number: int, stop_at: int = stop_at, **named: Any) -> Any:
+            if number == stop_at:
+                raise KeyboardInterrupt
+            return real(*args, number=number, **named)
+
+        monkeypatch.setattr(train, "take_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(config(world, out))
+    monkeypatch.setattr(train, "take_step", real)
+    said = run(config(world, out))
+    assert said[0].endswith("continuing at step 10 of 20")
+    assert digest(out) == digest(finished)
+    assert losses(out) == losses(finished)
+    assert (out / "held_out.jsonl").read_bytes() == (finished / "held_out.jsonl").read_bytes()
+
+
+def command(world: Any, out: Path) -> list[str]:
+    flags = ["--student", "teacher", "--student-layers", "2", "--max-steps", "20", "--batch-tokens", "150"]
+    flags += ["--micro-tokens", "80", "--learning-rate", "3e-3", "--held-out", "0.2", "--save-every", "5"]
+    flags += ["--no-tensorboard", "--no-progress", "--threads", "1"]
+    return [sys.executable, "-m", "student_train", "--shards", str(world.shards), "--out", str(out), *flags]
+
+
+def environment(world: Any) -> dict[str, str]:
+    return {**os.environ, "TEACHERLESS_CACHE": str(world.cache_dir), "PYTHONPATH": str(REPOSITORY)}
+
+
+def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    # A slow step gives the kill a moment to hit: after the checkpoint of step 10, before the end.
+    slow = (
+        "import sys, time; from student_train import train; real = train.take_step\n"
+        "def wait(*a, **k):\n    time.sleep(0.1 if k['number'] > 10 else 0)\n    return real(*a, **k)\n"
+        "train.take_step = wait\nfrom student_train.cli import main; main()"
+    )
+    arguments = command(world, out)
+    arguments[1:3] = ["-c", slow]
+    process = subprocess.Popen(arguments, env=environment(world), cwd=tmp_path)
+    try:
+        give_up = time.monotonic() + 60
+        while not (out / "checkpoints" / "step-10").is_dir():
+            assert time.monotonic() < give_up
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.wait()
+    assert not (out / "run.json").exists()
+    done = subprocess.run(command(world, out), env=environment(world), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continuing at step 1" in done.stderr
+    assert digest(out) == digest(finished)
+    again = subprocess.run(command(world, out), env=environment(world), cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert again.stderr == f"{out}: finished earlier, nothing to do; name another --out for another run\n"
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "signalled"
+    real = train.take_step
+
+    def interrupted(*args: Any, number: int, **named: Any) -> Any:
+        if number == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, number=number, **named)
+
+    monkeypatch.setattr(train, "take_step", interrupted)
+    with pytest.raises(Interrupted, match="stopped at step 8 of 20; run the same command to go on"):
+        run(config(world, out))
+    monkeypatch.setattr(train, "take_step", real)
+    assert run(config(world, out))[0].endswith("continuing at step 8 of 20")
+    assert digest(out) == digest(finished)
+
+
+def test_another_configuration_than_the_checkpoints_is_refused_by_name(
+    world: Any, at_home: Any, finished: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"found a run with learning-rate 0.003, expected 0.01; use its settings"):
+        run(config(world, finished, learning_rate=1e-2))
+    assert "nothing to do" in run(config(world, finished, save_every=3))[0]
+
+
+def test_other_shards_than_the_checkpoints_are_refused_by_name(
+    world: Any, at_home: Any, finished: Path, tools: Any, tmp_path: Path
+) -> None:
+    other = tools.write_cache(tmp_path / "other", world.rows[:40], world.teacher_dir, vocab=world.vocab)
+    with pytest.raises(CheckpointError, match="found a run on the shards with manifest"):
+        run(dataclasses.replace(config(world, finished), shards=str(other)))
+
+
+def test_a_folder_of_someone_else_is_left_alone(world: Any, at_home: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"found thesis.txt, expected an empty folder"):
+        run(config(world, tmp_path))
+    assert os.listdir(tmp_path) == ["thesis.txt"]
+
+
+def test_missing_shards_are_one_line_and_leave_nothing(world: Any, tmp_path: Path) -> None:
+    with pytest.raises(IncompleteCacheError, match=r"found no manifest.json"):
+        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(tmp_path / "nowhere")))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_flipped_byte_stops_the_run_by_name(world: Any, at_home: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(world.shards, copy)
+    shard = copy / "shard-00001.arrow"
+    raw = bytearray(shard.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    shard.write_bytes(raw)
+    with pytest.raises(CorruptShardError, match=r"shard-00001.arrow chunk"):
+        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(copy)))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_no_held_out_document_is_said_before_training(world: Any, at_home: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="found no held-out document at a share of 1e-09"):
+        run(config(world, tmp_path / "out", held_out=1e-9))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_held_out_rows_the_record_says_so(world: Any, at_home: Any, tmp_path: Path) -> None:
+    run(config(world, tmp_path / "out", held_out=0.0, max_steps=2))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["held_out"] == {"rows": 0, "tokens": 0, "bytes": 0, "before": None, "after": None}
+
+
+def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
+    world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train._prepare
+
+    def broken(*args: Any) -> Any:
+        made = real(*args)
+        with torch.no_grad():
+            made.student.model.model.norm.weight[0] = float("nan")
+        return made
+
+    monkeypatch.setattr(train, "_prepare", broken)
+    with pytest.raises(TrainError, match=r"step 1: found a loss that is not finite in tests:\d+\.py window \d"):
+        run(config(world, tmp_path / "out"))
+
+
+def test_a_full_disk_is_named_and_the_run_goes_on_after(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from student_train import checkpoint
+
+    real, saved = checkpoint.require_room, []
+
+    def full(out: Path, needed: int) -> None:
+        saved.append(out)
+        if len(saved) == 2:
+            raise CheckpointError(f"{out}: found 0 MiB free")
+        real(out, needed)
+
+    monkeypatch.setattr(checkpoint, "require_room", full)
+    with pytest.raises(CheckpointError, match="found 0 MiB free"):
+        run(config(world, tmp_path / "out"))
+    assert run(config(world, tmp_path / "out"))[0].endswith("continuing at step 5 of 20")
+    assert digest(tmp_path / "out") == digest(finished)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"objective": "sft"},
+        {"divergence": "bucket-reverse-kl"},
+        {"divergence": "bucket-forward-kl", "temperature": 2.0},
+        {"dtype": "bfloat16"},
+        {"schedule": "wsd", "gradient_checkpointing": True},
+        {"export_dtype": "bfloat16", "clip": 0.0},
+    ],
+)
+def test_each_way_of_training_runs(world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]) -> None:
+    run(config(world, tmp_path / "out", max_steps=3, save_every=0, **more))
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["train"]["steps"] == 3
+
+
+def test_gradient_checkpointing_changes_no_bit(world: Any, at_home: Any, finished: Path, tmp_path: Path) -> None:
+    run(config(world, tmp_path / "out", gradient_checkpointing=True))
+    assert digest(tmp_path / "out") == digest(finished)
+
+
+def test_a_temperature_that_was_not_stored_is_refused(world: Any, at_home: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"temperature is 1.5; the shards store 2.0"):
+        run(config(world, tmp_path / "out", divergence="bucket-js", temperature=1.5))
+
+
+def test_accumulation_changes_nothing_but_rounding(world: Any, at_home: Any, tmp_path: Path) -> None:
+    for name, micro in (("small", 50), ("large", 10_000)):
+        run(config(world, tmp_path / name, micro_tokens=micro, max_steps=3))
+    for (_, a), (_, b) in zip(losses(tmp_path / "small"), losses(tmp_path / "large"), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
