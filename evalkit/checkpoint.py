@@ -1,0 +1,107 @@
+"""Is this a checkpoint, and which one? A transformers folder, or a hub id, and the digest that names it.
+
+Nothing here loads weights or imports torch: what is wrong with a folder is said in a moment.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalError
+from evalkit.files import read_json, sha256_file, sha256_text
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_IDENTITY = (
+    *_WEIGHTS,
+    "*.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model that can be loaded, by where it is and what it is."""
+
+    source: str
+    """The folder or hub id, as given."""
+    sha256: str
+    """Digest over the names and digests of weights, configuration and tokenizer; of id and commit on the hub."""
+    folder: Path | None
+    """The local folder, or None for a hub id."""
+    revision: str | None = None
+    """The hub's commit."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if key != "folder"}
+
+
+def find_checkpoint(source: str) -> Checkpoint:
+    """Look at a folder or hub id.
+
+    Raises:
+        EvalError: it is neither, or the folder holds no complete checkpoint.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return _local(source, folder)
+    if folder.is_file():
+        raise EvalError(f"{source}: is a file, expected a transformers folder; for samples use --samples {source}")
+    if not _HUB_ID.fullmatch(source):
+        raise EvalError(
+            f"{source}: no such folder; expected a transformers checkpoint folder (student-train writes one) "
+            "or a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct"
+        )
+    return _on_hub(source)
+
+
+def _local(source: str, folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) or "nothing"
+        raise EvalError(
+            f"{source}: is not a checkpoint: found {found}, expected config.json, a tokenizer and "
+            "*.safetensors; name the folder that student-train or save_pretrained wrote"
+        )
+    config = read_json(folder / "config.json", what="a model's configuration")
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise EvalError(f"{source}/config.json: names no model_type; expected a transformers configuration")
+    weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    if not weights:
+        raise EvalError(f"{source}: holds no weights; expected *.safetensors beside config.json; export it again")
+    for index in folder.glob("*.index.json"):
+        named = set(read_json(index, what="an index of weight files").get("weight_map", {}).values())
+        if missing := sorted(name for name in named if not (folder / name).is_file()):
+            raise EvalError(f"{source}: lacks {missing[0]}, which {index.name} names; copy the whole checkpoint")
+    if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise EvalError(f"{source}: holds no tokenizer; expected tokenizer.json beside config.json; save it there too")
+    parts = sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
+    digest = sha256_text(json.dumps([[path.name, sha256_file(path)] for path in parts]))
+    return Checkpoint(source=source, sha256=digest, folder=folder)
+
+
+def _on_hub(source: str) -> Checkpoint:
+    try:
+        from huggingface_hub import HfApi
+
+        revision = HfApi().model_info(source, timeout=10).sha
+    except ImportError:
+        raise EvalError(f"{source}: a hub id needs huggingface_hub; install 'teacherless[eval]'") from None
+    except Exception as error:  # the hub's client raises its transport's own errors
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EvalError(
+            f"{source}: no such folder, and the hub did not answer for it ({reason[:150]}); "
+            "check the name and the network, or name a local folder"
+        ) from error
+    return Checkpoint(source=source, sha256=sha256_text(f"{source}@{revision}"), folder=None, revision=str(revision))

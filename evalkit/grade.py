@@ -1,0 +1,64 @@
+"""Does each sample pass? Identical programs once, known verdicts from the cache, the doubtful again alone.
+
+Samples may be added while a model still writes: judging takes a few milliseconds each and goes on beside it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from evalkit.sandbox.cache import VerdictCache, job_key
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+
+
+class Grader:
+    """Jobs in, verdicts out, in the order of `add`."""
+
+    def __init__(self, pool: Pool, cache: VerdictCache) -> None:
+        self._pool, self._cache = pool, cache
+        self._keys: list[str] = []
+        self._jobs: dict[str, Job] = {}
+        self._known: dict[str, Verdict] = {}
+        self._running: dict[str, Future[Verdict]] = {}
+        self.num_reused = 0
+        """Samples whose verdict was in the cache."""
+
+    def add(self, job: Job) -> None:
+        """Start judging one program, unless the same is known or under way."""
+        key = job_key(job)
+        self._keys.append(key)
+        if key in self._running:
+            return
+        if key not in self._known and (verdict := self._cache.get(key)) is not None:
+            self._known[key] = verdict
+        if key in self._known:
+            self.num_reused += 1
+            return
+        self._jobs[key] = job
+        self._running[key] = self._pool.submit(job)
+
+    @property
+    def num_done(self) -> int:
+        """How many distinct programs have ended."""
+        return sum(future.done() for future in self._running.values())
+
+    @property
+    def num_distinct(self) -> int:
+        """How many distinct programs had to be run."""
+        return len(self._running)
+
+    def finish(self) -> list[Verdict]:
+        """Wait for all, run the doubtful ones again alone, and return one verdict per added job."""
+        doubtful = []
+        for key, future in self._running.items():
+            verdict = future.result()
+            if verdict.outcome in RETRIED:
+                doubtful.append(key)
+            else:
+                self._known[key] = verdict
+                self._cache.put(key, verdict)
+        for key in doubtful:
+            self._known[key] = self._pool.alone(self._jobs[key])
+            self._cache.put(key, self._known[key])
+        return [self._known[key] for key in self._keys]

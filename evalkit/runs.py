@@ -1,0 +1,113 @@
+"""What did a training run leave behind? The files beside a checkpoint, read and checked.
+
+A run's folder holds `run.json` (settings, shards, final metrics), `metrics.jsonl` (the curve) and
+`held_out.jsonl` (one line per held-out row, in nats). Its control, trained on the same tokens with
+cross-entropy only, lies in the subfolder `control`. Optional keys may be missing; nothing is made up for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit import stats
+from evalkit.errors import EvalError
+from evalkit.files import read_json
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One training run as its files tell it."""
+
+    folder: Path
+    record: dict[str, Any]
+    """`run.json`."""
+    curve: tuple[dict[str, float], ...]
+    """Lines of `metrics.jsonl`; empty when there is none."""
+    held_out: dict[tuple[str, int], dict[str, float]]
+    """Lines of `held_out.jsonl` by (document, window); empty when there is none."""
+
+    @property
+    def label(self) -> str:
+        return {"kd": "distilled", "sft": "control"}.get(str(self.record.get("objective")), "trained")
+
+    def get(self, *keys: str) -> Any:
+        """Return what lies at a path of keys in the record, or None."""
+        value: Any = self.record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's files.
+
+    Raises:
+        EvalError: the folder or run.json is missing, or a file is broken; names the file and line.
+    """
+    if not folder.is_dir():
+        raise EvalError(f"{folder}: no such folder; expected the --out folder of student-train")
+    path = folder / "run.json"
+    if not path.is_file():
+        raise EvalError(f"{folder}: holds no run.json; expected the --out folder of a finished student-train")
+    record = read_json(path, what="the record of a training run")
+    if not isinstance(record, dict) or record.get("format") != 1:
+        found = record.get("format") if isinstance(record, dict) else type(record).__name__
+        raise EvalError(f"{path}: format {found!r}, expected 1; use an evalkit of the same version as student-train")
+    rows = _read_lines(folder / "held_out.jsonl", ("document", "window", "tokens", "bytes"))
+    return Run(
+        folder=folder,
+        record=record,
+        curve=tuple(_read_lines(folder / "metrics.jsonl", ("step", "loss"))),
+        held_out={(str(row["document"]), int(row["window"])): row for row in rows},
+    )
+
+
+def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+                missing = [key for key in keys if key not in row]
+            except (ValueError, TypeError) as error:
+                raise EvalError(
+                    f"{path} line {number}: is not a JSON object ({error}); run student-train again"
+                ) from None
+            if missing:
+                raise EvalError(f"{path} line {number}: lacks {', '.join(missing)}; run student-train again")
+            rows.append(row)
+    return rows
+
+
+MEASURES: dict[str, tuple[str, str, float]] = {
+    "kl": ("kl_sum", "tokens", 1.0),
+    "bits_per_byte": ("nll_sum", "bytes", 1.0 / math.log(2.0)),
+}
+"""Held-out measures by name: what is summed, over what, and the factor to the measure's unit."""
+
+
+def paired_difference(first: Run, second: Run, measure: str) -> stats.Estimate | None:
+    """Return first - second on the rows that both were measured on, with its bootstrap over documents.
+
+    None when the runs were not measured on the same rows, so that nothing can be paired.
+    """
+    numerator, denominator, factor = MEASURES[measure]
+    if not first.held_out or first.held_out.keys() != second.held_out.keys():
+        return None
+    documents: dict[str, list[float]] = {}
+    for (document, window), row in first.held_out.items():
+        other = second.held_out[document, window]
+        if numerator not in row or numerator not in other:
+            return None
+        sums = documents.setdefault(document, [0.0, 0.0, 0.0])
+        sums[0] += factor * row[numerator]
+        sums[1] += factor * other[numerator]
+        sums[2] += row[denominator]
+    ours, theirs, sizes = zip(*documents.values(), strict=True)
+    return stats.ratio_difference(ours, theirs, sizes)

@@ -1,0 +1,310 @@
+"""Who decides? A trusted process that holds the tests and calls the program through a wall.
+
+Started as `python -I -S` by `pool.py`. Jobs come in on standard input as JSON lines (`verdict.Job`), verdicts
+leave on standard output. The judge runs the task's own test source; where the test calls the function under
+test, a proxy sends the arguments to the untrusted process and hands back the plain value that came in answer.
+
+Guarantees: a pass means that the test's source ran to its end, here, on values that came over the wall, in
+time. After a call went unanswered nothing turns the verdict into a pass, whatever the test catches.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+from evalkit.sandbox import confine, differential
+from evalkit.sandbox.values import (
+    ChannelError,
+    DeadlineError,
+    UnsupportedValueError,
+    decode,
+    encode,
+    pack,
+    receive,
+    send,
+)
+
+JUDGE_MEMORY_BYTES = 8 << 30
+"""Address space of a judge: an answer may grow about tenfold when decoded."""
+
+_START_S = 30.0
+
+
+class CheckTimeoutError(BaseException):
+    """The check itself ran past the deadline. Not an Exception: a test must not catch it."""
+
+
+class Zygote:
+    """A running zygote (`zygote.py`) and the socket that commands it."""
+
+    def __init__(self, *, root: str, numpy_folder: str) -> None:
+        """Start it; `root` is the folder that holds the evalkit package.
+
+        Raises:
+            ChannelError: it did not come up.
+        """
+        here, there = socket.socketpair()
+        start = (
+            f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox import zygote\n"
+            f"sys.path.remove({root!r})\nzygote.main({there.fileno()}, numpy_folder={numpy_folder!r})"
+        )
+        # Only what Python needs: no token or path of the user's is in a program's reach.
+        environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        there.close()
+        here.settimeout(_START_S)
+        self._socket = here
+        self._lines = here.makefile("rb")
+        self.layers = self._hear()["layers"]
+
+    def run(self, *, cpu_s: int, memory_bytes: int) -> int:
+        """Fork a program and return the descriptor of the channel to it; end it with `end`."""
+        here, there = socket.socketpair()
+        request = json.dumps({"cpu_s": cpu_s, "memory_bytes": memory_bytes}).encode()
+        socket.send_fds(self._socket, [request], [there.fileno()])
+        there.close()
+        here.setblocking(False)
+        return here.detach()
+
+    def end(self) -> dict[str, Any]:
+        """Kill the program if it still runs; return its exit status and what it used."""
+        self._socket.sendall(b'{"kill": true}')
+        return self._hear()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+        self.process.wait()
+
+    def _hear(self) -> dict[str, Any]:
+        try:
+            line = self._lines.readline()
+        except OSError as error:
+            raise ChannelError(f"the zygote does not answer ({error})") from None
+        if not line:
+            raise ChannelError("the zygote ended")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class Session:
+    """One program's conversation: its channel, its deadline, and the first thing that went wrong."""
+
+    def __init__(self, channel: int, deadline: float) -> None:
+        self.channel = channel
+        self.deadline = deadline  # in time.monotonic seconds
+        self.broken: tuple[str, str] | None = None  # (outcome, detail); set once, final
+        self.raised: BaseException | None = None  # the last exception that came from the program
+        self.last_call = ""
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """Send one request and return the answer's message.
+
+        Raises:
+            ChannelError, DeadlineError: there is none; the session is broken from here on.
+        """
+        if self.broken:
+            raise ChannelError(self.broken[1])
+        try:
+            send(self.channel, pack(request), deadline=self.deadline)
+            return receive(self.channel, deadline=self.deadline)
+        except DeadlineError:
+            self.broken = ("timeout_wall", "no answer in time")
+            raise
+        except ChannelError as error:
+            self.broken = ("exited", str(error))
+            raise
+
+    def value(self, answer: Any) -> Any:
+        """Return the value in an answer, or raise the exception that it names."""
+        if isinstance(answer, dict) and "ok" in answer:
+            try:
+                return decode(answer["ok"])
+            except (ValueError, RecursionError) as error:
+                self.broken = ("exited", f"the answer is not a value: {error}")
+                raise ChannelError(str(error)) from None
+        try:
+            kind, text = answer["error"]
+            error_class = getattr(builtins, str(kind), None)
+            if not (isinstance(error_class, type) and issubclass(error_class, Exception)):
+                error_class = RuntimeError
+            try:
+                self.raised = error_class(str(text))
+            except TypeError:  # UnicodeDecodeError and its like take more than a text
+                self.raised = ValueError(str(text))
+            self.raised.__notes__ = [str(kind)]
+        except (KeyError, TypeError, ValueError):
+            self.broken = ("exited", "the answer is neither a value nor an error")
+            raise ChannelError("not an answer") from None
+        raise self.raised
+
+
+def proxy(session: Session, name: str) -> Callable[..., Any]:
+    """Return what stands for the program's function `name` in the tests."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        form = {
+            "call": name,
+            "args": [encode(value) for value in args],
+            "kwargs": {key: encode(value) for key, value in kwargs.items()},
+        }
+        session.last_call = f"{name}({', '.join(_short(value) for value in args)})"
+        value = session.value(session.ask(form))
+        session.last_call += f" gave {_short(value)}"
+        return value
+
+    call.__name__ = name
+    return call
+
+
+@lru_cache(maxsize=4096)
+def _compiled(source: str, name: str) -> CodeType:
+    return compile(source, name, "exec", dont_inherit=True)
+
+
+def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
+    """Run one job to its verdict (the fields of `verdict.Verdict`)."""
+    channel = zygote.run(cpu_s=job["cpu_limit_s"], memory_bytes=job["memory_bytes"])
+    session = Session(channel, time.monotonic() + job["wall_s"])
+    try:
+        outcome, detail = _check(session, job)
+    finally:
+        os.close(channel)
+        usage = zygote.end()
+    if session.broken:
+        outcome, detail = _explain(session.broken, usage, job)
+    return {"outcome": outcome, "detail": detail, "cpu_s": usage["cpu_s"], "in_process": job["inline"]}
+
+
+def _check(session: Session, job: dict[str, Any]) -> tuple[str, str]:
+    """Start the program, run the checks, and name what happened."""
+
+    def expire(*_: object) -> None:
+        session.broken = session.broken or ("timeout_wall", "the check ran past the deadline")
+        raise CheckTimeoutError
+
+    signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, session.deadline - time.monotonic() + 1.0))
+    namespace: dict[str, Any] = {"__name__": "check", "__builtins__": builtins}
+    try:
+        first = {"program": job["program"], "names": job["entry_points"]}
+        if job["inline"]:
+            first["inline"] = job["prelude"] + "\n" + job["test"]
+        session.value(session.ask(first))
+        if job["inline"]:
+            return "pass", ""
+        if job["inputs"] is not None:
+            return differential.check(session, job)
+        random.seed(0)
+        exec(_compiled(job["prelude"], "<prelude>"), namespace)
+        namespace |= {name: proxy(session, name) for name in job["entry_points"]}
+        exec(_compiled(job["test"], "<test>"), namespace)
+        return ("pass", "") if session.broken is None else session.broken
+    except CheckTimeoutError:
+        return "timeout_wall", "the check ran past the deadline"
+    except BaseException as error:
+        return _failed(session, job, error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _failed(session: Session, job: dict[str, Any], error: BaseException) -> tuple[str, str]:
+    """Name the failure that `error` is: the program's own exception, or a check that did not hold."""
+    if error is session.raised:
+        kind = error.__notes__[0]
+        text = f"{kind}: {error}" if str(error) else kind
+        if kind == "MemoryError":
+            return "oom", text
+        if kind in ("PermissionError", "BlockingIOError"):
+            return "sandbox_denied", text
+        if kind == "SystemExit":
+            return "exited", text
+        if kind == "AssertionError" and job["inline"]:
+            return "wrong", text
+        return "exception", text
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if frame.filename == "<test>" and frame.lineno:
+            where = job["test"].splitlines()[frame.lineno - 1].strip()
+    if isinstance(error, AssertionError):
+        return "wrong", _short_text(f"{where}  # {session.last_call}")
+    return "exception", _short_text(f"{type(error).__name__}: {error}, in: {where}  # {session.last_call}")
+
+
+def _explain(broken: tuple[str, str], usage: dict[str, Any], job: dict[str, Any]) -> tuple[str, str]:
+    """Say why the program stopped answering, from how its process ended."""
+    outcome, detail = broken
+    status, cpu_s = usage["status"], usage["cpu_s"]
+    # The kernel counts in ticks and whole seconds: within a tenth of the limit is at the limit.
+    if status == -signal.SIGXCPU or cpu_s >= job["cpu_limit_s"] - 0.1:
+        return "timeout_cpu", f"used {cpu_s:.1f} s of CPU (limit {job['cpu_limit_s']} s)"
+    if outcome == "timeout_wall":
+        return outcome, f"{detail} ({job['wall_s']:.0f} s by the clock, {cpu_s:.1f} s of CPU)"
+    if status == -signal.SIGKILL and detail.startswith("channel closed"):
+        return "exited", "closed its channel, or was killed from outside"
+    if status < 0 and status != -signal.SIGKILL:
+        return "killed", f"signal {signal.Signals(-status).name}"
+    if status >= 0 and detail.startswith("channel closed"):
+        return "exited", f"exit status {status} in place of an answer"
+    return outcome, detail
+
+
+def _short(value: Any) -> str:
+    """Return a value's text, cut to a line; values here are plain, so their repr is Python's own."""
+    try:
+        return _short_text(repr(value), limit=120)
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; endless nesting
+        return f"<{type(value).__name__}>"
+
+
+def _short_text(text: str, limit: int = 400) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def main(*, root: str, numpy_folder: str) -> None:
+    """Serve jobs from standard input until it closes."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # a test that prints must not write into the answers
+    sys.stdout = io.StringIO()
+    resource.setrlimit(resource.RLIMIT_AS, (JUDGE_MEMORY_BYTES, JUDGE_MEMORY_BYTES))
+    zygotes = {"": Zygote(root=root, numpy_folder="")}
+    confine.hide_memory()
+    answers.write(json.dumps({"layers": zygotes[""].layers}) + "\n")
+    for line in sys.stdin:
+        job = json.loads(line)
+        folder = numpy_folder if "numpy" in job["program"] else ""  # importing it slows every fork threefold
+        try:
+            if folder not in zygotes:
+                zygotes[folder] = Zygote(root=root, numpy_folder=folder)
+            verdict = judge(zygotes[folder], job)
+        except (ChannelError, OSError, UnsupportedValueError) as error:  # the zygote, not the program
+            verdict = {"outcome": "infra_error", "detail": f"{type(error).__name__}: {error}"}
+            if (broken := zygotes.pop(folder, None)) is not None:
+                broken.process.kill()
+                broken.close()
+        answers.write(json.dumps(verdict) + "\n")
+        sys.stdout = io.StringIO()
+    for zygote in zygotes.values():
+        zygote.close()

@@ -1,0 +1,176 @@
+"""How do many programs get judged? One judge per processor, jobs handed out, doubtful ones run again alone.
+
+Guarantees: every job gets a verdict, whatever the programs do; a judge that stops answering is killed with all
+it started and replaced; nothing outlives `close`. What timed out by the clock is run again with the machine to
+itself before it counts, so that load does not change verdicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalError
+from evalkit.sandbox.confine import Layer
+from evalkit.sandbox.values import ChannelError, DeadlineError, wait_ready
+from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+
+_GRACE_S = 10.0
+"""How much longer than the program's own deadline a judge may take before it is replaced."""
+
+_START_S = 60.0
+
+
+class _Judge:
+    """A running judge process. One thread at a time uses it."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parent.parent.parent)
+        numpy = importlib.util.find_spec("numpy")
+        folder = str(Path(numpy.origin).parent.parent) if numpy and numpy.origin else ""
+        start = (
+            f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox import judge\n"
+            f"sys.path.remove({root!r})\njudge.main(root={root!r}, numpy_folder={folder!r})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")},
+            start_new_session=True,  # Ctrl-C is for evalkit, which then closes its judges
+        )
+        self._buffer = b""
+        try:
+            self.layers = [Layer(**layer) for layer in self._hear(time.monotonic() + _START_S)["layers"]]
+        except BaseException:
+            self.close(kill=True)
+            raise
+
+    def judge(self, job: Job) -> Verdict:
+        """Have one program judged.
+
+        Raises:
+            ChannelError, DeadlineError: the judge is of no more use.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(job.as_dict()).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise ChannelError(f"the judge ended ({error.strerror})") from None
+        return Verdict(**self._hear(time.monotonic() + job.wall_s + _GRACE_S))
+
+    def close(self, *, kill: bool = False) -> None:
+        """End it: by closing its input, or by force."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _hear(self, deadline: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in self._buffer:
+            wait_ready(descriptor, write=False, deadline=deadline)
+            part = os.read(descriptor, 1 << 16)
+            if not part:
+                raise ChannelError("the judge ended")
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class Pool:
+    """Judges at work. Use it as a context manager."""
+
+    def __init__(self, *, workers: int | None = None, strict: bool = False) -> None:
+        """Start the first judge and see which layers hold; others start when needed.
+
+        `workers` is the number of judges, one per processor if None. `strict` refuses to go on unless every
+        layer of confinement is on.
+
+        Raises:
+            EvalError: no judge can be started, or a layer is off and `strict` was asked for.
+        """
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._idle: list[_Judge] = []
+        self._lock = threading.Lock()
+        try:
+            first = _Judge()
+        except (ChannelError, DeadlineError, OSError) as error:
+            raise EvalError(f"the confined executor did not start ({error}); 'evalkit doctor' shows more") from error
+        self.layers = first.layers
+        off = [layer for layer in self.layers if not layer.on]
+        if strict and off:
+            first.close()
+            missing = "; ".join(f"{layer.name}: {layer.detail}" for layer in off)
+            raise EvalError(
+                f"--sandbox=strict: confinement is incomplete ({missing}); use --sandbox=auto to go on without"
+            )
+        self._idle.append(first)
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="judge")
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, job: Job) -> Future[Verdict]:
+        """Have a program judged beside others; see `alone` for what to do with a doubtful verdict."""
+        return self._threads.submit(self._judge, job)
+
+    def alone(self, job: Job) -> Verdict:
+        """Judge one program while no other runs. Call it when all futures are done."""
+        return self._threads.submit(self._judge, job).result()
+
+    def judge_all(self, jobs: list[Job]) -> Iterator[tuple[int, Verdict]]:
+        """Yield (index, verdict) for every job: sure ones as they come, doubtful ones last, run alone."""
+        futures = [self.submit(job) for job in jobs]
+        doubtful = []
+        for index, future in enumerate(futures):
+            verdict = future.result()
+            if verdict.outcome in RETRIED:
+                doubtful.append(index)
+            else:
+                yield index, verdict
+        for index in doubtful:
+            yield index, self.alone(jobs[index])
+
+    def close(self) -> None:
+        """End all judges and wait for them."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        while self._idle:
+            self._idle.pop().close()
+
+    def _judge(self, job: Job) -> Verdict:
+        with self._lock:
+            judge = self._idle.pop() if self._idle else None
+        try:
+            judge = judge or _Judge()
+            verdict = judge.judge(job)
+        except (ChannelError, DeadlineError, OSError) as error:
+            if judge is not None:
+                judge.close(kill=True)
+            late = isinstance(error, DeadlineError)
+            return Verdict(outcome="timeout_wall" if late else "infra_error", detail=f"the check did not end: {error}")
+        with self._lock:
+            self._idle.append(judge)
+        return verdict

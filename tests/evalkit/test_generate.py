@@ -1,0 +1,117 @@
+"""Does generation keep its rules? Decoding with the prompt, stops in text, settings from the protocol alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit import generate, protocols
+from evalkit.checkpoint import find_checkpoint
+from evalkit.errors import EvalError
+
+pytest.importorskip("transformers")
+
+
+def prompts(*texts: str) -> list[generate.Prompt]:
+    return [generate.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
+
+
+def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[generate.Answer]:
+    protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
+    settings = generate.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
+    answers: list[generate.Answer] = []
+    generate.write_answers(
+        find_checkpoint(str(checkpoint)),
+        prompts(*texts),
+        protocol,
+        settings,
+        on_answer=answers.append,
+        on_tokens=lambda tokens: None,
+    )
+    return sorted(answers, key=lambda answer: answer.prompt.task_id)
+
+
+TEXTS = ["def add(a, b):\n", "def longer_name(first, second, third):\n    return", "x", "import math\n\n\ndef f(x):\n"]
+
+
+def test_left_padding_and_batching_do_not_change_greedy_answers(checkpoint: Path):
+    alone = [write(checkpoint, [text])[0].completion for text in TEXTS]
+    together = [answer.completion for answer in write(checkpoint, TEXTS)]
+    assert together == alone
+
+
+def test_an_answer_ends_before_its_stop_string_and_others_go_on(checkpoint: Path):
+    free = write(checkpoint, TEXTS, stop=())
+    stop = free[0].completion[2:5]
+    stopped = write(checkpoint, TEXTS, stop=(stop,))
+    assert stopped[0].stop_reason == "stop"
+    assert stopped[0].completion == free[0].completion[: free[0].completion.find(stop)]
+    for one, other in zip(free[1:], stopped[1:], strict=True):
+        if stop not in one.completion:
+            assert (other.completion, other.stop_reason) == (one.completion, "length")
+
+
+def test_what_the_checkpoint_says_about_sampling_is_left_out(checkpoint: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "ckpt"
+    shutil.copytree(checkpoint, copy)
+    config = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(config | {"repetition_penalty": 5.0, "do_sample": True}))
+    assert [a.completion for a in write(copy, TEXTS)] == [a.completion for a in write(checkpoint, TEXTS)]
+
+
+def test_sampling_depends_on_the_seed_only(checkpoint: Path):
+    first = [answer.completion for answer in write(checkpoint, TEXTS, temperature=1.5)]
+    assert first == [answer.completion for answer in write(checkpoint, TEXTS, temperature=1.5)]
+    assert first != [answer.completion for answer in write(checkpoint, TEXTS)]
+
+
+def test_a_prompt_that_does_not_fit_is_named(checkpoint: Path):
+    with pytest.raises(EvalError, match=r"prompt of T/0 has \d+ tokens, the model takes 2048"):
+        write(checkpoint, ["x y " * 3000])
+
+
+def test_indentation_survives_a_sentencepiece_tokenizer(shared_data: Path):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2")
+    prompt, answer = "def f(x):\n", "    return x + 1\n"
+    prompt_ids = tokenizer(prompt)["input_ids"]
+    whole_ids = tokenizer(prompt + answer)["input_ids"]
+    assert whole_ids[: len(prompt_ids)] == prompt_ids
+    assert generate.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
+    assert tokenizer.decode(whole_ids[len(prompt_ids) :], skip_special_tokens=True) != answer  # the trap itself
+
+
+def test_cutting_takes_the_earliest_stop_string():
+    assert protocols.cut("a\n#b\ndef", ("\ndef", "\n#")) == ("a", True)
+    assert protocols.cut("abc", ("\ndef",)) == ("abc", False)
+
+
+def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings, why = generate.choose_settings("auto", batch_size=None, deterministic=False)
+    assert (settings.engine, settings.dtype, why) == ("transformers", "float32", "no GPU")
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_writes_the_same_greedy_answers(checkpoint: Path):
+    pytest.importorskip("vllm")
+    ours = write(checkpoint, TEXTS)
+    protocol = protocols.adjust(protocols.PROTOCOLS[0], max_new_tokens=12)
+    answers: list[generate.Answer] = []
+    generate.write_answers(
+        find_checkpoint(str(checkpoint)),
+        prompts(*TEXTS),
+        protocol,
+        generate.Settings(engine="vllm", batch_size=4, dtype="float32"),
+        on_answer=answers.append,
+        on_tokens=lambda tokens: None,
+    )
+    assert [answer.completion for answer in answers] == [answer.completion for answer in ours]

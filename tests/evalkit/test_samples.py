@@ -1,0 +1,99 @@
+"""Are samples read, kept and reused as they should be?"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import EvalError
+from evalkit.samples import Sample, SampleFile, read_samples
+from evalkit.tasks import Benchmark
+
+
+def test_completions_continue_the_prompt_and_solutions_stand_alone(tmp_path: Path, humaneval: Benchmark):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(
+        '{"task_id": "HumanEval/0", "completion": "    return 1\\n"}\n\n'
+        '{"task_id": "HumanEval/1", "solution": "x = 1"}\n'
+    )
+    first, second = read_samples(path, humaneval)
+    assert first.program(humaneval.problems[0]) == humaneval.problems[0].prompt + "    return 1\n"
+    assert second.program(humaneval.problems[1]) == "x = 1"
+
+
+def test_plain_ids_gz_files_and_several_samples_per_task_are_read(tmp_path: Path, humaneval: Benchmark):
+    path = tmp_path / "samples.jsonl.gz"
+    with gzip.open(path, "wt") as stream:
+        stream.write('{"task_id": "3", "completion": "a"}\n{"task_id": 3, "completion": "b", "extra": 1}\n')
+    samples = read_samples(path, humaneval)
+    assert [(sample.task_id, sample.index, sample.completion) for sample in samples] == [
+        ("HumanEval/3", 0, "a"),
+        ("HumanEval/3", 1, "b"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no sample"),
+        ("{nope\n", "line 1: is not JSON"),
+        ('{"task_id": "HumanEval/0", "completion": "a"}\n[1]\n', "line 2: has no task_id"),
+        ('{"completion": "a"}\n', "line 1: has no task_id"),
+        ('{"task_id": "HumanEval/0"}\n', "line 1: has not one text"),
+        ('{"task_id": "HumanEval/0", "completion": 3}\n', "line 1: has not one text"),
+        ('{"task_id": "HumanEval/0", "completion": "a", "solution": "b"}\n', "line 1: has not one text"),
+        ('{"task_id": "Mbpp/11", "completion": "a"}\n', "line 1: task_id 'Mbpp/11' is not of humaneval"),
+        ('{"task_id": "HumanEval/999", "completion": "a"}\n', "is not of humaneval"),
+    ],
+)
+def test_bad_sample_files_are_named_with_their_line(tmp_path: Path, humaneval: Benchmark, text: str, message: str):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(text)
+    with pytest.raises(EvalError, match=message):
+        read_samples(path, humaneval)
+
+
+def test_binary_and_missing_files_are_refused(tmp_path: Path, humaneval: Benchmark):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "fake.gz").write_bytes(b"not gzip")
+    for name in ("binary", "fake.gz", "missing"):
+        with pytest.raises(EvalError, match=name):
+            read_samples(tmp_path / name, humaneval)
+
+
+def sample(index: int, run: str = "r1") -> Sample:
+    return Sample(task_id="HumanEval/0", index=index, completion=f"c{index}", run=run)
+
+
+def test_an_interrupted_file_is_continued_without_its_torn_last_line(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    with SampleFile(path, run="r1") as file:
+        file.add(sample(0))
+        file.add(sample(1))
+    path.write_text(path.read_text()[:-9])
+    with SampleFile(path, run="r1") as file:
+        assert list(file.found) == [("HumanEval/0", 0)]
+        file.add(sample(1))
+    assert [json.loads(line)["index"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+def test_samples_of_another_run_are_moved_aside(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    with SampleFile(path, run="r1") as file:
+        file.add(sample(0))
+    with SampleFile(path, run="r2") as file:
+        assert file.found == {}
+        assert file.moved_aside
+    assert "c0" in (tmp_path / "samples.jsonl.old").read_text()
+
+
+def test_a_full_disk_is_one_line():
+    full = Path("/dev/full")
+    file = SampleFile.__new__(SampleFile)
+    file.path = full
+    file._stream = full.open("w")
+    with pytest.raises(EvalError, match="No space left"):
+        file.add(sample(0))

@@ -1,0 +1,159 @@
+"""Does a value survive the wall, and does nothing else come through?"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import math
+import os
+import time
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evalkit.sandbox import values
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.integers() | st.tuples(st.integers()), inner, max_size=4)
+        | st.frozensets(st.integers() | st.text(), max_size=4)
+        | st.sets(st.integers(), max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+def across(value: Any) -> Any:
+    """Send a value through bytes and back."""
+    data = values.pack(values.encode(value))
+    reader, writer = os.pipe()
+    try:
+        values.send(writer, data[:60000])
+        return values.decode(values.receive(reader))
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@given(plain)
+@settings(max_examples=150, deadline=None)
+def test_plain_values_come_back_equal_and_of_the_same_type(value):
+    back = across(value)
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (collections.Counter("aab"), {"a": 2, "b": 1}),
+        (collections.defaultdict(int, {1: 2}), {1: 2}),
+        (collections.namedtuple("Point", "x y")(1, 2), (1, 2)),
+        (Fraction(1, 3), Fraction(1, 3)),
+        (Decimal("1.50"), Decimal("1.50")),
+        (range(3), range(3)),
+        (collections.deque([1, 2]), collections.deque([1, 2])),
+        (10**400, 10**400),
+        (math.inf, math.inf),
+        ("\ud800", "\ud800"),
+        ({1: "a"}.keys(), {1: "a"}.keys()),
+        (bytearray(b"ab"), bytearray(b"ab")),
+    ],
+)
+def test_richer_values_arrive_as_their_plain_form(value, expected):
+    assert across(value) == expected
+
+
+def test_integers_of_thousands_of_digits_arrive():
+    assert across(-(10**5000)) == -(10**5000)
+
+
+def test_iterators_arrive_materialised():
+    assert list(across(x * x for x in range(3))) == [0, 1, 4]
+    assert list(across({1: 2}.values())) == [2]
+
+
+def test_numpy_scalars_arrive_as_python_numbers():
+    numpy = pytest.importorskip("numpy")
+    back = across([numpy.int64(3), numpy.float32(0.5), numpy.bool_(True)])
+    assert back == [3, 0.5, True]
+    assert [type(item) for item in back] == [int, float, bool]
+
+
+class AlwaysEqual(list):
+    def __eq__(self, other):
+        return True
+
+    __hash__ = None
+
+
+def test_a_list_subclass_loses_its_methods():
+    back = across(AlwaysEqual([1]))
+    assert type(back) is list
+    assert back != [2]
+
+
+@pytest.mark.parametrize("value", [object(), len, int, AlwaysEqual, itertools.count(), type("X", (), {})()])
+def test_values_without_a_plain_form_are_refused(value):
+    with pytest.raises(values.UnsupportedValueError):
+        values.encode(value)
+
+
+def test_a_list_that_contains_itself_is_refused():
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(values.UnsupportedValueError, match="contains itself"):
+        values.encode(loop)
+
+
+def test_an_answer_beyond_the_cap_is_refused():
+    with pytest.raises(values.UnsupportedValueError, match="at most"):
+        values.pack("x" * (values.MAX_MESSAGE_BYTES + 1))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"t": "no such tag", "v": []},
+        {"v": 1},
+        {"t": "set", "v": [[1]]},
+        {"t": "int", "v": "zz"},
+        {"t": "range", "v": []},
+    ],
+)
+def test_forged_forms_are_refused_when_decoded(form):
+    with pytest.raises(ValueError):
+        values.decode(form)
+
+
+@pytest.mark.parametrize("data", [b"\x00" * 7, b"\xff" * 8, b"\x00" * 7 + b"\x04nope", b"\x00" * 7 + b"\x09{}"])
+def test_broken_messages_are_refused(data):
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    with pytest.raises(values.ChannelError):
+        values.receive(reader)
+    os.close(reader)
+
+
+def test_waiting_for_an_answer_ends_at_the_deadline():
+    reader, writer = os.pipe()
+    started = time.monotonic()
+    with pytest.raises(values.DeadlineError):
+        values.receive(reader, deadline=started + 0.05)
+    assert time.monotonic() - started < 1.0
+    os.close(reader)
+    os.close(writer)
