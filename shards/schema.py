@@ -122,8 +122,12 @@ def read_file_metadata(found: pa.Schema, *, where: str) -> dict[str, Any]:
     raw = (found.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise ShardError(f"{where}: found an Arrow file without teacherless metadata; expected a shard")
-    about: dict[str, Any] = json.loads(raw)
-    check_version(about.get("version"), where=where)
+    try:
+        about: dict[str, Any] = json.loads(raw)
+        version = about["version"]
+    except (ValueError, KeyError, TypeError):
+        raise ShardError(f"{where}: the metadata of the file is damaged; fetch or dump that shard again") from None
+    check_version(version, where=where)
     return about
 
 

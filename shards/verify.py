@@ -85,7 +85,7 @@ def _header_problems(cache: Cache, entry: ShardEntry) -> Iterator[str]:
         return
     if not reader.schema.equals(schema(cache.manifest.layout)):
         yield f"{where}: the columns are not those of the manifest's layout"
-    if about["layout"] != cache.manifest.layout.to_dict():
+    if about.get("layout") != cache.manifest.layout.to_dict():
         yield f"{where}: the layout in the file is not that of the manifest"
     if reader.num_record_batches != len(entry.chunks):
         yield f"{where}: found {reader.num_record_batches} chunks, the manifest says {len(entry.chunks)}"

@@ -7,6 +7,7 @@ as done; a kill between the two costs that one task.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -77,7 +78,8 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still buffered may not fit on a full disk either
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def write(self, row: Row) -> None:

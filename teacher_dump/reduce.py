@@ -148,6 +148,10 @@ def _reduce_piece(
     shifted_PV = x_PV - peak_P1
     exp_PV = shifted_PV.exp()
     sum_P = exp_PV.sum(1)
+    if not torch.isfinite(sum_P).all():
+        raise ValueError(
+            "found logits that are not finite, expected finite ones: check the teacher's weights and dtype"
+        )
     log_sum_P = sum_P.log()
     # E_p[x] - peak: entropy = log Z - E_p[x].
     entropy_P = (log_sum_P - (exp_PV * shifted_PV).sum(1) / sum_P).clamp_min(0)
@@ -185,8 +189,4 @@ def _reduce_piece(
     if slots < spec.head_slots:
         head_ids = torch.nn.functional.pad(head_ids, (0, spec.head_slots - slots), value=-1)
         head_probs = torch.nn.functional.pad(head_probs, (0, spec.head_slots - slots))
-    if not torch.isfinite(sum_P).all():
-        raise ValueError(
-            "found logits that are not finite, expected finite ones: check the teacher's weights and dtype"
-        )
     return Records(head_ids=head_ids, head_probs=head_probs, draw_ids=draw_ids, scalars=scalars)

@@ -1,0 +1,204 @@
+"""Does what is encoded come back, and how far off is what is quantised?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.chunk import Chunk
+from shards.codec import expected_draws, head_table, tail_code, tail_table
+from shards.errors import CorruptShardError, ShardError
+from shards.read import decode_chunk
+from shards.schema import UNIT, Layout, file_schema
+from shards.verify import chunk_problems
+from shards.write import Row, build_batch
+from tests.shards.conftest import LAYOUT, make_row
+
+
+def round_trip(rows: list[Row], layout: Layout = LAYOUT) -> Chunk:
+    batch, _ = build_batch(layout, rows, file_schema(layout, task="t", fingerprint="f"))
+    return decode_chunk(layout, batch.serialize().to_pybytes(), where="test")
+
+
+def with_head(probs: list[list[float]], *, realised: list[float] | None = None, vocab: int = 1000) -> Row:
+    """Return a row with the given head probabilities, no draws, and id 999 realised everywhere."""
+    positions = len(probs)
+    base = make_row(np.random.default_rng(0), tokens=positions + 1)
+    counts = np.array([len(p) for p in probs])
+    return Row(
+        **{name: getattr(base, name) for name in ("info", "whitespace_logp", "entropy", "log_z")},
+        tokens=np.full(positions + 1, vocab - 1, np.int32),
+        head_count=counts,
+        head_ids=np.concatenate([np.arange(len(p)) for p in probs]).astype(np.int32),
+        head_probs=np.concatenate([np.array(p, np.float32) for p in probs]),
+        draw_count=np.zeros(positions, np.int64),
+        draw_ids=np.empty(0, np.int32),
+        realised_logp=np.array(realised or [-5.0] * positions, np.float32),
+    )
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+@settings(max_examples=25, deadline=None)
+def test_ids_come_back_exactly_and_every_position_sums_to_one(seed: int, num_rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [make_row(rng, tokens=int(rng.integers(2, 30))) for _ in range(num_rows)]
+    chunk = round_trip(rows)
+    for name in ("tokens", "head_ids", "draw_ids"):
+        assert np.array_equal(getattr(chunk, name), np.concatenate([getattr(r, name) for r in rows]))
+    assert np.array_equal(np.diff(chunk.head_starts), np.concatenate([r.head_count for r in rows]))
+    assert np.array_equal(np.diff(chunk.draw_starts), np.concatenate([r.draw_count for r in rows]))
+    for p in range(len(chunk.tail_mass)):
+        total = np.float32(chunk.tail_mass[p])
+        for q in chunk.head_probs[chunk.head_starts[p] : chunk.head_starts[p + 1]]:
+            total = np.float32(total + q)
+        assert total == 1
+    assert [r.info for r in rows] == list(chunk.rows)
+    assert not list(chunk_problems(chunk, LAYOUT.vocab_size))
+
+
+def test_quantised_fields_stay_within_the_steps_that_the_format_promises() -> None:
+    rng = np.random.default_rng(1)
+    rows = [make_row(rng) for _ in range(8)]
+    chunk = round_trip(rows)
+
+    def all_rows(name: str) -> np.ndarray:
+        return np.concatenate([getattr(r, name) for r in rows])
+
+    # Even steps in asin(sqrt(p)): at most sin(2 theta) x half a step; the largest takes up its position's errors.
+    assert np.abs(chunk.head_probs - all_rows("head_probs")).max() < 0.012
+    assert np.abs(chunk.log_z - all_rows("log_z")).max() <= LAYOUT.log_z_step / 2 + 1e-6
+    step = 2 * np.sqrt(all_rows("entropy") * LAYOUT.entropy_max) / 255 + LAYOUT.entropy_max / 255**2
+    assert (np.abs(chunk.entropy - all_rows("entropy")) <= step).all()
+    white = np.abs(np.exp(chunk.whitespace_logp) - np.exp(all_rows("whitespace_logp")))
+    assert white.max() < 0.0035
+    owner = np.repeat(np.arange(len(chunk.tail_mass)), np.diff(chunk.head_starts))
+    next_ids = np.concatenate([r.tokens[1:] for r in rows])
+    outside = np.ones(len(next_ids), bool)
+    outside[owner[chunk.head_ids == next_ids[owner]]] = False
+    error = np.abs(chunk.realised_logp - all_rows("realised_logp"))
+    assert error[outside].max() <= LAYOUT.realised_step / 2 + 1e-5
+
+
+def test_a_small_tail_keeps_its_size_beside_two_large_probabilities() -> None:
+    # Were the tail the difference, rounding of the two would swamp it.
+    tails = np.array([0.002, 0.004, 0.01, 0.03])
+    chunk = round_trip([with_head([[0.5, 0.5 - t] for t in tails])])
+    assert np.abs(chunk.tail_mass / tails - 1).max() < 0.12
+
+
+def test_divergence_caused_by_quantisation_is_small_everywhere() -> None:
+    rng = np.random.default_rng(2)
+    rows = [make_row(rng, tokens=60) for _ in range(20)]
+    chunk = round_trip(rows)
+    exact = np.concatenate([r.head_probs for r in rows]).astype(np.float64)
+    owner = np.repeat(np.arange(len(chunk.tail_mass)), np.diff(chunk.head_starts))
+    tail = np.clip(1 - np.bincount(owner, exact), 1e-12, 1)
+    divergence = np.bincount(owner, exact * np.log(exact / chunk.head_probs))
+    divergence += tail * np.log(tail / np.maximum(chunk.tail_mass, 1e-12))
+    assert divergence.mean() < 1e-3
+    assert divergence.max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "probs",
+    [
+        [[1.0]],
+        [[0.999999]],
+        [[1e-5]],
+        [[0.05] * 20],
+        [[0.3000001, 0.3, 0.3]],
+        [[0.5, 0.5]],
+        [[0.5, 0.499999, 1e-6]],
+        [[1 / 255] * 255],
+    ],
+)
+def test_hostile_heads_come_back_valid(probs: list[list[float]]) -> None:
+    chunk = round_trip([with_head(probs)])
+    assert (chunk.head_probs > 0).all()
+    assert (np.diff(chunk.head_probs) <= 0).all()
+    assert chunk.head_probs.astype(np.float64).sum() + chunk.tail_mass[0] == 1
+
+
+def test_a_position_without_a_head_has_all_mass_in_its_tail() -> None:
+    row = with_head([[0.5], [0.5]])
+    empty = Row(
+        **{n: getattr(row, n) for n in Row.__slots__ if n not in ("head_count", "head_ids", "head_probs")},
+        head_count=np.array([0, 1]),
+        head_ids=np.array([3], np.int32),
+        head_probs=np.array([0.5], np.float32),
+    )
+    chunk = round_trip([empty])
+    assert chunk.tail_mass[0] == 1
+    assert chunk.head_starts.tolist() == [0, 0, 1]
+
+
+def test_ids_above_two_bytes_come_back() -> None:
+    layout = Layout(vocab_size=262_144, temperatures=(), threshold=0.05, tail_floor=2e-3)
+    row = with_head([[0.9]], vocab=262_144)
+    wide = Row(
+        **{n: getattr(row, n) for n in Row.__slots__ if n not in ("draw_count", "draw_ids", "log_z")},
+        draw_count=np.array([3]),
+        draw_ids=np.array([5, 70_000, 262_143], np.int32),
+        log_z=np.empty((1, 0), np.float32),
+    )
+    chunk = round_trip([wide], layout)
+    assert chunk.draw_ids.tolist() == [5, 70_000, 262_143]
+    assert chunk.tokens.tolist() == [262_143] * 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("tokens", np.array([0, 1000], np.int32), "tokens: found ids"),
+        ("head_ids", np.array([-1], np.int32), "head_ids: found ids"),
+        ("head_probs", np.array([1.5], np.float32), "outside [0, 1]"),
+        ("head_probs", np.array([np.nan], np.float32), "outside [0, 1]"),
+        ("realised_logp", np.array([-np.inf], np.float32), "not finite"),
+        ("realised_logp", np.array([0.5], np.float32), "at most 0"),
+        ("entropy", np.array([np.nan], np.float32), "not finite"),
+        ("whitespace_logp", np.array([np.nan], np.float32), "whitespace_logp"),
+        ("draw_ids", np.array([1000], np.int32), "draw_ids: found ids"),
+    ],
+)
+def test_what_no_teacher_could_say_is_refused_by_name(field: str, value: np.ndarray, said: str) -> None:
+    row = with_head([[0.9]])
+    fields = {n: getattr(row, n) for n in Row.__slots__} | {field: value}
+    if field == "draw_ids":
+        fields["draw_count"] = np.array([1])
+    with pytest.raises(ShardError, match=said.replace("[", r"\[")):
+        round_trip([Row(**fields)])
+
+
+def test_rising_heads_are_refused() -> None:
+    with pytest.raises(ShardError, match="rising"):
+        round_trip([with_head([[0.2, 0.3]])])
+
+
+def test_tables_are_even_steps_of_the_angle() -> None:
+    assert tail_table()[0] == 0
+    assert tail_table()[255] == UNIT
+    assert head_table()[255] == UNIT // 2
+    assert (np.diff(tail_table()) > 0).all()
+    assert (np.diff(head_table()) > 0).all()
+    assert np.array_equal(tail_code(tail_table() / UNIT), np.arange(256))
+
+
+def test_expected_draws_are_the_ceiling_of_tail_over_threshold() -> None:
+    expected = expected_draws(0.04, 2e-3)
+    assert expected[255] == 25
+    assert expected[0] == 0
+    tail = tail_table() / UNIT
+    assert (expected[tail < 2e-3] == 0).all()
+    assert np.array_equal(expected[tail >= 2e-3], np.ceil(tail[tail >= 2e-3] / 0.04 - 1e-9))
+
+
+def test_streams_that_contradict_each_other_are_refused() -> None:
+    batch, _ = build_batch(LAYOUT, [with_head([[0.5], [0.5]])], file_schema(LAYOUT, task="t", fingerprint="f"))
+    column = batch.schema.get_field_index("head_count")
+    import pyarrow as pa
+
+    wrong = batch.set_column(column, batch.schema.field(column), pa.array([[2, 2]], batch.schema.field(column).type))
+    with pytest.raises(CorruptShardError, match="expected 4"):
+        decode_chunk(LAYOUT, wrong.serialize().to_pybytes(), where="test")

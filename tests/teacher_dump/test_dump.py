@@ -1,0 +1,275 @@
+"""Is a dump complete, repeatable and safe to kill?"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import shards
+from shards.verify import verify
+from teacher_dump import models
+from teacher_dump.cli import main
+from teacher_dump.config import DumpConfig
+from teacher_dump.dump import dump, record_layout, teaching
+from teacher_dump.engines.transformers import TransformersEngine
+from teacher_dump.models import resolve
+from teacher_dump.reduce import offsets, reduce
+from teacher_dump.windows import Window
+from tests.teacher_dump.conftest import PADDED_VOCAB
+
+
+def config(teacher: Path, corpus: Path, out: Path, **more: Any) -> DumpConfig:
+    settings: dict[str, Any] = {
+        "engine": "transformers",
+        "window_tokens": 48,
+        "task_tokens": 150,
+        "chunk_tokens": 100,
+        "max_tokens": 900,
+    }
+    return DumpConfig(model=str(teacher), data=str(corpus), out=out, **{**settings, **more})
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    outcome = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    cache = outcome.cache
+    assert verify(cache) == []
+    assert outcome.new_tasks == len(cache.manifest.shards) > 3
+    teacher = cache.manifest.teacher
+    assert teacher.vocab_size < PADDED_VOCAB
+    assert teacher.weights_sha256 == models.weights_sha256(tiny_teacher)
+    assert cache.manifest.tokenizer.prefix_tokens == (0,)
+    assert cache.manifest.report["head_mass"] == pytest.approx(
+        np.mean(1 - np.concatenate([c.tail_mass for c in cache])), abs=1e-5
+    )
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(cache.tokenizer_dir)
+    texts = {d: (corpus_folder / p).read_bytes() for c in cache for d, p in ((r.document, r.path) for r in c.rows)}
+    for chunk in cache:
+        for r, info in enumerate(chunk.rows):
+            text = tokenizer.decode(chunk.row(r).tokens[1:], clean_up_tokenization_spaces=False)
+            assert text.encode() == texts[info.document][info.byte_start : info.byte_end]
+
+
+def test_records_agree_with_the_model_in_float64(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    cache = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float64)
+    chunk = cache[0].row(1)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(chunk.tokens[None].astype(np.int64))).logits[
+            0, :-1, : cache.manifest.layout.vocab_size
+        ]
+    log_p = torch.log_softmax(logits, -1).numpy()
+    positions = np.arange(len(log_p))
+    # Within the steps of the format: 1/512 nat outside the head, half a head code inside it.
+    assert chunk.realised_logp == pytest.approx(log_p[positions, chunk.tokens[1:]], abs=0.06)
+    owner = np.repeat(positions, np.diff(chunk.head_starts))
+    assert chunk.head_probs == pytest.approx(np.exp(log_p[owner, chunk.head_ids]), abs=0.012)
+    assert chunk.entropy == pytest.approx(-(np.exp(log_p) * log_p).sum(1), abs=0.05)
+    for z, t in enumerate(cache.manifest.temperatures):
+        assert chunk.log_z[:, z] == pytest.approx(np.log(np.exp(log_p / t).sum(1)), abs=0.003)
+
+
+def test_padding_of_the_vocabulary_gets_no_probability(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    cache = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    assert cache.manifest.layout.vocab_size == cache.manifest.tokenizer.vocab_size < PADDED_VOCAB
+    assert max(int(c.draw_ids.max()) for c in cache) < cache.manifest.layout.vocab_size
+
+
+def test_batches_do_not_change_what_a_row_says(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    settings = config(tiny_teacher, corpus_folder, tmp_path)
+    model = resolve(settings.model)
+    _, spec = record_layout(settings, model)
+    engine = TransformersEngine(teaching(settings, model, spec))
+    cache = dump(settings).cache
+    rows = [c.row(r) for c in cache for r in range(len(c.rows))][:5]
+    wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
+    alone = [next(engine.capture([w])) for w in wanted]
+    for one, together in zip(alone, engine._forward(wanted), strict=True):
+        assert np.array_equal(one[:, : spec.head_slots], together[:, : spec.head_slots])
+
+
+def test_a_second_run_does_nothing_and_says_so(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(tmp_path / "o")]
+    arguments += ["--engine", "transformers", "--max-tokens", "300", "--window-tokens", "48", "--task-tokens", "150"]
+    first = run(*arguments)
+    assert first.exit_code == 0, first.output
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
+    second = run(*arguments)
+    assert second.exit_code == 0
+    assert "already complete, reused all" in second.output
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
+
+
+def test_a_deleted_shard_is_made_again_with_the_same_rows(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    (tmp_path / whole.manifest.shards[1].name).unlink()
+    again = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    assert (again.new_tasks, again.reused_tasks) == (1, len(whole.manifest.shards) - 1)
+    assert again.cache.manifest_sha256 == whole.manifest_sha256
+
+
+def test_other_settings_for_the_same_folder_are_refused_by_name(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    dump(config(tiny_teacher, corpus_folder, tmp_path))
+    with pytest.raises(shards.ShardError, match="seed 0 there, 1 asked for"):
+        dump(config(tiny_teacher, corpus_folder, tmp_path, seed=1))
+
+
+def test_the_writer_touches_only_its_own_names(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "schema.py").write_text("mine")
+    dump(config(tiny_teacher, corpus_folder, tmp_path))
+    names = {p.name for p in tmp_path.iterdir()}
+    assert (tmp_path / "schema.py").read_text() == "mine"
+    others = {n for n in names if not n.endswith((".arrow", ".arrow.json"))}
+    assert others == {"schema.py", "manifest.json", "plan.json", "tokenizer"}
+
+
+@pytest.mark.slow
+def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    whole = dump(config(tiny_teacher, corpus_folder, tmp_path / "whole")).cache
+    command = [
+        sys.executable, "-m", "teacher_dump", "--model", str(tiny_teacher), "--data", str(corpus_folder),
+        "--engine", "transformers", "--window-tokens", "48", "--task-tokens", "150", "--chunk-tokens", "100",
+        "--max-tokens", "900", "--out", str(tmp_path / "killed"),
+    ]  # fmt: skip
+    chances = random.Random(1)
+    kills = 0
+    for _ in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shards_before = len(list((tmp_path / "killed").glob("*.arrow")))
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "killed").glob("*.arrow"))) > shards_before:
+                time.sleep(chances.uniform(0, 0.05))
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 1
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    cache = shards.open(tmp_path / "killed")
+    assert verify(cache) == []
+    assert cache.manifest_sha256 == whole.manifest_sha256
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "no-such-name"], "neither a short name"),
+        (["--model", "smollm2-135m", "--data", "nowhere.jsonl"], "found no such file"),
+        (["--model", "smollm2-135m", "--window-tokens", "2"], "window_tokens: found 2"),
+        (["--model", "smollm2-135m", "--max-tokens", "0"], "max_tokens: found 0"),
+        (["--model", "smollm2-135m", "--threshold", "2"], "threshold: found 2"),
+    ],
+)
+@pytest.mark.teacher
+def test_bad_input_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], said: str) -> None:
+    result = run(*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers")
+    assert result.exit_code == 1
+    assert said in result.output
+    assert result.output.strip().count("\n") == 0
+
+
+def test_an_empty_corpus_is_named(tiny_teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(shards.ShardError, match="no usable document"):
+        dump(config(tiny_teacher, tmp_path / "empty", tmp_path / "o"))
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path, corpus_folder: Path) -> None:
+    (tmp_path / "m").mkdir()
+    with pytest.raises(shards.ShardError, match="expected a transformers model folder"):
+        dump(config(tmp_path / "m", corpus_folder, tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+def test_codellama_on_a_machine_without_its_gpus_is_one_line(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = run("--model", "codellama-70b", "--out", str(tmp_path / "shards/"))
+    assert result.exit_code == 1
+    assert "needs 138 GB of GPU memory" in result.output
+    assert result.output.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_says_what_it_would_cost_without_loading_anything() -> None:
+    result = run("--model", "codellama-70b", "--plan", "--json")
+    assert result.exit_code == 0
+    plan = json.loads(result.output)
+    assert plan["tokens"] == pytest.approx(64.3e9 / 3.37, rel=1e-3)
+    assert plan["gpu_hours"] == pytest.approx(plan["tokens"] * 2 * 68.98e9 / (989e12 * 0.5) / 3600, rel=1e-3)
+    assert plan["tasks"] == -(-plan["tokens"] // 1_000_000)
+    small = json.loads(run("--model", "smollm2-135m", "--plan", "--json", "--max-tokens", "30000").output)
+    assert (small["tokens"], small["tasks"]) == (30_000, 1)
+
+
+def test_the_reduction_of_the_engine_is_the_reduction_of_the_model(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    settings = config(tiny_teacher, corpus_folder, tmp_path)
+    model = resolve(settings.model)
+    _, spec = record_layout(settings, model)
+    known = teaching(settings, model, spec)
+    cache = dump(settings).cache
+    row = cache[0].row(0)
+    window = Window(info=row.rows[0], tokens=np.array(row.tokens))
+    packed = next(TransformersEngine(known).capture([window]))
+    with torch.inference_mode():
+        net = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float32)
+        logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1, : known.vocab_size]
+    u = offsets(window.info.document, window.info.window, 0, len(logits))
+    expected = reduce(
+        logits,
+        torch.from_numpy(window.tokens[1:].astype(np.int64)),
+        torch.from_numpy(u),
+        spec=spec,
+        whitespace_V=torch.from_numpy(known.whitespace_mask()),
+    )
+    assert np.array_equal(packed[:, : spec.head_slots], expected.head_ids.numpy())
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_complete(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(mount)], capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    try:
+        with pytest.raises(shards.StoreError, match=r"No space left.*free some room"):
+            dump(config(tiny_teacher, corpus_folder, mount / "o", max_tokens=None, task_tokens=500))
+        assert not (mount / "o" / "manifest.json").exists()
+        assert not list((mount / "o").glob(".*.part"))
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+        shutil.rmtree(mount, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""Is a record what the distribution says, and is its expectation the distribution?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from teacher_dump.reduce import Records, RecordSpec, offsets, reduce
+
+SPEC = RecordSpec(threshold=0.04, temperatures=(1.5, 2.0, 4.0))
+
+
+def reference(logits: np.ndarray) -> np.ndarray:
+    """Return the softmax in float64."""
+    x = logits.astype(np.float64)
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def record(logits: np.ndarray, u: np.ndarray, spec: RecordSpec = SPEC, next_ids: np.ndarray | None = None) -> Records:
+    ids = np.zeros(len(logits), np.int64) if next_ids is None else next_ids
+    white = torch.zeros(logits.shape[1])
+    white[::7] = 1
+    return reduce(torch.from_numpy(logits), torch.from_numpy(ids), torch.from_numpy(u), spec=spec, whitespace_V=white)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0, 4.0, 20.0]), st.sampled_from([2, 30, 1000]))
+@settings(max_examples=40, deadline=None)
+def test_every_field_agrees_with_a_float64_reference(seed: int, spread: float, vocab: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, spread, (5, vocab)).astype(np.float32)
+    next_ids = rng.integers(0, vocab, 5)
+    records = record(logits, rng.random(5), next_ids=next_ids)
+    t = reference(logits)
+    realised, white, entropy, *log_z = records.scalars.double().numpy().T
+    assert realised == pytest.approx(np.log(t[np.arange(5), next_ids]), abs=1e-4)
+    assert np.exp(white) == pytest.approx(t[:, ::7].sum(1), abs=1e-5)
+    assert entropy == pytest.approx(-(t * np.log(np.maximum(t, 1e-300))).sum(1), abs=1e-4)
+    for temperature, found in zip(SPEC.temperatures, log_z, strict=True):
+        assert found == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
+    for p in range(5):
+        ids = records.head_ids[p][records.head_ids[p] >= 0].numpy()
+        probs = records.head_probs[p][: len(ids)].numpy()
+        assert probs == pytest.approx(t[p, ids], abs=1e-5)
+        assert (np.diff(probs) <= 0).all()
+        assert set(np.flatnonzero(t[p] >= SPEC.threshold + 1e-5)) <= set(ids)
+        assert t[p].argmax() in ids or t[p, ids[0]] == pytest.approx(t[p].max())
+        draws = records.draw_ids[p][records.draw_ids[p] >= 0].numpy()
+        assert not set(draws) & set(ids)
+        assert (np.diff(draws) >= 0).all()
+        assert (t[p, draws] > 0).all()
+
+
+def test_the_expected_weight_of_every_id_is_its_probability() -> None:
+    """A sweep of the offset over its whole range is the exact mean over draws: float64 weights must equal p."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2.5, (1, 200)).astype(np.float32)
+    t = reference(logits)[0]
+    sweep = 4000
+    u = (np.arange(sweep) + 0.5) / sweep
+    records = record(np.repeat(logits, sweep, 0), u)
+    weights = np.zeros(200)
+    tail = 1 - records.head_probs.double().sum(1)
+    for p in range(sweep):
+        head = records.head_ids[p] >= 0
+        weights[records.head_ids[p][head]] += records.head_probs[p][head].double().numpy()
+        draws = records.draw_ids[p][records.draw_ids[p] >= 0].numpy()
+        np.add.at(weights, draws, float(tail[p]) / len(draws))
+    assert weights / sweep == pytest.approx(t, abs=2 / sweep)
+
+
+def test_the_mean_over_random_draws_converges_to_the_distribution() -> None:
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0, 2, (1, 100)).astype(np.float32)
+    t = reference(logits)[0]
+    errors = []
+    for count in (50, 5000):
+        records = record(np.repeat(logits, count, 0), rng.random(count))
+        weights = np.zeros(100)
+        drawn = records.draw_ids >= 0
+        weight = (1 - records.head_probs.double().sum(1)) / drawn.sum(1)
+        np.add.at(weights, records.draw_ids[drawn].numpy(), weight.repeat_interleave(drawn.sum(1)).numpy())
+        head = records.head_ids >= 0
+        np.add.at(weights, records.head_ids[head].numpy(), records.head_probs[head].double().numpy())
+        errors.append(np.abs(weights / count - t).max())
+    assert errors[1] < errors[0] / 4
+    assert errors[1] < 2e-3
+
+
+def test_draws_do_not_depend_on_what_else_is_in_the_batch() -> None:
+    rng = np.random.default_rng(5)
+    logits, u = rng.normal(0, 2, (9, 500)).astype(np.float32), rng.random(9)
+    whole = record(logits, u).pack()
+    parts = torch.cat([record(logits[i : i + 2], u[i : i + 2]).pack() for i in range(0, 9, 2)])
+    assert torch.equal(
+        whole[:, : 2 * SPEC.head_slots + SPEC.draw_slots], parts[:, : 2 * SPEC.head_slots + SPEC.draw_slots]
+    )
+
+
+def test_offsets_are_fixed_by_document_window_seed_and_position() -> None:
+    first = offsets("abc", 0, 0, 100)
+    assert np.array_equal(first[:40], offsets("abc", 0, 0, 40))
+    for other in (offsets("abd", 0, 0, 100), offsets("abc", 1, 0, 100), offsets("abc", 0, 1, 100)):
+        assert not np.array_equal(first, other)
+    assert ((first >= 0) & (first < 1)).all()
+
+
+def test_packing_is_exact() -> None:
+    rng = np.random.default_rng(6)
+    records = record(rng.normal(0, 3, (4, 50)).astype(np.float32), rng.random(4))
+    again = Records.unpack(records.pack(), SPEC)
+    for name in Records.__slots__:
+        assert torch.equal(getattr(records, name), getattr(again, name))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
+    logits = np.zeros((1, 10), np.float32)
+    logits[0, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        record(logits, np.zeros(1))
+
+
+def test_a_certain_teacher_has_a_head_of_one_and_no_draws() -> None:
+    logits = np.zeros((1, 100), np.float32)
+    logits[0, 7] = 100
+    records = record(logits, np.array([0.999]))
+    assert records.head_ids[0, :2].tolist() == [7, -1]
+    assert (records.draw_ids == -1).all()
+
+
+@pytest.mark.parametrize("u", [0.0, 0.5, np.nextafter(1.0, 0)])
+def test_offsets_at_the_edges_draw_valid_ids(u: float) -> None:
+    records = record(np.zeros((1, 300), np.float32), np.array([u]))
+    draws = records.draw_ids[0]
+    assert ((draws >= 0) & (draws < 300)).sum() == 25

