@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from evalkit.sandbox.pool import Pool
 from evalkit.tasks import Benchmark, load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests: pytest's importlib mode does not add them
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +68,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, humaneval: Benchmark) -
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>").save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=128,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=2048,

@@ -1,0 +1,124 @@
+"""Can a program forge a verdict, get out, or tie up the machine? Every program of `hostile.py` tries.
+
+After each: it did not pass, what lies outside is untouched, and the next honest program gets its verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hostile import FORGED, HARMFUL
+
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import Job, Verdict
+
+TEST = "assert f(1) == 2\nassert f(41) == 42\nassert [f(n) for n in range(5)] == [1, 2, 3, 4, 5]"
+HONEST = "def f(x): return x + 1"
+
+
+def job(program: str, **settings) -> Job:
+    limits = {"cpu_s": 0.5, "memory_bytes": 512 << 20} | settings
+    return Job(program=program, entry_points=("f",), prelude="", test=TEST, **limits)
+
+
+class Outside:
+    """What a program must not touch: a file, a folder, a process, a listening socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.canary = folder / "canary"
+        self.canary.write_text("alive")
+        self.canary.chmod(0o666)
+        self.folder = folder / "outside"
+        self.folder.mkdir()
+        self.folder.chmod(0o777)
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+
+    def fill(self, program: str) -> str:
+        names = {
+            "canary": self.canary,
+            "outside": self.folder,
+            "pid": self.process.pid,
+            "port": self.socket.getsockname()[1],
+            "packages": sysconfig.get_paths()["purelib"],
+        }
+        for name, value in names.items():
+            program = program.replace(f"{{{name}}}", str(value))
+        return program
+
+    def check(self) -> None:
+        assert self.canary.read_text() == "alive"
+        assert self.canary.stat().st_mode & 0o777 == 0o666
+        assert self.canary.stat().st_nlink == 1
+        assert list(self.folder.iterdir()) == []
+        assert self.process.poll() is None
+        with pytest.raises(BlockingIOError):  # nobody connected
+            self.socket.accept()
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
+    os.environ["EVALKIT_SECRET"] = "secret"
+    folder = tmp_path_factory.mktemp("hostile")
+    folder.chmod(0o755)
+    thing = Outside(folder)
+    yield thing
+    thing.process.kill()
+    thing.process.wait()
+    thing.socket.close()
+    del os.environ["EVALKIT_SECRET"]
+
+
+def processes() -> set[str]:
+    return {path.name for path in Path("/proc").glob("[0-9]*")}
+
+
+def run(pool: Pool, outside: Outside, program: str) -> Verdict:
+    verdict = pool.alone(job(outside.fill(program)))
+    outside.check()
+    assert pool.alone(job(HONEST)).passed, "the next honest program got no verdict"
+    return verdict
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_verdict_cannot_be_forged_by(name: str, pool: Pool, outside: Outside):
+    verdict = run(pool, outside, FORGED[name])
+    assert not verdict.passed, verdict
+    assert verdict.outcome != "infra_error", verdict
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_no_harm_comes_from(name: str, pool: Pool, outside: Outside):
+    verdict = run(pool, outside, HARMFUL[name])
+    assert not verdict.passed, verdict
+    assert verdict.outcome != "infra_error", verdict
+
+
+def test_nothing_is_left_behind_by_all_of_them(outside: Outside, tmp_path: Path):
+    before = processes()
+    with Pool(workers=2) as judges:
+        jobs = [job(outside.fill(program)) for program in (*FORGED.values(), *HARMFUL.values())]
+        futures = [judges.submit(one) for one in jobs]
+        honest = [judges.submit(job(HONEST)) for _ in range(10)]
+        assert len(jobs) >= 40
+        assert [future.result().passed for future in futures] == [False] * len(jobs)
+        assert [future.result().outcome for future in honest] == ["pass"] * 10
+    outside.check()
+    left = [pid for pid in processes() - before if _is_ours(pid)]
+    assert left == []
+
+
+def _is_ours(pid: str) -> bool:
+    try:
+        command = Path("/proc", pid, "cmdline").read_bytes()
+        return b"evalkit" in command and b"pytest" not in command
+    except OSError:
+        return False
