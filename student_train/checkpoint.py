@@ -35,17 +35,22 @@ def path_of(out: Path, *, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}"
 
 
-def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int) -> Path:
+def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int, leads: bool = True) -> Path:
     """Write the checkpoint of state["step"], then drop all but the newest `keep`.
+
+    All ranks gather their parts; the one that `leads` writes.
 
     Raises: CheckpointError where the disk is full; older checkpoints are as they were.
     """
     import safetensors.torch
 
+    from student_train.parallel import whole
+
     place = path_of(out, step=state["step"])
-    if place.is_dir():
+    tensors = {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
+    kept = {f"{i}.{key}": whole(t) for i, kept in optimizer.state_dict()["state"].items() for key, t in kept.items()}
+    if not leads or place.is_dir():
         return place
-    tensors = {name: p.detach().to("cpu").contiguous() for name, p in model.named_parameters()}
     needed = 3 * sum(t.numel() * t.element_size() for t in tensors.values())
     require_room(out, needed)
     temporary = place.with_name(_TEMPORARY + place.name)
@@ -53,7 +58,7 @@ def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: 
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         safetensors.torch.save_file(tensors, temporary / "model.safetensors")
-        safetensors.torch.save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+        safetensors.torch.save_file(kept, temporary / "optimizer.safetensors")
         text = json.dumps({"version": STATE_VERSION, **state}, indent=1)
         (temporary / "state.json").write_text(text, encoding="utf-8")
         for entry in temporary.iterdir():
@@ -82,23 +87,21 @@ def load(out: Path, *, step: int, model: Any, optimizer: Any) -> None:
     import safetensors.torch
     import torch
 
+    from student_train.parallel import like
+
     place = path_of(out, step=step)
     tensors = safetensors.torch.load_file(place / "model.safetensors")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+            if name in tensors:
+                parameter.copy_(like(tensors[name], parameter))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in safetensors.torch.load_file(place / "optimizer.safetensors").items():
         number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = tensor
+        state.setdefault(int(number), {})[key] = like(tensor, parameters[int(number)])
     # The settings of the groups come from the configuration, which is the run's own.
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _optimizer_tensors(optimizer: Any) -> dict[str, Any]:
-    """Return the state of AdamW as tensors named `<number of the parameter>.<name>`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{key}": t.detach().to("cpu").contiguous() for i, kept in state.items() for key, t in kept.items()}
 
 
 def remove_incomplete(out: Path) -> None:

@@ -20,7 +20,8 @@ import torch
 from shards.chunk import Chunk
 from student_train.loader import BatchSpec, Cache, batches_of
 from student_train.order import is_held_out
-from student_train.packing import Batch
+from student_train.packing import Batch, empty_batch
+from student_train.parallel import World
 
 _RESAMPLES = 2000
 
@@ -71,12 +72,31 @@ Scorer = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def score(
-    rows: list[Chunk], spec: BatchSpec, scorer: Scorer, *, tick: Callable[[int], None] = lambda tokens: None
+    rows: list[Chunk],
+    spec: BatchSpec,
+    scorer: Scorer,
+    *,
+    world: World | None = None,
+    tick: Callable[[int], None] = lambda tokens: None,
 ) -> list[RowScore]:
-    """Return the scores of `rows`, in their order. `tick` is told the tokens of each finished batch."""
+    """Return the scores of `rows`, in their order. `tick` is told the tokens of each finished batch.
+
+    Ranks share the rows out and all return all scores; a collective.
+    """
+    world = world or World()
     spec = replace(spec, sparse="linear", temperature=1.0, temperature_column=None)
+    batches = batches_of(rows[world.rank :: world.size], spec)
+    most = max(world.gather(len(batches)))
+    mine = _score_batches(batches, scorer, tick)
+    for _ in range(most - len(batches)):
+        scorer(empty_batch())
+    parts = world.gather(mine)
+    return [parts[i % world.size][i // world.size] for i in range(len(rows))]
+
+
+def _score_batches(batches: tuple[Batch, ...], scorer: Scorer, tick: Callable[[int], None]) -> list[RowScore]:
     found: list[RowScore] = []
-    for batch in batches_of(rows, spec):
+    for batch in batches:
         kl_P, nll_P, same_P = (tensor.double().cpu().numpy() for tensor in scorer(batch))
         start = 0
         for info, count in zip(batch.rows, batch.row_positions, strict=True):

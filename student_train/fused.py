@@ -267,4 +267,7 @@ def fused_scores(
             judged = judge("forward-kl", logp_PK=view.logp_pK, log_tail_P=view.log_tail_p, targets=part)
             kl.append(judged.value_P)
             nll.append(-view.logp_pK[:, 0])
+    if not kl:
+        none = hidden_NH.new_zeros(0).float()
+        return none, none, none.bool()
     return torch.cat(kl), torch.cat(nll), torch.cat(same)

@@ -130,6 +130,31 @@ def pack(rows: list[Chunk], targets: Targets, *, skip: int = 0) -> Batch:
     )
 
 
+def empty_batch() -> Batch:
+    """Return a batch of one token that predicts nothing: for a rank with fewer batches than the others."""
+    token, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0)
+    ids, flags, numbers = none.long()[:, None], none.bool()[:, None], none[:, None]
+    return Batch(
+        tokens_BT=token,
+        places_BT=None,
+        attend_B1TT=None,
+        index_P=none.long(),
+        targets=Targets(
+            ids_PK=ids,
+            valid_PK=flags,
+            head_PK=flags,
+            teacher_PK=numbers,
+            weight_PK=numbers,
+            tail_P=none,
+            bucket_P=none,
+            constant_P=none,
+            top_P=none.long(),
+        ),
+        rows=(),
+        row_positions=(),
+    )
+
+
 def _within_rows(owner_BT: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
     owner = torch.from_numpy(owner_BT)
     causal_TT = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()

@@ -17,7 +17,11 @@ from shards.chunk import RowInfo
 from student_train.config import Config
 from student_train.errors import StudentError, TrainError
 from student_train.fused import LossOutput, LossSpec, fused_loss, fused_scores
-from student_train.packing import Batch
+from student_train.packing import Batch, empty_batch
+from student_train.parallel import World, whole
+
+Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""KL to the teacher, -log probability of the realised token, agreement of the top ids; [P] each."""
 
 
 class Distiller(nn.Module):
@@ -42,9 +46,22 @@ class Distiller(nn.Module):
             )
         return out.last_hidden_state.flatten(0, 1)
 
-    def forward(self, batch: Batch, scale: float) -> LossOutput:
-        """Return the loss of a batch, times `scale`."""
+    def forward(self, batch: Batch, scale: float | None) -> LossOutput | Scores:
+        """Return the loss of a batch, times `scale`; without a scale, its scores.
+
+        One entry for both, as wrappers that split parameters gather them for this call only.
+        """
         head = self.model.get_output_embeddings()
+        if scale is None:
+            with torch.no_grad():
+                return fused_scores(
+                    self.hidden(batch),
+                    head.weight,
+                    head.bias,
+                    index_P=batch.index_P,
+                    targets=batch.targets,
+                    compute_dtype=self.compute_dtype,
+                )
         return fused_loss(
             self.hidden(batch),
             head.weight,
@@ -53,19 +70,6 @@ class Distiller(nn.Module):
             targets=batch.targets,
             spec=self.spec,
             scale=scale,
-            compute_dtype=self.compute_dtype,
-        )
-
-    @torch.no_grad()
-    def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return KL to the teacher, -log probability of the realised token, agreement of the top ids; [P] each."""
-        head = self.model.get_output_embeddings()
-        return fused_scores(
-            self.hidden(batch),
-            head.weight,
-            head.bias,
-            index_P=batch.index_P,
-            targets=batch.targets,
             compute_dtype=self.compute_dtype,
         )
 
@@ -110,7 +114,7 @@ def learning_rate(config: Config, *, step: int, total: int) -> float:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one step measured: means over its positions."""
+    """What one step measured: means over its positions, on all ranks."""
 
     loss: float
     """What was minimised."""
@@ -120,6 +124,8 @@ class StepResult:
     """Cross-entropy with the realised tokens, nats."""
     positions: int
     """Positions with a target; 0 for a step whose rows are all held out: nothing was updated."""
+    stop: bool
+    """Whether any rank was asked to stop."""
 
 
 def take_step(
@@ -130,29 +136,41 @@ def take_step(
     number: int,
     lr: float,
     clip: float,
-    device: torch.device,
+    world: World,
+    stop: bool = False,
 ) -> StepResult:
-    """Do one optimiser step. Raises: TrainError, naming rows, before the update if the loss is not finite."""
+    """Do one optimiser step; a collective.
+
+    Raises: TrainError, naming rows, before the update if the loss is not finite.
+    """
     spec = distiller.spec
-    total = sum(batch.num_positions for batch in batches)
     has_kd = spec.divergence is not None
+    told = world.gather((sum(batch.num_positions for batch in batches), len(batches), stop))
+    total, most = sum(count for count, _, _ in told), max(number for _, number, _ in told)
+    stop = any(asked for _, _, asked in told)
     if total == 0:
-        return StepResult(loss=0.0, kd=0.0 if has_kd else None, ce=0.0, positions=0)
+        return StepResult(loss=0.0, kd=0.0 if has_kd else None, ce=0.0, positions=0, stop=stop)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     kd = ce = 0.0
-    for batch in batches:
-        out = distiller(batch.to(device), 1.0 / total)
-        _require_finite(out, batch, number, has_kd=has_kd)
+    bad: list[RowInfo] = []
+    for batch in (*batches, *(empty_batch() for _ in range(most - len(batches)))):
+        out = distiller(batch.to(world.device), 1.0 / total)
         out.loss.backward()
         kd += float(out.kd_P.double().sum())
         ce += float(out.ce_P.double().sum())
+        if not math.isfinite(kd + ce):
+            bad += _rows_at(batch, (~torch.isfinite(out.kd_P + out.ce_P)).nonzero().flatten().tolist())
+    sums = world.gather((kd, ce, bad))
+    _require_finite(number, [row for _, _, rows in sums for row in rows])
+    kd, ce = sum(part for part, _, _ in sums), sum(part for _, part, _ in sums)
     norm = nn.utils.clip_grad_norm_(distiller.parameters(), clip if clip > 0 else math.inf)
-    if not math.isfinite(float(norm)):
+    length = float(whole(norm))
+    if not math.isfinite(length):
         raise TrainError(
-            f"step {number}: found a gradient norm of {float(norm)} at a finite loss, expected a number; lower "
-            "--learning-rate, then continue from the newest checkpoint with another --out"
+            f"step {number}: found a gradient norm of {length} at a finite loss, expected a number; nothing "
+            "was updated; lower --learning-rate and name another --out"
         )
     optimizer.step()
     share = spec.ce_weight if has_kd else 1.0
@@ -161,16 +179,13 @@ def take_step(
         kd=kd / total if has_kd else None,
         ce=ce / total,
         positions=total,
+        stop=stop,
     )
 
 
-def _require_finite(out: LossOutput, batch: Batch, number: int, *, has_kd: bool) -> None:
-    bad_P = ~torch.isfinite(out.ce_P)
-    if has_kd:
-        bad_P |= ~torch.isfinite(out.kd_P)
-    if not bool(bad_P.any()):
+def _require_finite(number: int, bad: list[RowInfo]) -> None:
+    if not bad:
         return
-    bad = _rows_at(batch, bad_P.nonzero().flatten().tolist())
     named = ", ".join(f"{row.source}:{row.path} window {row.window} ({row.document[:12]})" for row in bad[:3])
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise TrainError(

@@ -228,3 +228,21 @@ def shorten(model: Any, kept: list[int]) -> Any:
     short.load_state_dict(new)
     short.generation_config = model.generation_config
     return short
+
+
+def plain_copy(model: Any, *, leads: bool) -> Any:
+    """Return, on the rank that leads, the model with whole parameters on the CPU; None elsewhere. A collective."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from student_train.parallel import whole
+
+    tensors = {name: whole(p) for name, p in model.named_parameters()}
+    if not leads:
+        return None
+    copy_ = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, parameter in copy_.named_parameters():
+            parameter.copy_(tensors[name])
+    copy_.generation_config = model.generation_config
+    return copy_

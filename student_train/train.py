@@ -28,10 +28,12 @@ from student_train.fused import LossSpec
 from student_train.loader import BatchSpec, Stream
 from student_train.losses import needs
 from student_train.order import Plan, make_plan
+from student_train.packing import Batch
+from student_train.parallel import World, join, split
 from student_train.progress import Progress
 from student_train.record import describe, run_record
-from student_train.step import Distiller, learning_rate, make_optimizer, require_plain_head, take_step
-from student_train.student import Student, load
+from student_train.step import Distiller, Scores, learning_rate, make_optimizer, require_plain_head, take_step
+from student_train.student import Student, load, plain_copy
 
 Say = Callable[[str], None]
 
@@ -52,13 +54,19 @@ def run(config: Config, *, command: list[str], say: Say = say_on_stderr) -> None
     if config.control:
         jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
     before = None
-    with _deterministic(config):
+    with _deterministic(config), join(config.device) as world:
+        say = say if world.leads else _say_nothing
         for job in jobs:
             out = Path(job.out)
             if _is_finished(out, job, manifest_sha256):
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
                 continue
-            before = _train(job, cache, manifest_sha256, command=command, say=say, before=before)
+            before = _train(job, cache, manifest_sha256, world=world, command=command, say=say, before=before)
+            world.wait()
+
+
+def _say_nothing(line: str) -> None:
+    """Leave the speaking to the first rank."""
 
 
 def _is_finished(out: Path, config: Config, manifest_sha256: str) -> bool:
@@ -101,9 +109,9 @@ class _Run:
     config: Config
     out: Path
     student: Student
-    distiller: Distiller
+    distiller: torch.nn.Module
     optimizer: torch.optim.Optimizer
-    device: torch.device
+    world: World
     plan: Plan
     batches: BatchSpec
     total: int
@@ -116,21 +124,22 @@ def _train(
     cache: shards.Cache,
     manifest_sha256: str,
     *,
+    world: World,
     command: list[str],
     say: Say,
     before: list[RowScore] | None,
 ) -> list[RowScore]:
     """Do one run and return its held-out scores before training."""
     out = Path(config.out)
-    checkpoint.remove_incomplete(out)
+    if world.leads:
+        checkpoint.remove_incomplete(out)
     state = _newest_state(out, config, manifest_sha256)
     with _stop_on_signals() as wanted:
-        this = _prepare(config, cache, manifest_sha256, wanted)
+        this = _prepare(config, cache, manifest_sha256, wanted, world)
         model = this.student.model
         if state is None:
             say(f"{out}: {describe(config, this.student, this.total, this.plan)}")
             before = before or _score(this, "held-out, before")
-            out.mkdir(parents=True, exist_ok=True)
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
         else:
             before = [RowScore(**line) for line in state["before"]]
@@ -143,9 +152,26 @@ def _train(
         }
         _loop(this, cache, state)
         after = _score(this, "held-out, after")
-        checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=config.export_dtype)
-    text = "".join(json.dumps(line) + "\n" for line in lines(after, before))
-    checkpoint.write_text(out / "held_out.jsonl", text)
+        model = plain_copy(model, leads=world.leads) if world.size > 1 else model
+        if world.leads:
+            _finish(this, cache, manifest_sha256, model, state, before, after, command=command, say=say)
+    return before
+
+
+def _finish(
+    this: _Run,
+    cache: shards.Cache,
+    manifest_sha256: str,
+    model: Any,
+    state: dict[str, Any],
+    before: list[RowScore],
+    after: list[RowScore],
+    *,
+    command: list[str],
+    say: Say,
+) -> None:
+    """Write what the run leaves: the model, the held-out rows, and last the record."""
+    config, out = this.config, this.out
     record = run_record(
         config=config,
         cache=cache,
@@ -156,9 +182,11 @@ def _train(
         after=after,
         command=command,
     )
+    checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=config.export_dtype)
+    text = "".join(json.dumps(line) + "\n" for line in lines(after, before))
+    checkpoint.write_text(out / "held_out.jsonl", text)
     checkpoint.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
     say(_result(out, record))
-    return before
 
 
 def _newest_state(out: Path, config: Config, manifest_sha256: str) -> dict[str, Any] | None:
@@ -170,7 +198,7 @@ def _newest_state(out: Path, config: Config, manifest_sha256: str) -> dict[str, 
     return state
 
 
-def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: _Signals) -> _Run:
+def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: _Signals, world: World) -> _Run:
     manifest = cache.manifest
     column = None
     if config.objective == "kd" and config.temperature != 1.0:
@@ -191,14 +219,13 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
     require_plain_head(student.model)
     if config.gradient_checkpointing:
         student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     spec = LossSpec(
         divergence=config.divergence if config.objective == "kd" else None,
         ce_weight=config.ce_weight,
         temperature=config.temperature,
         skew=config.skew,
     )
-    distiller = Distiller(student.model, spec, dtype=config.dtype).to(device)
+    distiller = split(Distiller(student.model, spec, dtype=config.dtype).to(world.device), world)
     plan = make_plan(
         tuple(cache.chunk_rows(i) for i in range(len(cache))),
         tokens=cache.tokens,
@@ -206,7 +233,9 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         manifest_sha256=manifest_sha256,
         seed=config.seed,
     )
+    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    held = [row for row in held if len(row.tokens) - 1 > skip]
     if config.held_out > 0 and config.held_out_tokens > 0 and not held:
         raise TrainError(
             f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
@@ -218,7 +247,7 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         student=student,
         distiller=distiller,
         optimizer=make_optimizer(student.model, config),
-        device=device,
+        world=world,
         plan=plan,
         batches=BatchSpec(
             vocab_size=student.vocab_size,
@@ -227,7 +256,7 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
             sparse=needs(config.objective, config.divergence),
             temperature=config.temperature,
             temperature_column=column,
-            skip=max(0, len(manifest.tokenizer.prefix_tokens) - 1),
+            skip=skip,
             held_out=config.held_out,
         ),
         total=config.max_steps or config.epochs * plan.steps_per_epoch,
@@ -242,9 +271,18 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
     this.distiller.train()
     first = state["step"]
     with (
-        _metrics(out, first, tensorboard=config.tensorboard) as log,
-        Progress("training", this.total, first=first, shown=config.progress) as bar,
-        Stream(cache, this.plan, this.batches, first=first, last=this.total, prefetch=config.prefetch) as steps,
+        _metrics(out, first, tensorboard=config.tensorboard, leads=this.world.leads) as log,
+        Progress("training", this.total, first=first, shown=config.progress and this.world.leads) as bar,
+        Stream(
+            cache,
+            this.plan,
+            this.batches,
+            first=first,
+            last=this.total,
+            prefetch=config.prefetch,
+            rank=this.world.rank,
+            world_size=this.world.size,
+        ) as steps,
     ):
         started = time.perf_counter()
         for step in steps:
@@ -258,7 +296,8 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
                 number=step.number + 1,
                 lr=lr,
                 clip=config.clip,
-                device=this.device,
+                world=this.world,
+                stop=this.wanted.stop,
             )
             took = time.perf_counter() - started
             started = time.perf_counter()
@@ -278,17 +317,25 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
             )
             bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
             last = state["step"] == this.total
-            if last or this.wanted.stop or (config.save_every and state["step"] % config.save_every == 0):
-                checkpoint.save(out, model=this.student.model, optimizer=this.optimizer, state=state, keep=config.keep)
+            if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
+                checkpoint.save(
+                    out,
+                    model=this.student.model,
+                    optimizer=this.optimizer,
+                    state=state,
+                    keep=config.keep,
+                    leads=this.world.leads,
+                )
                 started = time.perf_counter()
-            if this.wanted.stop and not last:
+            if result.stop and not last:
                 raise _interrupted(out, state["step"], this.total)
 
 
 def _score(this: _Run, title: str) -> list[RowScore]:
     this.distiller.eval()
-    total = sum(max(0, len(row.tokens) - 1 - this.batches.skip) for row in this.held)
-    with Progress(title, total, shown=this.config.progress and total > 0) as bar:
+    total = sum(len(row.tokens) - 1 - this.batches.skip for row in this.held) // this.world.size
+    shown = this.config.progress and total > 0 and this.world.leads
+    with Progress(title, total, shown=shown) as bar:
 
         def tick(tokens: int) -> None:
             bar.advance(steps=tokens, tokens=tokens)
@@ -296,7 +343,10 @@ def _score(this: _Run, title: str) -> list[RowScore]:
                 found = checkpoint.steps(this.out)
                 raise _interrupted(this.out, found[-1] if found else 0, this.total)
 
-        return score(this.held, this.batches, lambda batch: this.distiller.scores(batch.to(this.device)), tick=tick)
+        def scorer(batch: Batch) -> Scores:
+            return this.distiller(batch.to(this.world.device), None)  # type: ignore[no-any-return]
+
+        return score(this.held, this.batches, scorer, world=this.world, tick=tick)
 
 
 def _interrupted(out: Path, step: int, total: int) -> Interrupted:
@@ -319,8 +369,11 @@ def _result(out: Path, record: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _metrics(out: Path, first: int, *, tensorboard: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _metrics(out: Path, first: int, *, tensorboard: bool, leads: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Give a function that appends to metrics.jsonl, from which lines past step `first` were removed."""
+    if not leads:
+        yield lambda line: None
+        return
     path = out / "metrics.jsonl"
     kept = ""
     if first and path.is_file():

@@ -207,10 +207,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         return real(*args, number=number, **named)
 
     monkeypatch.setattr(train, "take_step", interrupted)
-    with pytest.raises(Interrupted, match="stopped at step 8 of 20; run the same command to go on"):
+    with pytest.raises(Interrupted, match="stopped at step 9 of 20; run the same command to go on"):
         run(config(world, out))
     monkeypatch.setattr(train, "take_step", real)
-    assert run(config(world, out))[0].endswith("continuing at step 8 of 20")
+    assert run(config(world, out))[0].endswith("continuing at step 9 of 20")
     assert digest(out) == digest(finished)
 
 
