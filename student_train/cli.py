@@ -69,13 +69,19 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("tensorboard", "Write OUT/tb if tensorboard is installed.")
 @_option("progress", "Show progress on the error stream.")
 @click.option(
+    "--specialist",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Token ids, one a line: train a specialist that keeps these apart and has one class for all others.",
+)
+@click.option(
     "--repeat",
     type=click.Path(dir_okay=False),
     metavar="RUN.JSON",
     help="Take all settings from the record of another run; options given beside it win.",
 )
 @click.pass_context
-def main(context: click.Context, /, repeat: str | None, **settings: Any) -> None:
+def main(context: click.Context, /, repeat: str | None, specialist: str | None, **settings: Any) -> None:
     """Train a student on a teacher's stored records, with no teacher in memory.
 
     \b
@@ -86,6 +92,8 @@ def main(context: click.Context, /, repeat: str | None, **settings: Any) -> None
     """
     # `shards` and torch are imported here, so that --help answers at once.
     try:
+        if specialist is not None:
+            settings["specialist"] = _read_ids(specialist)
         config = _config(context, repeat, settings)
     except TrainError as error:
         _fail(context, error)
@@ -122,6 +130,13 @@ def _config(context: click.Context, repeat: str | None, settings: dict[str, Any]
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
     return dataclasses.replace(config, **given)
+
+
+def _read_ids(path: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(line) for line in Path(path).read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{path}: found no list of ids ({error}); expected one number a line") from None
 
 
 if __name__ == "__main__":

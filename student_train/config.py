@@ -16,6 +16,7 @@ from student_train.errors import TrainError
 OBJECTIVES = ("kd", "sft")
 DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "top-k")
 SCHEDULES = ("cosine", "wsd")
+MAX_SPECIALIST = 4096
 DTYPES = ("float32", "bfloat16")
 
 # These do not change the result: they may differ between a run and its continuation.
@@ -58,6 +59,8 @@ class Config:
     """Softening of both distributions; other than 1 it must be stored in the shards, and needs a bucket."""
     skew: float = 0.1
     """Share of the teacher in the mixture of `bucket-skew-kl`, 0..1."""
+    specialist: tuple[int, ...] = ()
+    """Ids that a specialist keeps apart, all others in one class; () trains on all."""
     control: bool = False
     """Also train, from the same weights on the same steps, a student with cross-entropy only, in OUT/control."""
 
@@ -138,13 +141,20 @@ class Config:
                 "use --divergence bucket-forward-kl, or --temperature 1"
             )
 
+        if len(self.specialist) > MAX_SPECIALIST:
+            raise TrainError(f"specialist has {len(self.specialist)} ids; expected at most {MAX_SPECIALIST}")
+        if len(set(self.specialist)) != len(self.specialist) or min(self.specialist, default=0) < 0:
+            raise TrainError("specialist has repeated or negative ids; expected each id once")
+        if self.specialist and self.objective == "kd" and self.divergence != "forward-kl":
+            raise TrainError(f"specialist with {self.divergence}: draws fit a linear loss; use --divergence forward-kl")
+
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the result, as JSON can hold them."""
         return {name: value for name, value in self.as_dict().items() if name not in _NOT_IDENTITY}
 
     def as_dict(self) -> dict[str, Any]:
         """Return all settings, as JSON can hold them."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "specialist": list(self.specialist)}
 
 
 def from_dict(settings: dict[str, Any]) -> Config:
@@ -156,7 +166,7 @@ def from_dict(settings: dict[str, Any]) -> Config:
             f"found unknown settings {', '.join(unknown)}; expected those of student-train --help; "
             "use the version of teacherless that wrote them"
         )
-    return Config(**settings)
+    return Config(**{**settings, "specialist": tuple(settings.get("specialist", ()))})
 
 
 def _flag(name: str) -> str:

@@ -92,7 +92,7 @@ class _Fused(torch.autograd.Function):
     ):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             needed = any(ctx.needs_input_grad[:3])
-            sums = _Sums(hidden_NH, weight_VH, bias_V, needed=needed)
+            sums = _Sums(hidden_NH, weight_VH, bias_V, wanted=ctx.needs_input_grad[:3])
             weight_c = weight_VH.detach().to(compute_dtype)
             parts = []
             for start, stop in chunks(len(index_P), len(weight_VH)):
@@ -120,24 +120,31 @@ class _Fused(torch.autograd.Function):
 
 
 class _Sums:
-    """Gradients of hidden states, projection and bias, summed chunk by chunk."""
+    """Gradients of hidden states, projection and bias, summed chunk by chunk; None for those not wanted."""
 
-    def __init__(self, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, needed: bool) -> None:
-        self.hidden = torch.zeros_like(hidden) if needed else None
-        self.weight = torch.zeros_like(weight, dtype=torch.float32) if needed else None
-        self.bias = torch.zeros_like(bias, dtype=torch.float32) if needed and bias is not None else None
+    def __init__(
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        wanted: tuple[bool, ...],
+    ) -> None:
+        self.hidden = torch.zeros_like(hidden) if wanted[0] else None
+        self.weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        self.bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] and bias is not None else None
         self._weight_dtype = weight.dtype
 
     def add(
         self, place_p: torch.Tensor, hidden_pH: torch.Tensor, grad_pV: torch.Tensor, weight_VH: torch.Tensor
     ) -> None:
-        assert self.hidden is not None
-        assert self.weight is not None
         cast_pV = grad_pV.to(hidden_pH.dtype)
-        self.hidden[place_p] = (cast_pV @ weight_VH).to(self.hidden.dtype)
-        if hidden_pH.dtype == torch.float32:
+        if self.hidden is not None:
+            self.hidden[place_p] = (cast_pV @ weight_VH).to(self.hidden.dtype)
+        if self.weight is not None and hidden_pH.dtype == torch.float32:
             self.weight.addmm_(cast_pV.t(), hidden_pH)
-        else:  # bf16 products summed in float32, block by block: a whole product is as large as the head
+        elif self.weight is not None:
+            # bf16 products summed in float32, block by block: a whole product is as large as the head
             for start in range(0, len(self.weight), _VOCAB_BLOCK):
                 block = slice(start, start + _VOCAB_BLOCK)
                 self.weight[block] += cast_pV[:, block].t() @ hidden_pH

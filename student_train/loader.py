@@ -62,6 +62,8 @@ class BatchSpec:
     """First positions of a row that predict prefix tokens."""
     held_out: float
     """Share of documents that are not trained on."""
+    subset: tuple[int, ...] = ()
+    """Ids that a specialist keeps apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +103,7 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
         temperature=spec.temperature,
         temperature_column=spec.temperature_column,
         skip=spec.skip,
+        subset=spec.subset,
     )
     return pack(rows, targets, skip=spec.skip)
 

@@ -45,10 +45,12 @@ class Judged(NamedTuple):
     """d value / d log_tail_P."""
 
 
-def needs(objective: str, divergence: str) -> str:
-    """Return what `targets_of` must provide: `linear`, `bucket`, `top-k` or `none`."""
+def needs(objective: str, divergence: str, *, specialist: bool = False) -> str:
+    """Return what `targets_of` must provide: `linear`, `bucket`, `top-k`, `specialist` or `none`."""
     if objective == "sft":
         return "none"
+    if specialist:
+        return "specialist"
     if divergence.startswith("bucket-"):
         return "bucket"
     return "top-k" if divergence == "top-k" else "linear"

@@ -71,13 +71,15 @@ def targets_of(
     temperature: float = 1.0,
     temperature_column: int | None = None,
     skip: int = 0,
+    subset: tuple[int, ...] = (),
 ) -> Targets:
     """Return the targets of all positions of `rows`, row after row.
 
     `rows` are chunks of one row each. `sparse` says what is needed: `linear` (head and draws), `bucket` (head and the
-    mass outside it), `top-k` (the head renormalised, biased, for comparison) or `none` (the realised token only).
-    `temperature_column` is where `log_z` holds the temperature. `skip` leaves out each row's first positions: those
-    that predict prefix tokens, which are not text.
+    mass outside it), `top-k` (the head renormalised, biased, for comparison), `none` (the realised token
+    only) or `specialist`. `specialist` keeps the ids of `subset` apart and puts all others in one class, the
+    dustbin. `temperature_column` is where `log_z` holds the temperature. `skip` leaves out each row's first
+    positions: those that predict prefix tokens, which are not text.
 
     Raises: TrainError for a realised token that the student lacks.
     """
@@ -114,6 +116,10 @@ def targets_of(
         weight_h = head_p / mass[head_at]
         bucket[:] = 0.0
         entropy = -_sum_at(head_at, _xlogx(weight_h), count)
+    if sparse == "specialist":
+        draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
+        at, ids = np.concatenate([head_at, draw_at]), np.concatenate([head_id, draw_id])
+        return _specialist(realised, subset, at=at, ids=ids, weight=np.concatenate([head_p, draw_w]), top=top)
     return _pad(
         realised,
         at=np.concatenate([head_at, draw_at]),
@@ -210,6 +216,36 @@ def _columns(realised: Int64, *, at: Int64, ids: Int64) -> tuple[Int64, int]:
     column = np.zeros(len(at), dtype=np.int64)
     column[order] = np.arange(len(order)) - np.repeat(starts, counts) + 1
     return column, 1 + int(counts.max(initial=0))
+
+
+def _specialist(
+    realised: Int64, subset: tuple[int, ...], *, at: Int64, ids: Int64, weight: Float64, top: Int64
+) -> Targets:
+    """Return targets whose head is the whole subset at every position, and whose tail is the dustbin.
+
+    Weights come from head and draws, so they are unbiased for each id; the dustbin has the rest.
+    """
+    count = len(realised)
+    chosen = np.asarray(sorted(subset), dtype=np.int64)
+    place = np.searchsorted(chosen, ids)
+    inside = (place < len(chosen)) & (chosen[np.minimum(place, len(chosen) - 1)] == ids)
+    dense = np.zeros((count, len(chosen)))
+    dense[at[inside], place[inside]] = weight[inside]
+    dustbin = np.maximum(1.0 - dense.sum(1), 0.0)
+    return _pad(
+        realised,
+        at=np.repeat(np.arange(count), len(chosen)),
+        ids=np.tile(chosen, count),
+        teacher=dense.reshape(-1),
+        weight=dense.reshape(-1),
+        is_head=np.ones(count * len(chosen), dtype=bool),
+        per_position={
+            "tail_P": dustbin,
+            "bucket_P": dustbin,
+            "constant_P": -_xlogx(dense).sum(1) - _xlogx(dustbin),
+        },
+        top=top,
+    )
 
 
 def _realised_only(realised: Int64) -> Targets:

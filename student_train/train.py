@@ -217,6 +217,8 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         seed=config.seed,
     )
     require_plain_head(student.model)
+    if config.specialist and max(config.specialist) >= student.vocab_size:
+        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
     if config.gradient_checkpointing:
         student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     spec = LossSpec(
@@ -253,11 +255,12 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
             vocab_size=student.vocab_size,
             max_row_tokens=student.max_row_tokens,
             micro_tokens=config.micro_tokens,
-            sparse=needs(config.objective, config.divergence),
+            sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
             temperature=config.temperature,
             temperature_column=column,
             skip=skip,
             held_out=config.held_out,
+            subset=config.specialist,
         ),
         total=config.max_steps or config.epochs * plan.steps_per_epoch,
         held=held,

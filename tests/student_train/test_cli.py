@@ -29,7 +29,7 @@ def test_help_shows_every_setting_with_its_default() -> None:
     text = " ".join(result.output.split())
     for name, value in Config().as_dict().items():
         assert f"--{name.replace('_', '-')}" in text
-        if not isinstance(value, bool) and value != "":
+        if not isinstance(value, bool | list) and value != "":
             assert f"[default: {value}]" in text
 
 
@@ -55,6 +55,7 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
         (["--learning-rate", "nan"], 1, "student-train: learning-rate is nan; expected"),
         (["--student-layers", "1"], 1, "the first and the last stay"),
         (["--temperature", "2"], 1, "use --divergence bucket-forward-kl, or --temperature 1"),
+        (["--specialist", "nowhere.txt"], 1, "nowhere.txt: found no list of ids"),
         (["--repeat", "nowhere.json"], 1, "nowhere.json: found no run's record"),
         (["--shards", "nowhere/"], 1, "nowhere: found no manifest.json, expected a complete cache"),
     ],

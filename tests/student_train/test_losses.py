@@ -268,6 +268,39 @@ def test_a_realised_token_that_the_student_lacks_is_refused(tools: Any) -> None:
         targets_of([row], vocab_size=50, sparse="linear")
 
 
+def test_a_specialist_keeps_its_ids_apart_and_has_one_class_for_the_rest(tools: Any) -> None:
+    vocab, subset = 40, (3, 7, 8, 21, 39)
+    row = make_row(tools, seed=11, vocab=vocab, positions=6, sharpness=1.5)
+    hidden, weight, bias, index = student(seed=11, vocab=vocab, positions=6)
+    live = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
+    logp_PV = (live[0][index] @ live[1].T + live[2]).log_softmax(1)
+    outside = torch.ones(vocab, dtype=torch.bool)
+    outside[list(subset)] = False
+    total = torch.zeros((), dtype=torch.float64)
+    for p in range(6):
+        target_V = torch.zeros(vocab, dtype=torch.float64)
+        head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
+        drawn = row.draw_ids[int(row.draw_starts[p]) : int(row.draw_starts[p + 1])]
+        target_V[row.head_ids[head].tolist()] = torch.from_numpy(row.head_probs[head].astype(np.float64))
+        tau = 1.0 - float(target_V.sum())
+        for i in drawn:
+            target_V[int(i)] += tau / len(drawn)
+        kept = target_V[list(subset)]
+        rest = 1.0 - kept.sum()
+        total = total - (kept * logp_PV[p, list(subset)]).sum() - rest * logp_PV[p, outside].logsumexp(0)
+        total = total - 0.3 / 0.7 * logp_PV[p, int(row.tokens[p + 1])]
+    (0.7 * total).backward()
+    targets = targets_of([row], vocab_size=vocab, sparse="specialist", subset=subset)
+    mine = [x.float().requires_grad_() for x in (hidden, weight, bias)]
+    spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
+    out = fused_loss(*mine, index_P=index, targets=targets, spec=spec, scale=1.0)
+    out.loss.backward()
+    expected = 0.7 * (total - targets.constant_P.double().sum())
+    torch.testing.assert_close(out.loss.double(), expected, rtol=1e-4, atol=1e-4)
+    for got, want in zip(mine, live, strict=True):
+        torch.testing.assert_close(got.grad.double(), want.grad, rtol=2e-4, atol=2e-4)
+
+
 def test_scores_equal_the_dense_reference(tools: Any) -> None:
     row = make_row(tools, seed=7, vocab=50, positions=9, sharpness=2.0)
     hidden, weight, bias, index = student(seed=7, vocab=50, positions=9)

@@ -311,6 +311,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
         {"divergence": "bucket-forward-kl", "temperature": 2.0},
         {"dtype": "bfloat16"},
         {"schedule": "wsd", "gradient_checkpointing": True},
+        {"specialist": (5, 40, 200)},
         {"export_dtype": "bfloat16", "clip": 0.0},
     ],
 )
