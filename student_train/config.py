@@ -92,6 +92,8 @@ class Config:
     held_out_tokens: int = 65536
     """Most held-out tokens to evaluate on, in the cache's order."""
 
+    lora_rank: int = 0
+    """Rank of adapters that train in place of the model's own weights; 0 trains all weights."""
     dtype: str = "float32"
     """Arithmetic of the forward and backward pass; weights and optimiser state stay float32."""
     export_dtype: str = "float32"
@@ -131,7 +133,7 @@ class Config:
             _within(name, getattr(self, name), 0.0, 1e6)
         for name in ("epochs", "batch_tokens", "micro_tokens", "keep", "prefetch"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("max_steps", "student_layers", "held_out_tokens", "save_every", "threads", "seed"):
+        for name in ("max_steps", "student_layers", "held_out_tokens", "save_every", "threads", "seed", "lora_rank"):
             _at_least(name, getattr(self, name), 0)
         if self.student_layers == 1:
             raise TrainError("student-layers is 1; expected 0 (all) or at least 2, as the first and the last stay")

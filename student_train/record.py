@@ -46,7 +46,7 @@ def run_record(
         "student": {
             "source": student.source,
             "layers": student.layers,
-            "parameters": sum(p.numel() for p in student.model.parameters()),
+            "parameters": count_parameters(student),
         },
         "versions": versions(),
         "command": command,
@@ -68,13 +68,18 @@ def run_record(
 
 def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
     """Return one line that says what is about to be trained."""
-    parameters = sum(p.numel() for p in student.model.parameters())
+    parameters = count_parameters(student)
     layers = f", {student.layers} layers kept" if student.layers else ""
     loss = "cross-entropy" if config.objective == "sft" else f"{config.divergence} + {config.ce_weight} cross-entropy"
     return (
         f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
         f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
     )
+
+
+def count_parameters(student: Student) -> int:
+    """Return the number of the student's weights; adapters are merged into them in the end and do not count."""
+    return sum(p.numel() for name, p in student.model.named_parameters() if ".lora_" not in name)
 
 
 def versions() -> dict[str, str]:

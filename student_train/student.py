@@ -61,6 +61,8 @@ class Student:
     """Ids that its projection has."""
     max_row_tokens: int
     """Longest row that it can read."""
+    adapted: Any = None
+    """What merges the adapters in `model`, if it has any."""
 
 
 def default_name(teacher: Teacher) -> str:
@@ -230,19 +232,26 @@ def shorten(model: Any, kept: list[int]) -> Any:
     return short
 
 
-def plain_copy(model: Any, *, leads: bool) -> Any:
-    """Return, on the rank that leads, the model with whole parameters on the CPU; None elsewhere. A collective."""
+def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed: int = 0) -> Any:
+    """Return the student's model as an ordinary one with whole parameters, on the rank that leads; None elsewhere.
+
+    `rank` is that of its adapters, 0 for none; they are merged. A collective.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from student_train.adapters import add_adapters, merged
     from student_train.parallel import whole
 
-    tensors = {name: whole(p) for name, p in model.named_parameters()}
+    if world_size == 1:
+        return merged(student.adapted) if rank else student.model
+    tensors = {name: whole(p) for name, p in student.model.named_parameters()}
     if not leads:
         return None
-    copy_ = AutoModelForCausalLM.from_config(model.config, dtype=torch.float32)
+    copy_ = AutoModelForCausalLM.from_config(student.model.config, dtype=torch.float32)
+    adapted = add_adapters(copy_, rank=rank, seed=seed) if rank else None
     with torch.no_grad():
         for name, parameter in copy_.named_parameters():
             parameter.copy_(tensors[name])
-    copy_.generation_config = model.generation_config
-    return copy_
+    copy_.generation_config = student.model.generation_config
+    return merged(adapted) if rank else copy_

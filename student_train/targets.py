@@ -76,10 +76,9 @@ def targets_of(
     """Return the targets of all positions of `rows`, row after row.
 
     `rows` are chunks of one row each. `sparse` says what is needed: `linear` (head and draws), `bucket` (head and the
-    mass outside it), `top-k` (the head renormalised, biased, for comparison), `none` (the realised token
-    only) or `specialist`. `specialist` keeps the ids of `subset` apart and puts all others in one class, the
-    dustbin. `temperature_column` is where `log_z` holds the temperature. `skip` leaves out each row's first
-    positions: those that predict prefix tokens, which are not text.
+    mass outside it), `top-k` (the head renormalised, biased, for comparison), `specialist` (the ids of `subset`, and
+    all others as one class) or `none` (the realised token only). `temperature_column` is where `log_z` holds the
+    temperature. `skip` leaves out each row's first positions: those that predict prefix tokens, which are not text.
 
     Raises: TrainError for a realised token that the student lacks.
     """

@@ -21,6 +21,7 @@ import torch
 
 import shards
 from student_train import checkpoint
+from student_train.adapters import add_adapters
 from student_train.config import Config
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.evaluate import RowScore, held_out_rows, lines, score
@@ -33,7 +34,7 @@ from student_train.parallel import World, join, split
 from student_train.progress import Progress
 from student_train.record import describe, run_record
 from student_train.step import Distiller, Scores, learning_rate, make_optimizer, require_plain_head, take_step
-from student_train.student import Student, load, plain_copy
+from student_train.student import Student, load, plain
 
 Say = Callable[[str], None]
 
@@ -152,28 +153,24 @@ def _train(
         }
         _loop(this, cache, state)
         after = _score(this, "held-out, after")
-        model = plain_copy(model, leads=world.leads) if world.size > 1 else model
+        record = _record(this, cache, manifest_sha256, state, before, after, command)
+        model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
         if world.leads:
-            _finish(this, cache, manifest_sha256, model, state, before, after, command=command, say=say)
+            _finish(this, model, record, before, after, say=say)
     return before
 
 
-def _finish(
+def _record(
     this: _Run,
     cache: shards.Cache,
     manifest_sha256: str,
-    model: Any,
     state: dict[str, Any],
     before: list[RowScore],
     after: list[RowScore],
-    *,
     command: list[str],
-    say: Say,
-) -> None:
-    """Write what the run leaves: the model, the held-out rows, and last the record."""
-    config, out = this.config, this.out
-    record = run_record(
-        config=config,
+) -> dict[str, Any]:
+    return run_record(
+        config=this.config,
         cache=cache,
         manifest_sha256=manifest_sha256,
         student=this.student,
@@ -182,7 +179,20 @@ def _finish(
         after=after,
         command=command,
     )
-    checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=config.export_dtype)
+
+
+def _finish(
+    this: _Run,
+    model: Any,
+    record: dict[str, Any],
+    before: list[RowScore],
+    after: list[RowScore],
+    *,
+    say: Say,
+) -> None:
+    """Write what the run leaves: the model, the held-out rows, and last the record."""
+    out = this.out
+    checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=this.config.export_dtype)
     text = "".join(json.dumps(line) + "\n" for line in lines(after, before))
     checkpoint.write_text(out / "held_out.jsonl", text)
     checkpoint.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
@@ -217,6 +227,8 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         seed=config.seed,
     )
     require_plain_head(student.model)
+    if config.lora_rank:
+        student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
     if config.specialist and max(config.specialist) >= student.vocab_size:
         raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
     if config.gradient_checkpointing:

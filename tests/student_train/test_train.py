@@ -311,6 +311,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
         {"divergence": "bucket-forward-kl", "temperature": 2.0},
         {"dtype": "bfloat16"},
         {"schedule": "wsd", "gradient_checkpointing": True},
+        {"lora_rank": 4, "gradient_checkpointing": True},
         {"specialist": (5, 40, 200)},
         {"export_dtype": "bfloat16", "clip": 0.0},
     ],
@@ -318,6 +319,39 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
 def test_each_way_of_training_runs(world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]) -> None:
     run(config(world, tmp_path / "out", max_steps=3, save_every=0, **more))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["train"]["steps"] == 3
+
+
+def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
+    world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+    from transformers import AutoModelForCausalLM
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    settings = {"lora_rank": 2, "max_steps": 8, "save_every": 4, "learning_rate": 1e-2}
+    run(config(world, whole, **settings))
+    saved = safetensors.torch.load_file(whole / "checkpoints" / "step-8" / "model.safetensors")
+    assert saved
+    assert all(".lora_" in name for name in saved)
+    model = AutoModelForCausalLM.from_pretrained(whole)
+    start = AutoModelForCausalLM.from_pretrained(world.teacher_dir)
+    first = [m.model.layers[0].self_attn.q_proj.weight for m in (model, start)]
+    assert not torch.equal(*first)
+    assert torch.equal(model.model.embed_tokens.weight, start.model.embed_tokens.weight)
+
+    real = train.take_step
+
+    def dies(*args: Any, number: int, **named: Any) -> Any:
+        if number == 6:
+            raise KeyboardInterrupt
+        return real(*args, number=number, **named)
+
+    monkeypatch.setattr(train, "take_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(world, stopped, **settings))
+    monkeypatch.setattr(train, "take_step", real)
+    run(config(world, stopped, **settings))
+    assert digest(stopped) == digest(whole)
 
 
 def test_gradient_checkpointing_changes_no_bit(world: Any, at_home: Any, finished: Path, tmp_path: Path) -> None:
