@@ -59,6 +59,7 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("held_out", "Share of documents never trained on.")
 @_option("held_out_tokens", "Most held-out tokens to evaluate on.")
 @_option("lora_rank", "Rank of low-rank adapters that train in place of the weights; 0 trains all weights.")
+@_option("eval_every", "Steps between held-out evaluations while training; 0: before and after only.")
 @_option("dtype", "Arithmetic; weights and optimiser stay float32.", **_choice(DTYPES))
 @_option("export_dtype", "Type of the weights in OUT.", **_choice(DTYPES))
 @_option("gradient_checkpointing", "Recompute activations: less memory, a third more time.")

@@ -26,6 +26,7 @@ _NOT_IDENTITY = frozenset(
         "out",
         "control",
         "save_every",
+        "eval_every",
         "keep",
         "tensorboard",
         "progress",
@@ -94,6 +95,8 @@ class Config:
 
     lora_rank: int = 0
     """Rank of adapters that train in place of the model's own weights; 0 trains all weights."""
+    eval_every: int = 0
+    """Steps between held-out evaluations while training; 0 evaluates before and after only."""
     dtype: str = "float32"
     """Arithmetic of the forward and backward pass; weights and optimiser state stay float32."""
     export_dtype: str = "float32"
@@ -133,7 +136,16 @@ class Config:
             _within(name, getattr(self, name), 0.0, 1e6)
         for name in ("epochs", "batch_tokens", "micro_tokens", "keep", "prefetch"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("max_steps", "student_layers", "held_out_tokens", "save_every", "threads", "seed", "lora_rank"):
+        for name in (
+            "max_steps",
+            "student_layers",
+            "held_out_tokens",
+            "save_every",
+            "threads",
+            "seed",
+            "lora_rank",
+            "eval_every",
+        ):
             _at_least(name, getattr(self, name), 0)
         if self.student_layers == 1:
             raise TrainError("student-layers is 1; expected 0 (all) or at least 2, as the first and the last stay")

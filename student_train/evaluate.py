@@ -1,7 +1,8 @@
 """How close is the student to the teacher on documents it never trained on?
 
 Per held-out row: the sum of an estimate of KL(teacher || student) over its positions, the sum of -log of the student's
-probability of the realised tokens (nats), and how often both models' most probable tokens agree. The estimate of the
+probability of the realised tokens (nats), how often both models' most probable tokens agree, and how well confidence
+matches accuracy. The estimate of the
 KL is `forward-kl` of `losses.py`: unbiased where draws carry the tail, a lower bound by less than the tail's mass times
 its divergence where none do. Intervals: 95 %, percentile bootstrap over documents (windows of one document are not
 independent), ratios of sums.
@@ -15,15 +16,16 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from shards.chunk import Chunk
+from student_train.fused import Scores
 from student_train.loader import BatchSpec, Cache, batches_of
 from student_train.order import is_held_out
 from student_train.packing import Batch, empty_batch
 from student_train.parallel import World
 
 _RESAMPLES = 2000
+_BINS = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,8 @@ class RowScore:
     """Sum of -log probability of the realised tokens, nats."""
     top1_sum: int
     """Positions at which both models prefer the same token."""
+    bins: list[list[float]]
+    """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
 
 
 def held_out_rows(cache: Cache, *, fraction: float, max_tokens: int) -> list[Chunk]:
@@ -67,8 +71,7 @@ def held_out_rows(cache: Cache, *, fraction: float, max_tokens: int) -> list[Chu
     return found
 
 
-Scorer = Callable[[Batch], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-"""From a batch to [P] KL, [P] -log probability, [P] bool agreement."""
+Scorer = Callable[[Batch], Scores]
 
 
 def score(
@@ -97,7 +100,7 @@ def score(
 def _score_batches(batches: tuple[Batch, ...], scorer: Scorer, tick: Callable[[int], None]) -> list[RowScore]:
     found: list[RowScore] = []
     for batch in batches:
-        kl_P, nll_P, same_P = (tensor.double().cpu().numpy() for tensor in scorer(batch))
+        kl_P, nll_P, same_P, confidence_P, hit_P = (t.double().cpu().numpy() for t in scorer(batch))
         start = 0
         for info, count in zip(batch.rows, batch.row_positions, strict=True):
             here = slice(start, start + count)
@@ -111,21 +114,31 @@ def _score_batches(batches: tuple[Batch, ...], scorer: Scorer, tick: Callable[[i
                     kl_sum=float(kl_P[here].sum()),
                     nll_sum=float(nll_P[here].sum()),
                     top1_sum=int(same_P[here].sum()),
+                    bins=_bins(confidence_P[here], hit_P[here]),
                 )
             )
         tick(batch.num_positions)
     return found
 
 
+def _bins(confidence_P: npt.NDArray[np.float64], hit_P: npt.NDArray[np.float64]) -> list[list[float]]:
+    # A broken model has confidence NaN; training, not evaluation, refuses it, naming rows.
+    place = np.clip((np.nan_to_num(confidence_P) * _BINS).astype(np.int64), 0, _BINS - 1)
+    sums = [np.bincount(place, weights=w, minlength=_BINS) for w in (np.ones_like(hit_P), confidence_P, hit_P)]
+    return [[float(x) for x in row] for row in np.stack(sums, axis=1)]
+
+
 def summary(scores: list[RowScore]) -> dict[str, dict[str, float]] | None:
-    """Return mean and 95 % interval of KL (nats per token), bits per byte and top-1 agreement; None without rows."""
+    """Return mean and 95 % interval of KL (nats per token), bits per byte, agreement and ECE; None without rows."""
     if not scores:
         return None
     documents = sorted({s.document for s in scores})
     place = {document: i for i, document in enumerate(documents)}
     sums = np.zeros((len(documents), 5))
+    bins = np.zeros((len(documents), _BINS, 3))
     for s in scores:
         sums[place[s.document]] += (s.kl_sum, s.nll_sum / math.log(2.0), s.top1_sum, s.tokens, s.bytes)
+        bins[place[s.document]] += np.asarray(s.bins)
     # A fixed seed: the same rows give the same interval.
     picks = np.random.RandomState(0).randint(len(documents), size=(_RESAMPLES, len(documents)))
     resampled = sums[picks].sum(axis=1)
@@ -134,7 +147,22 @@ def summary(scores: list[RowScore]) -> dict[str, dict[str, float]] | None:
         "kl": _interval(total, resampled, 0, 3),
         "bits_per_byte": _interval(total, resampled, 1, 4),
         "top1_agreement": _interval(total, resampled, 2, 3),
+        "calibration_error": _calibration(bins, picks),
     }
+
+
+def _calibration(bins: npt.NDArray[np.float64], picks: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Return the expected calibration error: mean |confidence - hits| over bins, weighted by their positions.
+
+    Biased upwards where bins are few: compare models on the same rows, not with zero.
+    """
+
+    def error(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
+        return found
+
+    low, high = np.percentile(error(bins[picks].sum(axis=1)), [2.5, 97.5])
+    return {"mean": float(error(bins.sum(axis=0))), "low": float(low), "high": float(high)}
 
 
 def _interval(
@@ -149,5 +177,7 @@ def lines(after: Iterable[RowScore], before: Iterable[RowScore]) -> list[dict[st
     found = []
     for now, then in zip(after, before, strict=True):
         earlier = {f"{name}_before": getattr(then, name) for name in ("kl_sum", "nll_sum", "top1_sum")}
-        found.append({**asdict(now), **earlier})
+        row = asdict(now)
+        del row["bins"]
+        found.append({**row, **earlier})
     return found

@@ -20,7 +20,7 @@ The tail's sum is taken by itself, so T keeps its digits when the head holds nea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,6 +56,21 @@ class LossOutput:
     """float32: the divergence at each position, times T^2; zeros for cross-entropy alone."""
     ce_P: torch.Tensor
     """float32: -log of the student's probability of the realised token."""
+
+
+class Scores(NamedTuple):
+    """How the student does at each position."""
+
+    kl_P: torch.Tensor
+    """float32, nats: estimate of KL(teacher || student), see `losses.py`."""
+    nll_P: torch.Tensor
+    """float32, nats: -log probability of the realised token."""
+    same_P: torch.Tensor
+    """bool: teacher and student prefer the same token."""
+    confidence_P: torch.Tensor
+    """float32: the student's largest probability."""
+    hit_P: torch.Tensor
+    """bool: the student's preferred token is the realised one."""
 
 
 def fused_loss(
@@ -222,6 +237,8 @@ class View:
     """log S of the entries; padding repeats column 0."""
     log_tail_p: torch.Tensor
     """log of the student's mass outside the head; -inf if nothing is outside."""
+    log_sum_p: torch.Tensor
+    """log of the sum of all exponentials."""
 
 
 def look(logits_pV: torch.Tensor, targets: Targets) -> View:
@@ -237,7 +254,9 @@ def look(logits_pV: torch.Tensor, targets: Targets) -> View:
     tail_p = sum_p.log() + top_p1[:, 0]
     head_p = torch.where(head_pK & targets.valid_PK, found_pK, minus_inf).logsumexp(1)
     all_p = torch.logaddexp(head_p, tail_p)
-    return View(exp_pV=exp_pV, sum_p=sum_p, logp_pK=found_pK - all_p[:, None], log_tail_p=tail_p - all_p)
+    return View(
+        exp_pV=exp_pV, sum_p=sum_p, logp_pK=found_pK - all_p[:, None], log_tail_p=tail_p - all_p, log_sum_p=all_p
+    )
 
 
 def spread(view: View, targets: Targets, grad_pK: torch.Tensor, grad_tail_p: torch.Tensor) -> None:
@@ -261,20 +280,27 @@ def fused_scores(
     index_P: torch.Tensor,
     targets: Targets,
     compute_dtype: torch.dtype = torch.float32,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return, for evaluation, [P] forward KL, [P] -log probability of the realised token, [P] agreement of the top."""
-    kl, nll, same = [], [], []
+) -> Scores:
+    """Return what evaluation needs of each position."""
+    found: list[Scores] = []
     with torch.autocast(hidden_NH.device.type, enabled=False):
         weight_c = weight_VH.to(compute_dtype)
         for start, stop in chunks(len(index_P), len(weight_VH)):
             part = targets.slice(start, stop)
             logits_pV = project(hidden_NH[index_P[start:stop]].to(compute_dtype), weight_c, bias_V)
-            same.append(logits_pV.argmax(1) == part.top_P)
+            best_p, top_p = logits_pV.max(1)
             view = look(logits_pV, part)
             judged = judge("forward-kl", logp_PK=view.logp_pK, log_tail_P=view.log_tail_p, targets=part)
-            kl.append(judged.value_P)
-            nll.append(-view.logp_pK[:, 0])
-    if not kl:
+            found.append(
+                Scores(
+                    kl_P=judged.value_P,
+                    nll_P=-view.logp_pK[:, 0],
+                    same_P=top_p == part.top_P,
+                    confidence_P=(best_p - view.log_sum_p).exp(),
+                    hit_P=top_p == part.ids_PK[:, 0],
+                )
+            )
+    if not found:
         none = hidden_NH.new_zeros(0).float()
-        return none, none, none.bool()
-    return torch.cat(kl), torch.cat(nll), torch.cat(same)
+        return Scores(none, none, none.bool(), none, none.bool())
+    return Scores(*(torch.cat(parts) for parts in zip(*found, strict=True)))

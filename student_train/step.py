@@ -16,12 +16,9 @@ from torch import nn
 from shards.chunk import RowInfo
 from student_train.config import Config
 from student_train.errors import StudentError, TrainError
-from student_train.fused import LossOutput, LossSpec, fused_loss, fused_scores
+from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
 from student_train.packing import Batch, empty_batch
 from student_train.parallel import World, whole
-
-Scores = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""KL to the teacher, -log probability of the realised token, agreement of the top ids; [P] each."""
 
 
 class Distiller(nn.Module):

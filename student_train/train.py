@@ -8,11 +8,9 @@ configuration, so a run that was killed and continued ends in the same bits as o
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +20,28 @@ import torch
 import shards
 from student_train import checkpoint
 from student_train.adapters import add_adapters
+from student_train.claim import is_finished, newest_state
 from student_train.config import Config
-from student_train.errors import CheckpointError, Interrupted, TrainError
-from student_train.evaluate import RowScore, held_out_rows, lines, score
-from student_train.fused import LossSpec
+from student_train.errors import Interrupted, TrainError
+from student_train.evaluate import RowScore, held_out_rows, lines, score, summary
+from student_train.fused import LossSpec, Scores
 from student_train.loader import BatchSpec, Stream
+from student_train.log import open_log
 from student_train.losses import needs
 from student_train.order import Plan, make_plan
 from student_train.packing import Batch
 from student_train.parallel import World, join, split
 from student_train.progress import Progress
 from student_train.record import describe, run_record
-from student_train.step import Distiller, Scores, learning_rate, make_optimizer, require_plain_head, take_step
+from student_train.session import Signals, deterministic, stop_on_signals
+from student_train.step import (
+    Distiller,
+    StepResult,
+    learning_rate,
+    make_optimizer,
+    require_plain_head,
+    take_step,
+)
 from student_train.student import Student, load, plain
 
 Say = Callable[[str], None]
@@ -55,11 +63,11 @@ def run(config: Config, *, command: list[str], say: Say = say_on_stderr) -> None
     if config.control:
         jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
     before = None
-    with _deterministic(config), join(config.device) as world:
+    with deterministic(config.threads), join(config.device) as world:
         say = say if world.leads else _say_nothing
         for job in jobs:
             out = Path(job.out)
-            if _is_finished(out, job, manifest_sha256):
+            if is_finished(out, job, manifest_sha256):
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
                 continue
             before = _train(job, cache, manifest_sha256, world=world, command=command, say=say, before=before)
@@ -68,39 +76,6 @@ def run(config: Config, *, command: list[str], say: Say = say_on_stderr) -> None
 
 def _say_nothing(line: str) -> None:
     """Leave the speaking to the first rank."""
-
-
-def _is_finished(out: Path, config: Config, manifest_sha256: str) -> bool:
-    """Return whether `out` holds this very run, done. Raises: CheckpointError if it holds something else."""
-    if (out / "run.json").is_file():
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-        _require_same(out, config, manifest_sha256, record["config"], record["manifest_sha256"])
-        return True
-    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb")
-    if out.is_dir():
-        there = sorted(entry.name for entry in out.iterdir())
-        if there and not any(name in ours for name in there):
-            raise CheckpointError(
-                f"{out}: found {there[0]}, expected an empty folder or one of student-train; name another --out"
-            )
-    elif out.exists():
-        raise CheckpointError(f"{out}: found a file, expected a folder or nothing; name another --out")
-    return False
-
-
-def _require_same(out: Path, config: Config, manifest_sha256: str, settings: dict[str, Any], digest: str) -> None:
-    if digest != manifest_sha256:
-        raise CheckpointError(
-            f"{out}: found a run on the shards with manifest {digest[:12]}, expected {manifest_sha256[:12]} of "
-            f"{config.shards}; train on those shards, or name another --out"
-        )
-    wanted = config.identity()
-    for name, value in wanted.items():
-        if settings.get(name) != value:
-            raise CheckpointError(
-                f"{out}: found a run with {name.replace('_', '-')} {settings.get(name)!r}, expected {value!r}; use "
-                "its settings to continue it, or name another --out"
-            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,7 +92,7 @@ class _Run:
     batches: BatchSpec
     total: int
     held: list[Any]
-    wanted: _Signals
+    wanted: Signals
 
 
 def _train(
@@ -134,8 +109,8 @@ def _train(
     out = Path(config.out)
     if world.leads:
         checkpoint.remove_incomplete(out)
-    state = _newest_state(out, config, manifest_sha256)
-    with _stop_on_signals() as wanted:
+    state = newest_state(out, config, manifest_sha256)
+    with stop_on_signals() as wanted:
         this = _prepare(config, cache, manifest_sha256, wanted, world)
         model = this.student.model
         if state is None:
@@ -199,16 +174,7 @@ def _finish(
     say(_result(out, record))
 
 
-def _newest_state(out: Path, config: Config, manifest_sha256: str) -> dict[str, Any] | None:
-    found = checkpoint.steps(out)
-    if not found:
-        return None
-    state = checkpoint.read_state(out, step=found[-1])
-    _require_same(out, config, manifest_sha256, state["config"], state["manifest_sha256"])
-    return state
-
-
-def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: _Signals, world: World) -> _Run:
+def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: Signals, world: World) -> _Run:
     manifest = cache.manifest
     column = None
     if config.objective == "kd" and config.temperature != 1.0:
@@ -286,7 +252,7 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
     this.distiller.train()
     first = state["step"]
     with (
-        _metrics(out, first, tensorboard=config.tensorboard, leads=this.world.leads) as log,
+        open_log(out, first, tensorboard=config.tensorboard and this.world.leads) as log,
         Progress("training", this.total, first=first, shown=config.progress and this.world.leads) as bar,
         Stream(
             cache,
@@ -315,21 +281,11 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
                 stop=this.wanted.stop,
             )
             took = time.perf_counter() - started
-            started = time.perf_counter()
             state["step"] = step.number + 1
             state["tokens"] += result.positions
             state["seconds"] += took
-            parts = {"ce_loss": result.ce} if result.kd is None else {"kd_loss": result.kd, "ce_loss": result.ce}
-            log(
-                {
-                    "step": state["step"],
-                    "loss": result.loss,
-                    **parts,
-                    "lr": lr,
-                    "tokens": state["tokens"],
-                    "tokens_per_s": result.positions / took,
-                }
-            )
+            if this.world.leads:
+                log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took))
             bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
             last = state["step"] == this.total
             if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
@@ -341,9 +297,27 @@ def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
                     keep=config.keep,
                     leads=this.world.leads,
                 )
-                started = time.perf_counter()
             if result.stop and not last:
                 raise _interrupted(out, state["step"], this.total)
+            if config.eval_every and state["step"] % config.eval_every == 0 and not last:
+                means = {k: v["mean"] for k, v in (summary(_score(this, "held-out")) or {}).items()}
+                if this.world.leads:
+                    log.write("held_out_curve.jsonl", {"step": state["step"], **means}, prefix="held_out/")
+                this.distiller.train()
+            started = time.perf_counter()
+
+
+def _metrics(result: StepResult, state: dict[str, Any], *, lr: float, took: float) -> dict[str, Any]:
+    """Return the line of metrics.jsonl of one step that took `took` seconds."""
+    parts = {"ce_loss": result.ce} if result.kd is None else {"kd_loss": result.kd, "ce_loss": result.ce}
+    return {
+        "step": state["step"],
+        "loss": result.loss,
+        **parts,
+        "lr": lr,
+        "tokens": state["tokens"],
+        "tokens_per_s": result.positions / took,
+    }
 
 
 def _score(this: _Run, title: str) -> list[RowScore]:
@@ -381,85 +355,3 @@ def _result(out: Path, record: dict[str, Any]) -> str:
             f"[{after['low']:.4f}, {after['high']:.4f}]"
         )
     return text + f" on {held['tokens']:,} held-out tokens"
-
-
-@contextmanager
-def _metrics(out: Path, first: int, *, tensorboard: bool, leads: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that appends to metrics.jsonl, from which lines past step `first` were removed."""
-    if not leads:
-        yield lambda line: None
-        return
-    path = out / "metrics.jsonl"
-    kept = ""
-    if first and path.is_file():
-        told = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = "".join(line for line in told if line.endswith("\n") and json.loads(line)["step"] <= first)
-    checkpoint.write_text(path, kept)
-    board = _board(out, first) if tensorboard else None
-    with path.open("a", encoding="utf-8") as file:
-
-        def log(line: dict[str, Any]) -> None:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            for name, value in line.items() if board is not None else ():
-                if name != "step":
-                    board.add_scalar(name, value, line["step"])
-
-        try:
-            yield log
-        finally:
-            if board is not None:
-                board.close()
-
-
-def _board(out: Path, first: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(out / "tb"), purge_step=first + 1 if first else None)
-
-
-@dataclass(slots=True)
-class _Signals:
-    stop: bool = False
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[_Signals]:
-    """Note SIGINT and SIGTERM for the loop to see; a second one acts at once."""
-    wanted = _Signals()
-    old: dict[signal.Signals, Any] = {}
-
-    def note(number: int, _frame: Any) -> None:
-        wanted.stop = True
-        for which, handler in old.items():
-            signal.signal(which, handler)
-
-    try:
-        for which in (signal.SIGINT, signal.SIGTERM):
-            old[which] = signal.signal(which, note)
-    except ValueError:
-        old = {}  # not in the main thread: signals are someone else's
-    try:
-        yield wanted
-    finally:
-        for which, handler in old.items():
-            signal.signal(which, handler)
-
-
-@contextmanager
-def _deterministic(config: Config) -> Iterator[None]:
-    """Make torch repeat itself to the last bit on one machine, and put its switches back at the end."""
-    was = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    threads = torch.get_num_threads()
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(was[0])
-        torch.utils.deterministic.fill_uninitialized_memory = was[1]
-        torch.set_num_threads(threads)

@@ -314,9 +314,11 @@ def test_scores_equal_the_dense_reference(tools: Any) -> None:
         index_P=index,
         targets=targets_of([row], vocab_size=50, sparse="linear"),
     )
-    torch.testing.assert_close(found[0].double(), kl_P, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found[1].double(), nll_P, rtol=1e-4, atol=1e-4)
-    assert torch.equal(found[2], logits_PV.argmax(1) == top)
+    torch.testing.assert_close(found.kl_P.double(), kl_P, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.nll_P.double(), nll_P, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.same_P, logits_PV.argmax(1) == top)
+    torch.testing.assert_close(found.confidence_P.double(), logits_PV.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.hit_P, logits_PV.argmax(1) == torch.from_numpy(row.tokens[1:].astype(np.int64)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -99,7 +99,7 @@ def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
     expected = [row for row in world.rows if is_held_out(row.rows[0].document, fraction=0.2)]
     assert held["rows"] == len(rows) == len(expected) > 0
     assert held["tokens"] == sum(len(row.tokens) - 1 for row in expected)
-    for key in ("kl", "bits_per_byte", "top1_agreement"):
+    for key in ("kl", "bits_per_byte", "top1_agreement", "calibration_error"):
         assert held["after"][key]["low"] <= held["after"][key]["mean"] <= held["after"][key]["high"]
     assert held["after"]["kl"]["mean"] == pytest.approx(sum(r["kl_sum"] for r in rows) / held["tokens"])
 
@@ -319,6 +319,17 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
 def test_each_way_of_training_runs(world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]) -> None:
     run(config(world, tmp_path / "out", max_steps=3, save_every=0, **more))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["train"]["steps"] == 3
+
+
+def test_evaluating_while_training_changes_no_bit_and_is_logged(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run(config(world, out, eval_every=8))
+    assert digest(out) == digest(finished)
+    told = [json.loads(line) for line in (out / "held_out_curve.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in told] == [8, 16]
+    assert set(told[0]) == {"step", "kl", "bits_per_byte", "top1_agreement", "calibration_error"}
 
 
 def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(

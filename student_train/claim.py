@@ -1,0 +1,55 @@
+"""Whose is the output folder? This very run's, to go on with or finished; or someone else's, which is
+refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from student_train import checkpoint
+from student_train.config import Config
+from student_train.errors import CheckpointError
+
+
+def is_finished(out: Path, config: Config, manifest_sha256: str) -> bool:
+    """Return whether `out` holds this very run, done. Raises: CheckpointError if it holds something else."""
+    if (out / "run.json").is_file():
+        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        _require_same(out, config, manifest_sha256, record["config"], record["manifest_sha256"])
+        return True
+    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb")
+    if out.is_dir():
+        there = sorted(entry.name for entry in out.iterdir())
+        if there and not any(name in ours for name in there):
+            raise CheckpointError(
+                f"{out}: found {there[0]}, expected an empty folder or one of student-train; name another --out"
+            )
+    elif out.exists():
+        raise CheckpointError(f"{out}: found a file, expected a folder or nothing; name another --out")
+    return False
+
+
+def _require_same(out: Path, config: Config, manifest_sha256: str, settings: dict[str, Any], digest: str) -> None:
+    if digest != manifest_sha256:
+        raise CheckpointError(
+            f"{out}: found a run on the shards with manifest {digest[:12]}, expected {manifest_sha256[:12]} of "
+            f"{config.shards}; train on those shards, or name another --out"
+        )
+    wanted = config.identity()
+    for name, value in wanted.items():
+        if settings.get(name) != value:
+            raise CheckpointError(
+                f"{out}: found a run with {name.replace('_', '-')} {settings.get(name)!r}, expected {value!r}; use "
+                "its settings to continue it, or name another --out"
+            )
+
+
+def newest_state(out: Path, config: Config, manifest_sha256: str) -> dict[str, Any] | None:
+    """Return the state of the newest checkpoint, None without one. Raises: CheckpointError if it is another run's."""
+    found = checkpoint.steps(out)
+    if not found:
+        return None
+    state = checkpoint.read_state(out, step=found[-1])
+    _require_same(out, config, manifest_sha256, state["config"], state["manifest_sha256"])
+    return state
