@@ -130,7 +130,9 @@ def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
         for entry in tokenizer_files(tokenizer_dir):
             shutil.copyfile(entry, temporary / entry.name)
         model.save_pretrained(temporary)
+        mode = (temporary / "config.json").stat().st_mode
         for entry in sorted(temporary.iterdir()):
+            entry.chmod(mode)  # safetensors gives its files to their owner alone
             _sync(entry)
             entry.rename(out / entry.name)
         temporary.rmdir()

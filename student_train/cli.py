@@ -38,7 +38,10 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
     "teacher, phi-2, tinyllama, a hub id, or a folder. Without it: phi-2 for a Code Llama, else the teacher itself.",
     metavar="NAME",
 )
-@_option("student_layers", "Layers to keep, spread evenly, the first and the last always; 0 keeps all.")
+@_option(
+    "student_layers",
+    "Layers to keep, spread evenly, with both ends; 0: all, of the teacher itself half.",
+)
 @_option("objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy.", **_choice(OBJECTIVES))
 @_option("divergence", "How the student is compared with the teacher.", **_choice(DIVERGENCES))
 @_option("ce_weight", "Share of cross-entropy in the loss, 0 to 1.")

@@ -48,7 +48,7 @@ class Config:
     student: str = ""
     """Short name, hub id or folder; "" picks Phi-2 for a Code Llama and else the teacher itself."""
     student_layers: int = 0
-    """Layers to keep, spread evenly, the first and the last always; 0 keeps all."""
+    """Layers to keep, spread evenly, the first and the last always; 0 keeps all, but half of the teacher's own."""
 
     objective: str = "kd"
     """`kd` learns from the teacher's records mixed with cross-entropy, `sft` from cross-entropy alone."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from shards.chunk import Chunk
 from student_train.fused import Scores
-from student_train.loader import BatchSpec, Cache, batches_of
+from student_train.loader import BatchSpec, Chunks, batches_of
 from student_train.order import is_held_out
 from student_train.packing import Batch, empty_batch
 from student_train.parallel import World
@@ -50,7 +50,7 @@ class RowScore:
     """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
 
 
-def held_out_rows(cache: Cache, *, fraction: float, max_tokens: int) -> list[Chunk]:
+def held_out_rows(cache: Chunks, *, fraction: float, max_tokens: int) -> list[Chunk]:
     """Return the first held-out rows of the cache, in its order, of at most `max_tokens` tokens (at least a row).
 
     Reads chunks until it has enough, so a large cache is not read whole.

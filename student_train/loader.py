@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Protocol
 
 from shards.chunk import Chunk
 from student_train.errors import TrainError
@@ -25,21 +25,12 @@ from student_train.targets import targets_of
 _CHUNKS_AT_HAND = 4  # a step's rows come from one or two chunks; ranks share a few
 
 
-class Cache(Protocol):
-    """What this package needs of `shards.open(...)`."""
-
-    manifest_sha256: str
-    manifest: Any
-    tokens: int
-    rows: int
+class Chunks(Protocol):
+    """What is needed of `shards.open(...)` to read rows."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> Chunk: ...
-
-    def chunk_rows(self, i: int) -> int: ...
-
-    def chunk_tokens(self, i: int) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +102,7 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
 class Rows:
     """Rows by reference, with the last few chunks at hand."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Chunks) -> None:
         self._cache = cache
         self._chunks: OrderedDict[int, Chunk] = OrderedDict()
 
@@ -136,7 +127,7 @@ class Stream:
 
     def __init__(
         self,
-        cache: Cache,
+        cache: Chunks,
         plan: Plan,
         spec: BatchSpec,
         *,

@@ -155,7 +155,7 @@ def empty_batch() -> Batch:
     )
 
 
-def _within_rows(owner_BT: np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+def _within_rows(owner_BT: np.ndarray) -> torch.Tensor:
     owner = torch.from_numpy(owner_BT)
     causal_TT = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
     return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]

@@ -72,7 +72,7 @@ def default_name(teacher: Teacher) -> str:
 
 
 def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, seed: int) -> Student:
-    """Return the student called `name` ("" for the default) with `layers` layers (0 for all).
+    """Return the student called `name` ("" for the default) with `layers` layers; 0 is as in `Config`.
 
     A folder or repository with a configuration but no weights starts fresh, from `seed`.
 
@@ -194,6 +194,8 @@ def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any
             "model"
         ) from None
     have = int(config.num_hidden_layers)
+    # A student as deep as its teacher would have nothing to learn.
+    layers = layers or (max(2, (have + 1) // 2) if name == "teacher" else 0)
     if layers > have:
         raise StudentError(
             f"student {name}: found {have} layers, expected at least the {layers} of --student-layers; ask for fewer"

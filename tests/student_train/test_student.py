@@ -67,7 +67,8 @@ def test_layers_are_spread_evenly_and_keep_both_ends() -> None:
 
 
 def test_the_teacher_shortened_keeps_its_layers_weights(at_home: Any) -> None:
-    whole, short = load(at_home), load(at_home, layers=3)
+    whole, short, default = load(at_home, layers=4), load(at_home, layers=3), load(at_home)
+    assert default.layers == 2
     assert whole.layers is None
     assert short.layers == 3
     assert short.model.config.num_hidden_layers == 3

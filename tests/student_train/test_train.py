@@ -80,6 +80,7 @@ def test_the_output_is_an_ordinary_transformers_folder(finished: Path) -> None:
     assert tokenizer.decode(tokenizer("return x")["input_ids"]) == "return x"
     assert (finished / "generation_config.json").is_file()
     assert not list(finished.glob(".incomplete*"))
+    assert len({path.stat().st_mode for path in finished.iterdir() if path.is_file()}) == 1
 
 
 def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
