@@ -48,6 +48,7 @@ def main(debug: bool) -> None:
 @click.option("--max-new-tokens", type=int, help="Longest answer in tokens. [default: the protocol's]")
 @click.option("--n", "num_samples", type=int, help="Answers per problem. [default: the protocol's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the protocol's]")
+@click.option("--top-p", type=float, help="Share of the probability to sample from. [default: the protocol's]")
 @click.option("--batch-size", type=int, help="Answers written side by side.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
 @click.option("--limit", type=int, help="Only the first so many problems: a quick look, not a score.")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import evalkit
 from evalkit import protocols, stats, tasks
+from evalkit.calibrate import calibrate
 from evalkit.checkpoint import Checkpoint, find_checkpoint
 from evalkit.errors import EvalError
 from evalkit.files import require_writable, sha256_file, sha256_text, write_json
@@ -26,7 +27,7 @@ from evalkit.samples import Sample, SampleFile, read_samples
 from evalkit.sandbox.cache import VerdictCache, default_folder
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks import Benchmark
+from evalkit.tasks import Benchmark, Problem
 
 FORMAT = 1
 """Version of the result's form."""
@@ -45,6 +46,7 @@ class Request:
     engine: str = "auto"
     max_new_tokens: int | None = None
     temperature: float | None = None
+    top_p: float | None = None
     num_samples: int | None = None
     batch_size: int | None = None
     seed: int = 0
@@ -95,6 +97,7 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
         "protocol": {},
         "generation": None,
         "data": {benchmark.name: benchmark.as_dict() for benchmark in benchmarks},
+        "calibration": {},
         "scores": {},
         "tasks": {},
         "versions": versions(),
@@ -122,24 +125,45 @@ def _one_benchmark(
     result: dict[str, Any],
     reporter: Reporter,
 ) -> None:
-    problems = {problem.task_id: problem for problem in benchmark.problems[: request.limit]}
+    protocol = None
+    given: list[Sample] = []
+    if checkpoint is None:
+        assert request.samples is not None
+        given = read_samples(request.samples, benchmark)
+        wanted = {sample.task_id for sample in given}
+        chosen = [problem for problem in benchmark.problems if problem.task_id in wanted]
+        num_missing = len(benchmark.problems) - len(chosen)
+        if num_missing:
+            total = len(benchmark.problems)
+            reporter.note(f"{num_missing} of {total} {benchmark.name} problems have no sample: left out")
+    else:
+        protocol = _protocol(request, benchmark)
+        chosen = protocols.select(protocol, benchmark)
+        num_missing = 0
+    problems = {problem.task_id: problem for problem in chosen[: request.limit]}
+    calibration = calibrate(list(problems.values()), pool, cache)
+    result["calibration"][benchmark.name] = {
+        "references": len(problems),
+        "failed": {task_id: verdict.as_dict() for task_id, verdict in calibration.failed.items()},
+    }
+    for task_id, verdict in calibration.failed.items():
+        reporter.note(f"warning: the reference of {task_id} does not pass here ({verdict.outcome}: {verdict.detail})")
     grader = Grader(pool, cache)
     samples: list[Sample] = []
 
     def take(sample: Sample) -> None:
         samples.append(sample)
-        grader.add(problems[sample.task_id].job(sample.program(problems[sample.task_id])))
+        problem = problems[sample.task_id]
+        grader.add(problem.job(sample.program(problem), cpu_s=calibration.cpu_s[problem.task_id]))
 
-    if checkpoint is None:
-        assert request.samples is not None
-        for sample in read_samples(request.samples, benchmark):
-            if sample.task_id in problems:
-                take(sample)
-        reused = 0
-    else:
-        settings, protocol, reused = _generate(request, benchmark, checkpoint, take, reporter)
+    reused = 0
+    if checkpoint is not None and protocol is not None:
+        settings, reused = _generate(request, benchmark, list(problems.values()), checkpoint, protocol, take, reporter)
         result["generation"] = settings.as_dict() | {"seed": request.seed}
         result["protocol"][benchmark.name] = protocol.as_dict()
+    for sample in given:
+        if sample.task_id in problems:
+            take(sample)
     if grader.num_distinct:
         reporter.note(f"judging {grader.num_distinct} programs ({len(samples)} samples)")
     verdicts = grader.finish()
@@ -148,9 +172,7 @@ def _one_benchmark(
     by_task: dict[str, list[Verdict]] = {}
     for _, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
         by_task.setdefault(_.task_id, []).append(verdict)
-    if missing := [task_id for task_id in problems if task_id not in by_task]:
-        reporter.note(f"{len(missing)} problems of {benchmark.name} have no sample ({missing[0]} first): left out")
-    result["scores"][benchmark.name] = summarise(by_task) | {"missing": len(missing)}
+    result["scores"][benchmark.name] = summarise(by_task) | {"missing": num_missing}
     for task_id in problems:
         if task_id in by_task:
             key = task_id if task_id not in result["tasks"] else f"{benchmark.name}:{task_id}"
@@ -185,30 +207,36 @@ def summarise(by_task: dict[str, list[Verdict]]) -> dict[str, Any]:
     }
 
 
-def _generate(
-    request: Request,
-    benchmark: Benchmark,
-    checkpoint: Checkpoint,
-    take: Callable[[Sample], None],
-    reporter: Reporter,
-) -> tuple[Settings, protocols.Protocol, int]:
-    """Write the samples that are not there yet; also return how many were there."""
-    protocol = protocols.adjust(
+def _protocol(request: Request, benchmark: Benchmark) -> protocols.Protocol:
+    return protocols.adjust(
         protocols.find(request.protocol, task=benchmark.name),
         max_new_tokens=request.max_new_tokens,
         temperature=request.temperature,
+        top_p=request.top_p,
         num_samples=request.num_samples,
     )
+
+
+def _generate(
+    request: Request,
+    benchmark: Benchmark,
+    problems: list[Problem],
+    checkpoint: Checkpoint,
+    protocol: protocols.Protocol,
+    take: Callable[[Sample], None],
+    reporter: Reporter,
+) -> tuple[Settings, int]:
+    """Write the samples that are not there yet; also return how many were there."""
     settings, why = choose_settings(request.engine, batch_size=request.batch_size, deterministic=request.deterministic)
     run = sha256_text(json.dumps([checkpoint.sha256, protocol.as_dict(), settings.as_dict(), request.seed]))[:16]
     wanted = [
         Prompt(
             task_id=problem.task_id,
             index=index,
-            text=protocols.build_prompt(protocol, problem),
+            **protocols.build_prompt(protocol, problem, benchmark),
             seed=int(sha256_text(f"{request.seed} {problem.task_id} {index}")[:8], 16),
         )
-        for problem in benchmark.problems[: request.limit]
+        for problem in problems
         for index in range(protocol.num_samples)
     ]
     suffix = "" if request.tasks == (benchmark.name,) else f".{benchmark.name}"
@@ -226,7 +254,7 @@ def _generate(
             sample = Sample(
                 task_id=answer.prompt.task_id,
                 index=answer.prompt.index,
-                completion=answer.completion,
+                **{protocol.answer: answer.completion},
                 prompt=answer.prompt.text,
                 stop_reason=answer.stop_reason,
                 tokens=answer.tokens,
@@ -251,7 +279,7 @@ def _generate(
                 )
             finally:
                 reporter.stop()
-    return settings, protocol, len(wanted) - len(missing)
+    return settings, len(wanted) - len(missing)
 
 
 def _samples_entry(path: Path | None) -> dict[str, Any] | None:

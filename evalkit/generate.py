@@ -26,6 +26,9 @@ class Prompt:
     task_id: str
     index: int
     text: str
+    """What the model continues."""
+    user: str | None = None
+    """For chat models: what was asked before; `text` is then the beginning of the model's answer."""
     seed: int
 
 
@@ -120,6 +123,22 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     return tokenizer
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Return the ids that the model continues; a chat is laid out by the checkpoint's own template.
+
+    Raises:
+        EvalError: a chat was asked for, and the tokenizer has no template.
+    """
+    if prompt.user is None:
+        return list(tokenizer(prompt.text)["input_ids"])
+    chat = [{"role": "user", "content": prompt.user}]
+    if not getattr(tokenizer, "chat_template", None):
+        raise EvalError("this checkpoint has no chat template; choose a protocol for base models with --protocol")
+    # The answer is left open, with the newline at its end: templates strip what is passed as a message.
+    open_answer = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(open_answer + prompt.text, add_special_tokens=False)["input_ids"])
 
 
 def cannot_load(checkpoint: Checkpoint, part: str, error: Exception) -> EvalError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from evalkit.checkpoint import Checkpoint
 from evalkit.errors import EvalError
-from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer
+from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer, prompt_ids
 from evalkit.protocols import Protocol, cut
 
 _TAIL_IDS = 16
@@ -36,7 +36,7 @@ def write_answers(
     ends = end_ids(tokenizer, getattr(model.generation_config, "eos_token_id", None))
     sampling = {"do_sample": True, "temperature": protocol.temperature, "top_p": protocol.top_p, "top_k": 0}
     longest = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    ids = {id(prompt): tokenizer(prompt.text)["input_ids"] for prompt in prompts}
+    ids = {id(prompt): prompt_ids(tokenizer, prompt) for prompt in prompts}
     ordered = sorted(prompts, key=lambda prompt: -len(ids[id(prompt)]))  # the longest first: memory fails early
     if ordered and len(ids[id(ordered[0])]) >= longest:
         raise EvalError(
@@ -104,8 +104,8 @@ class _Watch:
 
     def _hand_out(self, row: int, input_ids: Any, *, at_any_rate: bool) -> None:
         new_ids = input_ids[row, self._width :].tolist()
-        prompt, prompt_ids = self._batch[row], self._batch_ids[row]
-        answer = finish(self._tokenizer, prompt, prompt_ids, new_ids, self._protocol, self._ends)
+        prompt, given = self._batch[row], self._batch_ids[row]
+        answer = finish(self._tokenizer, prompt, given, new_ids, self._protocol, self._ends)
         # A tail decoded alone may seem to hold a stop string that the whole answer does not.
         if at_any_rate or answer.stop_reason != "length":
             self._open.discard(row)

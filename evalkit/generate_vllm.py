@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 from evalkit.checkpoint import Checkpoint
-from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer
+from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer, prompt_ids
 from evalkit.protocols import Protocol
 
 
@@ -42,7 +42,7 @@ def write_answers(
     except Exception as error:  # the engine fails in a process of its own and reports in many ways
         raise cannot_load(checkpoint, "model", error) from error
     ends = end_ids(tokenizer, None)
-    ids = [tokenizer(prompt.text)["input_ids"] for prompt in prompts]
+    ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
     outputs = engine.generate(
         [{"prompt_token_ids": one} for one in ids],
         [
@@ -58,7 +58,7 @@ def write_answers(
             for prompt in prompts
         ],
     )
-    for prompt, prompt_ids, output in zip(prompts, ids, outputs, strict=True):
+    for prompt, given, output in zip(prompts, ids, outputs, strict=True):
         new_ids = list(output.outputs[0].token_ids)
         on_tokens(len(new_ids))
-        on_answer(finish(tokenizer, prompt, prompt_ids, new_ids, protocol, ends))
+        on_answer(finish(tokenizer, prompt, given, new_ids, protocol, ends))

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.tasks import Problem
+from evalkit.tasks import Benchmark, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +25,11 @@ class Protocol:
     """Where the settings come from."""
     prompt: str
     """How the prompt is built: see `build_prompt`."""
+    answer: str = "completion"
+    """`completion`: the answer continues the problem's prompt. `solution`: it is a whole program."""
+    first_id: int | None = None
+    """Least task number that is asked; None for all."""
+    last_id: int | None = None
     stop: tuple[str, ...]
     """Strings that end an answer; cut on the text, before the string."""
     max_new_tokens: int
@@ -40,6 +45,8 @@ class Protocol:
 
 
 _CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+_EVALPLUS_STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
+_EVALPLUS_HUMANEVAL_STOPS = (*_EVALPLUS_STOPS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
 
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
@@ -49,6 +56,81 @@ PROTOCOLS: tuple[Protocol, ...] = (
         prompt="verbatim",
         stop=_CODEX_STOPS,
         max_new_tokens=512,
+    ),
+    Protocol(
+        name="humaneval-openai-pass10-v1",
+        tasks=("humaneval",),
+        source="as humaneval-openai-v1; sampled as for pass@10 in the Code Llama paper (arXiv 2308.12950)",
+        prompt="verbatim",
+        stop=_CODEX_STOPS,
+        max_new_tokens=512,
+        temperature=0.8,
+        top_p=0.95,
+        num_samples=50,
+    ),
+    Protocol(
+        name="humaneval-evalplus-v1",
+        tasks=("humaneval+", "humaneval"),
+        source="EvalPlus 0.3.1 for base models: the prompt stripped, with one newline at its end",
+        prompt="stripped-newline",
+        stop=_EVALPLUS_HUMANEVAL_STOPS,
+        max_new_tokens=768,
+    ),
+    Protocol(
+        name="humaneval-evalplus-chat-v1",
+        tasks=("humaneval+", "humaneval"),
+        source="EvalPlus 0.3.1 for chat models: the answer is begun in a code block, with the model's own template",
+        prompt="chat",
+        answer="solution",
+        stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
+        max_new_tokens=768,
+    ),
+    Protocol(
+        name="humaneval-deepseek-v1",
+        tasks=("humaneval", "humaneval+"),
+        source="DeepSeek-Coder's evaluation of base models: the prompt stripped; stops as humaneval-openai-v1",
+        prompt="stripped",
+        stop=_CODEX_STOPS,
+        max_new_tokens=500,
+    ),
+    Protocol(
+        name="mbpp-3shot-v1",
+        tasks=("mbpp",),
+        source="arXiv 2108.07732: tasks 11 to 510, shown tasks 2, 3 and 4, as lm-eval lays them out, without \\r",
+        prompt="mbpp-3shot",
+        answer="solution",
+        stop=("[DONE]",),
+        max_new_tokens=512,
+        first_id=11,
+        last_id=510,
+    ),
+    Protocol(
+        name="mbpp-sanitized-3shot-v1",
+        tasks=("mbpp-sanitized",),
+        source="as mbpp-3shot-v1, with the sanitized texts and tests: the 257 tasks among 11 to 510",
+        prompt="mbpp-3shot",
+        answer="solution",
+        stop=("[DONE]",),
+        max_new_tokens=512,
+        first_id=11,
+        last_id=510,
+    ),
+    Protocol(
+        name="mbpp-evalplus-v1",
+        tasks=("mbpp+",),
+        source="EvalPlus 0.3.1 for base models: task and one assertion as a docstring",
+        prompt="stripped-newline",
+        stop=(*_EVALPLUS_STOPS, '\n"""', "\nassert"),
+        max_new_tokens=768,
+    ),
+    Protocol(
+        name="mbpp-evalplus-chat-v1",
+        tasks=("mbpp+",),
+        source="EvalPlus 0.3.1 for chat models: the answer is begun in a code block, with the model's own template",
+        prompt="chat",
+        answer="solution",
+        stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
+        max_new_tokens=768,
     ),
 )
 
@@ -89,11 +171,50 @@ def adjust(protocol: Protocol, **settings: Any) -> Protocol:
     return adjusted
 
 
-def build_prompt(protocol: Protocol, problem: Problem) -> str:
-    """Return the text that the model is asked to continue."""
+def select(protocol: Protocol, benchmark: Benchmark) -> list[Problem]:
+    """Return the problems that the protocol asks."""
+    low, high = protocol.first_id, protocol.last_id
+    if low is None or high is None:
+        return list(benchmark.problems)
+    return [problem for problem in benchmark.problems if low <= _number(problem) <= high]
+
+
+def _number(problem: Problem) -> int:
+    return int(problem.task_id.rpartition("/")[2])
+
+
+def build_prompt(protocol: Protocol, problem: Problem, benchmark: Benchmark) -> dict[str, str]:
+    """Return `text`, what the model continues, and for chat models `user`, what it was asked before."""
     if protocol.prompt == "verbatim":
-        return problem.prompt
+        return {"text": problem.prompt}
+    if protocol.prompt == "stripped":
+        return {"text": problem.prompt.strip()}
+    if protocol.prompt == "stripped-newline":
+        return {"text": problem.prompt.strip() + "\n"}
+    if protocol.prompt == "chat":
+        return {"user": f"{_CHAT_QUESTION}\n```python\n{problem.prompt.strip()}\n```", "text": _CHAT_ANSWER}
+    if protocol.prompt == "mbpp-3shot":
+        shots = [one for number in (2, 3, 4) for one in benchmark.problems if _number(one) == number]
+        shown = [f"{_mbpp_question(shot)}{shot.reference.strip()}\n[DONE]" for shot in shots]
+        return {"text": "\n\n".join([*shown, _mbpp_question(problem)])}
     raise AssertionError(f"protocol {protocol.name} names no known prompt form: {protocol.prompt}")
+
+
+_CHAT_QUESTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
+_CHAT_ANSWER = (
+    "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
+    "```python\n"
+)
+
+
+def _mbpp_question(problem: Problem) -> str:
+    tests = "\n".join(problem.shown_tests[:3])
+    return (
+        f"You are an expert Python programmer, and here is your task: {problem.description} "
+        f"Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+    )
 
 
 def cut(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:

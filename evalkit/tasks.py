@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.data import checked
 from evalkit.errors import EvalError
-from evalkit.files import sha256_file
 from evalkit.sandbox.verdict import CPU_S, Job
 
 
@@ -87,24 +87,9 @@ def load(name: str, *, data_dir: Path | None = None) -> Benchmark:
     return loader(data_dir)
 
 
-def checked(path: Path, sha256: str, *, name: str) -> Path:
-    """Return `path` when its bytes are the pinned ones.
-
-    Raises:
-        EvalError: they are not.
-    """
-    try:
-        found = sha256_file(path)
-    except OSError as error:
-        raise EvalError(f"{path}: cannot be read ({error.strerror}); expected the data of {name}") from error
-    if found != sha256:
-        raise EvalError(f"{path}: sha256 {found[:12]}.. is not that of {name} ({sha256[:12]}..); get the pinned file")
-    return path
-
-
 def _humaneval(data_dir: Path | None) -> Benchmark:
     path = humaneval_file(data_dir)
-    with gzip.open(checked(path, HUMANEVAL_SHA256, name="HumanEval"), "rt", encoding="utf-8") as stream:
+    with gzip.open(checked(path, HUMANEVAL_SHA256, title="HumanEval"), "rt", encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
     problems = tuple(
         Problem(
@@ -135,5 +120,35 @@ def humaneval_file(data_dir: Path | None) -> Path:
     return Path(found.origin).parent / "data" / "HumanEval.jsonl.gz"
 
 
-LOADERS: dict[str, Callable[[Path | None], Benchmark]] = {"humaneval": _humaneval}
+def _mbpp(data_dir: Path | None) -> Benchmark:
+    from evalkit import mbpp
+
+    return mbpp.load_mbpp(data_dir)
+
+
+def _mbpp_sanitized(data_dir: Path | None) -> Benchmark:
+    from evalkit import mbpp
+
+    return mbpp.load_sanitized(data_dir)
+
+
+def _humaneval_plus(data_dir: Path | None) -> Benchmark:
+    from evalkit import evalplus
+
+    return evalplus.load_humaneval_plus(data_dir)
+
+
+def _mbpp_plus(data_dir: Path | None) -> Benchmark:
+    from evalkit import evalplus
+
+    return evalplus.load_mbpp_plus(data_dir)
+
+
+LOADERS: dict[str, Callable[[Path | None], Benchmark]] = {
+    "humaneval": _humaneval,
+    "humaneval+": _humaneval_plus,
+    "mbpp": _mbpp,
+    "mbpp-sanitized": _mbpp_sanitized,
+    "mbpp+": _mbpp_plus,
+}
 """Benchmarks by the name that `--tasks` takes."""

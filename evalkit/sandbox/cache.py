@@ -27,7 +27,10 @@ def default_folder() -> Path:
 
 def job_key(job: Job) -> str:
     """Return the digest of everything that decides the job's verdict."""
-    parts = [CACHE_VERSION, platform.python_version(), job.as_dict()]
+    fields = job.as_dict()
+    if job.inputs is not None:  # the content counts, not where it lies
+        fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"]]
+    parts = [CACHE_VERSION, platform.python_version(), fields]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

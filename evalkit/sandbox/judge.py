@@ -39,8 +39,8 @@ from evalkit.sandbox.values import (
     send,
 )
 
-JUDGE_MEMORY_BYTES = 8 << 30
-"""Address space of a judge: an answer may grow about tenfold when decoded."""
+JUDGE_MEMORY_BYTES = 4 << 30
+"""Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
 
 _START_S = 30.0
 
@@ -186,6 +186,8 @@ def _compiled(source: str, name: str) -> CodeType:
 
 def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
     """Run one job to its verdict (the fields of `verdict.Verdict`)."""
+    if job["inputs"] is not None:  # before the program's clock starts
+        differential.prepare(job["inputs"])
     channel = zygote.run(cpu_s=job["cpu_limit_s"], memory_bytes=job["memory_bytes"])
     session = Session(channel, time.monotonic() + job["wall_s"])
     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 import select
 import struct
 import time
@@ -21,8 +22,11 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-MAX_MESSAGE_BYTES = 16 << 20
-"""Longest message that either side accepts; an answer beyond it fails the program."""
+MAX_MESSAGE_BYTES = 48 << 20
+"""Longest message that either side accepts; an answer beyond it fails the program.
+
+One reference needs 44 MB (Mbpp/255 of MBPP+). Decoded, a hostile message of that length takes about 3 GB, which
+the judge's own memory limit stops."""
 
 MAX_ITEMS = 1_000_000
 """Most items taken from an iterator that a program returned; endless ones fail here."""
@@ -89,6 +93,10 @@ def _encode_rare(value: Any, kind: type) -> Any:
         return {"t": "deque", "v": [_encode(item) for item in value]}
     if kind is type({}.keys()):
         return {"t": "keys", "v": [_encode(key) for key in value]}
+    if kind is re.Match:
+        return {"t": "opaque", "v": "match"}
+    if kind is type and value in _TYPES.values():
+        return {"t": "type", "v": value.__name__}
     # Subclasses travel as their base: Counter and defaultdict as dict, namedtuple as tuple, IntEnum as int.
     for base in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset):
         if issubclass(kind, base):
@@ -117,6 +125,22 @@ def _as_base(value: Any, base: type) -> Any:
         return dict(dict.items(value))
     return base(base.__iter__(value))  # type: ignore[attr-defined]  # list, tuple, set, frozenset, bytes
 
+
+class Opaque:
+    """Stands for an object without plain form of which only presence can matter: true, and equal to nothing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+_TYPES = {
+    kind.__name__: kind
+    for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, type(None))
+}
+"""Types that may be arguments or answers themselves, by name."""
 
 _BUILD: dict[str, Any] = {
     "tuple": tuple,
@@ -151,6 +175,10 @@ def decode(form: Any) -> Any:
             return bytes.fromhex(content)
         if tag == "bytearray":
             return bytearray.fromhex(content)
+        if tag == "opaque":
+            return Opaque(str(content)[:40])
+        if tag == "type":
+            return _TYPES[content]
         if tag == "decimal":
             return Decimal(content)
         return _BUILD[tag]([decode(item) for item in content])
@@ -164,7 +192,15 @@ def pack(message: Any) -> bytes:
     Raises:
         UnsupportedValueError: it is longer than `MAX_MESSAGE_BYTES`.
     """
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
+    return frame(json.dumps(message, separators=(",", ":")).encode("ascii"))
+
+
+def frame(body: bytes) -> bytes:
+    """Put the length before a message's JSON.
+
+    Raises:
+        UnsupportedValueError: it is longer than `MAX_MESSAGE_BYTES`.
+    """
     if len(body) > MAX_MESSAGE_BYTES:
         raise UnsupportedValueError(f"an answer of {len(body):,} bytes (at most {MAX_MESSAGE_BYTES:,})")
     return _HEADER.pack(len(body)) + body

@@ -6,6 +6,7 @@ import collections
 import itertools
 import math
 import os
+import re
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -77,6 +78,13 @@ def test_richer_values_arrive_as_their_plain_form(value, expected):
     assert across(value) == expected
 
 
+def test_types_and_match_objects_have_a_plain_form():
+    assert across([int, dict, type(None)]) == [int, dict, type(None)]
+    match = across(re.match("a", "a"))
+    assert bool(match)
+    assert match != re.match("a", "a")
+
+
 def test_integers_of_thousands_of_digits_arrive():
     assert across(-(10**5000)) == -(10**5000)
 
@@ -106,7 +114,7 @@ def test_a_list_subclass_loses_its_methods():
     assert back != [2]
 
 
-@pytest.mark.parametrize("value", [object(), len, int, AlwaysEqual, itertools.count(), type("X", (), {})()])
+@pytest.mark.parametrize("value", [object(), len, type, AlwaysEqual, itertools.count(), type("X", (), {})()])
 def test_values_without_a_plain_form_are_refused(value):
     with pytest.raises(values.UnsupportedValueError):
         values.encode(value)
