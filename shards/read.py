@@ -11,17 +11,18 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from shards import paths
 from shards.chunk import Chunk, RowInfo
+from shards.chunk_cache import ChunkCache
 from shards.codec import decode
-from shards.errors import CorruptShardError, IncompleteCacheError
+from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
 from shards.manifest import MANIFEST_NAME, ChunkEntry, Manifest
-from shards.paths import cache_dir
 from shards.schema import Layout, schema
 from shards.store import Store, open_store, write_whole
 from shards.write import streams_of
@@ -37,6 +38,8 @@ class Cache:
     manifest: Manifest
     _first: tuple[int, ...]
     """Number of the first chunk of each shard, and at the end the number of chunks."""
+    _kept: ChunkCache | None = None
+    """Chunks that were read before and are kept on this machine."""
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], manifest: Manifest) -> Cache:
@@ -61,18 +64,20 @@ class Cache:
         entry = self.manifest.shards[shard]
         chunk = entry.chunks[number]
         where = f"{self.store.root}/{entry.name} chunk {number}"
-        raw = self.store.read_range(entry.name, chunk.offset, chunk.length)
-        if len(raw) != chunk.length:
-            raise CorruptShardError(
-                f"{where}: found {len(raw)} bytes, expected {chunk.length}; the file is cut short, "
-                "fetch or dump that shard again"
-            )
-        found = hashlib.sha256(raw).hexdigest()
-        if found != chunk.sha256:
+        if self._kept is not None and (kept := self._kept.get(chunk.sha256)) is not None:
+            return where, chunk, kept
+        for _ in range(1 if self.store.is_local else 2):
+            raw = self.store.read_range(entry.name, chunk.offset, chunk.length, where=where)
+            found = hashlib.sha256(raw).hexdigest()
+            if found == chunk.sha256:
+                break
+        else:
             raise CorruptShardError(
                 f"{where}: found sha256 {found[:12]}, the manifest says {chunk.sha256[:12]}; the bytes are damaged, "
                 "fetch or dump that shard again"
             )
+        if self._kept is not None:
+            self._kept.put(chunk.sha256, raw)
         return where, chunk, raw
 
     def locate(self, i: int) -> tuple[int, int]:
@@ -123,8 +128,10 @@ class Cache:
     def tokenizer_dir(self) -> Path:
         """Local folder with the teacher's tokenizer files; those of a remote cache are copied to the user's cache."""
         names = [f for f in self.manifest.files if f.name.startswith(f"{TOKENIZER_FOLDER}/")]
-        here = Path(self.store.root)
-        folder = here if here.is_dir() else cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
+        here = Path(self.store.base)
+        folder = (
+            here if self.store.is_local else paths.cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
+        )
         for file in names:
             raw = (folder / file.name).read_bytes() if (folder / file.name).exists() else self.store.read(file.name)
             if hashlib.sha256(raw).hexdigest() != file.sha256:
@@ -136,24 +143,52 @@ class Cache:
         return folder / TOKENIZER_FOLDER
 
 
-def open(path: str | os.PathLike[str]) -> Cache:
+def open(
+    path: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int | None = None,
+) -> Cache:
     """Open the cache at a path or URL (s3://, hf://, https://, whatever fsspec knows).
 
+    With `cache_bytes`, the chunks used last are kept on this machine, in `cache_dir` or the user's own folder, and
+    never take more than that many bytes.
+
     Raises IncompleteCacheError where there is no manifest, CorruptShardError where it was damaged,
-    FormatVersionError where it is of another version, StoreError where the place cannot be reached.
+    FormatVersionError where it is of another version, StoreError where the place cannot be reached, ShardError
+    where `cache_bytes` is missing or below the largest chunk.
     """
+    if cache_dir is not None and cache_bytes is None:
+        raise ShardError(f"cache_bytes: found none, expected the most bytes that {os.fspath(cache_dir)} may take")
     store = open_store(path)
-    if (local := Path(store.root)).exists() and not local.is_dir():
+    if store.is_local and (local := Path(store.base)).exists() and not local.is_dir():
         raise IncompleteCacheError(f"{store.root}: found a file, expected the folder of a cache")
-    try:
-        raw = store.read(MANIFEST_NAME)
-    except IncompleteCacheError:
-        raise IncompleteCacheError(
-            f"{store.root}: found no {MANIFEST_NAME}, expected a complete cache; "
-            "run teacher-dump with the same settings until it says that the cache is complete"
-        ) from None
-    manifest = Manifest.from_bytes(raw, where=f"{store.root}/{MANIFEST_NAME}")
-    return Cache.of(path, manifest)
+    cache = Cache.of(path, _read_manifest(store))
+    if cache_bytes is None:
+        return cache
+    kept = ChunkCache.at(
+        Path(cache_dir) if cache_dir is not None else paths.cache_dir() / "chunks",
+        limit_bytes=cache_bytes,
+        chunks=(c for s in cache.manifest.shards for c in s.chunks),
+    )
+    return replace(cache, _kept=kept)
+
+
+def _read_manifest(store: Store) -> Manifest:
+    for last in (store.is_local, True):
+        try:
+            raw = store.read(MANIFEST_NAME)
+        except IncompleteCacheError:
+            raise IncompleteCacheError(
+                f"{store.root}: found no {MANIFEST_NAME}, expected a complete cache; "
+                "run teacher-dump with the same settings until it says that the cache is complete"
+            ) from None
+        try:
+            return Manifest.from_bytes(raw, where=f"{store.root}/{MANIFEST_NAME}")
+        except CorruptShardError:  # over a network it may be the reply that was damaged
+            if last:
+                raise
+    raise AssertionError("unreachable")
 
 
 def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
