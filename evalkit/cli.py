@@ -6,6 +6,7 @@ traceback. `--debug` shows the traceback of a one-line error, too.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def main(debug: bool) -> None:
 )
 @click.option("--workers", type=int, help="Programs run side by side. [default: one per processor]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with benchmark files.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="The page. [default: beside the result]")
+@click.option("--no-html", is_flag=True, help="Write no page.")
 @click.option("--no-cache", is_flag=True, help="Judge every program anew.")
 def score(
     checkpoint: str | None,
@@ -71,6 +74,8 @@ def score(
     out: Path | None,
     sandbox: str,
     no_cache: bool,
+    page: Path | None,
+    no_html: bool,
     **settings: Any,
 ) -> None:
     """Score CHECKPOINT (a transformers folder or hub id), or samples made elsewhere."""
@@ -79,17 +84,19 @@ def score(
 
     if (checkpoint is None) == (samples is None):
         raise click.UsageError("expected either CHECKPOINT or --samples FILE")
+    result = result or _default_folder(out, checkpoint, samples) / "score.json"
     request = Request(
         checkpoint=checkpoint,
         samples=samples,
         tasks=tuple(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip())),
-        result=result or _default_folder(out, checkpoint, samples) / "score.json",
+        result=result,
+        page=page or _default_page(result, no_html),
         strict=sandbox == "strict",
         use_cache=not no_cache,
         **settings,
     )
     outcome = evaluate(request, console.Progress())
-    console.print_scores(outcome, request.result)
+    console.print_scores(outcome, request.result, request.page)
 
 
 def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | None) -> Path:
@@ -102,6 +109,11 @@ def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | No
     return (
         Path(checkpoint, "evalkit") if Path(checkpoint).is_dir() else Path(f"evalkit-{checkpoint.replace('/', '--')}")
     )
+
+
+def _default_page(result: Path, no_html: bool) -> Path | None:
+    """Beside the result; none where it is not wanted, or what draws it is not installed."""
+    return None if no_html or importlib.util.find_spec("jinja2") is None else result.with_suffix(".html")
 
 
 @main.command()
@@ -121,6 +133,16 @@ def protocols() -> None:
     from evalkit.protocols import PROTOCOLS
 
     console.print_protocols(PROTOCOLS)
+
+
+@main.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+def compare(results: tuple[Path, ...]) -> None:
+    """Compare the first of RESULTS with each other one, problem by problem."""
+    from evalkit import console
+    from evalkit.compare import compare as compare_results
+
+    console.print_comparisons(compare_results(list(results)))
 
 
 @main.command()

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from evalkit.compare import Comparison
     from evalkit.doctor import Examination
     from evalkit.protocols import Protocol
     from evalkit.report import Report
@@ -82,7 +83,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
     return table
 
 
-def print_scores(result: dict[str, Any], path: Path) -> None:
+def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -> None:
     """Print the scores of one result and where it lies."""
     console = Console(highlight=False)
     table = _table("benchmark", "metric", "score", "95% interval", "solved", "outcomes")
@@ -101,6 +102,29 @@ def print_scores(result: dict[str, Any], path: Path) -> None:
     if result["limit"]:
         console.print(f"only the first {result['limit']} problems: a quick look, not the benchmark's score")
     console.print(f"result: {path}", soft_wrap=True)
+    if page is not None:
+        console.print(f"page:   {page}", soft_wrap=True)
+
+
+def print_comparisons(comparisons: list[Comparison]) -> None:
+    """Print one row per pair and benchmark, and what the interval allows to say."""
+    console = Console(highlight=False)
+    for one in comparisons:
+        console.print(f"{one.benchmark}: {one.first} against {one.second}, {one.num_problems} problems", markup=False)
+        table = _table("first", "second", "difference", "95% interval", "only first", "only second", "")
+        low, high = 100 * one.difference.low, 100 * one.difference.high
+        table.add_row(
+            f"{100 * one.first_share:.1f}%",
+            f"{100 * one.second_share:.1f}%",
+            f"{100 * one.difference.mean:+.1f}",
+            f"{low:+.1f} to {high:+.1f}",
+            str(len(one.only_first)),
+            str(len(one.only_second)),
+            one.conclusion,
+        )
+        console.print(table)
+        for remark in one.remarks:
+            console.print(f"- {remark}", markup=False)
 
 
 def print_doctor(examination: Examination) -> bool:

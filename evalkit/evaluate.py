@@ -23,6 +23,7 @@ from evalkit.errors import EvalError
 from evalkit.files import require_writable, sha256_file, sha256_text, write_json
 from evalkit.generate import Answer, Prompt, Settings, choose_settings, write_answers
 from evalkit.grade import Grader
+from evalkit.results_page import Judged, write_page
 from evalkit.samples import Sample, SampleFile, read_samples
 from evalkit.sandbox.cache import VerdictCache, default_folder
 from evalkit.sandbox.pool import Pool
@@ -42,6 +43,8 @@ class Request:
     tasks: tuple[str, ...] = ("humaneval",)
     result: Path
     """Where the JSON goes; samples that are written go beside it."""
+    page: Path | None = None
+    """Where the HTML page goes; None for no page."""
     protocol: str | None = None
     engine: str = "auto"
     max_new_tokens: int | None = None
@@ -87,6 +90,8 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
     """
     benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
     require_writable(request.result)
+    if request.page is not None:
+        require_writable(request.page)
     checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
     cache = VerdictCache(default_folder() if request.use_cache else None)
     result: dict[str, Any] = {
@@ -103,16 +108,19 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
         "versions": versions(),
         "command": sys.argv,
     }
+    judged: dict[str, list[Judged]] = {}
     try:
         with Pool(workers=request.workers, strict=request.strict) as pool:
             result["sandbox"] = {"layers": {layer.name: layer.as_dict() for layer in pool.layers}}
             if not any(layer.on for layer in pool.layers if layer.name in ("seccomp", "landlock")):
                 reporter.note("warning: neither seccomp nor Landlock is on; see 'evalkit doctor'")
             for benchmark in benchmarks:
-                _one_benchmark(request, benchmark, checkpoint, pool, cache, result, reporter)
+                judged[benchmark.name] = _one_benchmark(request, benchmark, checkpoint, pool, cache, result, reporter)
     finally:
         cache.close()
     write_json(request.result, result)
+    if request.page is not None:
+        write_page(request.page, result, judged)
     return result
 
 
@@ -124,7 +132,7 @@ def _one_benchmark(
     cache: VerdictCache,
     result: dict[str, Any],
     reporter: Reporter,
-) -> None:
+) -> list[Judged]:
     protocol = None
     given: list[Sample] = []
     if checkpoint is None:
@@ -169,14 +177,17 @@ def _one_benchmark(
     verdicts = grader.finish()
     if reused or grader.num_reused:
         reporter.note(f"reused: {reused} of {len(samples)} samples, {grader.num_reused} of {len(samples)} verdicts")
-    by_task: dict[str, list[Verdict]] = {}
-    for _, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
-        by_task.setdefault(_.task_id, []).append(verdict)
+    pairs: dict[str, list[tuple[Sample, Verdict]]] = {}
+    for sample, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
+        pairs.setdefault(sample.task_id, []).append((sample, verdict))
+    by_task = {task_id: [verdict for _, verdict in pairs[task_id]] for task_id in problems if task_id in pairs}
     result["scores"][benchmark.name] = summarise(by_task) | {"missing": num_missing}
-    for task_id in problems:
-        if task_id in by_task:
-            key = task_id if task_id not in result["tasks"] else f"{benchmark.name}:{task_id}"
-            result["tasks"][key] = [verdict.as_dict() for verdict in by_task[task_id]]
+    # The benchmark's own ids; where two benchmarks of one run share them, the second's get its name in front.
+    start = f"{benchmark.name}:" if any(task_id in result["tasks"] for task_id in by_task) else ""
+    result["data"][benchmark.name]["id_prefix"] = start + next(iter(by_task)).rpartition("/")[0] + "/"
+    for task_id, of_task in by_task.items():
+        result["tasks"][start + task_id] = [verdict.as_dict() for verdict in of_task]
+    return [Judged(problem=problem, pairs=tuple(pairs[id_])) for id_, problem in problems.items() if id_ in pairs]
 
 
 def summarise(by_task: dict[str, list[Verdict]]) -> dict[str, Any]:

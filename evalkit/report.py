@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit import stats
+from evalkit.compare import read_result
 from evalkit.errors import EvalError
-from evalkit.files import read_json, require_writable, write_text
+from evalkit.files import require_writable, write_text
 from evalkit.runs import Run, paired_difference, read_run
 
 _ABSENT = "-"
@@ -46,7 +47,7 @@ def build(run_dirs: list[Path], *, scores: list[Path]) -> Report:
     Raises:
         EvalError: a folder holds no finished run, or a file is broken.
     """
-    results = [_read_result(path) for path in scores]
+    results = [read_result(path) for path in scores]
     sections = []
     for folder in run_dirs:
         run = read_run(folder)
@@ -134,20 +135,13 @@ def _humaneval_row(
     return ("HumanEval pass@1, %", _ABSENT, cells[0], cells[1], change)
 
 
-def _read_result(path: Path) -> dict[str, Any]:
-    result = read_json(path, what="a result of 'evalkit score'")
-    if not isinstance(result, dict) or not isinstance(result.get("scores"), dict) or "tasks" not in result:
-        raise EvalError(f"{path}: holds no scores; expected a result of 'evalkit score --json'")
-    return result | {"path": str(path)}
-
-
 def _result_of(folder: Path, results: list[dict[str, Any]]) -> dict[str, Any] | None:
     for result in results:
         source = (result.get("checkpoint") or {}).get("source")
         if source and Path(source).resolve() == folder.resolve():
             return result
     own = folder / "evalkit" / "score.json"
-    return _read_result(own) if own.is_file() else None
+    return read_result(own) if own.is_file() else None
 
 
 def _share(verdicts: list[dict[str, Any]]) -> float:

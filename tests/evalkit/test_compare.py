@@ -1,0 +1,104 @@
+"""Is a difference called one only when it is, and does the page show every problem?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from evalkit.cli import main
+from evalkit.compare import compare
+from evalkit.errors import EvalError
+from evalkit.results_page import SHOWN_SAMPLES, Judged
+from evalkit.samples import Sample
+from evalkit.sandbox.verdict import Verdict
+
+
+def result(path: Path, solved: range, *, tasks: int = 100, **changes) -> Path:
+    value = {
+        "checkpoint": {"source": path.stem},
+        "samples": None,
+        "protocol": {"humaneval": {"name": "p-v1"}},
+        "data": {"humaneval": {"sha256": "a" * 64, "id_prefix": "HumanEval/"}},
+        "scores": {"humaneval": {}},
+        "tasks": {f"HumanEval/{task}": [{"passed": task in solved}] for task in range(tasks)},
+    }
+    path.write_text(json.dumps(value | changes))
+    return path
+
+
+def test_a_clear_difference_is_called_one_and_a_small_one_is_not(tmp_path: Path):
+    first = result(tmp_path / "a.json", range(60))
+    worse = result(tmp_path / "b.json", range(40))
+    equal = result(tmp_path / "c.json", range(1, 62))
+    one, other = compare([first, worse, equal])
+    assert (one.conclusion, one.first_share, one.second_share) == ("the first is better", 0.6, 0.4)
+    assert len(one.only_first) == 20
+    assert one.only_second == ()
+    assert other.conclusion == "no difference shown"
+    assert compare([worse, first])[0].conclusion == "the second is better"
+
+
+def test_other_protocols_data_and_problems_are_remarked(tmp_path: Path):
+    first = result(tmp_path / "a.json", range(5))
+    second = result(
+        tmp_path / "b.json",
+        range(5),
+        tasks=50,
+        protocol={},
+        data={"humaneval": {"sha256": "b" * 64, "id_prefix": "HumanEval/"}},
+    )
+    remarks = " ".join(compare([first, second])[0].remarks)
+    assert "their protocols differ: p-v1 and not recorded" in remarks
+    assert "their data differ" in remarks
+    assert "only 50 problems are in both" in remarks
+
+
+def test_results_with_nothing_in_common_are_refused(tmp_path: Path):
+    first = result(tmp_path / "a.json", range(5))
+    other = result(tmp_path / "b.json", range(5), scores={"mbpp": {}})
+    with pytest.raises(EvalError, match="no common benchmark"):
+        compare([first, other])
+    with pytest.raises(EvalError, match="at least two"):
+        compare([first])
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(EvalError, match="holds no scores"):
+        compare([first, tmp_path / "x.json"])
+
+
+def test_the_command_prints_the_conclusion(tmp_path: Path):
+    paths = [str(result(tmp_path / name, range(n))) for name, n in (("a.json", 60), ("b.json", 40))]
+    done = CliRunner().invoke(main, ["compare", *paths])
+    assert done.exit_code == 0
+    assert "+20.0" in done.output
+
+
+def test_the_page_shows_every_problem_its_sample_and_verdict_safely(tmp_path: Path, humaneval):
+    samples = tmp_path / "samples.jsonl"
+    lines = [
+        {"task_id": problem.task_id, "completion": "    return '<script>alert(1)</script>'\n"}
+        for problem in humaneval.problems[:4]
+    ]
+    lines.append({"task_id": "HumanEval/4", "solution": humaneval.problems[4].reference})
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = CliRunner().invoke(main, ["score", "--samples", str(samples), "--json", str(tmp_path / "r.json")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "r.html").read_text()
+    for problem in humaneval.problems[:5]:
+        assert f"{problem.task_id}</span>" in page
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "159 problems of the benchmark have no sample" in page
+    assert "http" not in page.replace("https://github.com", "")
+
+
+def test_of_many_samples_both_kinds_are_shown(humaneval):
+    pairs = [
+        (Sample(task_id="HumanEval/0", index=i, completion="x"), Verdict(outcome="pass" if i < 9 else "wrong"))
+        for i in range(20)
+    ]
+    shown = Judged(problem=humaneval.problems[0], pairs=tuple(pairs)).shown
+    assert len(shown) == SHOWN_SAMPLES
+    assert {verdict.outcome for _, verdict in shown} == {"pass", "wrong"}
