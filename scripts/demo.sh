@@ -13,9 +13,10 @@ run() {
 
 begin=$SECONDS
 run teacher-dump --model smollm2-135m --data stdlib --out demo/shards/ \
-    --max-tokens 32000 --window-tokens 512 --task-tokens 8192
+    --max-tokens 28000 --window-tokens 512 --task-tokens 8192
 run student-train --shards demo/shards/ --out demo/ckpt/ --student teacher --student-layers 4 --control \
-    --max-steps 16 --batch-tokens 2048 --micro-tokens 2048 --learning-rate 1e-3 --dtype bfloat16 --held-out 0.15
+    --max-steps 28 --batch-tokens 2048 --micro-tokens 2048 --learning-rate 6e-4 --warmup 0.15 \
+    --dtype bfloat16 --held-out 0.2
 run evalkit score demo/ckpt/ --tasks humaneval --max-new-tokens 128 --json demo/humaneval.json
 run evalkit report demo/ckpt/ --score demo/humaneval.json --out demo/report.html --markdown demo/report.md
 printf '\nThe main job took %d s. Open demo/report.html for the pictures.\n' $((SECONDS - begin))
