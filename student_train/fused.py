@@ -27,8 +27,8 @@ import torch
 from student_train.losses import judge
 from student_train.targets import Targets
 
-CHUNK_ELEMENTS = 2**24
-"""Logits of one chunk: 64 MiB of float32. Fewer cost speed, more memory (benchmarks/fused_loss.py)."""
+CHUNK_ELEMENTS = 2**25
+"""Logits of one chunk: 128 MiB of float32. Fewer cost speed, more memory (benchmarks/fused_loss.py)."""
 _VOCAB_BLOCK = 8192  # rows of the projection's gradient that are summed at a time when it is not float32
 
 
@@ -107,7 +107,8 @@ class _Fused(torch.autograd.Function):
     ):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             needed = any(ctx.needs_input_grad[:3])
-            sums = _Sums(hidden_NH, weight_VH, bias_V, wanted=ctx.needs_input_grad[:3])
+            wanted = ctx.needs_input_grad[:3]
+            sums = _Sums(hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype)
             weight_c = weight_VH.detach().to(compute_dtype)
             parts = []
             for start, stop in chunks(len(index_P), len(weight_VH)):
@@ -129,8 +130,9 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _kd: Any, _ce: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        grads = [None if g is None else g.mul_(grad) for g in ctx.grads]
-        ctx.grads = (None, None, None)
+        grads, ctx.grads = ctx.grads, (None, None, None)
+        if float(grad) != 1.0:
+            grads = tuple(None if g is None else g.mul_(grad) for g in grads)
         return (*grads, None, None, None, None, None)
 
 
@@ -144,11 +146,16 @@ class _Sums:
         bias: torch.Tensor | None,
         *,
         wanted: tuple[bool, ...],
+        positions: int,
+        dtype: torch.dtype,
     ) -> None:
         self.hidden = torch.zeros_like(hidden) if wanted[0] else None
-        self.weight = torch.zeros_like(weight, dtype=torch.float32) if wanted[1] else None
+        overwritten = dtype == torch.float32 and positions > 0
+        empty = torch.empty_like if overwritten else torch.zeros_like
+        self.weight = empty(weight, dtype=torch.float32) if wanted[1] else None
         self.bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] and bias is not None else None
         self._weight_dtype = weight.dtype
+        self._first = True
 
     def add(
         self, place_p: torch.Tensor, hidden_pH: torch.Tensor, grad_pV: torch.Tensor, weight_VH: torch.Tensor
@@ -157,7 +164,8 @@ class _Sums:
         if self.hidden is not None:
             self.hidden[place_p] = (cast_pV @ weight_VH).to(self.hidden.dtype)
         if self.weight is not None and hidden_pH.dtype == torch.float32:
-            self.weight.addmm_(cast_pV.t(), hidden_pH)
+            # The first chunk writes, later ones add: beta 0 reads nothing, so nothing was to be zeroed.
+            self.weight.addmm_(cast_pV.t(), hidden_pH, beta=0.0 if self._first else 1.0)
         elif self.weight is not None:
             # bf16 products summed in float32, block by block: a whole product is as large as the head
             for start in range(0, len(self.weight), _VOCAB_BLOCK):
@@ -165,6 +173,7 @@ class _Sums:
                 self.weight[block] += cast_pV[:, block].t() @ hidden_pH
         if self.bias is not None:
             self.bias += grad_pV.sum(0)
+        self._first = False
 
     @property
     def grads(self) -> tuple[torch.Tensor | None, ...]:
