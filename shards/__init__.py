@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shards.chunk import Chunk, RowInfo
-    from shards.errors import CorruptShardError, FormatVersionError, IncompleteCacheError, ShardError, StoreError
+    from shards.errors import (
+        CorruptShardError,
+        FormatVersionError,
+        IncompleteCacheError,
+        ShardError,
+        StoreError,
+        TokensRemovedError,
+    )
     from shards.manifest import Manifest
     from shards.read import Cache, open
 
@@ -26,6 +33,7 @@ _HOME = {
     "RowInfo": "chunk",
     "ShardError": "errors",
     "StoreError": "errors",
+    "TokensRemovedError": "errors",
     "open": "read",
 }
 
@@ -39,6 +47,7 @@ __all__ = [
     "RowInfo",
     "ShardError",
     "StoreError",
+    "TokensRemovedError",
     "open",
 ]
 

@@ -15,6 +15,10 @@ class CorruptShardError(ShardError):
     """Bytes differ from what the manifest or the file itself promises."""
 
 
+class TokensRemovedError(ShardError):
+    """The cache was published without its text: rows can be read once `logit-shards hydrate` put it back."""
+
+
 class FormatVersionError(ShardError):
     """The file is of a format version that this code does not read."""
 

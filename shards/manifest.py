@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
 from shards.errors import CorruptShardError, ShardError
@@ -76,6 +77,17 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Tombstone:
+    """A document that was withdrawn."""
+
+    document: str
+    """sha256 of the document's UTF-8 bytes, hex."""
+    rows: int
+    tokens: int
+    """How much of it was in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ShardEntry:
     """One shard: a file name, digests, and its chunks."""
 
@@ -121,6 +133,10 @@ class Manifest:
     shards: tuple[ShardEntry, ...]
     report: dict[str, Any] = field(default_factory=dict)
     """Measured facts about the records (mass captured and so on)."""
+    tombstones: tuple[Tombstone, ...] = ()
+    """Documents that were withdrawn, in the order in which they were listed."""
+    history: tuple[dict[str, Any], ...] = ()
+    """How this cache was made of others: `step`, and in `from` their manifests' digests."""
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -158,6 +174,9 @@ class Manifest:
             "totals": {"rows": self.rows, "tokens": self.tokens, "rows_sha256": self.rows_sha256},
             "files": [asdict(f) for f in self.files],
             "shards": [s.to_dict() for s in self.shards],
+            # Not there where empty: a cache as the teacher wrote it has neither.
+            **({"tombstones": [asdict(t) for t in self.tombstones]} if self.tombstones else {}),
+            **({"history": list(self.history)} if self.history else {}),
         }
 
     @property
@@ -191,6 +210,10 @@ class Manifest:
                 "it was damaged or edited, fetch it again"
             )
         try:
+            for name in [e["name"] for e in [*data["files"], *data["shards"]]]:
+                path = PurePosixPath(name)
+                if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+                    raise ShardError(f"{where}: found the file name {name!r}, expected one inside the cache")
             tokenizer = {**data["tokenizer"], "prefix_tokens": tuple(data["tokenizer"]["prefix_tokens"])}
             return cls(
                 layout=Layout.from_dict(data["layout"]),
@@ -203,6 +226,8 @@ class Manifest:
                 report=data["report"],
                 files=tuple(FileEntry(**f) for f in data["files"]),
                 shards=tuple(ShardEntry.from_dict(s) for s in data["shards"]),
+                tombstones=tuple(Tombstone(**t) for t in data.get("tombstones", ())),
+                history=tuple(data.get("history", ())),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise ShardError(f"{where}: {error!r}; expected the fields of version {FORMAT_VERSION}") from None

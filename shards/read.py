@@ -21,7 +21,7 @@ from shards import paths
 from shards.chunk import Chunk, RowInfo
 from shards.chunk_cache import ChunkCache
 from shards.codec import decode
-from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
+from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, TokensRemovedError
 from shards.manifest import MANIFEST_NAME, ChunkEntry, Manifest
 from shards.schema import Layout, schema
 from shards.store import Store, open_store, write_whole
@@ -192,7 +192,15 @@ def _read_manifest(store: Store) -> Manifest:
 
 
 def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
-    """Decode the bytes of an Arrow message. Raises CorruptShardError, naming `where`, on what does not decode."""
+    """Decode the bytes of an Arrow message.
+
+    Raises CorruptShardError, naming `where`, on what does not decode, TokensRemovedError where there is no text.
+    """
+    if layout.tokens == "removed":
+        raise TokensRemovedError(
+            f"{where}: found a cache published without its tokens, expected rows to train on or read; first run "
+            "'logit-shards hydrate PATH --data CORPUS --out DIR' with your own copy of the corpus"
+        )
     try:
         batch = read_batch(layout, raw)
         infos = row_infos(batch)

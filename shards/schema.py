@@ -46,6 +46,8 @@ class Layout:
     """Nats per unit of a realised code."""
     entropy_max: float = 16.0
     """Entropy, in nats, of code 255; codes are spaced by the square root."""
+    tokens: str = "kept"
+    """"kept", or "removed" where the lists of tokens are empty until the user's own text fills them again."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab_size <= MAX_VOCAB:
@@ -53,6 +55,8 @@ class Layout:
         for name in ("threshold", "tail_floor", "log_z_step", "realised_step", "entropy_max"):
             if not getattr(self, name) > 0:
                 raise ShardError(f"{name}: found {getattr(self, name)}, expected a positive number")
+        if self.tokens not in ("kept", "removed"):
+            raise ShardError(f"tokens: found {self.tokens!r}, expected 'kept' or 'removed'")
 
     @property
     def id_bytes(self) -> int:
@@ -60,8 +64,11 @@ class Layout:
         return 2 if self.vocab_size <= 2**16 else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {**asdict(self), "temperatures": list(self.temperatures)}
+        """Return the JSON form. `tokens` is in it only where they were removed."""
+        data = {**asdict(self), "temperatures": list(self.temperatures)}
+        if self.tokens == "kept":
+            del data["tokens"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Layout:

@@ -4,23 +4,38 @@ Checked: each file's size and digest; each shard's schema, metadata and place in
 each row's digest; ids below the vocabulary, finite values, mass within [0, 1] and equal to one in sum, heads in
 falling order, draws ascending and outside the head, windows of a document that do not overlap.
 
+Of a cache without its text: all but what needs the tokens, which is the digests of rows and the realised codes.
+
 Not checked: whether the teacher said so (re-score rows with `teacher-dump --check`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from shards.chunk import Chunk
-from shards.errors import ShardError
-from shards.manifest import ShardEntry
+from shards.errors import CorruptShardError, ShardError
+from shards.hydrate import decode_records
+from shards.manifest import MANIFEST_NAME, ChunkEntry, ShardEntry
 from shards.read import Cache, decode_chunk, read_batch, row_infos
-from shards.schema import read_file_metadata, schema
+from shards.schema import Layout, read_file_metadata, schema
 from shards.write import row_digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Something that is not as it should be."""
+
+    file: str
+    """Name of the file that is to be had again."""
+    text: str
+    """What was found there, in one line that names the file."""
 
 
 def verify(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: None) -> list[str]:
@@ -28,35 +43,100 @@ def verify(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: Non
 
     `progress` is called with the number of tokens that were checked since the last call.
     """
-    problems: list[str] = []
+    return [p.text for p in find_problems(cache, progress=progress)]
+
+
+def find_problems(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: None) -> Iterator[Problem]:
+    """Yield all problems as they are found."""
     for file in cache.manifest.files:
-        problems += _file_problems(cache, file.name, file.bytes, file.sha256)
+        for text in _file_problems(cache, file.name, file.bytes, file.sha256):
+            yield Problem(file=file.name, text=text)
     seen: dict[tuple[str, int], str] = {}
-    for number, entry in enumerate(cache.manifest.shards):
-        problems += _file_problems(cache, entry.name, entry.bytes, entry.sha256)
-        problems += _header_problems(cache, entry)
-        digests = hashlib.sha256()
-        first = sum(len(s.chunks) for s in cache.manifest.shards[:number])
-        for i in range(first, first + len(entry.chunks)):
-            try:
-                where, chunk_entry, raw = cache.chunk_bytes(i)
-                chunk = decode_chunk(cache.manifest.layout, raw, where=where, entry=chunk_entry)
-            except ShardError as error:
-                problems.append(str(error))
-                continue
-            problems += (f"{where}: {p}" for p in _row_problems(cache, raw, digests))
-            problems += (f"{where}: {p}" for p in chunk_problems(chunk, cache.manifest.layout.vocab_size))
-            for info in chunk.rows:
-                key = (info.document, info.window)
-                if key in seen:
-                    problems.append(
-                        f"{where}: window {info.window} of document {info.document[:12]} is also in {seen[key]}"
-                    )
-                seen[key] = where
-            progress(len(chunk.tokens))
-        if digests.hexdigest() != entry.rows_sha256:
-            problems.append(f"{cache.store.root}/{entry.name}: the rows' digests are not those of the manifest")
-    return problems
+    first = 0
+    for entry in cache.manifest.shards:
+        for text in _shard_problems(cache, entry, first, seen, progress):
+            yield Problem(file=entry.name, text=text)
+        first += len(entry.chunks)
+
+
+def fix_plan(cache: Cache, problems: Sequence[Problem]) -> dict[str, Any]:
+    """Return, as JSON, which files to fetch or dump again, each with what is wrong with it."""
+    wrong: dict[str, list[str]] = {}
+    for problem in problems:
+        wrong.setdefault(problem.file, []).append(problem.text)
+    shards = {s.name: s for s in cache.manifest.shards}
+    files = {f.name: f for f in cache.manifest.files}
+    again: list[dict[str, Any]] = []
+    for name, texts in wrong.items():
+        about = shards.get(name) or files[name]
+        kind = "shard" if name in shards else "file"
+        again.append({"name": name, "kind": kind, "bytes": about.bytes, "sha256": about.sha256, "problems": texts})
+    return _plan(cache.store.root, cache.manifest_sha256, again)
+
+
+def manifest_plan(path: str, problem: str) -> dict[str, Any]:
+    """Return the plan for a cache whose manifest is missing or damaged: nothing else can be checked before."""
+    return _plan(path, None, [{"name": MANIFEST_NAME, "kind": "manifest", "problems": [problem]}])
+
+
+def _plan(path: str, manifest_sha256: str | None, again: list[dict[str, Any]]) -> dict[str, Any]:
+    remove = [n for a in again for n in (a["name"], *([f"{a['name']}.json"] if a["kind"] == "shard" else []))]
+    return {
+        "path": path,
+        "manifest_sha256": manifest_sha256,
+        "sound": not again,
+        "again": again,
+        "to_fetch": f"logit-shards fetch URL {path}" if again else None,
+        "to_dump": {"delete": [*remove, MANIFEST_NAME], "run": "teacher-dump with the same settings"}
+        if again
+        else None,
+    }
+
+
+def _shard_problems(
+    cache: Cache,
+    entry: ShardEntry,
+    first: int,
+    seen: dict[tuple[str, int], str],
+    progress: Callable[[int], None],
+) -> Iterator[str]:
+    layout = cache.manifest.layout
+    yield from _file_problems(cache, entry.name, entry.bytes, entry.sha256)
+    yield from _header_problems(cache, entry)
+    digests = hashlib.sha256()
+    for i in range(first, first + len(entry.chunks)):
+        try:
+            where, chunk_entry, raw = cache.chunk_bytes(i)
+            if layout.tokens == "kept":
+                chunk = decode_chunk(layout, raw, where=where, entry=chunk_entry)
+            else:
+                chunk = _decode_records(layout, raw, where=where, entry=chunk_entry)
+        except ShardError as error:
+            yield str(error)
+            continue
+        yield from (f"{where}: {p}" for p in _row_problems(cache, raw, digests))
+        yield from (f"{where}: {p}" for p in chunk_problems(chunk, layout.vocab_size))
+        for info in chunk.rows:
+            key = (info.document, info.window)
+            if key in seen:
+                yield f"{where}: window {info.window} of document {info.document[:12]} is also in {seen[key]}"
+            seen[key] = where
+        progress(len(chunk.tokens))
+    if digests.hexdigest() != entry.rows_sha256:
+        yield f"{cache.store.root}/{entry.name}: the rows' digests are not those of the manifest"
+
+
+def _decode_records(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry) -> Chunk:
+    try:
+        chunk = decode_records(layout, raw)
+    except (ValueError, IndexError, KeyError, pa.ArrowException, OSError) as error:
+        raise CorruptShardError(f"{where}: does not decode ({error}); fetch that shard again") from None
+    if (len(chunk.rows), len(chunk.tokens)) != (entry.rows, entry.tokens):
+        raise CorruptShardError(
+            f"{where}: found {len(chunk.rows)} rows and {len(chunk.tokens)} tokens, the manifest says "
+            f"{entry.rows} and {entry.tokens}"
+        )
+    return chunk
 
 
 def _file_problems(cache: Cache, name: str, size: int, sha256: str) -> Iterator[str]:
@@ -99,6 +179,9 @@ def _row_problems(cache: Cache, raw: bytes, digests: hashlib._Hash) -> Iterator[
     starts = {name: batch.column(name).offsets.to_numpy() for name in lists}
     for r, info in enumerate(row_infos(batch)):
         streams = {name: values[name][starts[name][r] : starts[name][r + 1]] for name in lists}
+        if cache.manifest.layout.tokens == "removed":  # the digest is that of the row with its tokens
+            digests.update(promised[r])
+            continue
         found = row_digest(info, streams, batch.schema)
         digests.update(found)
         if found != promised[r]:
