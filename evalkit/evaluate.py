@@ -88,11 +88,12 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
     Raises:
         EvalError: something that was asked for is missing, broken or cannot be written.
     """
+    # First what only looks: a checkpoint that is not there leaves no folder behind.
+    checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
     benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
     require_writable(request.result)
     if request.page is not None:
         require_writable(request.page)
-    checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
     cache = VerdictCache(default_folder() if request.use_cache else None)
     result: dict[str, Any] = {
         "format": FORMAT,

@@ -55,9 +55,9 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
+        num_attention_heads=2,  # of 32 dimensions each, the least that vLLM's CPU attention takes
+        num_key_value_heads=1,
+        max_position_embeddings=1024,
         initializer_range=0.3,
         tie_word_embeddings=True,
         bos_token_id=0,

@@ -1,0 +1,156 @@
+"""What did the teacher say here? A row's text and the teacher's choices at each token, for a terminal or a browser."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+
+from shards.errors import ShardError
+from shards.read import Cache
+from shards.tokenizer import token_bytes
+
+CHOICES = 5
+"""Most choices that are shown of a position."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """One next-token prediction, readable."""
+
+    text: str
+    """The token that the text contains."""
+    probability: float
+    """What the teacher gave it."""
+    choices: tuple[tuple[str, float], ...]
+    """The head's likeliest tokens and their probabilities."""
+    tail: float
+    """Mass outside the head."""
+    draws: int
+    """Number of draws that stand for the tail."""
+    entropy: float
+    """Of the full distribution, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shown:
+    """A row, readable."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    positions: tuple[Position, ...]
+
+
+def find(cache: Cache, number: int) -> Shown:
+    """Return row `number` of the cache. Reads one chunk. Raises ShardError where there is no such row."""
+    if not 0 <= number < cache.rows:
+        raise ShardError(f"--row {number}: found {cache.rows} rows, expected a number from 0 to {cache.rows - 1}")
+    left = number
+    for i in range(len(cache)):
+        if left < cache.chunk_rows(i):
+            break
+        left -= cache.chunk_rows(i)
+    row = cache[i].row(left)
+    texts = {t: raw.decode("utf-8", errors="replace") for t, raw in token_bytes(cache.tokenizer_dir).items()}
+
+    def text(token: int) -> str:
+        return texts.get(token) or f"<{token}>"
+
+    positions = []
+    for p, token in enumerate(row.tokens[1:].tolist()):
+        head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
+        ids, probs = row.head_ids[head].tolist(), row.head_probs[head].tolist()
+        positions.append(
+            Position(
+                text=text(token),
+                probability=float(np.exp(row.realised_logp[p])),
+                choices=tuple((text(i), q) for i, q in zip(ids[:CHOICES], probs, strict=False)),
+                tail=float(row.tail_mass[p]),
+                draws=int(row.draw_starts[p + 1] - row.draw_starts[p]),
+                entropy=float(row.entropy[p]),
+            )
+        )
+    info = row.rows[0]
+    bits = -float(row.realised_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
+    return Shown(
+        title=f"row {number} of {cache.store.root}",
+        facts=(
+            ("text", f"{info.source} {info.path}, bytes {info.byte_start:,} to {info.byte_end:,}"),
+            ("document", f"{info.document[:16]}, window {info.window}, licence {info.licence or 'not known'}"),
+            ("teacher", f"{cache.manifest.teacher.name}: {bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of "
+                        f"entropy, {1 - row.tail_mass.mean():.1%} of the mass in the head"),
+        ),
+        positions=tuple(positions),
+    )  # fmt: skip
+
+
+def as_text(shown: Shown, *, width: int = 100) -> str:
+    """Return a row for the terminal: a line per token."""
+    lines = [shown.title, *(f"{name:>9}  {value}" for name, value in shown.facts), ""]
+    lines.append(f"{'p':>7}  {'token':<16} the teacher's choices")
+    for position in shown.positions:
+        choices = "  ".join(f"{_quoted(text)} {q:.2f}" for text, q in position.choices)
+        rest = f"  rest {position.tail:.2f}" if position.tail > 0.005 else ""
+        lines.append(f"{position.probability:>7.3f}  {_quoted(position.text):<16} {choices}{rest}"[:width])
+    return "\n".join(lines)
+
+
+def as_html(shown: Shown) -> str:
+    """Return a row as one self-contained page: the text, each token tinted by its surprise, choices on hover."""
+    body = "".join(_span(p) for p in shown.positions)
+    facts = "".join(f"<dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd>" for n, v in shown.facts)
+    legend = "".join(f'<i style="background:{_tint(q)}">{q:g}</i>' for q in (0.9, 0.5, 0.1, 0.01, 0.001))
+    return _PAGE.format(title=html.escape(shown.title), facts=facts, legend=legend, body=body)
+
+
+def _span(position: Position) -> str:
+    rows = "".join(
+        f"<tr{' class=hit' if text == position.text else ''}><td><code>{html.escape(_quoted(text))}</code></td>"
+        f'<td><b style="width:{100 * q:.0f}%"></b></td><td>{q:.3f}</td></tr>'
+        for text, q in position.choices
+    )
+    card = (
+        f"<table>{rows}</table><p>{html.escape(_quoted(position.text))}: {position.probability:.4f}. Outside the head "
+        f"{position.tail:.3f}, {position.draws} draws. Entropy {position.entropy:.2f} nats.</p>"
+    )
+    return f'<span style="background:{_tint(position.probability)}">{html.escape(position.text)}<s>{card}</s></span>'
+
+
+def _tint(probability: float) -> str:
+    """Return a colour: clear where the teacher expected the token, warm where it did not."""
+    surprise = min(1.0, -np.log10(max(probability, 1e-6)) / 3.5)
+    return f"rgba(214, 98, 40, {0.75 * surprise:.2f})"
+
+
+def _quoted(text: str) -> str:
+    return (
+        text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace(" ", "\u00b7")
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2024; background: #fbfbfa; margin: 2rem auto; max-width: 62rem;
+  padding: 0 1.5rem }}
+h1 {{ font-size: 1.3rem; margin: 0 0 .8rem }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0 0 1rem }}
+dt {{ color: #6b7280 }} dd {{ margin: 0 }}
+.legend {{ color: #6b7280; font-size: .85rem }} .legend i {{ font-style: normal; padding: .1rem .5rem;
+  margin-left: .3rem; border-radius: .25rem; color: #1c2024 }}
+pre {{ font: 13.5px/1.75 ui-monospace, monospace; background: #fff; border: 1px solid #e5e7eb; border-radius: .6rem;
+  padding: 1.1rem 1.3rem; white-space: pre-wrap; overflow-wrap: anywhere }}
+span {{ position: relative; border-radius: .2rem; cursor: default }}
+span:hover {{ outline: 1.5px solid #d66228 }}
+s {{ display: none; position: absolute; z-index: 9; top: 1.6em; left: 0; width: 21rem; background: #fff; color: #1c2024;
+  border: 1px solid #d1d5db; border-radius: .5rem; box-shadow: 0 6px 24px #0002; padding: .6rem .8rem;
+  text-decoration: none; font: 13px/1.45 system-ui, sans-serif; white-space: normal }}
+span:hover > s, span.open > s {{ display: block }}
+table {{ width: 100%; border-collapse: collapse }} td {{ padding: .1rem .3rem; white-space: nowrap }}
+td:nth-child(2) {{ width: 55% }} td b {{ display: block; height: .6rem; background: #4b7bd1; border-radius: .2rem }}
+.hit td {{ font-weight: 600 }} .hit b {{ background: #d66228 }} s p {{ margin: .5rem 0 0; color: #4b5563 }}
+</style></head><body><h1>{title}</h1><dl>{facts}</dl>
+<p class="legend">Tinted by how little the teacher expected each token; hover for its choices. Probability: {legend}</p>
+<pre>{body}</pre></body></html>
+"""

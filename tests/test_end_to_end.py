@@ -1,0 +1,136 @@
+"""Do the commands fit together? Teacher to shards to student to score, each as a person would type it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.teacher_dump.conftest import corpus_folder, tiny_teacher  # noqa: F401 - fixtures
+
+BIN = Path(sys.executable).parent
+
+
+def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands in a folder."""
+    line = [str(BIN / command), *(str(a) for a in arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_teacher: Path,  # noqa: F811
+    corpus_folder: Path,  # noqa: F811
+) -> Path:
+    """Return a folder with shards/ and ckpt/, made by the commands as the README writes them."""
+    folder = tmp_path_factory.mktemp("workspace")
+    dumped = run(
+        "teacher-dump", "--model", tiny_teacher, "--data", corpus_folder, "--engine", "transformers",
+        "--out", "shards/", "--window-tokens", 64, "--task-tokens", 400, "--chunk-tokens", 200, cwd=folder,
+    )  # fmt: skip
+    assert dumped.returncode == 0, dumped.stderr
+    trained = run(
+        "student-train", "--shards", "shards/", "--student", tiny_teacher, "--student-layers", 2, "--max-steps", 6,
+        "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--control", cwd=folder,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_record_of_a_run_names_its_shards_and_what_was_measured(workspace: Path) -> None:
+    facts = json.loads(run("logit-shards", "inspect", "shards/", "--json", cwd=workspace).stdout)
+    for place, objective in (("ckpt", "kd"), ("ckpt/control", "sft")):
+        record = json.loads((workspace / place / "run.json").read_text())
+        assert record["manifest_sha256"] == facts["manifest_sha256"]
+        assert record["objective"] == objective
+        for moment in ("before", "after"):
+            kl = record["held_out"][moment]["kl"]
+            assert kl["low"] <= kl["mean"] <= kl["high"]
+
+
+@pytest.mark.slow
+def test_a_second_run_of_each_command_does_nothing_and_says_so(workspace: Path, corpus_folder: Path) -> None:  # noqa: F811
+    before = {p: p.stat().st_mtime_ns for p in workspace.rglob("*") if p.is_file()}
+    record = json.loads((workspace / "ckpt" / "run.json").read_text())
+    trained = run(*record["command"][:1], *record["command"][1:], cwd=workspace)
+    assert trained.returncode == 0, trained.stderr
+    assert "nothing" in trained.stdout + trained.stderr or "already" in trained.stdout + trained.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in workspace.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_scored_and_reported_from_its_folder(workspace: Path) -> None:
+    scored = run(
+        "evalkit", "score", "ckpt/", "--limit", 2, "--max-new-tokens", 8, "--json", "score.json", cwd=workspace
+    )
+    assert scored.returncode == 0, scored.stderr
+    result = json.loads((workspace / "score.json").read_text())
+    assert set(result["tasks"]) == {"HumanEval/0", "HumanEval/1"}
+    assert all(set(v) >= {"passed", "outcome"} for verdicts in result["tasks"].values() for v in verdicts)
+    reported = run("evalkit", "report", "ckpt/", "--score", "score.json", "--out", "report.html", cwd=workspace)
+    assert reported.returncode == 0, reported.stderr
+    assert "KL" in reported.stdout
+    assert "<html" in (workspace / "report.html").read_text()
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_loads_the_checkpoint_and_says_what_transformers_says(workspace: Path) -> None:
+    program = """
+import os, sys
+os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
+import torch, vllm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+if __name__ == "__main__":
+    folder = sys.argv[1]
+    ids = AutoTokenizer.from_pretrained(folder)("total = 0\\nfor i in range")["input_ids"]
+    llm = vllm.LLM(model=folder, dtype="float32", enforce_eager=True, max_model_len=128)
+    out = llm.generate([{"prompt_token_ids": ids}], vllm.SamplingParams(temperature=0, max_tokens=8, ignore_eos=True))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        wanted = model.generate(torch.tensor([ids]), max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    assert list(out[0].outputs[0].token_ids) == wanted[0, len(ids):].tolist()
+    print("the same tokens")
+"""
+    script = workspace / "generate.py"
+    script.write_text(program)
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(workspace / "ckpt")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert "the same tokens" in done.stdout, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("teacher-dump", "--model", "codellama-70b", "--out", "shards/"), "codellama-70b"),
+        (("student-train", "--shards", "shards/"), "found no manifest.json"),
+        (("evalkit", "score", "ckpt/"), "ckpt"),
+    ],
+)
+def test_the_readme_commands_in_an_empty_folder_say_what_is_missing(
+    tmp_path: Path, command: tuple[str, ...], said: str
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a machine with a GPU would go further")
+    done = run(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert list(tmp_path.iterdir()) == []
