@@ -16,7 +16,7 @@ from typing import Any
 
 from evalkit.data import checked
 from evalkit.errors import EvalError
-from evalkit.sandbox.verdict import CPU_S, Job
+from evalkit.sandbox.verdict import CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +54,7 @@ class Problem:
             inline=self.inline,
             inputs=self.inputs,
             cpu_s=cpu_s,
+            memory_bytes=MEMORY_BYTES if self.inputs is None else EVALPLUS_MEMORY_BYTES,
         )
 
 

@@ -21,6 +21,7 @@ import signal
 import struct
 import sys
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class Layer:
         return asdict(self)
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -158,6 +160,13 @@ def probe_seccomp() -> Layer:
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
         return Layer(name="seccomp", on=True, detail="computing only: no process, socket, signal or write")
     return Layer(name="seccomp", on=False, detail="the kernel or an outer sandbox refused the filter")
+
+
+def warm_up() -> None:
+    """Build once, before forking, what every program's confinement needs."""
+    if syscalls.supported():
+        syscalls.build_filter()
+    _libc()
 
 
 def _install_seccomp() -> None:

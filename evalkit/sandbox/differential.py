@@ -27,9 +27,10 @@ from evalkit.sandbox.values import decode, encode
 
 _BATCH = 64
 _RELATIVE = 1e-7
-_FORMAT = 1  # of kept expected values
+_MOST_CHOSEN = 1_000_000
+_FORMAT = 1  # of kept answers
 _WORTH_KEEPING_S = 0.5
-_KEPT_BYTES = 4 << 20
+_KEPT_BYTES = 256 << 10
 _FLOAT_ATOL = 1e-6
 
 _AS_SETS = frozenset(
@@ -50,17 +51,12 @@ _PRESENCE = frozenset(("check_str", "text_match_three", "text_starta_endb"))
 """MBPP functions of which only matters whether they answer something: a match object has no plain form."""
 
 
-def prepare(inputs: dict[str, Any]) -> None:
-    """Have the expected values at hand before a program is asked."""
-    expected_values(inputs["path"], inputs["task_id"], inputs["cache"])
-
-
 def check(session: Any, job: dict[str, Any]) -> tuple[str, str]:
     """Return (outcome, detail) of comparing every answer with the reference's. `session` is a `judge.Session`."""
     row = _row(job["inputs"]["path"], job["inputs"]["task_id"])
-    expected = expected_values(job["inputs"]["path"], job["inputs"]["task_id"], job["inputs"]["cache"])
+    expected = _reference(job["inputs"]["path"], job["inputs"]["task_id"], job["inputs"]["cache"])
     name, tolerance = row["entry_point"], float(row["atol"])
-    inputs = arguments(row)
+    inputs = expected.inputs
     start = 0
     while start < len(inputs):
         forms = [[encode(value) for value in args] for args in inputs[start : start + _BATCH]]
@@ -69,7 +65,8 @@ def check(session: Any, job: dict[str, Any]) -> tuple[str, str]:
         if not isinstance(answers, list) or not 0 < len(answers) <= len(forms):
             session.value(message if isinstance(message, dict) and "error" in message else None)
             raise AssertionError("unreachable: what is neither a value nor an error breaks the session")
-        for args, answer, wanted in zip(inputs[start:], answers, expected[start:], strict=False):
+        values = expected.values(start, len(answers))
+        for args, answer, wanted in zip(inputs[start:], answers, values, strict=False):
             given = session.value(answer)
             if tolerance == 0 and _all_floats(wanted):
                 tolerance = _FLOAT_ATOL  # stays for later inputs, as in EvalPlus
@@ -141,9 +138,16 @@ def _close(given: Any, wanted: Any, tolerance: float) -> bool:
 def arguments(row: dict[str, Any]) -> list[list[Any]]:
     """Return the argument lists of a row, base inputs first, as the Python values that JSON could not hold."""
     inputs = [*row["base_input"], *row["plus_input"]]
+    if row["task_id"] == "Mbpp/255":  # combinations with replacement; the largest answer would be a gigabyte of JSON
+        inputs = [args for args in inputs if _num_chosen(*args) <= _MOST_CHOSEN]
     benchmark, _, number = row["task_id"].partition("/")
     restore = _RESTORE.get(int(number)) if benchmark == "Mbpp" else None
     return [restore(args) for args in inputs] if restore else inputs
+
+
+def _num_chosen(items: list[Any], number: int) -> int:
+    """Return how many items all combinations with replacement hold together."""
+    return number * math.comb(max(0, len(items) + number - 1), number)
 
 
 def _tuples(value: Any) -> Any:
@@ -195,44 +199,62 @@ def _row(path: str, task_id: str) -> dict[str, Any]:
     return _rows(path)[task_id]
 
 
-@lru_cache(maxsize=8)  # some hold hundreds of megabytes; samples of one task come together
-def expected_values(path: str, task_id: str, cache: str | None) -> list[Any]:
-    """Return the reference's answers to every input of a task. It is pinned data, so it runs here.
+class Reference:
+    """A task's own solution, asked for its answers as they are needed. It is pinned data, so it runs here.
 
-    A few references take seconds; their answers are kept in the folder `cache`, named by their source.
+    Answers are remembered while they are few bytes (one task's are 3 GB in memory), and kept in the folder
+    `cache`, named by their source, when they took long.
     """
-    row = _row(path, task_id)
-    source = row["prompt"] + row["canonical_solution"]
-    kept = None
-    if cache is not None:
-        name = hashlib.sha256(json.dumps([_FORMAT, source, arguments_digest(row)]).encode()).hexdigest()
-        kept = os.path.join(cache, f"expected-{name[:32]}.json")
-        with contextlib.suppress(OSError, ValueError), open(kept, encoding="ascii") as stream:
-            values: list[Any] = decode(json.load(stream))
-            return values
-    started = time.monotonic()
-    namespace: dict[str, Any] = {"__name__": "reference"}
-    exec(compile(source, "<reference>", "exec"), namespace)
-    function = namespace[row["entry_point"]]
-    with contextlib.redirect_stdout(io.StringIO()):
-        values = [function(*copy.deepcopy(args)) for args in arguments(row)]
-    if row["entry_point"] in _PRESENCE and task_id.startswith("Mbpp/"):
-        values = [value is not None for value in values]
-    if kept is not None and time.monotonic() - started > _WORTH_KEEPING_S:
-        _keep(kept, values)
-    return values
+
+    def __init__(self, row: dict[str, Any], cache: str | None) -> None:
+        self.inputs = arguments(row)
+        self._presence = row["entry_point"] in _PRESENCE and row["task_id"].startswith("Mbpp/")
+        self._source, self._name = row["prompt"] + row["canonical_solution"], row["entry_point"]
+        self._function: Callable[..., Any] | None = None
+        self._known: list[Any] = []
+        self._num_bytes, self._spent_s = 0, 0.0
+        self._kept: str | None = None
+        if cache is not None:
+            name = hashlib.sha256(json.dumps([_FORMAT, self._source, arguments_digest(row)]).encode()).hexdigest()
+            self._kept = os.path.join(cache, f"expected-{name[:32]}.json")
+            with contextlib.suppress(OSError, ValueError), open(self._kept, encoding="ascii") as stream:
+                self._known = decode(json.load(stream))
+
+    def values(self, start: int, number: int) -> list[Any]:
+        """Return the answers to `number` inputs from `start` on."""
+        if start + number <= len(self._known):
+            return self._known[start : start + number]
+        if self._function is None:
+            namespace: dict[str, Any] = {"__name__": "reference"}
+            exec(compile(self._source, "<reference>", "exec"), namespace)
+            self._function = namespace[self._name]
+        started = time.monotonic()
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = [self._function(*copy.deepcopy(args)) for args in self.inputs[start : start + number]]
+        self._spent_s += time.monotonic() - started
+        if self._presence:
+            found = [value is not None for value in found]
+        if start == len(self._known) and self._num_bytes <= _KEPT_BYTES:
+            self._num_bytes += len(json.dumps(encode(found)))
+            if self._num_bytes <= _KEPT_BYTES:
+                self._known += found
+                self._keep()
+        return found
+
+    def _keep(self) -> None:
+        """Write slow answers, complete or not at all; a cache that cannot be written is not an error."""
+        if self._kept is None or len(self._known) < len(self.inputs) or self._spent_s < _WORTH_KEEPING_S:
+            return
+        temporary = f"{self._kept}.{os.getpid()}.tmp"
+        with contextlib.suppress(OSError):
+            with open(temporary, "w", encoding="ascii") as stream:
+                json.dump(encode(self._known), stream)
+            os.replace(temporary, self._kept)
 
 
-def _keep(path: str, values: list[Any]) -> None:
-    """Write expected values, complete or not at all; a cache that cannot be written is not an error."""
-    text = json.dumps(encode(values))
-    if len(text) > _KEPT_BYTES:
-        return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with contextlib.suppress(OSError):
-        with open(temporary, "w", encoding="ascii") as stream:
-            stream.write(text)
-        os.replace(temporary, path)
+@lru_cache(maxsize=1024)
+def _reference(path: str, task_id: str, cache: str | None) -> Reference:
+    return Reference(_row(path, task_id), cache)
 
 
 def arguments_digest(row: dict[str, Any]) -> str:

@@ -186,8 +186,6 @@ def _compiled(source: str, name: str) -> CodeType:
 
 def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
     """Run one job to its verdict (the fields of `verdict.Verdict`)."""
-    if job["inputs"] is not None:  # before the program's clock starts
-        differential.prepare(job["inputs"])
     channel = zygote.run(cpu_s=job["cpu_limit_s"], memory_bytes=job["memory_bytes"])
     session = Session(channel, time.monotonic() + job["wall_s"])
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 import struct
+from functools import cache
 
 _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67),
@@ -73,6 +74,7 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
+@cache
 def build_filter() -> bytes:
     """Return the BPF program for this machine: an array of `struct sock_filter`, 8 bytes each.
 

@@ -22,11 +22,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-MAX_MESSAGE_BYTES = 48 << 20
+MAX_MESSAGE_BYTES = 16 << 20
 """Longest message that either side accepts; an answer beyond it fails the program.
 
-One reference needs 44 MB (Mbpp/255 of MBPP+). Decoded, a hostile message of that length takes about 3 GB, which
-the judge's own memory limit stops."""
+The references' longest answer takes about half of it. Decoded, a hostile message of that length takes about 1 GB."""
 
 MAX_ITEMS = 1_000_000
 """Most items taken from an iterator that a program returned; endless ones fail here."""

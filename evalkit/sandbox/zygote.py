@@ -45,6 +45,7 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     layers += confine.confine_zygote(readable=readable)
     confine.die_with_parent()  # after the change of user, which clears it
     layers.append(confine.probe_seccomp())
+    confine.warm_up()
     gc.collect()
     gc.freeze()  # the children's collector leaves these pages shared
     _say(control, {"layers": [layer.as_dict() for layer in layers]})

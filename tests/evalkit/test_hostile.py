@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from hostile import FORGED, HARMFUL
+from processes import alive, descendants
 
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Job, Verdict
@@ -77,10 +78,6 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     del os.environ["EVALKIT_SECRET"]
 
 
-def processes() -> set[str]:
-    return {path.name for path in Path("/proc").glob("[0-9]*")}
-
-
 def run(pool: Pool, outside: Outside, program: str) -> Verdict:
     verdict = pool.alone(job(outside.fill(program)))
     outside.check()
@@ -103,7 +100,7 @@ def test_no_harm_comes_from(name: str, pool: Pool, outside: Outside):
 
 
 def test_nothing_is_left_behind_by_all_of_them(outside: Outside, tmp_path: Path):
-    before = processes()
+    before = descendants()
     with Pool(workers=2) as judges:
         jobs = [job(outside.fill(program)) for program in (*FORGED.values(), *HARMFUL.values())]
         futures = [judges.submit(one) for one in jobs]
@@ -111,14 +108,7 @@ def test_nothing_is_left_behind_by_all_of_them(outside: Outside, tmp_path: Path)
         assert len(jobs) >= 40
         assert [future.result().passed for future in futures] == [False] * len(jobs)
         assert [future.result().outcome for future in honest] == ["pass"] * 10
+        started = descendants() - before
+        assert started
     outside.check()
-    left = [pid for pid in processes() - before if _is_ours(pid)]
-    assert left == []
-
-
-def _is_ours(pid: str) -> bool:
-    try:
-        command = Path("/proc", pid, "cmdline").read_bytes()
-        return b"evalkit" in command and b"pytest" not in command
-    except OSError:
-        return False
+    assert alive(started) == set()
