@@ -45,7 +45,7 @@ def describe(facts: dict[str, Any]) -> str:
         ),
         ("licence", licence_line(teacher)),
         ("engine", f"{engine.get('name')} {engine.get('version')}, {engine.get('dtype')}"),
-        ("corpus", f"{corpus.get('source')}: {corpus.get('documents', 0):,} documents"),
+        ("corpus", f"{corpus.get('source')}: {report.get('documents', 0):,} documents"),
         ("rows", f"{facts['rows']:,} in {facts['chunks']:,} chunks of {facts['shards']:,} shards"),
         ("tokens", f"{facts['tokens']:,}"),
         ("size", f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import sysconfig
 from collections import Counter
@@ -17,7 +18,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
+
+import zstandard
 
 from teacher_dump.errors import DumpError
 
@@ -32,6 +35,7 @@ THE_STACK_FACTS: dict[str, Any] = {
     "cite": "StarCoder, arXiv 2305.06161, table 1, after near-deduplication",
 }
 
+_TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _TEXT = ("content", "text", "code")
 _SOURCE = ("max_stars_repo_name", "repo_name", "repository", "repo")
 _PATH = ("max_stars_repo_path", "path", "file_path")
@@ -114,7 +118,7 @@ class Corpus:
 
 def is_hub_id(data: str) -> bool:
     """Return whether `--data` names a hub data set rather than something on this machine."""
-    return data != "stdlib" and not Path(data).exists() and not data.endswith((".jsonl", ".jsonl.gz", ".parquet"))
+    return data != "stdlib" and not Path(data).exists() and not data.endswith(_TABLES)
 
 
 def _raw(data: str) -> Iterator[dict[str, Any]]:
@@ -126,7 +130,7 @@ def _raw(data: str) -> Iterator[dict[str, Any]]:
         return _hub(data)
     path = Path(data)
     if path.is_dir():
-        files = sorted([*path.glob("**/*.jsonl"), *path.glob("**/*.jsonl.gz"), *path.glob("**/*.parquet")])
+        files = sorted(file for suffix in _TABLES for file in path.glob(f"**/*{suffix}"))
         return _tables(files) if files else _folder(path, source=path.resolve().name, licence="")
     if not path.is_file():
         raise DumpError(
@@ -166,8 +170,7 @@ def _parquet(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    opener = gzip.open if file.suffix == ".gz" else open
-    with opener(file, "rt", encoding="utf-8") as lines:
+    with _open_text(file) as lines:
         for number, line in enumerate(lines):
             if line.strip():
                 try:
@@ -179,6 +182,16 @@ def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
                 if not isinstance(row, dict):
                     raise DumpError(f"{file} line {number + 1}: found {type(row).__name__}, expected an object")
                 yield row
+
+
+def _open_text(file: Path) -> TextIO:
+    if file.suffix == ".zst":
+        # A stranger's file: a frame may ask for a large window, the text is streamed.
+        reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file.open("rb"), closefd=True)
+        return io.TextIOWrapper(reader, encoding="utf-8")
+    if file.suffix == ".gz":
+        return cast(TextIO, gzip.open(file, "rt", encoding="utf-8"))
+    return file.open(encoding="utf-8")
 
 
 def _hub(data: str) -> Iterator[dict[str, Any]]:

@@ -353,12 +353,16 @@ def measure(cache: Cache) -> dict[str, Any]:
     """Return facts about the records, from the finished shards: every chunk is read and its digest checked."""
     positions = text_bytes = 0
     sums: Counter[str] = Counter()
+    documents: set[str] = set()
     for chunk in cache:
         positions += len(chunk.tail_mass)
+        documents.update(r.document for r in chunk.rows)
         text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
         sums.update(_sums(chunk))
     mean = {name: round(value / positions, 6) for name, value in sums.items()}
     return {
+        "documents": len(documents),
+        "documents_sha256": hashlib.sha256("".join(sorted(documents)).encode()).hexdigest(),
         "positions": positions,
         "text_bytes": text_bytes,
         **mean,

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
 from teacher_dump.corpus import Corpus, is_hub_id
 from teacher_dump.errors import DumpError
@@ -58,7 +59,8 @@ def test_tables_are_read_with_their_columns(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     with gzip.open(tmp_path / "t.jsonl.gz", "wt") as file:
         file.write(json.dumps(rows[0]) + "\n\n")
-    for name in ("t.parquet", "t.jsonl.gz"):
+    (tmp_path / "t.jsonl.zst").write_bytes(zstandard.compress(json.dumps(rows[0]).encode()))
+    for name in ("t.parquet", "t.jsonl.gz", "t.jsonl.zst"):
         (document,) = Corpus(data=str(tmp_path / name), seed=0)
         assert (document.source, document.path, document.licence) == ("a/b", "x.py", "MIT OR ISC")
 
