@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from shards.chunk import Chunk
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
 from shards.read import TOKENIZER_FOLDER, Cache
@@ -27,11 +25,12 @@ from shards.schema import FORMAT_VERSION, Layout, canonical_json
 from shards.store import write_whole
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.tokenizer import token_bytes
-from shards.write import Row, ShardWriter, entry_path, file_sha256, read_entry
+from shards.write import Row, ShardWriter, file_sha256, read_entry
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.engines import Engine, Packed, Teaching, choose, start
 from teacher_dump.errors import DumpError
+from teacher_dump.facts import measure
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
@@ -349,51 +348,5 @@ def _finish(
     return open_cache(config.out)
 
 
-def measure(cache: Cache) -> dict[str, Any]:
-    """Return facts about the records, from the finished shards: every chunk is read and its digest checked."""
-    positions = text_bytes = 0
-    sums: Counter[str] = Counter()
-    documents: set[str] = set()
-    for chunk in cache:
-        positions += len(chunk.tail_mass)
-        documents.update(r.document for r in chunk.rows)
-        text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
-        sums.update(_sums(chunk))
-    mean = {name: round(value / positions, 6) for name, value in sums.items()}
-    return {
-        "documents": len(documents),
-        "documents_sha256": hashlib.sha256("".join(sorted(documents)).encode()).hexdigest(),
-        "positions": positions,
-        "text_bytes": text_bytes,
-        **mean,
-        "bits_per_byte": round(-sums["realised_logp"] / np.log(2) / max(1, text_bytes), 6),
-    }
-
-
-def _sums(chunk: Chunk) -> dict[str, float]:
-    f64 = np.float64
-    return {
-        "head_entries": float(len(chunk.head_ids)),
-        "draws": float(len(chunk.draw_ids)),
-        "head_mass": float(1 - chunk.tail_mass.astype(f64).mean()) * len(chunk.tail_mass),
-        "without_draws": float((np.diff(chunk.draw_starts) == 0).sum()),
-        "entropy": float(chunk.entropy.astype(f64).sum()),
-        "realised_logp": float(chunk.realised_logp.astype(f64).sum()),
-    }
-
-
 def _kinds(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {k}" for k, n in sorted(counts.items())) or "nothing to read"
-
-
-def remove_shard(out: Path, name: str) -> None:
-    """Delete a shard and its entry, so that the next run makes it again."""
-    entry_path(out / name).unlink(missing_ok=True)
-    (out / name).unlink(missing_ok=True)
-
-
-def free_bytes(folder: Path) -> int:
-    """Return the room left where a folder lies or will lie."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
