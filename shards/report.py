@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from typing import Any
@@ -20,10 +21,12 @@ def measure(cache: Cache) -> dict[str, Any]:
 
     text = cache.manifest.layout.tokens == "kept"
     positions = text_bytes = 0
+    documents: set[str] = set()
     sums: defaultdict[str, float] = defaultdict(float)
     for i in range(len(cache)):
         chunk = cache[i] if text else decode_records(cache.manifest.layout, cache.chunk_bytes(i)[2])
         positions += len(chunk.tail_mass)
+        documents.update(r.document for r in chunk.rows)
         text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
         sums["head_entries"] += len(chunk.head_ids)
         sums["draws"] += len(chunk.draw_ids)
@@ -32,7 +35,12 @@ def measure(cache: Cache) -> dict[str, Any]:
         sums["entropy"] += float(chunk.entropy.astype(np.float64).sum())
         if text:
             sums["realised_logp"] += float(chunk.realised_logp.astype(np.float64).sum())
-    facts: dict[str, Any] = {"positions": positions, "text_bytes": text_bytes}
+    facts: dict[str, Any] = {
+        "documents": len(documents),
+        "documents_sha256": hashlib.sha256("".join(sorted(documents)).encode()).hexdigest(),
+        "positions": positions,
+        "text_bytes": text_bytes,
+    }
     facts |= {name: round(value / positions, 6) for name, value in sums.items()}
     if text:
         facts["bits_per_byte"] = round(-sums["realised_logp"] / math.log(2) / max(1, text_bytes), 6)
