@@ -7,10 +7,12 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.shards.faulty_s3 import s3_server  # noqa: F401 - fixture
 from tests.teacher_dump.conftest import corpus_folder, tiny_teacher  # noqa: F401 - fixtures
 
 BIN = Path(sys.executable).parent
@@ -78,6 +80,43 @@ def test_the_checkpoint_is_scored_and_reported_from_its_folder(workspace: Path) 
     assert reported.returncode == 0, reported.stderr
     assert "KL" in reported.stdout
     assert "<html" in (workspace / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_published_cache_is_fetched_verified_and_trained_from(
+    workspace: Path,
+    tiny_teacher: Path,  # noqa: F811
+    s3_server: tuple[str, int],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = "http://{}:{}".format(*s3_server)
+    urllib.request.urlopen(urllib.request.Request(f"{address}/published", method="PUT", data=b"")).close()
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "TEACHERLESS_CACHE": str(workspace / "cache"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    url = "s3://published/tiny"
+    for command in (("publish", "shards/", url), ("fetch", url, "fetched/"), ("verify", "fetched/"), ("verify", url)):
+        done = run("logit-shards", *command, cwd=workspace)
+        assert done.returncode == 0, done.stderr
+    facts = [
+        json.loads(run("logit-shards", "inspect", p, "--json", cwd=workspace).stdout)
+        for p in ("shards/", "fetched/", url)
+    ]
+    assert len({f["manifest_sha256"] for f in facts}) == 1
+    weights = []
+    for source, out in (("fetched/", "from-folder"), (url, "from-bucket")):
+        trained = run(
+            "student-train", "--shards", source, "--student", tiny_teacher, "--student-layers", 2, "--max-steps", 2,
+            "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--out", out, cwd=workspace,
+        )  # fmt: skip
+        assert trained.returncode == 0, trained.stderr
+        weights.append((workspace / out / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.vllm
