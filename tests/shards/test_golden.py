@@ -84,9 +84,7 @@ def test_what_was_decoded_is_encoded_to_the_same_streams() -> None:
 def test_the_file_is_the_same_to_the_last_byte(tmp_path: Path) -> None:
     if pa.__version__ != json.loads((GOLDEN / "made_with.json").read_text())["pyarrow"]:
         pytest.skip("another pyarrow may compress to other bytes; the streams are compared above")
-    writer = ShardWriter(
-        tmp_path, "000000.arrow", layout=LAYOUT, task="000000", fingerprint="f", chunk_tokens=60
-    )
+    writer = ShardWriter(tmp_path, "000000.arrow", layout=LAYOUT, task="000000", fingerprint="f", chunk_tokens=60)
     with writer:
         for chunk in shards.open(GOLDEN):
             for row in as_rows(chunk):
