@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import resource
 import subprocess
 import sys
@@ -78,3 +79,16 @@ def test_help_answers_at_once_and_equals_the_module(script: str, package: str) -
 def test_every_file_opens_with_a_docstring(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path.relative_to(ROOT)
+
+
+def test_the_command_reference_is_what_the_commands_say() -> None:
+    from scripts.cli_reference import reference
+
+    found = (ROOT / "docs" / "cli.md").read_text()
+    assert found == reference(), "run `python scripts/cli_reference.py`"
+
+
+def test_links_in_the_documentation_lead_somewhere() -> None:
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
