@@ -76,8 +76,14 @@ def test_shards_go_first_and_the_manifest_last(s3: Proxy, cache_folder: Path) ->
     assert puts(s3) == expected
 
 
-def test_a_bad_network_changes_nothing(s3: Proxy, cache_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_bad_network_changes_nothing(
+    s3: Proxy,  # noqa: F811
+    cache_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     here = shards.open(cache_folder)
+    monkeypatch.setattr(store_module, "ATTEMPT_S", 1.5)
     s3.stall_s = 2.0
     s3.misbehave(0.25, "500", "503", "reset", "stall", seed=3)
     until_done(lambda: publish(here, URL))

@@ -66,8 +66,10 @@ def test_through_a_faulty_network_comes_the_truth_or_a_named_error(
     s3: Proxy,  # noqa: F811
     remote: Cache,
     cache_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     local = shards.open(cache_folder)
+    monkeypatch.setattr(store_module, "ATTEMPT_S", 1.5)
     s3.stall_s = 2.0
     s3.misbehave(0.4, seed=2)
     right, said = 0, []
