@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.shards.conftest import LAYOUT, make_cache
 
 import shards
 from shards.chunk import Chunk
 from shards.schema import file_schema
 from shards.verify import verify
 from shards.write import Row, ShardWriter, build_batch
+from tests.shards.conftest import LAYOUT, make_cache
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 ARRAYS = (
