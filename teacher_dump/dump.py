@@ -21,6 +21,7 @@ from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
 from shards.read import TOKENIZER_FOLDER, Cache
 from shards.read import open as open_cache
+from shards.report import measure
 from shards.schema import FORMAT_VERSION, Layout, canonical_json
 from shards.store import write_whole
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
@@ -30,7 +31,6 @@ from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.engines import Engine, Packed, Teaching, choose, start
 from teacher_dump.errors import DumpError
-from teacher_dump.facts import measure
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
