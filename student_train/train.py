@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import shards
+from shards.inspect import licence_line
 from student_train import checkpoint
 from student_train.adapters import add_adapters
 from student_train.claim import is_finished, newest_state
@@ -65,6 +66,8 @@ def run(config: Config, *, command: list[str], say: Say = say_on_stderr) -> None
     before = None
     with deterministic(config.threads), join(config.device) as world:
         say = say if world.leads else _say_nothing
+        if cache.manifest.teacher.restricts_outputs:
+            say(f"note: the teacher's licence is {licence_line(asdict(cache.manifest.teacher))}")
         for job in jobs:
             out = Path(job.out)
             if is_finished(out, job, manifest_sha256):
