@@ -29,7 +29,7 @@ from shards.tokenizer import token_bytes
 from shards.write import Row, ShardWriter, file_sha256, read_entry
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
-from teacher_dump.engines import Engine, Packed, Teaching, choose, start
+from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, start, version
 from teacher_dump.errors import DumpError
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task, shuffled, tasks
@@ -99,11 +99,10 @@ def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
     if not open_tasks and (config.out / MANIFEST_NAME).exists():
         return Outcome(cache=open_cache(config.out), new_tasks=0, reused_tasks=len(work), counts=dict(counts))
 
-    about: dict[str, Any] | None = None
+    taught = teaching(config, model, spec)
     if open_tasks:
         watcher.loading(engine_name)
-        engine = start(engine_name, teaching(config, model, spec))
-        about = engine.about
+        engine = start(engine_name, taught)
         watcher.loaded()
         try:
             for task in open_tasks:
@@ -112,7 +111,15 @@ def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
                 )
         finally:
             engine.close()
-    cache = _finish(config, model, layout, identity, about, [e for e in entries.values() if e is not None], counts)
+    cache = _finish(
+        config,
+        model,
+        layout,
+        identity,
+        describe(engine_name, taught),
+        [e for e in entries.values() if e is not None],
+        counts,
+    )
     return Outcome(
         cache=cache, new_tasks=len(open_tasks), reused_tasks=len(work) - len(open_tasks), counts=dict(counts)
     )
@@ -258,7 +265,7 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
         "weights_sha256": model.teacher.weights_sha256,
         "tokenizer": tokenizer_fingerprint(model.folder),
         "prefix_tokens": list(model.prefix_tokens),
-        "engine": {"name": engine, "version": _version(engine), "dtype": config.dtype},
+        "engine": {"name": engine, "version": version(engine), "dtype": config.dtype},
         "data": config.data,
         "seed": config.seed,
         "max_tokens": config.max_tokens,
@@ -268,15 +275,6 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
         "chunk_tokens": config.chunk_tokens,
         "tensor_parallel_size": config.tensor_parallel_size,
     }
-
-
-def _version(package: str) -> str:
-    for name in (package, f"{package}-cpu"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ""
 
 
 def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
@@ -311,7 +309,7 @@ def _finish(
     model: Model,
     layout: Layout,
     identity: dict[str, Any],
-    about: dict[str, Any] | None,
+    about: dict[str, Any],
     entries: list[ShardEntry],
     counts: Counter[str],
 ) -> Cache:
@@ -324,7 +322,7 @@ def _finish(
             files.append(FileEntry(name=target, bytes=source.stat().st_size, sha256=file_sha256(source)))
     tokens = token_bytes(model.folder)
     engine = {
-        **(about or identity["engine"]),
+        **about,
         "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",
     }
     manifest = Manifest(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,9 +47,6 @@ class Teaching:
 class Engine(Protocol):
     """A teacher that answers."""
 
-    about: dict[str, Any]
-    """Name, version, dtype, device, parallelism: for the manifest."""
-
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in order."""
 
@@ -61,6 +60,38 @@ def choose(engine: str) -> str:
     if engine == "vllm" and not found:
         raise DumpError("--engine vllm: vLLM is not installed; run `make setup`, or use --engine transformers")
     return ("vllm" if found else "transformers") if engine == "auto" else engine
+
+
+def describe(engine: str, teaching: Teaching) -> dict[str, Any]:
+    """Return an engine's name, version, dtype, device and parallelism, for the manifest.
+
+    Without loading it: a run that finds every task finished must write the manifest that the others would have.
+    """
+    import torch
+
+    return {
+        "name": engine,
+        "version": version(engine),
+        "torch": torch.__version__,
+        "dtype": resolved_dtype(teaching.dtype),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "tensor_parallel_size": teaching.tensor_parallel_size,
+    }
+
+
+def resolved_dtype(dtype: str) -> str:
+    """Return what `auto` means on this machine: bfloat16 on a GPU, float32 on a CPU."""
+    import torch
+
+    return dtype if dtype != "auto" else ("bfloat16" if torch.cuda.is_available() else "float32")
+
+
+def version(engine: str) -> str:
+    """Return the installed version of an engine, "" where there is none. vLLM's CPU build is a package of its own."""
+    for name in (engine, f"{engine}-cpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return ""
 
 
 def start(engine: str, teaching: Teaching) -> Engine:

@@ -7,13 +7,12 @@ beyond the batch's own rows, which are fixed by the task.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import transformers
 
-from teacher_dump.engines import Packed, Teaching
+from teacher_dump.engines import Packed, Teaching, resolved_dtype
 from teacher_dump.reduce import Records, offsets, reduce
 from teacher_dump.windows import Window
 
@@ -28,17 +27,10 @@ class TransformersEngine:
         self._teaching = teaching
         cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if cuda else "cpu")
-        dtype = teaching.dtype if teaching.dtype != "auto" else ("bfloat16" if cuda else "float32")
-        self.about: dict[str, Any] = {
-            "name": "transformers",
-            "version": transformers.__version__,
-            "torch": torch.__version__,
-            "dtype": dtype,
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
-            "tensor_parallel_size": 1,
-        }
         transformers.utils.logging.disable_progress_bar()
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(teaching.folder, dtype=getattr(torch, dtype))
+        self._model = transformers.AutoModelForCausalLM.from_pretrained(
+            teaching.folder, dtype=getattr(torch, resolved_dtype(teaching.dtype))
+        )
         self._model.to(self._device).eval()
         self._whitespace = torch.from_numpy(teaching.whitespace_mask()).to(self._device)
 

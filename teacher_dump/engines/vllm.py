@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from teacher_dump.engines import Packed, Teaching
+from teacher_dump.engines import Packed, Teaching, resolved_dtype
 from teacher_dump.engines.vllm_plugin import PREFIX, TASK
 from teacher_dump.errors import DumpError
 from teacher_dump.windows import Window
@@ -35,20 +35,11 @@ class VllmEngine:
             import vllm
 
         self._teaching = teaching
-        dtype = teaching.dtype if teaching.dtype != "auto" else ("bfloat16" if cuda else "float32")
-        self.about: dict[str, Any] = {
-            "name": "vllm",
-            "version": vllm.__version__,
-            "torch": torch.__version__,
-            "dtype": dtype,
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
-            "tensor_parallel_size": teaching.tensor_parallel_size,
-        }
         stock = json.loads((teaching.folder / "config.json").read_bytes())["architectures"][0]
         if not stock.endswith("ForCausalLM"):
             raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
         with _engine_log():
-            self._llm = self._start(vllm.LLM, stock, dtype, cuda)
+            self._llm = self._start(vllm.LLM, stock, resolved_dtype(teaching.dtype), cuda)
 
     def _start(self, llm: Any, stock: str, dtype: str, cuda: bool) -> Any:
         teaching, spec = self._teaching, self._teaching.spec

@@ -273,3 +273,14 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_complete(
     finally:
         subprocess.run(["umount", str(mount)], check=True)
         shutil.rmtree(mount, ignore_errors=True)
+
+
+def test_a_run_killed_before_the_manifest_is_finished_without_the_teacher(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    (tmp_path / "manifest.json").unlink()
+    monkeypatch.setattr("teacher_dump.dump.start", None)  # loading an engine would fail
+    again = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    assert again.new_tasks == 0
+    assert again.cache.manifest == whole.manifest
