@@ -88,8 +88,9 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
     Raises:
         EvalError: something that was asked for is missing, broken or cannot be written.
     """
-    # First what only looks: a checkpoint that is not there leaves no folder behind.
+    # First what only looks: a checkpoint or a file that is not there leaves no folder behind.
     checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
+    samples = _samples_entry(request.samples)
     benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
     require_writable(request.result)
     if request.page is not None:
@@ -98,7 +99,7 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
     result: dict[str, Any] = {
         "format": FORMAT,
         "checkpoint": checkpoint.as_dict() if checkpoint else None,
-        "samples": _samples_entry(request.samples),
+        "samples": samples,
         "limit": request.limit,
         "protocol": {},
         "generation": None,
