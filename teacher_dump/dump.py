@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, start, version
 from teacher_dump.errors import DumpError
-from teacher_dump.models import Model, resolve
+from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window, windows
@@ -214,8 +215,6 @@ def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
 
 def check_machine(config: DumpConfig) -> None:
     """Raise DumpError where a known teacher cannot fit this machine, before anything is fetched."""
-    from teacher_dump.models import known
-
     entry = known(config.model)
     if entry is None or entry.parameters < 3e9:
         return
@@ -279,8 +278,6 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
 
 def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
     """Write the plan, or check that the folder's plan is this one. Raises DumpError naming what differs."""
-    import json
-
     path = out / PLAN_NAME
     if out.exists() and not out.is_dir():
         raise DumpError(f"--out {out}: found a file, expected a folder or nothing")

@@ -35,8 +35,6 @@ class Known:
     restricts_outputs: bool
     data: str
     """Default of --data."""
-    student: str
-    """Default student of student-train."""
     parameters: int
     vocab_size: int
     bytes_per_token: float
@@ -54,7 +52,6 @@ KNOWN = {
         licence="llama2",
         restricts_outputs=True,
         data=THE_STACK,
-        student="phi-2",
         parameters=68_976_910_336,
         vocab_size=32_016,
         bytes_per_token=3.37,
@@ -65,7 +62,6 @@ KNOWN = {
         licence="apache-2.0",
         restricts_outputs=False,
         data="stdlib",
-        student="teacher",
         parameters=134_515_008,
         vocab_size=49_152,
         bytes_per_token=3.6,
