@@ -1,13 +1,17 @@
-"""How much memory and time does the fused loss take, against plain losses?
+"""How much memory and time does the fused loss take, against plain losses and against fused plain cross-entropy?
 
-Each way runs in a process of its own: forward and backward of output projection and loss on random hidden states, with
-records like a real cache's (about ten entries a position). Memory is the peak above inputs and their gradients, which
-the model needs anyway. `cpu_seconds` is the processor time of all threads: the one to compare on a busy machine. Prints
-one JSON object a line.
+Forward and backward of output projection and loss on random hidden states, with records like a real cache's (about ten
+entries a position). Prints one JSON object a line.
 
-    python benchmarks/fused_loss.py                     # 8,192 positions, V 51,200, H 2,560: minutes on a CPU
-    python benchmarks/fused_loss.py --positions 1024 --repeats 3
-    python benchmarks/fused_loss.py --device cuda --dtype bfloat16
+Memory: each way in a process of its own, after a small pass that loads what the libraries load once. What counts is the
+peak above the inputs (hidden states, projection, targets) and the two gradients, which the model needs anyway. In
+bfloat16 every way also holds a copy of the projection in that type; `of_which_copy_MiB` says how much of the peak it is.
+Time: all ways in one process, taken in turn; medians over the rounds, and of each round's ratio to `fused-ce`.
+`cpu_seconds` is the processor time of all threads: the one to compare where other programs run.
+
+    python benchmarks/fused_loss.py memory                                  # 8,192 positions, V 51,200, H 2,560
+    python benchmarks/fused_loss.py time --dtype bfloat16 --ways fused-ce fused-kd --rounds 5
+    python benchmarks/fused_loss.py time --device cuda --dtype bfloat16 --rounds 50
 
 Ways: `plain-ce` is torch's cross_entropy on whole logits; `plain-kd` a sparse KL on whole log-probabilities; `fused-ce`
 and `fused-kd` are `student_train.fused`.
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -31,63 +36,113 @@ WAYS = ("plain-ce", "plain-kd", "fused-ce", "fused-kd")
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("memory", "time"))
     parser.add_argument("--positions", type=int, default=8192)
     parser.add_argument("--vocab", type=int, default=51200)
     parser.add_argument("--hidden", type=int, default=2560)
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def main() -> None:
     options = parse()
-    if options.one:
-        print(json.dumps(measure(options)), flush=True)
-        return
-    for way in options.ways:
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", way], check=True)
+    if options.what == "time":
+        for line in measure_time(options):
+            print(json.dumps(line), flush=True)
+    elif options.one:
+        print(json.dumps(measure_memory(options)), flush=True)
+    else:
+        for way in options.ways:
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--ways", way, "--one"], check=True)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
+    way, device, dtype = options.ways[0], torch.device(options.device), getattr(torch, options.dtype)
     if options.threads:
         torch.set_num_threads(options.threads)
-    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
-    torch.manual_seed(0)
+    small = random_targets(64, options.vocab).to(device)
+    run(make_step(way, small, dtype), *inputs(options, device, positions=64))
     targets = random_targets(options.positions, options.vocab).to(device)
     base = reset_peak(device)
-    hidden = torch.randn(options.positions, options.hidden, device=device).requires_grad_()
-    weight = (torch.randn(options.vocab, options.hidden, device=device).mul_(0.02)).requires_grad_()
-    step = make_step(options.one, targets, dtype)
-    took_s, cpu_s = [], []
-    for repeat in range(options.repeats + 1):
-        hidden.grad = weight.grad = None
-        reset_peak(device)
-        started, started_cpu = time.perf_counter(), time.process_time()
-        step(hidden, weight).backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        took, took_cpu = time.perf_counter() - started, time.process_time() - started_cpu
-        # Inputs and their gradients are the model's own.
-        peak = read_peak(device) - base - 2 * 4 * (hidden.numel() + weight.numel())
-        if repeat or options.repeats == 0:
-            took_s.append(took)
-            cpu_s.append(took_cpu)
+    hidden, weight = inputs(options, device)
+    run(make_step(way, targets, dtype), hidden, weight)
+    peak = read_peak(device) - base - 2 * 4 * (hidden.numel() + weight.numel())
+    copied = weight.numel() * dtype.itemsize if dtype != torch.float32 else 0
     return {
-        "way": options.one,
-        "seconds": round(min(took_s), 3),
-        "cpu_seconds": round(min(cpu_s), 3),
+        "way": way,
         "peak_MiB_above_model": round(peak / 2**20, 1),
+        "of_which_copy_MiB": round(copied / 2**20, 1),
+        **setting(options),
+    }
+
+
+def measure_time(options: argparse.Namespace) -> list[dict[str, Any]]:
+    import torch
+
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    targets = random_targets(options.positions, options.vocab).to(device)
+    hidden, weight = inputs(options, device)
+    small = random_targets(64, options.vocab).to(device)
+    few, same = inputs(options, device, positions=64)
+    for way in options.ways:
+        run(make_step(way, small, dtype), few, same)
+    took: dict[str, list[tuple[float, float]]] = {way: [] for way in options.ways}
+    for turn in range(options.rounds):
+        # Every second round backwards, so that none always comes first.
+        for way in options.ways if turn % 2 == 0 else reversed(options.ways):
+            took[way].append(run(make_step(way, targets, dtype), hidden, weight))
+    lines = []
+    for way, each in took.items():
+        line: dict[str, Any] = {"way": way, "rounds": options.rounds}
+        for i, name in enumerate(("seconds", "cpu_seconds")):
+            line[name] = round(statistics.median(pair[i] for pair in each), 4)
+            if "fused-ce" in took:
+                ratios = [a[i] / b[i] for a, b in zip(each, took["fused-ce"], strict=True)]
+                line[f"{name}_over_fused_ce"] = round(statistics.median(ratios), 4)
+        lines.append(line | setting(options))
+    return lines
+
+
+def inputs(options: argparse.Namespace, device: Any, positions: int = 0) -> tuple[Any, Any]:
+    import torch
+
+    torch.manual_seed(0)
+    hidden = torch.randn(positions or options.positions, options.hidden, device=device).requires_grad_()
+    weight = torch.randn(options.vocab, options.hidden, device=device).mul_(0.02).requires_grad_()
+    return hidden, weight
+
+
+def run(step: Any, hidden: Any, weight: Any) -> tuple[float, float]:
+    """Do one forward and backward pass; return its seconds and processor seconds."""
+    hidden.grad = weight.grad = None
+    started, started_cpu = time.perf_counter(), time.process_time()
+    step(hidden, weight).backward()
+    if hidden.is_cuda:
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, time.process_time() - started_cpu
+
+
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    on_gpu = options.device.startswith("cuda")
+    return {
         "positions": options.positions,
         "vocab": options.vocab,
         "hidden": options.hidden,
         "dtype": options.dtype,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "machine": platform.machine(),
