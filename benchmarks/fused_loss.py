@@ -5,7 +5,7 @@ entries a position). Prints one JSON object a line.
 
 Memory: each way in a process of its own, after a small pass that loads what the libraries load once. What counts is the
 peak above the inputs (hidden states, projection, targets) and the two gradients, which the model needs anyway. In
-bfloat16 every way also holds a copy of the projection in that type; `of_which_copy_MiB` says how much of the peak it is.
+bfloat16 every way also holds a copy of the projection in that type; `of_which_copy_MiB` says how much that is.
 Time: all ways in one process, taken in turn; medians over the rounds, and of each round's ratio to `fused-ce`.
 `cpu_seconds` is the processor time of all threads: the one to compare where other programs run.
 
