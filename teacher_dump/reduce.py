@@ -9,24 +9,36 @@ with weight tail / M. The expected weight of each id is its probability, so the 
 the full distribution. Not covered: positions whose tail is below `tail_floor` get no draws, and a loss treats
 their tail as one bucket.
 
-Cumulative sums run in integers (unit 2^-40): exact, and the same on every device, where float sums are not.
+Masses are rounded to multiples of 2^-40 and summed as whole numbers in float64, which is exact below 2^53: the
+same sums in any order on every device. Sums and searches run in two levels, over blocks of ids and then inside the
+few blocks that matter, so that a position costs a handful of passes over its logits.
 
-Shapes: P positions, V vocabulary, K head slots, M draw slots, Z temperatures.
+Shapes: P positions, V vocabulary, B blocks of ids, K head slots, M draw slots, Z temperatures.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from shards.codec import expected_draws, tail_code
+from shards.codec import expected_draws
 
 _UNIT = float(2**40)
-PIECE_BYTES = 16 * 2**20
-"""Largest float32 block of logits that is reduced at once, in bytes; about five such blocks live at a time."""
+LOGITS_BYTES = 64 * 2**20
+"""Largest float32 block of logits that an engine projects at once. Smaller ones read the projection's weights more
+often; larger ones break the promise of at most 256 MiB in all."""
+PIECE_BYTES = {"cpu": 6 * 2**20}
+"""Largest float32 block that is reduced at once: on a CPU what stays in its cache (benchmarks/reduction.py)."""
+_PIECE_BYTES_ELSEWHERE = 16 * 2**20
+_BLOCK = 64
+"""Ids of a block."""
+_FAR = -1e30
+"""Stands for a logit of minus infinity: no probability, and no NaN in a product with zero."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +77,8 @@ class RecordSpec:
 
     @staticmethod
     def piece_positions(vocab_size: int) -> int:
-        """Return how many positions are reduced at once."""
-        return max(1, PIECE_BYTES // (4 * vocab_size))
+        """Return of how many positions the logits are made at once."""
+        return max(1, LOGITS_BYTES // (4 * vocab_size))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,66 +139,125 @@ def reduce(
     `offsets_P` float64 [P] in [0, 1); `whitespace_V` float32 [V], 1 where a token begins with a whitespace byte
     or ends the text. Raises ValueError where logits are not finite.
     """
-    step = spec.piece_positions(logits_PV.shape[1])
-    pieces = [
-        _reduce_piece(logits_PV[i : i + step].float(), next_ids_P[i : i + step], offsets_P[i : i + step], spec,
-                      whitespace_V)
-        for i in range(0, len(logits_PV), step)
-    ]  # fmt: skip
-    return Records(**{name: torch.cat([getattr(p, name) for p in pieces]) for name in Records.__slots__})
+    num_positions, num_ids = logits_PV.shape
+    step = max(1, PIECE_BYTES.get(logits_PV.device.type, _PIECE_BYTES_ELSEWHERE) // (4 * num_ids))
+    padded = -num_ids % _BLOCK
+    whitespace_V = F.pad(whitespace_V, (0, padded))
+    expected = torch.from_numpy(expected_draws(spec.threshold, spec.tail_floor)).to(logits_PV.device)
+    scratch = _Scratch.of(min(step, num_positions), num_ids + padded, logits_PV.device)
+    pieces = []
+    for i in range(0, num_positions, step):
+        piece = logits_PV[i : i + step]
+        x_PV = scratch.logits[: len(piece)]
+        x_PV[:, :num_ids] = piece
+        x_PV[:, num_ids:] = _FAR
+        pieces.append(_reduce_piece(next_ids_P[i : i + step], offsets_P[i : i + step], spec, whitespace_V, expected,
+                                    scratch.rows(len(piece))))  # fmt: skip
+    records = Records(**{name: torch.cat([getattr(p, name) for p in pieces]) for name in Records.__slots__})
+    # Asked once a call: every question makes a GPU wait.
+    if not torch.isfinite(records.scalars[:, ::2]).all():
+        raise ValueError(
+            "found logits that are not finite, expected finite ones: check the teacher's weights and dtype"
+        )
+    return records
+
+
+@dataclass(frozen=True, slots=True)
+class _Scratch:
+    """Room for one piece, made once a call: fresh memory of this size costs more than the arithmetic in it."""
+
+    logits: torch.Tensor
+    """[P, V] float32."""
+    probs: torch.Tensor
+    """[P, V] float32."""
+    other: torch.Tensor
+    """[P, V] float32."""
+    mass: torch.Tensor
+    """[P, V] float64."""
+
+    @classmethod
+    def of(cls, positions: int, width: int, device: torch.device) -> _Scratch:
+        single = torch.empty(3, positions, width, device=device)
+        return cls(*single.unbind(), torch.empty(positions, width, dtype=torch.float64, device=device))
+
+    def rows(self, count: int) -> _Scratch:
+        return _Scratch(self.logits[:count], self.probs[:count], self.other[:count], self.mass[:count])
 
 
 def _reduce_piece(
-    x_PV: torch.Tensor,
     next_ids_P: torch.Tensor,
     offsets_P: torch.Tensor,
     spec: RecordSpec,
     whitespace_V: torch.Tensor,
+    expected_draws_C: torch.Tensor,
+    scratch: _Scratch,
 ) -> Records:
-    num_ids = x_PV.shape[1]
-    peak_P1 = x_PV.amax(1, keepdim=True)
-    shifted_PV = x_PV - peak_P1
-    exp_PV = shifted_PV.exp()
-    sum_P = exp_PV.sum(1)
-    if not torch.isfinite(sum_P).all():
-        raise ValueError(
-            "found logits that are not finite, expected finite ones: check the teacher's weights and dtype"
-        )
-    log_sum_P = sum_P.log()
-    # E_p[x] - peak: entropy = log Z - E_p[x].
-    entropy_P = (log_sum_P - (exp_PV * shifted_PV).sum(1) / sum_P).clamp_min(0)
-    realised_P = shifted_PV.gather(1, next_ids_P[:, None])[:, 0] - log_sum_P
-    white_P = (exp_PV @ whitespace_V / sum_P).log()
+    """Reduce the logits in `scratch`, whose width is a multiple of the block; `expected_draws_C` by tail code."""
+    x_PV, p_PV, other_PV, mass_PV = scratch.logits, scratch.probs, scratch.other, scratch.mass
+    x_PV.sub_(x_PV.amax(1, keepdim=True))
+    torch.softmax(x_PV, 1, out=p_PV)
+    ids_PK, top_PK = _largest(p_PV, min(spec.head_slots, p_PV.shape[1]))
+    log_sum_P1 = -top_PK[:, :1].log()
+    realised_P = (x_PV.gather(1, next_ids_P[:, None]) - log_sum_P1)[:, 0]
+    white_P = (p_PV @ whitespace_V).log()
+    entropy_P = (log_sum_P1[:, 0] - torch.mul(p_PV, x_PV, out=other_PV).sum(1)).clamp_min(0)
     log_z_ZP = []
     for t in spec.temperatures:
-        log_z_ZP.append((shifted_PV / t).exp().sum(1).log() - log_sum_P / t)
+        # log sum_v exp(x_v / T), read off at the peak, where x is 0, less log Z / T.
+        torch.softmax(torch.mul(x_PV, 1 / t, out=other_PV), 1, out=other_PV)
+        at_peak_P1 = other_PV.gather(1, ids_PK[:, :1])
+        log_z_ZP.append((-at_peak_P1.log() - log_sum_P1 / t)[:, 0])
     scalars = torch.stack((realised_P, white_P, entropy_P, *log_z_ZP), 1)
 
-    slots = min(spec.head_slots, num_ids)
-    p_PV = exp_PV.div_(sum_P[:, None])
-    top_PK, ids_PK = p_PV.topk(slots, dim=1)
     kept_PK = top_PK >= spec.threshold
     kept_PK[:, 0] = True
     head_ids = torch.where(kept_PK, ids_PK, -1).int()
     head_probs = torch.where(kept_PK, top_PK, 0.0)
-
-    # The rest in fixed point; unkept slots are put back after the scatter has cleared all of the top.
-    fixed_PV = (p_PV.double() * _UNIT).round_().long()
-    fixed_PV.scatter_(1, ids_PK, fixed_PV.gather(1, ids_PK).masked_fill(kept_PK, 0))
-    cumulative_PV = fixed_PV.cumsum_(1)
-    rest_P = cumulative_PV[:, -1]
+    unused = (0, spec.head_slots - ids_PK.shape[1])
+    head_ids, head_probs = F.pad(head_ids, unused, value=-1), F.pad(head_probs, unused)
     # As many draws as a reader expects of the stored, quantised tail: then their number costs no bytes.
-    codes_P = tail_code((1 - head_probs.double().sum(1)).cpu().numpy()).clip(max=254)
-    expected = expected_draws(spec.threshold, spec.tail_floor)[codes_P]
-    num_draws_P = torch.from_numpy(expected).to(x_PV.device).masked_fill(rest_P == 0, 0)
-    m_M = torch.arange(spec.draw_slots, dtype=torch.float64, device=x_PV.device)
-    # Points lie strictly inside [0, rest): a draw never lands on an id of mass zero.
-    points_PM = (offsets_P[:, None] + m_M) * (rest_P / num_draws_P.clamp_min(1))[:, None]
-    points_PM = points_PM.floor().long().clamp_max((rest_P - 1).clamp_min(0)[:, None])
-    draws_PM = torch.searchsorted(cumulative_PV, points_PM, right=True)
-    draw_ids = torch.where(m_M < num_draws_P[:, None], draws_PM, -1).int()
-
-    if slots < spec.head_slots:
-        head_ids = torch.nn.functional.pad(head_ids, (0, spec.head_slots - slots), value=-1)
-        head_probs = torch.nn.functional.pad(head_probs, (0, spec.head_slots - slots))
+    tail_P = (1 - head_probs.double().sum(1)).clamp(0, 1)
+    codes_P = (tail_P.sqrt().asin() * (510 / math.pi)).round().nan_to_num().long().clamp_max(254)
+    # Whole numbers from here on; what is not kept is put back after the scatter has cleared all of the top.
+    p_PV.mul_(_UNIT).round_()
+    p_PV.scatter_(1, ids_PK, p_PV.gather(1, ids_PK).masked_fill(kept_PK, 0))
+    draw_ids = _systematic(mass_PV.copy_(p_PV), expected_draws_C[codes_P], offsets_P, spec.draw_slots)
     return Records(head_ids=head_ids, head_probs=head_probs, draw_ids=draw_ids, scalars=scalars)
+
+
+def _largest(p_PV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ids int64 and values of the `count` largest entries [P, count], largest first, equal ones by rising id.
+
+    They lie in the `count` blocks of largest maximum.
+    """
+    blocks_PBI = p_PV.unflatten(1, (-1, _BLOCK))
+    near_PB = blocks_PBI.amax(2).topk(min(count, blocks_PBI.shape[1]), dim=1, sorted=False).indices
+    inside_I = torch.arange(_BLOCK, device=p_PV.device)
+    ids_PN = (near_PB[:, :, None] * _BLOCK + inside_I).flatten(1)
+    top_PK, at_PK = p_PV.gather(1, ids_PN).topk(count, dim=1)
+    ids_PK = ids_PN.gather(1, at_PK)
+    by_id_PK = ids_PK.argsort(1)
+    top_PK, order_PK = top_PK.gather(1, by_id_PK).sort(dim=1, descending=True, stable=True)
+    return ids_PK.gather(1, by_id_PK).gather(1, order_PK), top_PK
+
+
+def _systematic(mass_PV: torch.Tensor, num_draws_P: torch.Tensor, offsets_P: torch.Tensor, slots: int) -> torch.Tensor:
+    """Draw ids at equal steps through the cumulative mass: int32 [P, slots], ascending, unused slots at -1.
+
+    `mass_PV` float64, whole numbers; `num_draws_P` how many draws; `offsets_P` float64 in [0, 1).
+    """
+    blocks_PBI = mass_PV.unflatten(1, (-1, _BLOCK))
+    upto_PB = blocks_PBI.sum(2).cumsum(1)
+    rest_P1 = upto_PB[:, -1:]
+    num_draws_P1 = num_draws_P[:, None].masked_fill(rest_P1 == 0, 0)
+    m_M = torch.arange(slots, dtype=torch.float64, device=mass_PV.device)
+    # Points lie strictly inside [0, rest): a draw never lands on an id of mass zero.
+    points_PM = ((offsets_P[:, None] + m_M) * (rest_P1 / num_draws_P1.clamp_min(1))).floor()
+    points_PM = points_PM.minimum((rest_P1 - 1).clamp_min(0))
+    block_PM = torch.searchsorted(upto_PB, points_PM, right=True).clamp_max(upto_PB.shape[1] - 1)
+    before_PM = torch.where(block_PM > 0, upto_PB.gather(1, (block_PM - 1).clamp_min(0)), 0.0)
+    row_P1 = torch.arange(len(mass_PV), device=mass_PV.device)[:, None]
+    inside_PMI = blocks_PBI[row_P1, block_PM].cumsum(2)
+    at_PM = torch.searchsorted(inside_PMI, (points_PM - before_PM)[:, :, None], right=True)[:, :, 0]
+    ids_PM = block_PM * _BLOCK + at_PM
+    return torch.where(m_M < num_draws_P1, ids_PM, -1).int()

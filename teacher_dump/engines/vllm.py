@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from teacher_dump.engines.vllm_plugin import PREFIX, TASK
 from teacher_dump.errors import DumpError
 from teacher_dump.windows import Window
 
-BATCH_WINDOWS = 16
+BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
 """Windows handed to the engine at a time: enough to fill its schedule, few enough to show progress."""
 BATCHED_TOKENS = 2048
 """Most tokens of one engine step."""
@@ -35,6 +36,7 @@ class VllmEngine:
             import vllm
 
         self._teaching = teaching
+        self._batch_windows = BATCH_WINDOWS["cuda" if cuda else "cpu"]
         stock = json.loads((teaching.folder / "config.json").read_bytes())["architectures"][0]
         if not stock.endswith("ForCausalLM"):
             raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
@@ -67,29 +69,40 @@ class VllmEngine:
         )
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
-        """Yield the packed records of each window, in order."""
+        """Yield the packed records of each window, in order.
+
+        The engine works on the next batch while the caller encodes and writes this one.
+        """
+        ahead = ThreadPoolExecutor(1, thread_name_prefix="vllm")
+        try:
+            waiting: Future[list[Packed]] | None = None
+            for i in range(0, len(windows), self._batch_windows):
+                submitted = ahead.submit(self._encode, windows[i : i + self._batch_windows])
+                if waiting is not None:
+                    yield from waiting.result()
+                waiting = submitted
+            if waiting is not None:
+                yield from waiting.result()
+        finally:
+            # Who stops early need not wait for a batch that nobody reads.
+            ahead.shutdown(wait=False, cancel_futures=True)
+
+    def _encode(self, batch: Sequence[Window]) -> list[Packed]:
         from vllm import PoolingParams
 
-        for i in range(0, len(windows), BATCH_WINDOWS):
-            batch = windows[i : i + BATCH_WINDOWS]
-            outputs = self._llm.encode(
-                [{"prompt_token_ids": w.tokens.tolist()} for w in batch],
-                [
-                    PoolingParams(
-                        extra_kwargs={
-                            "document": w.info.document,
-                            "window": w.info.window,
-                            "seed": self._teaching.seed,
-                        }
-                    )
-                    for w in batch
-                ],
-                pooling_task=TASK,
-                use_tqdm=False,
-            )
-            for window, output in zip(batch, outputs, strict=True):
-                assert output.prompt_token_ids == window.tokens.tolist(), "vLLM answered another prompt"
-                yield output.outputs.data.numpy()
+        seed = self._teaching.seed
+        outputs = self._llm.encode(
+            [{"prompt_token_ids": w.tokens.tolist()} for w in batch],
+            [
+                PoolingParams(extra_kwargs={"document": w.info.document, "window": w.info.window, "seed": seed})
+                for w in batch
+            ],
+            pooling_task=TASK,
+            use_tqdm=False,
+        )
+        for window, output in zip(batch, outputs, strict=True):
+            assert output.prompt_token_ids == window.tokens.tolist(), "vLLM answered another prompt"
+        return [output.outputs.data.numpy() for output in outputs]
 
     def close(self) -> None:
         """End vLLM's processes."""

@@ -84,41 +84,49 @@ def _make_pooler(model: Any, vllm_config: Any) -> Any:
             if self._whitespace is None:
                 self._whitespace = torch.from_numpy(mask).to(hidden_states.device)
             cursor = pooling_metadata.get_pooling_cursor()
-            ids = pooling_metadata.get_prompt_token_ids_cpu()
-            scheduled = cursor.num_scheduled_tokens_cpu.tolist()
-            seen = cursor.seq_lens_cpu.tolist()
+            prompts = pooling_metadata.get_prompt_token_ids_cpu()
+            params = [p.extra_kwargs for p in pooling_metadata.pooling_params]
+            counts = cursor.num_scheduled_tokens_cpu.tolist()
+            firsts = [seen - count for seen, count in zip(cursor.seq_lens_cpu.tolist(), counts, strict=True)]
+            packed_TC = self._records(hidden_states, list(zip(prompts, params, firsts, counts, strict=True)))
             output: list[torch.Tensor | None] = []
-            chunks = torch.split(hidden_states, scheduled)
-            for r, (hidden_TD, done) in enumerate(zip(chunks, cursor.get_finished_mask(), strict=True)):
-                state = pooling_metadata.pooling_states[r]
-                first = seen[r] - scheduled[r]
+            chunks = zip(packed_TC.split(counts), firsts, cursor.get_finished_mask(), strict=True)
+            for state, (chunk_TC, first, done) in zip(pooling_metadata.pooling_states, chunks, strict=True):
                 if first == 0:  # a request that was preempted starts again in the same state
                     state.clean()
-                params = pooling_metadata.pooling_params[r].extra_kwargs
-                state.hidden_states_cache.extend(self._records(hidden_TD, ids[r], first, params))
-                output.append(torch.cat(state.hidden_states_cache) if done else None)
+                state.hidden_states_cache.append(chunk_TC)
+                # A prompt's last position predicts nothing.
+                output.append(torch.cat(state.hidden_states_cache)[:-1] if done else None)
                 if done:
                     state.clean()
             return output
 
         def _records(
-            self, hidden_TD: torch.Tensor, prompt_T: torch.Tensor, first: int, params: dict[str, Any] | None
-        ) -> list[torch.Tensor]:
-            """Return packed pieces for the positions of a chunk; a prompt's last position predicts nothing."""
+            self, hidden_TD: torch.Tensor, chunks: list[tuple[torch.Tensor, dict[str, Any] | None, int, int]]
+        ) -> torch.Tensor:
+            """Return packed records [T, columns] of the chunks of all requests: (prompt, key, first, count) of each.
+
+            In pieces that do not respect the chunks' ends: the projection wants many positions at once.
+            """
             device = hidden_TD.device
-            count = min(len(hidden_TD), len(prompt_T) - 1 - first)
-            next_P = prompt_T[first + 1 : first + 1 + count].to(device=device, dtype=torch.int64)
-            if params is None:  # vLLM's profiling run
-                u_P = torch.zeros(count, dtype=torch.float64, device=device)
-            else:
-                u = offsets(params["document"], params["window"], params["seed"], len(prompt_T) - 1)
-                u_P = torch.from_numpy(u[first : first + count]).to(device)
+            next_T = torch.zeros(len(hidden_TD), dtype=torch.int64)
+            u_T = np.zeros(len(hidden_TD))
+            start = 0
+            for prompt, key, first, count in chunks:
+                predicting = min(count, len(prompt) - 1 - first)
+                next_T[start : start + predicting] = prompt[first + 1 : first + 1 + predicting]
+                if key is not None:  # None in vLLM's profiling run
+                    u = offsets(key["document"], key["window"], key["seed"], len(prompt) - 1)
+                    u_T[start : start + predicting] = u[first : first + predicting]
+                start += count
+            next_T, u_T = next_T.to(device), torch.from_numpy(u_T).to(device)
             pieces = []
-            for i in range(0, count, step):
-                j = min(i + step, count)
-                logits_PV = model.compute_logits(hidden_TD[i:j])[:, :vocab_size]
-                assert self._whitespace is not None
-                pieces.append(reduce(logits_PV, next_P[i:j], u_P[i:j], spec=spec, whitespace_V=self._whitespace).pack())
-            return pieces or [torch.empty(0, spec.columns, dtype=torch.int32, device=device)]
+            for i in range(0, len(hidden_TD), step):
+                logits_PV = model.compute_logits(hidden_TD[i : i + step])[:, :vocab_size]
+                piece = reduce(
+                    logits_PV, next_T[i : i + step], u_T[i : i + step], spec=spec, whitespace_V=self._whitespace
+                )
+                pieces.append(piece.pack())
+            return torch.cat(pieces)
 
     return RecordPooler()
