@@ -51,9 +51,16 @@ def main(debug: bool) -> None:
 @click.option("--temperature", type=float, help="0 is greedy. [default: the protocol's]")
 @click.option("--top-p", type=float, help="Share of the probability to sample from. [default: the protocol's]")
 @click.option("--batch-size", type=int, help="Answers written side by side.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Precision of the model. auto: bfloat16 where the machine computes in it, else float32.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
 @click.option("--limit", type=int, help="Only the first so many problems: a quick look, not a score.")
-@click.option("--deterministic", is_flag=True, help="Fixed batches, float32.")
+@click.option("--deterministic", is_flag=True, help="Fixed batches, and float32 unless --dtype.")
 @click.option(
     "--sandbox",
     type=click.Choice(["auto", "strict"]),

@@ -52,6 +52,7 @@ class Request:
     top_p: float | None = None
     num_samples: int | None = None
     batch_size: int | None = None
+    dtype: str = "auto"
     seed: int = 0
     limit: int | None = None
     """Only the first so many problems: for a quick look, never a benchmark's score."""
@@ -240,7 +241,9 @@ def _generate(
     reporter: Reporter,
 ) -> tuple[Settings, int]:
     """Write the samples that are not there yet; also return how many were there."""
-    settings, why = choose_settings(request.engine, batch_size=request.batch_size, deterministic=request.deterministic)
+    settings, why = choose_settings(
+        request.engine, batch_size=request.batch_size, deterministic=request.deterministic, dtype=request.dtype
+    )
     run = sha256_text(json.dumps([checkpoint.sha256, protocol.as_dict(), settings.as_dict(), request.seed]))[:16]
     wanted = [
         Prompt(
@@ -252,18 +255,23 @@ def _generate(
         for problem in problems
         for index in range(protocol.num_samples)
     ]
+    # The longest first: a batch holds little padding, and memory fails early.
+    wanted.sort(key=lambda prompt: -len((prompt.user or "") + prompt.text))
     suffix = "" if request.tasks == (benchmark.name,) else f".{benchmark.name}"
     with SampleFile(request.result.with_suffix(f"{suffix}.samples.jsonl"), run=run) as file:
         if file.moved_aside:
             reporter.note(f"{file.path} holds samples of another checkpoint or setting: moved to {file.path.name}.old")
-        missing = []
+        num_found = 0
         for prompt in wanted:
             if (sample := file.found.get((prompt.task_id, prompt.index))) is not None:
+                num_found += 1
                 take(sample)
-            else:
-                missing.append(prompt)
+        missing = _missing(wanted, file, settings)
 
         def on_answer(answer: Answer) -> None:
+            reporter.step()
+            if (answer.prompt.task_id, answer.prompt.index) in file.found:
+                return
             sample = Sample(
                 task_id=answer.prompt.task_id,
                 index=answer.prompt.index,
@@ -276,7 +284,6 @@ def _generate(
             )
             file.add(sample)
             take(sample)
-            reporter.step()
 
         if missing:
             reporter.note(f"engine {settings.engine} ({why}), {settings.dtype}, protocol {protocol.name}")
@@ -292,7 +299,7 @@ def _generate(
                 )
             finally:
                 reporter.stop()
-    return settings, len(wanted) - len(missing)
+    return settings, num_found
 
 
 def _samples_entry(path: Path | None) -> dict[str, Any] | None:
@@ -301,6 +308,13 @@ def _samples_entry(path: Path | None) -> dict[str, Any] | None:
     if not path.is_file():
         raise EvalError(f"{path}: no such file; expected samples as JSONL")
     return {"path": str(path), "sha256": sha256_file(path)}
+
+
+def _missing(wanted: list[Prompt], file: SampleFile, settings: Settings) -> list[Prompt]:
+    """Return what has to be written; with fixed batches, whole batches, so that each answer keeps its company."""
+    size = settings.batch_size if settings.deterministic else 1
+    batches = (wanted[start : start + size] for start in range(0, len(wanted), size))
+    return [one for batch in batches if any((p.task_id, p.index) not in file.found for p in batch) for one in batch]
 
 
 def versions() -> dict[str, str]:

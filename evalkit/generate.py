@@ -17,6 +17,7 @@ from evalkit.errors import EvalError
 from evalkit.protocols import Protocol, cut
 
 ENGINES = ("auto", "vllm", "transformers")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,23 +53,30 @@ class Settings:
     batch_size: int
     """Answers written side by side (transformers), or at most (vLLM)."""
     dtype: str
-    """Precision of weights and arithmetic: `float32`, `bfloat16`."""
+    """Precision of weights and arithmetic: `float32`, `bfloat16` or `float16`."""
+    deterministic: bool = False
+    """Each batch is finished before the next begins, so that an answer always has the same company."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool) -> tuple[Settings, str]:
+def choose_settings(
+    engine: str, *, batch_size: int | None, deterministic: bool, dtype: str = "auto"
+) -> tuple[Settings, str]:
     """Settle engine, batch size and precision; also say why that engine, in a few words.
 
     `auto` takes vLLM only where it pays: on a GPU. Its start on a CPU costs about a minute, more than the whole
-    of HumanEval on a small model. `deterministic` fixes batch composition and uses float32.
+    of HumanEval on a small model. A dtype of `auto` is bfloat16 where the machine computes in it, and float32
+    elsewhere. `deterministic` fixes batch composition and uses float32, unless a dtype is named.
 
     Raises:
-        EvalError: the engine is unknown or not installed.
+        EvalError: engine or dtype is unknown, or the engine is not installed.
     """
     if engine not in ENGINES:
         raise EvalError(f"engine {engine!r} is unknown; expected one of {', '.join(ENGINES)}")
+    if dtype not in DTYPES:
+        raise EvalError(f"dtype {dtype!r} is unknown; expected one of {', '.join(DTYPES)}")
     has_vllm = importlib.util.find_spec("vllm") is not None
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         raise EvalError("generation needs torch and transformers, which are not installed; install 'teacherless[eval]'")
@@ -81,9 +89,17 @@ def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool)
     if engine == "auto":
         engine = "vllm" if has_vllm and gpu else "transformers"
         why = "vLLM and a GPU are here" if engine == "vllm" else "no GPU" if not gpu else "vLLM is not installed"
-    dtype = "bfloat16" if gpu and not deterministic else "float32"
-    usual = 256 if engine == "vllm" else 64 if gpu else 16
-    return Settings(engine=engine, batch_size=batch_size or usual, dtype=dtype), why
+    if dtype == "auto":
+        dtype = "bfloat16" if not deterministic and (gpu or _cpu_has_bfloat16()) else "float32"
+    usual = (256 if gpu else 64) if engine == "vllm" else 64 if gpu else 16
+    return Settings(engine=engine, batch_size=batch_size or usual, dtype=dtype, deterministic=deterministic), why
+
+
+def _cpu_has_bfloat16() -> bool:
+    import torch
+
+    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def write_answers(
@@ -125,6 +141,40 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
+def load_config(checkpoint: Checkpoint) -> Any:
+    """Load the model's configuration, of the text part where it has several.
+
+    Raises:
+        EvalError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint.source, revision=checkpoint.revision).get_text_config()
+    except Exception as error:  # an unknown architecture and a broken file come as different errors
+        raise cannot_load(checkpoint, "configuration", error) from error
+
+
+def fitting_ids(checkpoint: Checkpoint, tokenizer: Any, prompts: list[Prompt], config: Any) -> list[list[int]]:
+    """Return the ids of each prompt.
+
+    Raises:
+        EvalError: one leaves no room for an answer.
+    """
+    known: dict[tuple[str | None, str], list[int]] = {}
+    longest = getattr(config, "max_position_embeddings", None) or 1 << 30
+    for prompt in prompts:
+        key = (prompt.user, prompt.text)
+        if key not in known:
+            known[key] = prompt_ids(tokenizer, prompt)
+            if len(known[key]) >= longest:
+                raise EvalError(
+                    f"{checkpoint.source}: the prompt of {prompt.task_id} has {len(known[key])} tokens, "
+                    f"the model takes {longest}; choose a model with a longer context"
+                )
+    return [known[prompt.user, prompt.text] for prompt in prompts]
+
+
 def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     """Return the ids that the model continues; a chat is laid out by the checkpoint's own template.
 
@@ -150,10 +200,20 @@ def cannot_load(checkpoint: Checkpoint, part: str, error: Exception) -> EvalErro
     )
 
 
-def end_ids(tokenizer: Any, config_ids: Any) -> list[int]:
-    """Return the ids that end an answer: the tokenizer's and those of the generation config."""
-    ids = config_ids if isinstance(config_ids, list) else [config_ids]
-    return sorted({int(one) for one in (*ids, tokenizer.eos_token_id) if one is not None})
+def end_ids(tokenizer: Any, checkpoint: Checkpoint) -> list[int]:
+    """Return the ids that end an answer: those that the checkpoint names, and all of the tokenizer's special ones.
+
+    A special token is the border of a document or a turn. Chat models name the end of a turn, yet when they
+    continue a file they end it with the token for the end of a text; what follows is another document.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(checkpoint.source, revision=checkpoint.revision).eos_token_id
+    except OSError:  # older checkpoints have none
+        named = load_config(checkpoint).eos_token_id
+    ids = named if isinstance(named, list) else [named]
+    return sorted({int(one) for one in (*ids, *tokenizer.all_special_ids) if one is not None})
 
 
 def answer_text(tokenizer: Any, prompt_ids: list[int], new_ids: list[int]) -> str:

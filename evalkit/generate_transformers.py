@@ -1,6 +1,6 @@
 """What does the model write, by transformers' generate? For CPUs, small models, and where vLLM is not.
 
-Prompts are sorted by length, so a batch holds little padding; each row stops on its own text; a row that has
+Prompts come sorted by length, so a batch holds little padding; each row stops on its own text; a row that has
 stopped is handed out at once, while the others go on.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from evalkit.checkpoint import Checkpoint
-from evalkit.errors import EvalError
-from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer, prompt_ids
+from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, fitting_ids, load_tokenizer
 from evalkit.protocols import Protocol, cut
 
 _TAIL_IDS = 16
@@ -33,19 +32,13 @@ def write_answers(
 
     tokenizer = load_tokenizer(checkpoint)
     model = _load_model(checkpoint, settings)
-    ends = end_ids(tokenizer, getattr(model.generation_config, "eos_token_id", None))
+    ends = end_ids(tokenizer, checkpoint)
     sampling = {"do_sample": True, "temperature": protocol.temperature, "top_p": protocol.top_p, "top_k": 0}
     longest = getattr(model.config, "max_position_embeddings", None) or 1 << 30
-    ids = {id(prompt): prompt_ids(tokenizer, prompt) for prompt in prompts}
-    ordered = sorted(prompts, key=lambda prompt: -len(ids[id(prompt)]))  # the longest first: memory fails early
-    if ordered and len(ids[id(ordered[0])]) >= longest:
-        raise EvalError(
-            f"{checkpoint.source}: the prompt of {ordered[0].task_id} has {len(ids[id(ordered[0])])} tokens, "
-            f"the model takes {longest}; choose a model with a longer context"
-        )
-    for start in range(0, len(ordered), settings.batch_size):
-        batch = ordered[start : start + settings.batch_size]
-        batch_ids = [ids[id(prompt)] for prompt in batch]
+    ids = fitting_ids(checkpoint, tokenizer, prompts, model.config)
+    for start in range(0, len(prompts), settings.batch_size):
+        batch = prompts[start : start + settings.batch_size]
+        batch_ids = ids[start : start + settings.batch_size]
         padded = tokenizer.pad({"input_ids": batch_ids}, return_tensors="pt").to(model.device)
         width = padded["input_ids"].shape[1]
         # Only the protocol decides: what the checkpoint says about penalties or sampling is left out.

@@ -1,16 +1,33 @@
-"""What does the model write, by vLLM? One call with every prompt; the engine batches them itself.
+"""What does the model write, by vLLM? Requests go in as places come free, answers come out as they end.
 
-Answers come back when all are done, so an interrupted run starts again. Its own progress bar shows the rate.
+One request per answer, each with its own seed: vLLM turns one request for n answers into n requests anyway, and
+shares their prompt through its prefix cache alone. So prefix caching is on for sampled answers. It is off for
+greedy ones, which it can change from run to run (vllm#15437), and they share no prompts.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
+from typing import Any
 
 from evalkit.checkpoint import Checkpoint
-from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, load_tokenizer, prompt_ids
+from evalkit.generate import (
+    Answer,
+    Prompt,
+    Settings,
+    cannot_load,
+    end_ids,
+    finish,
+    fitting_ids,
+    load_config,
+    load_tokenizer,
+)
 from evalkit.protocols import Protocol
+
+_QUEUED = 2
+"""Requests in the engine, in batches: one being written, one that waits, so that no place stays free."""
 
 
 def write_answers(
@@ -23,42 +40,89 @@ def write_answers(
     on_tokens: Callable[[int], None],
 ) -> None:
     """See `generate.write_answers`."""
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; vLLM's CPU build reads nothing else for it
     import torch
-    from vllm import LLM, SamplingParams
 
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer, config = load_tokenizer(checkpoint), load_config(checkpoint)
+    ids = fitting_ids(checkpoint, tokenizer, prompts, config)
+    ends = end_ids(tokenizer, checkpoint)
+    max_len = min(max(map(len, ids)) + protocol.max_new_tokens, config.max_position_embeddings)
     on_cpu = not torch.cuda.is_available()
+    _set_environment(settings, config, tokens=max_len * settings.batch_size if on_cpu else None)
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    engine = _start(checkpoint, protocol, settings, max_len=max_len, on_cpu=on_cpu)
+    sampled = protocol.temperature > 0
+    # With all requests of a batch done before the next begins, each answer always has the same company.
+    in_engine = settings.batch_size * (1 if settings.deterministic else _QUEUED)
+    given = 0
     try:
-        engine = LLM(
-            model=checkpoint.source,
-            revision=checkpoint.revision,
-            dtype=settings.dtype,
-            max_num_seqs=settings.batch_size,
-            enforce_eager=on_cpu,  # compiling takes longer than it saves on a CPU
-            enable_prefix_caching=False,  # with it, greedy answers can differ from run to run (vllm#15437)
-            generation_config="vllm",  # settings from the protocol alone
+        on_tokens(0)  # loaded: the clock of the rate starts
+        while given < len(prompts) or engine.has_unfinished_requests():
+            room = in_engine - engine.get_num_unfinished_requests()
+            if room == in_engine or not settings.deterministic:
+                for place in range(given, min(given + room, len(prompts))):
+                    params = SamplingParams(
+                        temperature=protocol.temperature,
+                        top_p=1.0 if on_cpu else protocol.top_p,  # on a CPU `Nucleus` does it
+                        max_tokens=min(protocol.max_new_tokens, max_len - len(ids[place])),
+                        stop=list(protocol.stop),
+                        stop_token_ids=ends,
+                        include_stop_str_in_output=True,
+                        seed=prompts[place].seed if sampled else None,
+                        output_kind=RequestOutputKind.FINAL_ONLY,
+                    )
+                    engine.add_request(str(place), {"prompt_token_ids": ids[place]}, params)
+                    given = place + 1
+            for output in engine.step():
+                place, (written,) = int(output.request_id), output.outputs
+                new_ids = list(written.token_ids)
+                on_tokens(len(new_ids))
+                on_answer(finish(tokenizer, prompts[place], ids[place], new_ids, protocol, ends))
+    finally:
+        engine.engine_core.shutdown()
+
+
+def _start(checkpoint: Checkpoint, protocol: Protocol, settings: Settings, *, max_len: int, on_cpu: bool) -> Any:
+    from vllm import EngineArgs, LLMEngine
+
+    cpu_only: dict[str, Any] = {
+        "enforce_eager": True,  # compiling takes longer than it saves on a CPU
+        # A prompt in two steps rewinds the seed's generator, which on a CPU ends the engine ("does not use offset").
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(2048, max_len),
+        "logits_processors": ["evalkit.nucleus_vllm:Nucleus"],
+        "additional_config": {"evalkit_top_p": protocol.top_p},
+    }
+    try:
+        return LLMEngine.from_engine_args(
+            EngineArgs(
+                model=checkpoint.source,
+                revision=checkpoint.revision,
+                dtype=settings.dtype,
+                max_model_len=max_len,
+                max_num_seqs=settings.batch_size,
+                enable_prefix_caching=protocol.temperature > 0 and not settings.deterministic,
+                generation_config="vllm",  # settings from the protocol alone
+                disable_log_stats=True,
+                **(cpu_only if on_cpu else {}),
+            )
         )
     except Exception as error:  # the engine fails in a process of its own and reports in many ways
         raise cannot_load(checkpoint, "model", error) from error
-    ends = end_ids(tokenizer, None)
-    ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    outputs = engine.generate(
-        [{"prompt_token_ids": one} for one in ids],
-        [
-            SamplingParams(
-                temperature=protocol.temperature,
-                top_p=protocol.top_p,
-                max_tokens=protocol.max_new_tokens,
-                stop=list(protocol.stop),
-                stop_token_ids=ends,
-                include_stop_str_in_output=True,
-                seed=prompt.seed if protocol.temperature > 0 else None,
-            )
-            for prompt in prompts
-        ],
-    )
-    for prompt, given, output in zip(prompts, ids, outputs, strict=True):
-        new_ids = list(output.outputs[0].token_ids)
-        on_tokens(len(new_ids))
-        on_answer(finish(tokenizer, prompt, given, new_ids, protocol, ends))
+
+
+def _set_environment(settings: Settings, config: Any, *, tokens: int | None) -> None:
+    """Set what vLLM reads from the environment alone, where the user has not; `tokens` to keep on a CPU."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if settings.deterministic:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # otherwise a step holds what happened to arrive
+    if tokens is not None:
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        size = 4 if settings.dtype == "float32" else 2
+        wanted = tokens * config.num_hidden_layers * heads * width * 2 * size
+        memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(min(wanted, memory / 3) / 2**30))))
+        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # all processors write; judging takes little

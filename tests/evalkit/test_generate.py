@@ -96,7 +96,17 @@ def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     settings, why = generate.choose_settings("auto", batch_size=None, deterministic=False)
-    assert (settings.engine, settings.dtype, why) == ("transformers", "float32", "no GPU")
+    assert (settings.engine, why) == ("transformers", "no GPU")
+
+
+@pytest.mark.parametrize(("capable", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({}, "float32")])
+def test_auto_dtype_is_what_the_machine_computes_in(capable: dict, dtype: str, monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable, raising=False)
+    assert generate.choose_settings("auto", batch_size=None, deterministic=False)[0].dtype == dtype
+    assert generate.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 
 
 @pytest.mark.vllm

@@ -1,0 +1,42 @@
+"""Is the nucleus the one of the definition? Against a sort of the whole vocabulary in float64."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from evalkit.nucleus import keep_nucleus  # noqa: E402
+
+
+def nucleus_by_sorting(logits, top_p: float) -> set[int]:
+    probs, ids = logits.double().softmax(-1).sort(descending=True)
+    before = probs.cumsum(-1) - probs
+    return set(ids[before < top_p].tolist())
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("scale", [0.0001, 1.0, 8.0])  # flat rows need the whole vocabulary, steep ones a few tokens
+def test_keeps_the_fewest_tokens_that_hold_the_share(top_p: float, scale: float):
+    torch.manual_seed(0)
+    logits = scale * torch.randn(5, 3000)
+    kept = keep_nucleus(logits, top_p)
+    for row, given in zip(kept, logits, strict=True):
+        wanted = nucleus_by_sorting(given, top_p)
+        found = set(row.isfinite().nonzero().flatten().tolist())
+        assert len(found ^ wanted) <= 1  # at the border, float32 and float64 may differ by one token
+        assert torch.equal(row[row.isfinite()], given[row.isfinite()])
+
+
+def test_rows_that_differ_in_flatness_are_each_cut_on_their_own():
+    torch.manual_seed(0)
+    logits = torch.stack([8 * torch.randn(3000), torch.randn(3000) / 100, 8 * torch.randn(3000)])
+    together = keep_nucleus(logits, 0.9)
+    assert torch.equal(together, torch.cat([keep_nucleus(row[None], 0.9) for row in logits]))
+
+
+def test_equally_likely_tokens_are_kept_together_and_the_likeliest_always():
+    assert keep_nucleus(torch.tensor([[1.0, 1.0, -20.0]]), 0.3).isfinite().tolist() == [[True, True, False]]
+    assert keep_nucleus(torch.tensor([[5.0, 0.0, 0.0]]), 1e-6).isfinite().tolist() == [[True, False, False]]
+    logits = torch.randn(2, 7)
+    assert torch.equal(keep_nucleus(logits, 1.0), logits)
