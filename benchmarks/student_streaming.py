@@ -52,10 +52,10 @@ def main() -> None:
     )
     cache = shards.open(config.shards)
     with join(config.device) as world:
-        this = train._prepare(config, cache, cache.manifest_sha256, Signals(), world)
+        this = train._prepare(config, cache, [], Signals(), world)
         rows = Rows(cache)
         started = time.perf_counter()
-        ready = [read_step(rows, this.plan, this.batches, step=s) for s in range(options.steps)]
+        ready = [read_step(rows, this.first_leg.plan, this.batches, step=s) for s in range(options.steps)]
         reading_s = time.perf_counter() - started
         tokens = sum(step.num_positions for step in ready)
 
@@ -71,7 +71,7 @@ def main() -> None:
                 started = time.perf_counter()
                 one(step)
                 memory_s.append(time.perf_counter() - started)
-            with Stream(cache, this.plan, this.batches, first=0, last=options.steps, prefetch=4) as stream:
+            with Stream(cache, this.first_leg.plan, this.batches, first=0, last=options.steps, prefetch=4) as stream:
                 started = time.perf_counter()
                 for step in stream:
                     one(step)

@@ -96,6 +96,15 @@ class Store:
         info = self._info(name)
         return None if info is None else (-1 if info.get("size") is None else int(info["size"]))
 
+    def names(self) -> list[str]:
+        """Return the names of what lies directly in this folder. Raises StoreError where it cannot be listed."""
+
+        def action() -> list[str]:
+            self.filesystem.invalidate_cache()
+            return [str(found).rstrip("/").rpartition("/")[2] for found in self._once("ls", 0, self.base, detail=False)]
+
+        return self._try("", action)
+
     def sha256(self, name: str, *, size: int) -> str:
         """Return the digest of a file of `size` bytes, hex: the hub's own where it keeps one, else by reading it."""
         lfs = (self._info(name) or {}).get("lfs")

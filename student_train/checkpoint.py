@@ -1,24 +1,33 @@
 """How do we stop and go on? Checkpoints that are complete or absent, and a plain folder at the end.
 
-`OUT/checkpoints/step-N/` holds `model.safetensors` (every parameter, float32), `optimizer.safetensors` and
-`state.json` (global: step, identity of the run, tokens so far, held-out figures before training; no rank, no
-world size, no random state). It is written under a temporary name beside its place, synced and renamed, so a
-name `step-N` means complete. A crash loses at most the steps since the newest one.
+`OUT/checkpoints/step-N/` holds what torch's distributed checkpoint writes (`.metadata`, `__R_0.distcp`: parameters that
+train and the optimiser's state, float32, each rank's part in its own file) and `state.json` (global: step, identity of
+the run, tokens so far, held-out figures before training, the other files' digests; no rank, no world size, no random
+state). Another number of ranks can read it. It is written under a temporary name beside its place, synced and renamed,
+so a name `step-N` means complete. A crash loses at most the steps since the newest one.
+
+With several ranks OUT must be a folder that all of them see. NOT safe with files of strangers: `.metadata` is a pickle,
+which is why the folder at the end is safetensors.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from student_train.errors import CheckpointError
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _NAME = re.compile(r"step-(\d+)")
 _TEMPORARY = ".incomplete-"
 
@@ -35,31 +44,41 @@ def path_of(out: Path, *, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}"
 
 
-def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int, leads: bool = True) -> Path:
-    """Write the checkpoint of state["step"], then drop all but the newest `keep`.
+def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int, world: Any = None) -> Path:
+    """Write the checkpoint of state["step"], then drop all but the newest `keep`. A collective.
 
-    All ranks gather their parts; the one that `leads` writes.
+    Each rank of `world` (`parallel.World`; None for one process) writes its own part; the one that leads gives the
+    whole its name when all are done.
 
     Raises: CheckpointError where the disk is full; older checkpoints are as they were.
     """
-    import safetensors.torch
+    import torch.distributed.checkpoint as dcp
 
-    from student_train.parallel import whole
-
+    leads, alone = world is None or world.leads, world is None or world.size == 1
     place = path_of(out, step=state["step"])
-    tensors = {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
-    kept = {f"{i}.{key}": whole(t) for i, kept in optimizer.state_dict()["state"].items() for key, t in kept.items()}
-    if not leads or place.is_dir():
-        return place
-    needed = 3 * sum(t.numel() * t.element_size() for t in tensors.values())
-    require_room(out, needed)
     temporary = place.with_name(_TEMPORARY + place.name)
-    with _FullDisk(out, needed, temporary):
+    there = place.is_dir()
+    if there if alone else world.gather(there)[0]:
+        return place
+    tensors = _tensors(model, optimizer)
+    needed = sum(t.numel() * t.element_size() for t in tensors.values())
+    if leads:
+        require_room(out, needed)
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        safetensors.torch.save_file(tensors, temporary / "model.safetensors")
-        safetensors.torch.save_file(kept, temporary / "optimizer.safetensors")
-        text = json.dumps({"version": STATE_VERSION, **state}, indent=1)
+    with _FullDisk(out, needed, temporary):
+        if leads:
+            temporary.mkdir(parents=True)
+        if not alone:
+            world.wait()
+        with _plain_errors():
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=alone)
+        names = sorted(temporary.glob(f"__{0 if alone else world.rank}_*"))
+        mine = {path.name: _sha256(path) for path in names}
+        files = {k: v for part in ([mine] if alone else world.gather(mine)) for k, v in part.items()}
+        if not leads:
+            return place
+        files[".metadata"] = _sha256(temporary / ".metadata")
+        text = json.dumps({**state, "version": STATE_VERSION, "files": files}, indent=1)
         (temporary / "state.json").write_text(text, encoding="utf-8")
         for entry in temporary.iterdir():
             _sync(entry)
@@ -72,7 +91,7 @@ def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: 
 
 
 def read_state(out: Path, *, step: int) -> dict[str, Any]:
-    """Return the state of a checkpoint. Raises: CheckpointError for one of a newer version."""
+    """Return the state of a checkpoint. Raises: CheckpointError for one of another version."""
     state = json.loads((path_of(out, step=step) / "state.json").read_text(encoding="utf-8"))
     if state["version"] != STATE_VERSION:
         raise CheckpointError(
@@ -82,26 +101,86 @@ def read_state(out: Path, *, step: int) -> dict[str, Any]:
     return dict(state)
 
 
-def load(out: Path, *, step: int, model: Any, optimizer: Any) -> None:
-    """Put the parameters and the optimiser's state of a checkpoint into `model` and `optimizer`."""
-    import safetensors.torch
-    import torch
+def load(out: Path, *, step: int, model: Any, optimizer: Any, world: Any = None) -> None:
+    """Put the parameters and the optimiser's state of a checkpoint into `model` and `optimizer`. A collective.
 
-    from student_train.parallel import like
+    Raises: CheckpointError, naming the folder, for one that is damaged.
+    """
+    import torch
+    import torch.distributed.checkpoint as dcp
 
     place = path_of(out, step=step)
-    tensors = safetensors.torch.load_file(place / "model.safetensors")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in tensors:
-                parameter.copy_(like(tensors[name], parameter))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for name, tensor in safetensors.torch.load_file(place / "optimizer.safetensors").items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = like(tensor, parameters[int(number)])
+    _require_sound(place, read_state(out, step=step)["files"], world)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        reader = dcp.FileSystemReader(place)
+        stored = reader.read_metadata().state_dict_metadata
+        tensors = {f"model.{name}": p.detach() for name, p in parameters.items()}  # read into, in place
+        state: dict[Any, dict[str, Any]] = {}
+        for key, about in stored.items():
+            if key.startswith("optimizer."):
+                name, _, part = key.removeprefix("optimizer.").rpartition(".")
+                p = parameters[name]
+                # Moments are split as their parameter is; counters are whole on every rank, and on the CPU.
+                like = torch.zeros_like(p) if about.size == p.shape else torch.zeros(about.size)
+                tensors[key] = state.setdefault(p, {})[part] = like.detach()
+        with _plain_errors():
+            dcp.load(tensors, storage_reader=reader, no_dist=world is None or world.size == 1)
+    except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError) as error:
+        said = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise _broken(place, f"does not load ({said[0]})") from None
     # The settings of the groups come from the configuration, which is the run's own.
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.state.clear()
+    optimizer.state.update(state)
+
+
+def _require_sound(place: Path, files: dict[str, str], world: Any) -> None:
+    """Raise CheckpointError unless every file hashes to what it was written with. Ranks share the files out."""
+    rank, size = (0, 1) if world is None else (world.rank, world.size)
+    bad = ""
+    for name, digest in sorted(files.items())[rank::size]:
+        path = place / name
+        if not path.is_file():
+            bad = f"{name} is missing"
+        elif (found := _sha256(path)) != digest:
+            bad = f"{name} has sha256 {found[:12]}, it was written with {digest[:12]}"
+    bad = max(world.gather(bad)) if size > 1 else bad
+    if bad:
+        raise _broken(place, f"found damage: {bad}")
+
+
+def _broken(place: Path, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{place}: {what}; expected a whole checkpoint of this run; remove that folder to go on from the one before it"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
+    """Return all tensors of a checkpoint by name: `model.<parameter>` and `optimizer.<parameter>.<part>`."""
+    found = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            found[f"model.{name}"] = p.detach()
+            found |= {f"optimizer.{name}.{part}": value for part, value in optimizer.state.get(p, {}).items()}
+    return found
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raise what went wrong itself: torch wraps everything, an interrupt too. No warning that there are no ranks."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        try:
+            yield
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from None
 
 
 def remove_incomplete(out: Path) -> None:
@@ -177,13 +256,16 @@ class _FullDisk:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is None:
             return
+        free = shutil.disk_usage(self._out).free if self._out.exists() else self._needed
         if self._temporary.is_dir():
             shutil.rmtree(self._temporary, ignore_errors=True)
         else:
             self._temporary.unlink(missing_ok=True)
-        # safetensors wraps the system's error in a kind of its own; its text survives.
+        # safetensors and torch wrap the system's error in kinds of their own. Its text survives, but where torch's zip
+        # writer trips over its own short write.
         told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if told or "No space left" in str(error) or "os error 28" in str(error):
+        told = told or any(text in str(error) for text in ("No space left", "os error 28"))
+        if told or ("inline_container" in str(error) and free < self._needed):
             raise _no_room(self._out, self._needed, None) from error
 
 

@@ -12,10 +12,13 @@ from student_train.config import Config
 from student_train.errors import CheckpointError
 
 
-def is_finished(out: Path, config: Config, manifest_sha256: str) -> bool:
-    """Return whether `out` holds this very run, done. Raises: CheckpointError if it holds something else."""
+def is_finished(out: Path, config: Config, manifest_sha256: str | None) -> bool:
+    """Return whether `out` holds this very run, done. Raises: CheckpointError if it holds something else.
+
+    `manifest_sha256` is None where the cache still grows: then `follow.py` compares shard by shard.
+    """
     if (out / "run.json").is_file():
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        record = read_record(out)
         _require_same(out, config, manifest_sha256, record["config"], record["manifest_sha256"])
         return True
     ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb")
@@ -30,8 +33,15 @@ def is_finished(out: Path, config: Config, manifest_sha256: str) -> bool:
     return False
 
 
-def _require_same(out: Path, config: Config, manifest_sha256: str, settings: dict[str, Any], digest: str) -> None:
-    if digest != manifest_sha256:
+def read_record(out: Path) -> dict[str, Any]:
+    """Return the record of the finished run in `out`."""
+    return dict(json.loads((out / "run.json").read_text(encoding="utf-8")))
+
+
+def _require_same(
+    out: Path, config: Config, manifest_sha256: str | None, settings: dict[str, Any], digest: str
+) -> None:
+    if manifest_sha256 is not None and digest != manifest_sha256:
         raise CheckpointError(
             f"{out}: found a run on the shards with manifest {digest[:12]}, expected {manifest_sha256[:12]} of "
             f"{config.shards}; train on those shards, or name another --out"
@@ -45,7 +55,7 @@ def _require_same(out: Path, config: Config, manifest_sha256: str, settings: dic
             )
 
 
-def newest_state(out: Path, config: Config, manifest_sha256: str) -> dict[str, Any] | None:
+def newest_state(out: Path, config: Config, manifest_sha256: str | None) -> dict[str, Any] | None:
     """Return the state of the newest checkpoint, None without one. Raises: CheckpointError if it is another run's."""
     found = checkpoint.steps(out)
     if not found:

@@ -32,6 +32,8 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @_option("shards", "Folder or URL of the cache that teacher-dump wrote.", metavar="DIR")
+@_option("follow", "Train from a cache that teacher-dump is still writing; needs --max-steps.")
+@_option("follow_wait", "Seconds to wait for new shards where training is ahead of the dump.")
 @_option("out", "Folder that becomes the student, with the run's record beside it.", metavar="DIR")
 @_option(
     "student",
@@ -99,7 +101,8 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
     try:
         if specialist is not None:
             settings["specialist"] = _read_ids(specialist)
-        config = _config(context, repeat, settings)
+        record = _record(repeat)
+        config = _config(context, record, settings)
     except TrainError as error:
         _fail(context, error)
     from shards.errors import ShardError
@@ -109,7 +112,7 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
     from student_train.train import run
 
     try:
-        run(config, command=sys.argv)
+        run(config, command=sys.argv, segments=record.get("segments", []))
     except (TrainError, ShardError) as error:
         _fail(context, error)
 
@@ -119,22 +122,26 @@ def _fail(context: click.Context, error: ValueError) -> NoReturn:
     context.exit(130 if isinstance(error, Interrupted) else 1)
 
 
-def _config(context: click.Context, repeat: str | None, settings: dict[str, Any]) -> Config:
-    if repeat is None:
-        return Config(**settings)
+def _record(path: str | None) -> dict[str, Any]:
+    """Return the record of another run, {} where none is named."""
+    if path is None:
+        return {}
     try:
-        record = json.loads(Path(repeat).read_text(encoding="utf-8"))
-        config = from_dict(record["config"])
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {"config": dict(record["config"]), "segments": list(record.get("segments", []))}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainError(
-            f"{repeat}: found no run's record ({error}); expected the run.json of a finished run"
-        ) from None
+        raise TrainError(f"{path}: found no run's record ({error}); expected the run.json of a finished run") from None
+
+
+def _config(context: click.Context, record: dict[str, Any], settings: dict[str, Any]) -> Config:
+    if not record:
+        return Config(**settings)
     given = {
         name: value
         for name, value in settings.items()
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    return dataclasses.replace(config, **given)
+    return dataclasses.replace(from_dict(record["config"]), **given)
 
 
 def _read_ids(path: str) -> tuple[int, ...]:

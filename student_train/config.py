@@ -33,6 +33,7 @@ _NOT_IDENTITY = frozenset(
         "prefetch",
         "device",
         "threads",
+        "follow_wait",
     }
 )
 
@@ -43,6 +44,10 @@ class Config:
 
     shards: str = "shards/"
     """Where the cache lies: a folder or a URL that `shards.open` understands."""
+    follow: bool = False
+    """Train from a cache that is still being written, see `follow.py`; needs `max_steps`."""
+    follow_wait: float = 3600.0
+    """Seconds to wait for new shards where the run is ahead of the dump."""
     out: str = "ckpt/"
     """Folder that becomes the trained student, with the run's record beside it."""
     student: str = ""
@@ -147,6 +152,12 @@ class Config:
             "eval_every",
         ):
             _at_least(name, getattr(self, name), 0)
+        _within("follow_wait", self.follow_wait, 0.0, 1e9)
+        if self.follow and not self.max_steps:
+            raise TrainError(
+                "follow without max-steps: found no end, as the cache still grows; expected --max-steps N, which the "
+                "learning rate's schedule needs"
+            )
         if self.student_layers == 1:
             raise TrainError("student-layers is 1; expected 0 (all) or at least 2, as the first and the last stay")
         if self.objective == "kd" and self.temperature != 1.0 and not self.divergence.startswith("bucket-"):

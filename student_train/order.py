@@ -46,6 +46,8 @@ class Plan:
     """Rows of each chunk, in the cache's order."""
     steps_per_epoch: int
     """S: optimiser steps of one epoch."""
+    first_step: int = 0
+    """Global step at which the plan's first epoch begins."""
 
     @property
     def num_rows(self) -> int:
@@ -53,7 +55,15 @@ class Plan:
         return sum(self.chunk_rows)
 
 
-def make_plan(chunk_rows: tuple[int, ...], *, tokens: int, batch_tokens: int, manifest_sha256: str, seed: int) -> Plan:
+def make_plan(
+    chunk_rows: tuple[int, ...],
+    *,
+    tokens: int,
+    batch_tokens: int,
+    manifest_sha256: str,
+    seed: int,
+    first_step: int = 0,
+) -> Plan:
     """Return the plan for a cache of `tokens` tokens in steps of about `batch_tokens` tokens.
 
     Raises: TrainError on a cache without rows.
@@ -62,7 +72,13 @@ def make_plan(chunk_rows: tuple[int, ...], *, tokens: int, batch_tokens: int, ma
     if rows < 1:
         raise TrainError("found a cache without rows; expected at least one; write it again with teacher-dump")
     steps = min(rows, max(1, round(tokens / batch_tokens)))
-    return Plan(manifest_sha256=manifest_sha256, seed=seed, chunk_rows=tuple(chunk_rows), steps_per_epoch=steps)
+    return Plan(
+        manifest_sha256=manifest_sha256,
+        seed=seed,
+        chunk_rows=tuple(chunk_rows),
+        steps_per_epoch=steps,
+        first_step=first_step,
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -81,7 +97,9 @@ def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank}; expected 0 to {world_size - 1}")
-    epoch, s = divmod(step, plan.steps_per_epoch)
+    if step < plan.first_step:
+        raise ValueError(f"step is {step}; expected at least the plan's first, {plan.first_step}")
+    epoch, s = divmod(step - plan.first_step, plan.steps_per_epoch)
     total = plan.num_rows
     first = total * s // plan.steps_per_epoch
     count = total * (s + 1) // plan.steps_per_epoch - first

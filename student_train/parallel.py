@@ -1,8 +1,8 @@
 """How is training split over processes? FSDP2 over the ranks that torchrun started; one process is the special case.
 
 Contract: every rank does the same collectives in the same order. Ranks share out the rows of each step (`order.py`);
-losses are summed and divided by the number of positions of the whole step, so FSDP's own averaging is off. What is
-written to disk is whole tensors, gathered, so another number of ranks can read it.
+losses are summed and divided by the number of positions of the whole step, so FSDP's own averaging is off. Checkpoints
+are written in parts (`checkpoint.py`); the folder at the end is gathered, parameter by parameter.
 """
 
 from __future__ import annotations
@@ -100,12 +100,3 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     if hasattr(tensor, "full_tensor"):
         tensor = tensor.full_tensor()
     return tensor.detach().to("cpu").contiguous()
-
-
-def like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Return this rank's part of a whole tensor, split as `parameter` is; 0-dimensional ones stay whole."""
-    if not hasattr(parameter, "full_tensor") or tensor.ndim == 0:
-        return tensor
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)

@@ -20,7 +20,6 @@ def run_record(
     *,
     config: Config,
     cache: Any,
-    manifest_sha256: str,
     student: Student,
     state: dict[str, Any],
     before: list[RowScore],
@@ -33,7 +32,8 @@ def run_record(
         "format": RECORD_FORMAT,
         "objective": config.objective,
         "config": config.as_dict(),
-        "manifest_sha256": manifest_sha256,
+        "manifest_sha256": cache.manifest_sha256,
+        **({"segments": state["segments"]} if config.follow else {}),
         "shards": {
             "tokens": cache.tokens,
             "rows": cache.rows,

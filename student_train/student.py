@@ -247,7 +247,11 @@ def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed
 
     if world_size == 1:
         return merged(student.adapted) if rank else student.model
-    tensors = {name: whole(p) for name, p in student.model.named_parameters()}
+    tensors = {}
+    for name, p in student.model.named_parameters():
+        tensor = whole(p)  # all ranks gather; one keeps
+        if leads:
+            tensors[name] = tensor
     if not leads:
         return None
     copy_ = AutoModelForCausalLM.from_config(student.model.config, dtype=torch.float32)

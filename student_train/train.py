@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,15 @@ import shards
 from shards.inspect import licence_line
 from student_train import checkpoint
 from student_train.adapters import add_adapters
-from student_train.claim import is_finished, newest_state
+from student_train.claim import is_finished, newest_state, read_record
 from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
 from student_train.evaluate import RowScore, held_out_rows, lines, score, summary
+from student_train.follow import Leg, Segments, plan_of
 from student_train.fused import LossSpec, Scores
-from student_train.loader import BatchSpec, Stream
-from student_train.log import open_log
+from student_train.loader import BatchSpec, Step, Stream
+from student_train.log import Log, open_log
 from student_train.losses import needs
-from student_train.order import Plan, make_plan
 from student_train.packing import Batch
 from student_train.parallel import World, join, split
 from student_train.progress import Progress
@@ -53,27 +53,29 @@ def say_on_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def run(config: Config, *, command: list[str], say: Say = say_on_stderr) -> None:
+def run(
+    config: Config, *, command: list[str], say: Say = say_on_stderr, segments: Sequence[dict[str, Any]] = ()
+) -> None:
     """Train what `config` asks for, and its control if asked; do nothing for what is finished.
+
+    `segments` are those of the record of a run that is to be repeated, where it followed a growing cache.
 
     Raises: TrainError and shards.ShardError for what a user can mend, Interrupted after a signal, state saved.
     """
-    cache = shards.open(config.shards)
-    manifest_sha256 = cache.manifest_sha256
+    cache = None if config.follow else shards.open(config.shards)
     jobs = [config]
     if config.control:
         jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
     before = None
     with deterministic(config.threads), join(config.device) as world:
         say = say if world.leads else _say_nothing
-        if cache.manifest.teacher.restricts_outputs:
-            say(f"note: the teacher's licence is {licence_line(asdict(cache.manifest.teacher))}")
         for job in jobs:
             out = Path(job.out)
-            if is_finished(out, job, manifest_sha256):
+            if is_finished(out, job, None if cache is None else cache.manifest_sha256):
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
+                segments = read_record(out).get("segments", [])  # a control sees what its run saw
                 continue
-            before = _train(job, cache, manifest_sha256, world=world, command=command, say=say, before=before)
+            before, segments = _train(job, cache, segments, world=world, command=command, say=say, before=before)
             world.wait()
 
 
@@ -91,7 +93,8 @@ class _Run:
     distiller: torch.nn.Module
     optimizer: torch.optim.Optimizer
     world: World
-    plan: Plan
+    first_leg: Leg
+    segments: Segments | None
     batches: BatchSpec
     total: int
     held: list[Any]
@@ -100,48 +103,50 @@ class _Run:
 
 def _train(
     config: Config,
-    cache: shards.Cache,
-    manifest_sha256: str,
+    cache: shards.Cache | None,
+    segments: Sequence[dict[str, Any]],
     *,
     world: World,
     command: list[str],
     say: Say,
     before: list[RowScore] | None,
-) -> list[RowScore]:
-    """Do one run and return its held-out scores before training."""
+) -> tuple[list[RowScore], list[dict[str, Any]]]:
+    """Do one run; return its held-out scores before training, and its segments. `cache` is None where it grows."""
     out = Path(config.out)
     if world.leads:
         checkpoint.remove_incomplete(out)
-    state = newest_state(out, config, manifest_sha256)
+    state = newest_state(out, config, None if cache is None else cache.manifest_sha256)
     with stop_on_signals() as wanted:
-        this = _prepare(config, cache, manifest_sha256, wanted, world)
+        this = _prepare(config, cache, state["segments"] if state else list(segments), wanted, world, say)
+        manifest = this.first_leg.cache.manifest
+        if manifest.teacher.restricts_outputs and before is None:
+            say(f"note: the teacher's licence is {licence_line(asdict(manifest.teacher))}")
         model = this.student.model
         if state is None:
-            say(f"{out}: {describe(config, this.student, this.total, this.plan)}")
+            say(f"{out}: {describe(config, this.student, this.total, this.first_leg.plan)}")
             before = before or _score(this, "held-out, before")
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
         else:
             before = [RowScore(**line) for line in state["before"]]
-            checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer)
+            checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer, world=world)
             say(f"{out}: continuing at step {state['step']} of {this.total}")
         state |= {
-            "manifest_sha256": manifest_sha256,
+            "manifest_sha256": "" if cache is None else cache.manifest_sha256,
+            "segments": this.segments.written if this.segments else [],
             "config": config.as_dict(),
             "before": [asdict(row) for row in before],
         }
-        _loop(this, cache, state)
+        _loop(this, state)
         after = _score(this, "held-out, after")
-        record = _record(this, cache, manifest_sha256, state, before, after, command)
+        record = _record(this, state, before, after, command)
         model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
         if world.leads:
             _finish(this, model, record, before, after, say=say)
-    return before
+    return before, state["segments"]
 
 
 def _record(
     this: _Run,
-    cache: shards.Cache,
-    manifest_sha256: str,
     state: dict[str, Any],
     before: list[RowScore],
     after: list[RowScore],
@@ -149,8 +154,7 @@ def _record(
 ) -> dict[str, Any]:
     return run_record(
         config=this.config,
-        cache=cache,
-        manifest_sha256=manifest_sha256,
+        cache=this.segments.cache if this.segments else this.first_leg.cache,
         student=this.student,
         state=state,
         before=before,
@@ -177,7 +181,25 @@ def _finish(
     say(_result(out, record))
 
 
-def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: Signals, world: World) -> _Run:
+def _prepare(
+    config: Config,
+    cache: shards.Cache | None,
+    written: list[dict[str, Any]],
+    wanted: Signals,
+    world: World,
+    say: Say = say_on_stderr,
+) -> _Run:
+    """Get ready. `written` are the segments so far of a run that follows a growing cache."""
+    segments = None
+    if cache is None:
+        segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
+        first_leg = segments.leg(0, first_step=0, total=config.max_steps)
+        if first_leg is None:
+            raise _interrupted(Path(config.out), 0, config.max_steps)
+    else:
+        plan = plan_of(config, cache, digest=cache.manifest_sha256)
+        first_leg = Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch)
+    cache, total = first_leg.cache, config.max_steps or first_leg.last
     manifest = cache.manifest
     column = None
     if config.objective == "kd" and config.temperature != 1.0:
@@ -209,13 +231,6 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         skew=config.skew,
     )
     distiller = split(Distiller(student.model, spec, dtype=config.dtype).to(world.device), world)
-    plan = make_plan(
-        tuple(cache.chunk_rows(i) for i in range(len(cache))),
-        tokens=cache.tokens,
-        batch_tokens=config.batch_tokens,
-        manifest_sha256=manifest_sha256,
-        seed=config.seed,
-    )
     skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
     held = [row for row in held if len(row.tokens) - 1 > skip]
@@ -231,7 +246,8 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
         distiller=distiller,
         optimizer=make_optimizer(student.model, config),
         world=world,
-        plan=plan,
+        first_leg=first_leg,
+        segments=segments,
         batches=BatchSpec(
             vocab_size=student.vocab_size,
             max_row_tokens=student.max_row_tokens,
@@ -243,71 +259,90 @@ def _prepare(config: Config, cache: shards.Cache, manifest_sha256: str, wanted: 
             held_out=config.held_out,
             subset=config.specialist,
         ),
-        total=config.max_steps or config.epochs * plan.steps_per_epoch,
+        total=total,
         held=held,
         wanted=wanted,
     )
 
 
-def _loop(this: _Run, cache: shards.Cache, state: dict[str, Any]) -> None:
+def _loop(this: _Run, state: dict[str, Any]) -> None:
     """Train from state["step"] to the end, updating `state`, saving as asked and at the end."""
-    config, out = this.config, this.out
+    config = this.config
     this.distiller.train()
     first = state["step"]
     with (
-        open_log(out, first, tensorboard=config.tensorboard and this.world.leads) as log,
+        open_log(this.out, first, tensorboard=config.tensorboard and this.world.leads) as log,
         Progress("training", this.total, first=first, shown=config.progress and this.world.leads) as bar,
-        Stream(
-            cache,
-            this.plan,
-            this.batches,
-            first=first,
-            last=this.total,
-            prefetch=config.prefetch,
-            rank=this.world.rank,
-            world_size=this.world.size,
-        ) as steps,
     ):
-        started = time.perf_counter()
-        for step in steps:
-            # Dropout, where a student has any: seeded by the step, so a continued run draws the same.
-            torch.manual_seed(config.seed * 1_000_003 + step.number)
-            lr = learning_rate(config, step=step.number, total=this.total)
-            result = take_step(
-                this.distiller,
-                this.optimizer,
-                step.batches,
-                number=step.number + 1,
-                lr=lr,
-                clip=config.clip,
-                world=this.world,
-                stop=this.wanted.stop,
-            )
-            took = time.perf_counter() - started
-            state["step"] = step.number + 1
-            state["tokens"] += result.positions
-            state["seconds"] += took
-            if this.world.leads:
-                log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took))
-            bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
-            last = state["step"] == this.total
-            if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
-                checkpoint.save(
-                    out,
-                    model=this.student.model,
-                    optimizer=this.optimizer,
-                    state=state,
-                    keep=config.keep,
-                    leads=this.world.leads,
-                )
-            if result.stop and not last:
-                raise _interrupted(out, state["step"], this.total)
-            if config.eval_every and state["step"] % config.eval_every == 0 and not last:
-                means = {k: v["mean"] for k, v in (summary(_score(this, "held-out")) or {}).items()}
-                if this.world.leads:
-                    log.write("held_out_curve.jsonl", {"step": state["step"], **means}, prefix="held_out/")
-                this.distiller.train()
-            started = time.perf_counter()
+        for leg in _legs(this, state):
+            if leg is None:
+                raise _interrupted(this.out, state["step"], this.total)
+            with Stream(
+                leg.cache,
+                leg.plan,
+                this.batches,
+                first=max(state["step"], leg.plan.first_step),
+                last=leg.last,
+                prefetch=config.prefetch,
+                rank=this.world.rank,
+                world_size=this.world.size,
+            ) as steps:
+                started = time.perf_counter()
+                for step in steps:
+                    _one_step(this, step, state, started, log=log, bar=bar)
+                    started = time.perf_counter()
+
+
+def _legs(this: _Run, state: dict[str, Any]) -> Iterator[Leg | None]:
+    """Yield the legs that are not over yet; see `Segments.legs`."""
+    if this.segments is None:
+        yield this.first_leg
+        return
+    for leg in this.segments.legs(total=this.total, before_waiting=lambda: _save(this, state)):
+        if leg is None or leg.last > state["step"]:
+            yield leg
+
+
+def _save(this: _Run, state: dict[str, Any]) -> None:
+    config = this.config
+    checkpoint.save(
+        this.out, model=this.student.model, optimizer=this.optimizer, state=state, keep=config.keep, world=this.world
+    )
+
+
+def _one_step(this: _Run, step: Step, state: dict[str, Any], started: float, *, log: Log, bar: Progress) -> None:
+    """Take a step that was waited for since `started`; log it, and save and measure where it is time to."""
+    config = this.config
+    # Dropout, where a student has any: seeded by the step, so a continued run draws the same.
+    torch.manual_seed(config.seed * 1_000_003 + step.number)
+    lr = learning_rate(config, step=step.number, total=this.total)
+    result = take_step(
+        this.distiller,
+        this.optimizer,
+        step.batches,
+        number=step.number + 1,
+        lr=lr,
+        clip=config.clip,
+        world=this.world,
+        stop=this.wanted.stop,
+    )
+    took = time.perf_counter() - started
+    state["step"] = step.number + 1
+    state["tokens"] += result.positions
+    state["seconds"] += took
+    if this.world.leads:
+        log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took))
+    bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
+    last = state["step"] == this.total
+    if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
+        _save(this, state)
+    if result.stop and not last:
+        raise _interrupted(this.out, state["step"], this.total)
+    if config.eval_every and state["step"] % config.eval_every == 0 and not last:
+        means = {k: v["mean"] for k, v in (summary(_score(this, "held-out")) or {}).items()}
+        if this.world.leads:
+            log.write("held_out_curve.jsonl", {"step": state["step"], **means}, prefix="held_out/")
+        this.distiller.train()
 
 
 def _metrics(result: StepResult, state: dict[str, Any], *, lr: float, took: float) -> dict[str, Any]:

@@ -174,12 +174,13 @@ def write_cache(
     chunk_tokens: int = 400,
     teacher: str = TEACHER,
     repo: str = "",
+    shards: int = 2,
 ) -> Path:
-    """Write `rows` as a complete cache."""
+    """Write `rows` as a complete cache of so many shards."""
     layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=0.04, tail_floor=2e-3)
     print_ = fingerprint(tokenizer_dir)
     entries = []
-    for n, part in enumerate((rows[::2], rows[1::2])):
+    for n, part in enumerate(rows[i::shards] for i in range(shards)):
         name = f"shard-{n:05d}.arrow"
         with ShardWriter(
             folder, name, layout=layout, task=str(n), fingerprint=print_, chunk_tokens=chunk_tokens

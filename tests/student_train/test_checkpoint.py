@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,8 +56,8 @@ def test_a_crash_at_any_write_leaves_the_older_checkpoint(
 ) -> None:
     made = model_and_optimizer(tools)
     save(tmp_path, *made, 1)
-    real = os.fsync
-    for survive in range(4):
+    real, crashes = os.fsync, 0
+    for survive in itertools.count():
         left = [survive]
 
         def dies(handle: int, left: list[int] = left) -> None:
@@ -64,22 +66,48 @@ def test_a_crash_at_any_write_leaves_the_older_checkpoint(
             left[0] -= 1
             real(handle)
 
-        monkeypatch.setattr(checkpoint.os, "fsync", dies)
-        with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr(os, "fsync", dies)
+        try:
             save(tmp_path, *made, 2)
-        assert checkpoint.steps(tmp_path) == [1]
+            break
+        except KeyboardInterrupt:
+            crashes += 1
+        monkeypatch.setattr(os, "fsync", real)
+        found = checkpoint.steps(tmp_path)
+        assert found in ([1], [1, 2])
+        checkpoint.load(tmp_path, step=found[-1], model=made[0], optimizer=made[1])
+        checkpoint.remove_incomplete(tmp_path)
+        assert sorted(os.listdir(tmp_path / "checkpoints")) == [f"step-{step}" for step in found]
+        if found == [1, 2]:
+            break
+    # Two by torch for its files, ours for each file, the folder, and the folder above after the rename.
+    assert crashes >= 6
     monkeypatch.undo()
-    (tmp_path / "checkpoints" / ".incomplete-step-2").mkdir()
-    checkpoint.remove_incomplete(tmp_path)
-    save(tmp_path, *made, 2)
-    assert checkpoint.steps(tmp_path) == [1, 2]
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == ["step-1", "step-2"]
+    save(tmp_path, *made, 3)
+    assert checkpoint.steps(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+@pytest.mark.parametrize("damage", ["gone", "short", "flipped"])
+def test_a_damaged_checkpoint_is_refused_by_name(tools: Any, tmp_path: Path, name: str, damage: str) -> None:
+    model, optimizer = model_and_optimizer(tools)
+    file = save(tmp_path, model, optimizer, 3) / name
+    raw = bytearray(file.read_bytes())
+    file.unlink()
+    if damage == "short":
+        file.write_bytes(raw[: len(raw) // 2])
+    if damage == "flipped":
+        raw[len(raw) // 2] ^= 1
+        file.write_bytes(raw)
+    what = r"(is missing|has sha256 \w+, it was written with \w+)"
+    with pytest.raises(CheckpointError, match=rf"found damage: {re.escape(name)} {what}; expected a whole"):
+        checkpoint.load(tmp_path, step=3, model=model, optimizer=optimizer)
 
 
 def test_a_newer_version_is_refused(tools: Any, tmp_path: Path) -> None:
     place = save(tmp_path, *model_and_optimizer(tools), 3)
     (place / "state.json").write_text('{"version": 99, "step": 3}')
-    with pytest.raises(CheckpointError, match="found checkpoint version 99, expected 1"):
+    with pytest.raises(CheckpointError, match="found checkpoint version 99, expected 2"):
         checkpoint.read_state(tmp_path, step=3)
 
 

@@ -1,0 +1,250 @@
+"""Is a cache that still grows trained from exactly: each row once before any twice, the same bits when resumed?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shards.growing import DRAFT_NAME, open_growing
+from shards.manifest import MANIFEST_NAME, Manifest
+from student_train import follow, train
+from student_train.config import Config
+from student_train.errors import CheckpointError, Interrupted, TrainError
+from student_train.follow import Leg, Segments
+from student_train.order import is_held_out, rows_of_step
+from student_train.parallel import World
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Dump:
+    """Stands in for teacher-dump: lets the shards of a finished cache appear one by one in another folder."""
+
+    def __init__(self, whole: Path, place: Path) -> None:
+        self.whole, self.place = whole, place
+        self.manifest = Manifest.from_bytes((whole / MANIFEST_NAME).read_bytes(), where="whole")
+        shutil.copytree(whole / "tokenizer", place / "tokenizer")
+        (place / DRAFT_NAME).write_bytes(dataclasses.replace(self.manifest, shards=()).to_bytes())
+
+    def shard(self, i: int) -> None:
+        name = self.manifest.shards[i].name
+        shutil.copyfile(self.whole / name, self.place / name)
+        shutil.copyfile(self.whole / f"{name}.json", self.place / f"{name}.json")
+
+    def finish(self) -> None:
+        (self.place / MANIFEST_NAME).write_bytes(self.manifest.to_bytes())
+
+
+@pytest.fixture
+def dump(world: Any, tools: Any, tmp_path: Path) -> Dump:
+    whole = tools.write_cache(tmp_path / "whole", world.rows, world.teacher_dir, vocab=world.vocab, shards=4)
+    return Dump(whole, tmp_path / "growing")
+
+
+def config(shards: Path, out: Path, **more: Any) -> Config:
+    settings: dict[str, Any] = {
+        "shards": str(shards),
+        "out": str(out),
+        "follow": True,
+        "student": "teacher",
+        "student_layers": 2,
+        "max_steps": 16,
+        "batch_tokens": 150,
+        "held_out": 0.2,
+        "save_every": 3,
+        "tensorboard": False,
+        "progress": False,
+        "threads": 1,
+    }
+    return Config(**{**settings, **more})
+
+
+def segments_of(
+    settings: Config, written: list[dict[str, Any]] | None = None, *, say: Callable[[str], None] = print
+) -> Segments:
+    return Segments(settings, [] if written is None else written, world=World(), say=say, stopped=lambda: False)
+
+
+def documents(leg: Leg) -> list[tuple[str, int]]:
+    """Return the rows that a leg reads, in order, up to one pass."""
+    last = min(leg.last, leg.plan.first_step + leg.plan.steps_per_epoch)
+    refs = [ref for step in range(leg.plan.first_step, last) for ref in rows_of_step(leg.plan, step=step)]
+    infos = [leg.cache[ref.chunk].rows[ref.row] for ref in refs]
+    return [(info.document, info.window) for info in infos]
+
+
+def test_a_growing_cache_shows_its_complete_shards_until_the_manifest_counts(dump: Dump) -> None:
+    assert open_growing(dump.place / "nowhere") is None
+    shown = open_growing(dump.place)
+    assert shown is not None
+    assert (len(shown.cache), shown.complete) == (0, False)
+    dump.shard(2)
+    dump.shard(0)
+    shutil.copyfile(
+        dump.whole / dump.manifest.shards[1].name, dump.place / dump.manifest.shards[1].name
+    )  # no entry yet
+    shown = open_growing(dump.place)
+    assert [s.name for s in shown.cache.manifest.shards] == [dump.manifest.shards[i].name for i in (0, 2)]
+    assert shown.cache.tokenizer_dir.is_dir()
+    assert len(shown.cache[0].rows) == shown.cache.chunk_rows(0)
+    for i in (1, 3):
+        dump.shard(i)
+    dump.finish()
+    shown = open_growing(dump.place)
+    assert shown.complete
+    assert shown.cache.manifest_sha256 == dump.manifest.sha256
+
+
+def test_every_row_is_read_once_before_any_is_read_twice(dump: Dump, tmp_path: Path, world: Any) -> None:
+    settings = config(dump.place, tmp_path / "out", max_steps=10_000)
+    grow = [lambda: dump.shard(1), lambda: (dump.shard(3), dump.shard(0)), lambda: dump.shard(2), dump.finish]
+    segments, seen, waits = segments_of(settings), [], []
+
+    def next_shards() -> None:
+        waits.append(1)
+        grow.pop(0)()
+
+    legs = segments.legs(total=10_000, before_waiting=next_shards)
+    for leg in legs:
+        seen += documents(leg)
+        if segments.written[-1]["passes"]:
+            break
+    every = Counter((row.rows[0].document, row.rows[0].window) for row in world.rows)
+    assert Counter(seen[: len(world.rows)]) == every
+    assert Counter(seen[len(world.rows) :]) == every
+    assert [len(s["shards"]) for s in segments.written] == [1, 2, 1, 4]
+    assert [s["passes"] for s in segments.written] == [False, False, False, True]
+    assert len(waits) == 4
+    assert segments.cache.manifest_sha256 == dump.manifest.sha256
+
+    # What is written down decides, however far the cache has grown since, and any new one begins after it.
+    for known in range(5):
+        again = segments_of(settings, json.loads(json.dumps(segments.written[:known])))
+        found = []
+        for leg in again.legs(total=10_000, before_waiting=lambda: None):
+            found += documents(leg)
+            if again.written[-1]["passes"] and leg.last == 10_000:
+                break
+        if known >= 3:
+            assert found == seen
+        if known:
+            assert Counter(found[: len(world.rows)]) == every
+
+
+def test_shards_that_the_run_was_trained_on_must_stay(dump: Dump, tmp_path: Path) -> None:
+    dump.shard(0)
+    settings = config(dump.place, tmp_path / "out")
+    segments = segments_of(settings)
+    segments.leg(0, first_step=0, total=16)
+    changed = [{**segments.written[0], "sha256": "ab" * 32}]
+    with pytest.raises(CheckpointError, match=r"found shards of digest \w+ from step 0, expected abababababab"):
+        segments_of(settings, changed).leg(0, first_step=0, total=16)
+    name = dump.manifest.shards[0].name
+    (dump.place / f"{name}.json").unlink()
+    with pytest.raises(CheckpointError, match=rf"found no {name}, expected it and 0 other shards"):
+        segments_of(settings, segments.written).leg(0, first_step=0, total=16)
+
+
+def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
+    dump: Dump, tmp_path: Path, at_home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "POLL_S", 0.01)
+    dump.shard(0)
+    out, said = tmp_path / "out", []
+    settings = config(dump.place, out, follow_wait=0.05, save_every=0)
+    with pytest.raises(TrainError, match=r"found no new shards in 0 s, expected the dump to go on"):
+        train.run(settings, command=[], say=said.append)
+    assert any("ahead of the dump, all of 1 complete shards are used; waiting for more" in line for line in said)
+    (saved,) = (int(p.name.removeprefix("step-")) for p in (out / "checkpoints").iterdir())
+    for i in (1, 2, 3):
+        dump.shard(i)
+    dump.finish()
+    train.run(settings, command=[], say=said.append)
+    assert f"continuing at step {saved} of 16" in "".join(said)
+
+
+def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
+    dump: Dump, tmp_path: Path, at_home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump.shard(1)
+    grow = [lambda: dump.shard(3), lambda: dump.shard(0), lambda: dump.shard(2), dump.finish]
+    monkeypatch.setattr(Segments, "_wait", lambda *_: grow.pop(0)())
+    train.run(config(dump.place, tmp_path / "a", control=True), command=[], say=print)
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert [s["first_step"] for s in record["segments"]] == sorted({s["first_step"] for s in record["segments"]})
+    assert [s["passes"] for s in record["segments"]] == [False, False, False, False, True]
+    control = json.loads((tmp_path / "a" / "control" / "run.json").read_text())
+    assert control["segments"] == record["segments"]
+    assert control["train"]["tokens"] == record["train"]["tokens"]
+
+    # Another folder, complete: the record alone says what was read when. Stopped twice on the way.
+    repeat = config(dump.whole, tmp_path / "b")
+    real = train.take_step
+    for stop_at in (5, 11):
+
+        def dies(*args: Any, number: int, stop_at: int = stop_at, **named: Any) -> Any:
+            if number == stop_at:
+                raise KeyboardInterrupt
+            return real(*args, number=number, **named)
+
+        monkeypatch.setattr(train, "take_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(repeat, command=[], say=print, segments=record["segments"])
+    monkeypatch.setattr(train, "take_step", real)
+    train.run(repeat, command=[], say=print, segments=record["segments"])
+    names = ("model.safetensors", "held_out.jsonl")
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["segments"] == record["segments"]
+
+
+def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
+    settings = config(dump.place, tmp_path / "out")
+    segments = Segments(settings, [], world=World(), say=print, stopped=lambda: True)
+    assert segments.leg(0, first_step=0, total=16) is None
+    with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
+        train._prepare(settings, None, [], train.Signals(stop=True), World())
+
+
+def test_following_needs_an_end(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="follow without max-steps: found no end"):
+        config(tmp_path, tmp_path, max_steps=0)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_up_with_a_dump_in_another_process(dump: Dump, world: Any, tmp_path: Path) -> None:
+    flags = ["--follow", "--follow-wait", "60", "--student", "teacher", "--student-layers", "2", "--max-steps", "12"]
+    flags += ["--batch-tokens", "150", "--held-out", "0.2", "--no-tensorboard", "--no-progress", "--threads", "1"]
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "student_train", "--shards", str(dump.place), "--out", str(out), *flags],
+        env={**os.environ, "TEACHERLESS_CACHE": str(world.cache_dir), "PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for i in range(4):
+            time.sleep(0.5 if i else 3.0)
+            dump.shard(i)
+        dump.finish()
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 0, said
+    assert "waiting for more" in said
+    record = json.loads((out / "run.json").read_text())
+    assert record["train"]["steps"] == 12
+    trained = [name for s in record["segments"] if not s["passes"] for name in s["shards"]]
+    assert len(trained) == len(set(trained))
+    held = [row for row in world.rows if is_held_out(row.rows[0].document, fraction=0.2)]
+    assert 0 < record["held_out"]["rows"] <= len(held)
