@@ -12,12 +12,13 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from shards.growing import DRAFT_NAME
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
 from shards.read import TOKENIZER_FOLDER, Cache
@@ -101,6 +102,7 @@ def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
         return Outcome(cache=open_cache(config.out), new_tasks=0, reused_tasks=len(work), counts=dict(counts))
 
     taught = teaching(config, model, spec)
+    draft = _draft(config, model, layout, identity, describe(engine_name, taught), counts)
     if open_tasks:
         watcher.loading(engine_name)
         engine = start(engine_name, taught)
@@ -112,15 +114,7 @@ def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
                 )
         finally:
             engine.close()
-    cache = _finish(
-        config,
-        model,
-        layout,
-        identity,
-        describe(engine_name, taught),
-        [e for e in entries.values() if e is not None],
-        counts,
-    )
+    cache = _finish(config.out, draft, [e for e in entries.values() if e is not None])
     return Outcome(
         cache=cache, new_tasks=len(open_tasks), reused_tasks=len(work) - len(open_tasks), counts=dict(counts)
     )
@@ -301,16 +295,15 @@ def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _finish(
+def _draft(
     config: DumpConfig,
     model: Model,
     layout: Layout,
     identity: dict[str, Any],
     about: dict[str, Any],
-    entries: list[ShardEntry],
     counts: Counter[str],
-) -> Cache:
-    """Copy the tokenizer, write the manifest, and return the complete cache."""
+) -> Manifest:
+    """Write the tokenizer and the manifest as it is before the first shard: from then on the cache can be followed."""
     files = []
     for name in _TOKENIZER_FILES:
         if (source := model.folder / name).exists():
@@ -322,7 +315,7 @@ def _finish(
         **about,
         "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",
     }
-    manifest = Manifest(
+    draft = Manifest(
         layout=layout,
         teacher=model.teacher,
         tokenizer=TokenizerInfo(
@@ -333,14 +326,19 @@ def _finish(
         settings={k: identity[k] for k in ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens")},
         code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
         files=tuple(files),
-        shards=tuple(entries),
-        report={},
+        shards=(),
     )
-    draft = Cache.of(config.out, manifest)
-    report = measure(draft)
-    manifest = Manifest(**{f: getattr(manifest, f) for f in Manifest.__slots__ if f != "report"}, report=report)
-    write_whole(config.out / MANIFEST_NAME, manifest.to_bytes())
-    return open_cache(config.out)
+    write_whole(config.out / DRAFT_NAME, draft.to_bytes())
+    return draft
+
+
+def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
+    """Write the manifest, and return the complete cache."""
+    manifest = replace(draft, shards=tuple(entries))
+    manifest = replace(manifest, report=measure(Cache.of(out, manifest)))
+    write_whole(out / MANIFEST_NAME, manifest.to_bytes())
+    (out / DRAFT_NAME).unlink(missing_ok=True)
+    return open_cache(out)
 
 
 def _kinds(counts: Counter[str]) -> str:

@@ -18,11 +18,13 @@ import torch
 from click.testing import CliRunner
 
 import shards
+from shards.growing import DRAFT_NAME, open_growing
+from shards.manifest import ShardEntry
 from shards.verify import verify
 from teacher_dump import models
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import dump, record_layout, teaching
+from teacher_dump.dump import Watcher, dump, record_layout, teaching
 from teacher_dump.engines.transformers import TransformersEngine
 from teacher_dump.models import resolve
 from teacher_dump.reduce import offsets, reduce
@@ -65,6 +67,32 @@ def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus
         for r, info in enumerate(chunk.rows):
             text = tokenizer.decode(chunk.row(r).tokens[1:], clean_up_tokenization_spaces=False)
             assert text.encode() == texts[info.document][info.byte_start : info.byte_end]
+
+
+def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    seen = []
+
+    class Follower(Watcher):
+        def loading(self, engine: str) -> None:
+            self.look()
+
+        def finished(self, entry: ShardEntry) -> None:
+            self.look()
+
+        def look(self) -> None:
+            found = open_growing(tmp_path)
+            assert found is not None
+            assert not found.complete
+            assert found.cache.tokenizer_dir.is_dir()
+            seen.append([shard.name for shard in found.cache.manifest.shards])
+
+    cache = dump(config(tiny_teacher, corpus_folder, tmp_path), Follower()).cache
+    names = [shard.name for shard in cache.manifest.shards]
+    assert seen == [names[:n] for n in range(len(names) + 1)]
+    found = open_growing(tmp_path)
+    assert found is not None
+    assert found.complete
+    assert not (tmp_path / DRAFT_NAME).exists()
 
 
 def test_records_agree_with_the_model_in_float64(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
