@@ -15,7 +15,6 @@ import hashlib
 import os
 import random
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 import fsspec
 
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
+from shards.temporary import temporary_beside
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.25
@@ -151,7 +151,7 @@ class Store:
 
         Raises CorruptShardError where the content is another one (asked twice where it comes over a network).
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        temporary = temporary_beside(path)
         meter = _Meter(moved)
 
         def action() -> None:
@@ -282,28 +282,30 @@ def _copy_whole(source: Path, path: Path) -> None:
 
 
 def _whole(path: Path, fill: Callable[[Any], object]) -> None:
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        publish(Path(temporary), path)
+        publish(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def publish(temporary: Path, path: Path) -> None:
     """Give a finished, synced file its name, and make the name durable."""
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

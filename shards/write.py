@@ -1,15 +1,13 @@
 """How does a shard come to exist? Rows become chunks of one immutable file, which then gets its name.
 
-A shard is written under a temporary name in its folder, synced and renamed: it is there complete or not at all.
-Then its entry (`<name>.json`: size, digests, chunks) is written the same way. Only a shard with its entry counts
-as done; a kill between the two costs that one task.
+A shard is written under a temporary name in its folder, synced and then named: it is there complete or not at all.
+Its entry (`<name>.json`: size, digests, chunks) is written the same way after it (`shards.entries`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,10 +21,12 @@ import pyarrow as pa
 
 from shards.chunk import Float32, Int32, Int64, RowInfo
 from shards.codec import Streams, encode
+from shards.entries import settle
 from shards.errors import ShardError
 from shards.manifest import ChunkEntry, ShardEntry
-from shards.schema import Layout, canonical_json, file_schema
-from shards.store import cannot_write, publish, write_whole
+from shards.schema import Layout, file_schema
+from shards.store import cannot_write
+from shards.temporary import temporary_beside
 
 ZSTD_LEVEL = 9
 """Level 3 costs 2 % more bytes, level 19 saves 1 % at a tenth of the speed (docs/benchmarks)."""
@@ -63,7 +63,7 @@ class ShardWriter:
         self._pending_tokens = 0
         self._chunks: list[ChunkEntry] = []
         self._row_digests = hashlib.sha256()
-        self._temporary = folder / f".{name}.{os.getpid()}.part"
+        self._temporary = temporary_beside(self.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")
@@ -90,7 +90,7 @@ class ShardWriter:
             self._write_chunk()
 
     def close(self) -> ShardEntry:
-        """Complete the file, give it its name, write its entry, and return that."""
+        """Complete the file, give it its name and its entry, and return that: another's where one was faster."""
         if self._pending:
             self._write_chunk()
         if not self._chunks:
@@ -109,11 +109,9 @@ class ShardWriter:
                 rows_sha256=self._row_digests.hexdigest(),
                 chunks=tuple(self._chunks),
             )
-            publish(self._temporary, self.path)
+            return settle(self._temporary, self.path, entry, self._schema)
         except OSError as error:
             raise cannot_write(self.path, error) from None
-        write_whole(entry_path(self.path), canonical_json(entry.to_dict()))
-        return entry
 
     def _write_chunk(self) -> None:
         batch, digests = build_batch(self._layout, self._pending, self._schema)
@@ -202,23 +200,6 @@ def row_digest(info: RowInfo, streams: dict[str, npt.NDArray[np.generic]], schem
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.digest()
-
-
-def entry_path(shard: Path) -> Path:
-    """Return where the entry of a shard lies."""
-    return shard.with_name(shard.name + ".json")
-
-
-def read_entry(shard: Path) -> ShardEntry | None:
-    """Return the entry of a complete shard, None where shard or entry is missing, damaged or of another size.
-
-    The size is compared, not the digest: `logit-shards verify` and every read of a chunk check that.
-    """
-    try:
-        entry = ShardEntry.from_dict(json.loads(entry_path(shard).read_bytes()))
-        return entry if shard.stat().st_size == entry.bytes else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
 
 
 def file_sha256(path: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from shards.entries import read_entry
 from shards.growing import DRAFT_NAME
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
@@ -28,7 +29,7 @@ from shards.schema import FORMAT_VERSION, Layout, canonical_json
 from shards.store import write_whole
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.tokenizer import token_bytes
-from shards.write import Row, ShardWriter, file_sha256, read_entry
+from shards.write import Row, ShardWriter, file_sha256
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, start, version

@@ -1,0 +1,127 @@
+"""Is a finished shard known for what it is, whoever wrote it and whoever was killed?"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shards.entries import complete_entry, entry_path, read_entry
+from shards.manifest import ShardEntry
+from shards.schema import file_schema
+from shards.store import write_whole
+from shards.temporary import ABANDONED_S, remove_leftovers, remove_own, temporary_beside
+from shards.write import ShardWriter
+from tests.shards.conftest import LAYOUT, make_row
+
+SCHEMA = file_schema(LAYOUT, task="a", fingerprint="f")
+
+
+def write(folder: Path, *, seed: int = 0, rows: int = 5, fingerprint: str = "f") -> ShardEntry:
+    """Write the shard a.arrow of rows that depend on the seed."""
+    chances = np.random.default_rng(seed)
+    with ShardWriter(folder, "a.arrow", layout=LAYOUT, task="a", fingerprint=fingerprint, chunk_tokens=60) as writer:
+        for _ in range(rows):
+            writer.write(make_row(chances, tokens=30))
+        return writer.close()
+
+
+def test_a_lost_entry_is_made_again_from_the_shard_to_the_last_bit(tmp_path: Path) -> None:
+    entry = write(tmp_path)
+    assert len(entry.chunks) == 3
+    before = entry_path(tmp_path / "a.arrow").read_bytes()
+    entry_path(tmp_path / "a.arrow").unlink()
+    assert complete_entry(tmp_path / "a.arrow", SCHEMA) == entry
+    assert entry_path(tmp_path / "a.arrow").read_bytes() == before
+
+
+def test_the_first_of_two_workers_wins_and_the_other_takes_its_entry(tmp_path: Path) -> None:
+    first = write(tmp_path, seed=1)
+    content = (tmp_path / "a.arrow").read_bytes()
+    assert write(tmp_path, seed=2) == first
+    entry_path(tmp_path / "a.arrow").unlink()  # killed between the two
+    assert write(tmp_path, seed=3) == first
+    assert (tmp_path / "a.arrow").read_bytes() == content
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.arrow", "a.arrow.json"]
+
+
+@pytest.mark.parametrize("keep_entry", [True, False])
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-500], lambda raw: b"", lambda raw: b"no Arrow" * 100])
+def test_a_damaged_shard_is_replaced(tmp_path: Path, damage: object, keep_entry: bool) -> None:
+    write(tmp_path, seed=1)
+    shard = tmp_path / "a.arrow"
+    shard.write_bytes(damage(shard.read_bytes()))  # type: ignore[operator]
+    if not keep_entry:
+        entry_path(shard).unlink()
+    assert complete_entry(shard, SCHEMA) is None
+    second = write(tmp_path, seed=2)
+    assert read_entry(shard) == second
+    entry_path(shard).unlink()
+    assert complete_entry(shard, SCHEMA) == second
+
+
+def test_no_flipped_bit_gets_an_entry_of_its_own(tmp_path: Path) -> None:
+    entry = write(tmp_path, rows=2)
+    shard = tmp_path / "a.arrow"
+    raw = bytearray(shard.read_bytes())
+    entry_path(shard).unlink()
+    chances = np.random.default_rng(0)
+    for place in chances.integers(entry.chunks[0].offset, len(raw), 150):
+        raw[place] ^= 16
+        shard.write_bytes(raw)
+        found = complete_entry(shard, SCHEMA)
+        # A flip in padding or in the footer changes no row.
+        assert found is None or found.rows_sha256 == entry.rows_sha256
+        entry_path(shard).unlink(missing_ok=True)
+        raw[place] ^= 16
+
+
+def test_a_shard_of_other_inputs_is_no_result_of_this_task(tmp_path: Path) -> None:
+    write(tmp_path, fingerprint="other")
+    entry_path(tmp_path / "a.arrow").unlink()
+    assert complete_entry(tmp_path / "a.arrow", SCHEMA) is None
+
+
+def test_an_entry_whose_shard_was_deleted_does_not_pass_for_the_next_one(tmp_path: Path) -> None:
+    write(tmp_path, seed=1)
+    (tmp_path / "a.arrow").unlink()
+    assert read_entry(tmp_path / "a.arrow") is None
+    second = write(tmp_path, seed=2)
+    assert read_entry(tmp_path / "a.arrow") == second
+
+
+def test_without_hard_links_a_shard_is_written_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert write(tmp_path) == read_entry(tmp_path / "a.arrow")
+
+
+def test_only_leftovers_of_the_dead_are_deleted(tmp_path: Path) -> None:
+    host = re.sub("[^A-Za-z0-9]", "_", socket.gethostname())
+    (tmp_path / "below").mkdir()
+    dead = tmp_path / "below" / f".a.arrow.{host}-999999999-0.part"
+    alive = tmp_path / f".a.arrow.{host}-{os.getppid()}-0.part"
+    elsewhere = tmp_path / ".a.arrow.another-1-0.part"
+    forgotten = tmp_path / ".b.arrow.another-1-0.part"
+    for file in (dead, alive, elsewhere, forgotten):
+        file.touch()
+    long_ago = time.time() - 2 * ABANDONED_S
+    os.utime(forgotten, (long_ago, long_ago))
+    mine = temporary_beside(tmp_path / "c.arrow")
+    mine.touch()
+    remove_leftovers(tmp_path)
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {alive, elsewhere, mine}
+    remove_own(tmp_path)
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {alive, elsewhere}
+
+
+def test_a_file_that_is_written_whole_leaves_no_other(tmp_path: Path) -> None:
+    write_whole(tmp_path / "below" / "a.json", b"1")
+    assert [p.name for p in (tmp_path / "below").iterdir()] == ["a.json"]
