@@ -76,8 +76,14 @@ def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @click.option("--row", type=int, metavar="N", help="Show row N: its text, and the teacher's choices at each token.")
 @click.option("--html", "page", type=click.Path(dir_okay=False), help="With --row: write a page to look at instead.")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw captured mass, error and bytes to FILE, .svg or .png.",
+)
 @one_line_errors
-def inspect(path: str, as_json: bool, row: int | None, page: str | None) -> None:
+def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture: Path | None) -> None:
     """Say what the cache at PATH (a folder or URL) holds."""
     from shards.inspect import describe, summary
     from shards.read import open as open_cache
@@ -88,6 +94,10 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None) -> None
             raise click.UsageError("--html shows one row: give --row N with it")
         facts = summary(cache)
         click.echo(json.dumps(facts, indent=1) if as_json else describe(facts))
+        if picture is not None:
+            from shards.picture import draw
+
+            draw(cache, facts["check"], picture)
         return
     from shards.show import as_html, as_text, find
     from shards.store import write_whole

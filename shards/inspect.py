@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from shards.fidelity import lines as fidelity_lines
+from shards.fidelity import read_check
 from shards.read import Cache
 
 
 def summary(cache: Cache) -> dict[str, Any]:
-    """Return the facts about a cache as JSON. Reads the manifest only."""
+    """Return the facts about a cache as JSON. Reads the manifest, and the last check's result where there is one."""
     manifest = cache.manifest
     return {
         "path": cache.store.root,
@@ -28,6 +31,7 @@ def summary(cache: Cache) -> dict[str, Any]:
         "layout": manifest.layout.to_dict(),
         "settings": manifest.settings,
         "report": manifest.report,
+        "check": read_check(cache),
         "code": manifest.code,
     }
 
@@ -55,10 +59,16 @@ def describe(facts: dict[str, Any]) -> str:
         lines.append(
             (
                 "per token",
-                f"{report['head_entries']:.1f} head ids holding {report['head_mass']:.1%} of the mass, "
-                f"{report['draws']:.1f} draws for the rest; entropy {report['entropy']:.2f} nats",
+                f"{report['head_entries']:.1f} head ids, {report['draws']:.1f} draws; "
+                f"entropy {report['entropy']:.2f} nats",
             )
         )
+    lines += fidelity_lines(report, facts["check"])
+    return as_lines(lines)
+
+
+def as_lines(lines: Sequence[tuple[str, str]]) -> str:
+    """Return named lines as text, the names in a column."""
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 
 

@@ -1,0 +1,178 @@
+"""Are the facts about a cache what its decoded records say, and do they read as they should?"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import shards
+from shards.cli import main
+from shards.fidelity import lines, read_check, table
+from shards.report import QUANTILES, captured_quantiles, field_bytes, losses, measure, tail_counts
+from shards.write import build_batch
+from tests.shards.conftest import LAYOUT, make_cache, make_row
+
+
+@pytest.fixture
+def reported(cache_folder: Path) -> shards.Cache:
+    """Return a cache with its report, as a dump leaves it."""
+    cache = shards.open(cache_folder)
+    (cache_folder / "manifest.json").write_bytes(replace(cache.manifest, report=measure(cache)).to_bytes())
+    return shards.open(cache_folder)
+
+
+def test_quantiles_are_numpys_over_the_decoded_cache(reported: shards.Cache) -> None:
+    captured = 1 - np.concatenate([c.tail_mass for c in reported]).astype(np.float64)
+    expected = np.percentile(captured, QUANTILES, method="inverted_cdf")
+    found = reported.manifest.report["captured_quantiles"]
+    assert list(found) == [str(q) for q in QUANTILES]
+    assert list(found.values()) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_quantiles_of_any_counts_are_numpys(seed: int) -> None:
+    from shards.codec import tail_table
+
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 256, int(rng.integers(1, 300)))
+    found = captured_quantiles(np.bincount(codes, minlength=256))
+    captured = 1 - tail_table()[codes] / 2**24
+    assert list(found.values()) == pytest.approx(np.percentile(captured, QUANTILES, method="inverted_cdf"), abs=1e-6)
+
+
+def test_tail_codes_are_counted(reported: shards.Cache) -> None:
+    chunk = reported[0]
+    counts = tail_counts(chunk)
+    assert counts.sum() == len(chunk.tail_mass)
+    from shards.codec import tail_table
+
+    again = np.repeat(tail_table(), counts) / np.float32(2**24)
+    assert np.array_equal(np.sort(again), np.sort(chunk.tail_mass))
+
+
+def test_means_are_those_of_every_position_by_itself(reported: shards.Cache) -> None:
+    report = reported.manifest.report
+    rows = [0, 0, 0.0, 0.0, 0.0, 0.0]
+    for chunk in reported:
+        for p in range(len(chunk.tail_mass)):
+            head = chunk.head_probs[chunk.head_starts[p] : chunk.head_starts[p + 1]].astype(np.float64)
+            tau = float(chunk.tail_mass[p])
+            undrawn = chunk.draw_starts[p] == chunk.draw_starts[p + 1]
+            in_head = -float((head * np.log(head)).sum()) - (tau * math.log(tau) if tau else 0)
+            even = tau * math.log(LAYOUT.vocab_size - len(head)) - (float(chunk.entropy[p]) - in_head)
+            rows[0] += 1
+            rows[1] += undrawn
+            rows[2] += tau if undrawn else 0
+            rows[3] += -math.log(1 - tau)
+            rows[4] += even
+            rows[5] += even if undrawn else 0
+    names = ("without_draws", "bucket_mass", "kl_tail_dropped", "kl_tail_even", "kl_tail_even_undrawn")
+    for name, total in zip(names, rows[1:], strict=True):
+        assert report[name] == pytest.approx(total / rows[0], abs=2e-6), name
+
+
+def test_the_expected_cost_of_quantisation_is_the_measured_one() -> None:
+    rng = np.random.default_rng(0)
+    rows = [make_row(rng, tokens=200) for _ in range(8)]
+    expected, measured = [], []
+    from shards.read import decode_chunk
+    from shards.schema import file_schema
+
+    for row in rows:
+        batch, _ = build_batch(LAYOUT, [row], file_schema(LAYOUT, task="t", fingerprint="f"))
+        chunk = decode_chunk(LAYOUT, batch.serialize().to_pybytes(), where="test")
+        expected.append(losses(chunk, LAYOUT.vocab_size)["kl_quantised"])
+        exact, owner = row.head_probs.astype(np.float64), np.repeat(np.arange(len(row.head_count)), row.head_count)
+        tail = np.maximum(1 - np.bincount(owner, exact), 1e-12)
+        kl = np.bincount(owner, exact * np.log(exact / chunk.head_probs))
+        measured.append(kl + tail * np.log(tail / np.maximum(chunk.tail_mass, 2.0**-25)))
+    assert np.concatenate(expected).mean() == pytest.approx(np.concatenate(measured).mean(), rel=0.15)
+
+
+def test_bytes_by_field_are_the_bytes_of_the_chunk(tmp_path: Path) -> None:
+    make_cache(tmp_path, shards=1, rows=40, chunk_tokens=10_000)
+    cache = shards.open(tmp_path)
+    _, entry, raw = cache.chunk_bytes(0)
+    sizes = field_bytes(LAYOUT, raw)
+    assert sum(sizes.values()) == entry.length
+    # What is not a field's own buffer is the row's origin and Arrow's header: small, and never negative.
+    assert 0 < sizes["origin and digests"] < 0.3 * entry.length
+    assert sizes["draws"] > sizes["tail mass"]
+
+
+def checked(cache: shards.Cache) -> dict[str, object]:
+    tally = {"mean": 1e-6, "max": 1e-3, "max_steps": 0.5, "agree": 1.0}
+    names = ("head ids", "draws", "head probabilities", "tail mass", "realised token", "whitespace mass", "entropy",
+             "log Z")  # fmt: skip
+    return {
+        "manifest_sha256": cache.manifest_sha256,
+        "rows": 4,
+        "of_rows": cache.rows,
+        "engine": {"name": "vllm"},
+        "reference": {"name": "transformers", "dtype": "float64"},
+        "noise": dict.fromkeys(names, tally),
+        "stored": dict.fromkeys(names, tally),
+        "limits": dict.fromkeys(names, 3.0),
+        "fidelity": {"rms": 0.11, "draws_bias": 1e-3, "draws_bias_error": 2e-3, "kl_quantised": 1e-5,
+                     "kl_stored": 1.1e-5, "kl_tail_even": 1.2, "kl_tail_even_undrawn": 4e-4},
+        "curve": [
+            {"threshold": c, "bytes_per_token": b, "captured": m, "rms": e, "entries": 5.0}
+            for c, b, m, e in ((0.1, 15.0, 0.7, 0.2), (0.05, 22.0, 0.8, 0.1), (0.025, 31.0, 0.9, 0.07))
+        ],
+        "problems": [],
+        "sound": True,
+    }  # fmt: skip
+
+
+def test_a_check_is_shown_only_beside_its_own_manifest(reported: shards.Cache) -> None:
+    assert read_check(reported) is None
+    path = Path(reported.store.base) / "check.json"
+    path.write_text(json.dumps(checked(reported)))
+    assert read_check(reported) == checked(reported)
+    said = dict(lines(reported.manifest.report, read_check(reported)))
+    assert "nothing is off by more than rounding and noise" in said["checked"]
+    path.write_text(json.dumps({**checked(reported), "manifest_sha256": "ab" * 32}))
+    assert "of another cache (manifest abababababab)" in dict(lines({}, read_check(reported)))["checked"]
+    path.write_text("{")
+    with pytest.raises(shards.ShardError, match="no result of a check"):
+        read_check(reported)
+
+
+def test_the_table_has_a_line_for_every_value(reported: shards.Cache) -> None:
+    found = checked(reported)
+    shown = table(found).splitlines()
+    assert [line.split("  ")[0] for line in shown[1:]] == list(found["stored"])
+    assert len({len(line) for line in shown}) == 1
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_a_picture_is_drawn_with_and_without_a_check(reported: shards.Cache, tmp_path: Path, ending: str) -> None:
+    folder, path = reported.store.base, tmp_path / f"picture.{ending}"
+    result = CliRunner().invoke(main, ["inspect", folder, "--picture", str(path)])
+    assert result.exit_code == 0, result.output
+    small = path.read_bytes()
+    (Path(folder) / "check.json").write_text(json.dumps(checked(reported)))
+    assert CliRunner().invoke(main, ["inspect", folder, "--picture", str(path)]).exit_code == 0
+    assert len(path.read_bytes()) > len(small)
+    if ending == "svg":
+        text = path.read_text()
+        assert "c = 0.05 (this cache)" in text
+        assert "Where the bytes go" in text
+
+
+def test_another_ending_is_refused(reported: shards.Cache, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["inspect", reported.store.base, "--picture", str(tmp_path / "p.txt")])
+    assert result.exit_code == 1
+    assert "found the ending '.txt', expected .svg or .png" in result.output
+
+
+def test_a_cache_without_a_report_is_still_inspected(cache_folder: Path) -> None:
+    result = CliRunner().invoke(main, ["inspect", str(cache_folder)])
+    assert result.exit_code == 0
+    assert "not yet: teacher-dump --check N" in result.output
