@@ -15,6 +15,8 @@ from typing import Any
 from shards.errors import ShardError
 from shards.schema import canonical_json
 
+_SPACE = "\u2581"
+_SENTENCEPIECE = ("BPE", "Unigram")
 _PARTS = ("normalizer", "pre_tokenizer", "model", "added_tokens")
 
 
@@ -55,25 +57,48 @@ def token_bytes(folder: str | os.PathLike[str]) -> dict[int, bytes]:
 
     From the vocabulary, never from decoding, which cannot show a part of a character. Two families are known:
     byte-level BPE (GPT-2's printable stand-ins for bytes) and SentencePiece with byte fallback (U+2581 for a space,
-    <0xHH> for a byte). Raises ShardError, naming the token, where a piece fits neither.
+    <0xHH> for a byte). Ids that no piece has (padding of the model's vocabulary) are not in the table; several ids
+    may stand for the same bytes (SentencePiece has "!" and <0x21>).
+
+    Raises ShardError, naming the token, where a piece fits neither.
     """
     rules = read_rules(folder)
     added = {t["content"]: t for t in rules["added_tokens"] or []}
     byte_level = "ByteLevel" in json.dumps([rules["pre_tokenizer"], rules["normalizer"]])
+    kind = rules["model"].get("type", "BPE")
+    of_piece = _byte_level_piece if byte_level else _sentencepiece_piece if kind in _SENTENCEPIECE else _no_piece
     table: dict[int, bytes] = {}
     for piece, token in vocabulary(folder).items():
         if piece in added:
-            table[token] = b"" if added[piece]["special"] else piece.encode()
-        elif byte_level:
-            try:
-                table[token] = bytes(_BYTE_OF[c] for c in piece)
-            except KeyError:
-                raise ShardError(f"{folder}: token {token} {piece!r} is no byte-level piece, expected one") from None
-        elif len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            table[token] = bytes([int(piece[3:5], 16)])
-        else:
-            table[token] = piece.replace("\u2581", " ").encode()
+            # SentencePiece's own vocabulary may be listed again among the added tokens (runs of U+2581).
+            text = piece if byte_level else piece.replace(_SPACE, " ")
+            table[token] = b"" if added[piece]["special"] else text.encode()
+            continue
+        try:
+            table[token] = of_piece(piece)
+        except ValueError as error:
+            raise ShardError(
+                f"{folder}: token {token} {piece!r} is {error}; expected a byte-level BPE or a SentencePiece "
+                "vocabulary with byte fallback"
+            ) from None
     return table
+
+
+def _byte_level_piece(piece: str) -> bytes:
+    try:
+        return bytes(_BYTE_OF[c] for c in piece)
+    except KeyError as error:
+        raise ValueError(f"no byte-level piece ({error} stands for no byte)") from None
+
+
+def _sentencepiece_piece(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes([int(piece[3:5], 16)])
+    return piece.replace(_SPACE, " ").encode()
+
+
+def _no_piece(piece: str) -> bytes:
+    raise ValueError("a piece of another family (WordPiece, WordLevel), which does not say what stood before it")
 
 
 def _byte_stand_ins() -> dict[str, int]:
