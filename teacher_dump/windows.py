@@ -8,7 +8,7 @@ boundary in every tokenizer that was measured), before another line, anywhere. W
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -37,11 +37,18 @@ def windows(
     prefix_tokens: tuple[int, ...],
     window_tokens: int,
     counts: Counter[str],
+    drop: Callable[[Document, str], None] | None = None,
 ) -> Iterator[Window]:
     """Yield the windows of documents in order, each of at most `window_tokens` tokens, prefix included.
 
-    Documents whose ids do not decode to the same text, or that contain special tokens, are dropped and counted.
+    Documents whose ids do not decode to the same text, or that contain special tokens, are dropped: `drop` is called
+    with the document and why; without it they are counted.
     """
+    if drop is None:
+
+        def drop(document: Document, why: str) -> None:
+            counts[f"dropped: {why}"] += 1
+
     special = set(tokenizer.all_special_ids)
     documents = iter(documents)
     while batch := list(islice(documents, _BATCH)):
@@ -50,9 +57,9 @@ def windows(
         )
         for document, ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             if special.intersection(ids):
-                counts["dropped: contains special tokens"] += 1
+                drop(document, "contains special tokens")
             elif tokenizer.decode(ids, clean_up_tokenization_spaces=False) != document.text:
-                counts["dropped: tokenizer does not round-trip"] += 1
+                drop(document, "tokenizer does not round-trip")
             else:
                 counts["documents"] += 1
                 yield from _cut(document, ids, spans, prefix_tokens, window_tokens, counts)

@@ -62,7 +62,7 @@ def test_tables_are_read_with_their_columns(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl.zst").write_bytes(zstandard.compress(json.dumps(rows[0]).encode()))
     for name in ("t.parquet", "t.jsonl.gz", "t.jsonl.zst"):
         (document,) = Corpus(data=str(tmp_path / name), seed=0)
-        assert (document.source, document.path, document.licence) == ("a/b", "x.py", "MIT OR ISC")
+        assert (document.source, document.path, document.licence) == ("a/b", "x.py", "MIT AND ISC")
 
 
 @pytest.mark.parametrize(
