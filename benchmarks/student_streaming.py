@@ -52,7 +52,7 @@ def main() -> None:
     )
     cache = shards.open(config.shards)
     with join(config.device) as world:
-        this = train._prepare(config, cache, [], Signals(), world)
+        this = train.prepare(config, cache, [], Signals(), world)
         rows = Rows(cache)
         started = time.perf_counter()
         ready = [read_step(rows, this.first_leg.plan, this.batches, step=s) for s in range(options.steps)]

@@ -21,7 +21,7 @@ def is_finished(out: Path, config: Config, manifest_sha256: str | None) -> bool:
         record = read_record(out)
         _require_same(out, config, manifest_sha256, record["config"], record["manifest_sha256"])
         return True
-    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb")
+    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb", "wandb")
     if out.is_dir():
         there = sorted(entry.name for entry in out.iterdir())
         if there and not any(name in ours for name in there):
@@ -46,11 +46,12 @@ def _require_same(
             f"{out}: found a run on the shards with manifest {digest[:12]}, expected {manifest_sha256[:12]} of "
             f"{config.shards}; train on those shards, or name another --out"
         )
-    wanted = config.identity()
-    for name, value in wanted.items():
-        if settings.get(name) != value:
+    # A setting that is newer than the run had its default's effect then.
+    had = {**Config().identity(), **settings}
+    for name, value in config.identity().items():
+        if had[name] != value:
             raise CheckpointError(
-                f"{out}: found a run with {name.replace('_', '-')} {settings.get(name)!r}, expected {value!r}; use "
+                f"{out}: found a run with {name.replace('_', '-')} {had[name]!r}, expected {value!r}; use "
                 "its settings to continue it, or name another --out"
             )
 

@@ -45,10 +45,15 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
     "Layers to keep, spread evenly, with both ends; 0: all, of the teacher itself half.",
 )
 @_option("objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy.", **_choice(OBJECTIVES))
-@_option("divergence", "How the student is compared with the teacher.", **_choice(DIVERGENCES))
+@_option(
+    "divergence",
+    "How the student is compared with the teacher. rs-kd and top-k are for comparison: noisier, and biased.",
+    **_choice(DIVERGENCES),
+)
 @_option("ce_weight", "Share of cross-entropy in the loss, 0 to 1.")
 @_option("temperature", "Softening of both distributions; must be stored in the shards, needs a bucket divergence.")
 @_option("skew", "Share of the teacher in the mixture of bucket-skew-kl.")
+@_option("rs_draws", "Ids that rs-kd draws at each position.")
 @_option("control", "Also train, from the same weights on the same steps, with cross-entropy only: OUT/control.")
 @_option("max_steps", "Optimiser steps; 0: as many as --epochs hold.")
 @_option("epochs", "Passes over the shards, where --max-steps is 0.")
@@ -68,12 +73,14 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("dtype", "Arithmetic; weights and optimiser stay float32.", **_choice(DTYPES))
 @_option("export_dtype", "Type of the weights in OUT.", **_choice(DTYPES))
 @_option("gradient_checkpointing", "Recompute activations: less memory, a third more time.")
+@_option("compile", "Compile the student's layers with torch.compile.")
 @_option("save_every", "Steps between checkpoints; 0: only at the end.")
 @_option("keep", "Newest checkpoints to keep.")
 @_option("device", "auto, cpu, cuda, cuda:1, ...")
 @_option("threads", "CPU threads; 0: torch's choice.")
 @_option("prefetch", "Steps prepared ahead by the reading thread.")
 @_option("tensorboard", "Write OUT/tb if tensorboard is installed.")
+@_option("wandb", "Log to Weights & Biases too; its own variables (WANDB_MODE, ...) apply.")
 @_option("progress", "Show progress on the error stream.")
 @click.option(
     "--specialist",

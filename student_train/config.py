@@ -14,7 +14,7 @@ from typing import Any
 from student_train.errors import TrainError
 
 OBJECTIVES = ("kd", "sft")
-DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "top-k")
+DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "rs-kd", "top-k")
 SCHEDULES = ("cosine", "wsd")
 MAX_SPECIALIST = 4096
 DTYPES = ("float32", "bfloat16")
@@ -29,6 +29,7 @@ _NOT_IDENTITY = frozenset(
         "eval_every",
         "keep",
         "tensorboard",
+        "wandb",
         "progress",
         "prefetch",
         "device",
@@ -65,6 +66,8 @@ class Config:
     """Softening of both distributions; other than 1 it must be stored in the shards, and needs a bucket."""
     skew: float = 0.1
     """Share of the teacher in the mixture of `bucket-skew-kl`, 0..1."""
+    rs_draws: int = 50
+    """Ids that `rs-kd` draws at each position."""
     specialist: tuple[int, ...] = ()
     """Ids that a specialist keeps apart, all others in one class; () trains on all."""
     control: bool = False
@@ -108,6 +111,8 @@ class Config:
     """Type of the weights in OUT."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Compile the student's layers with torch.compile; see `compiled.py`."""
 
     save_every: int = 200
     """Steps between checkpoints; 0 saves only at the end."""
@@ -121,6 +126,8 @@ class Config:
     """Steps that the reading thread prepares ahead."""
     tensorboard: bool = True
     """Write OUT/tb if tensorboard is installed."""
+    wandb: bool = False
+    """Also log to Weights & Biases, under its own settings (WANDB_MODE, WANDB_PROJECT, ...)."""
     progress: bool = True
     """Show progress on the error stream."""
 
@@ -139,7 +146,7 @@ class Config:
             _within(name, getattr(self, name), 1e-12, 1e3)
         for name in ("weight_decay", "clip"):
             _within(name, getattr(self, name), 0.0, 1e6)
-        for name in ("epochs", "batch_tokens", "micro_tokens", "keep", "prefetch"):
+        for name in ("rs_draws", "epochs", "batch_tokens", "micro_tokens", "keep", "prefetch"):
             _at_least(name, getattr(self, name), 1)
         for name in (
             "max_steps",

@@ -55,6 +55,10 @@ class BatchSpec:
     """Share of documents that are not trained on."""
     subset: tuple[int, ...] = ()
     """Ids that a specialist keeps apart."""
+    rs_draws: int = 50
+    """Draws of a position for `rs-kd`."""
+    seed: int = 0
+    """Fixes those draws."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,8 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
         temperature_column=spec.temperature_column,
         skip=spec.skip,
         subset=spec.subset,
+        rs_draws=spec.rs_draws,
+        seed=spec.seed,
     )
     return pack(rows, targets, skip=spec.skip)
 

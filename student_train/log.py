@@ -1,4 +1,6 @@
-"""What is logged while a run goes? Lines of JSON, one a step, and the same to TensorBoard where it is installed.
+"""What is logged while a run goes? Lines of JSON, one a step, and the same to TensorBoard and Weights & Biases.
+
+TensorBoard is written where it is installed, Weights & Biases where it was asked for.
 
 A run that continues at step N first drops the lines past N, so that a log reads as if the run had never stopped.
 """
@@ -6,44 +8,66 @@ A run that continues at step N first drops the lines past N, so that a log reads
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from student_train import checkpoint
+from student_train.config import Config
+from student_train.errors import TrainError
+
+
+class Board(Protocol):
+    """Where numbers are drawn."""
+
+    def log(self, numbers: dict[str, Any], step: int) -> None:
+        """Add the numbers of a step."""
+
+    def close(self) -> None:
+        """Write what is left."""
 
 
 class Log:
     """Open files of one run; lines go out at once."""
 
-    def __init__(self, out: Path, first: int, *, board: Any) -> None:
-        self._out, self._first, self._board = out, first, board
+    def __init__(self, out: Path, first: int, *, boards: list[Board]) -> None:
+        self._out, self._first, self._boards = out, first, boards
         self._files: dict[str, Any] = {}
 
     def write(self, name: str, line: dict[str, Any], *, prefix: str = "") -> None:
-        """Append `line`, which has a "step", to the file `name`; its numbers go to TensorBoard as prefix + key."""
+        """Append `line`, which has a "step", to the file `name`; its numbers go to the boards as prefix + key."""
         if name not in self._files:
             self._files[name] = _reopen(self._out / name, self._first)
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
-        if self._board is not None:
-            for key, value in line.items():
-                if key != "step":
-                    self._board.add_scalar(prefix + key, value, line["step"])
+        numbers = {prefix + key: value for key, value in line.items() if key != "step"}
+        for board in self._boards:
+            board.log(numbers, line["step"])
 
     def close(self) -> None:
         """Close all."""
         for file in self._files.values():
             file.close()
-        if self._board is not None:
-            self._board.close()
+        for board in self._boards:
+            board.close()
 
 
 @contextmanager
-def open_log(out: Path, first: int, *, tensorboard: bool) -> Iterator[Log]:
-    """Open the log of a run that starts after step `first`."""
-    log = Log(out, first, board=_board(out, first) if tensorboard else None)
+def open_log(config: Config, first: int, *, boards: bool) -> Iterator[Log]:
+    """Open the log of a run that starts after step `first`; without `boards`, lines of JSON only.
+
+    Raises: TrainError where Weights & Biases was asked for and is not installed.
+    """
+    out = Path(config.out)
+    opened: list[Board] = []
+    if boards and config.wandb:
+        opened.append(_WeightsAndBiases(config))
+    if boards and config.tensorboard and (board := _tensorboard(out, first)) is not None:
+        opened.append(board)
+    log = Log(out, first, boards=opened)
     try:
         yield log
     finally:
@@ -59,9 +83,52 @@ def _reopen(path: Path, first: int) -> Any:
     return path.open("a", encoding="utf-8")
 
 
-def _board(out: Path, first: int) -> Any:
+def _tensorboard(out: Path, first: int) -> Board | None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(out / "tb"), purge_step=first + 1 if first else None)
+    return _TensorBoard(SummaryWriter(str(out / "tb"), purge_step=first + 1 if first else None))
+
+
+class _TensorBoard:
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def log(self, numbers: dict[str, Any], step: int) -> None:
+        for key, value in numbers.items():
+            self._writer.add_scalar(key, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    """One run of theirs per OUT: its id is kept in OUT/wandb, so that a continued run goes on with it."""
+
+    def __init__(self, config: Config) -> None:
+        out = Path(config.out)
+        try:
+            import wandb
+        except ImportError:
+            raise TrainError(
+                "wandb: found no package wandb, expected it; pip install wandb, or leave out --wandb"
+            ) from None
+        id_file = out / "wandb" / "id"
+        if not id_file.is_file():
+            checkpoint.write_text(id_file, uuid.uuid4().hex[:12])
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "teacherless"),
+            name=out.absolute().name,
+            id=id_file.read_text(encoding="utf-8"),
+            resume="allow",
+            dir=str(out),
+            config=config.as_dict(),
+            settings=wandb.Settings(console="off", silent=True),
+        )
+
+    def log(self, numbers: dict[str, Any], step: int) -> None:
+        self._run.log(numbers, step=step)
+
+    def close(self) -> None:
+        self._run.finish()

@@ -13,6 +13,8 @@ bucket-forward-kl  KL(t || s) on the partition {head ids, all else}: a lower bou
 bucket-reverse-kl  KL(s || t) on that partition (Gu et al. 2023, MiniLLM, without the on-policy part).
 bucket-skew-kl     KL(t || a t + (1 - a) s) on that partition (Ko et al. 2024, DistiLLM).
 bucket-js          (KL(t || m) + KL(s || m)) / 2, m = (t + s) / 2, on that partition (Agarwal et al. 2023, GKD).
+rs-kd              forward-kl, with the counts of N ids drawn from head and draws in their place (`resample.py`):
+                   unbiased too, noisier. For comparison only.
 top-k              KL to the renormalised head: biased, its optimum is t / mass(head). For comparison only.
 
 The partition with one class for all the rest is the dustbin of Hinton et al. 2015, section 5, and the ghost token of
@@ -46,14 +48,14 @@ class Judged(NamedTuple):
 
 
 def needs(objective: str, divergence: str, *, specialist: bool = False) -> str:
-    """Return what `targets_of` must provide: `linear`, `bucket`, `top-k`, `specialist` or `none`."""
+    """Return what `targets_of` must provide: `linear`, `bucket`, `rs-kd`, `top-k`, `specialist` or `none`."""
     if objective == "sft":
         return "none"
     if specialist:
         return "specialist"
     if divergence.startswith("bucket-"):
         return "bucket"
-    return "top-k" if divergence == "top-k" else "linear"
+    return divergence if divergence in ("rs-kd", "top-k") else "linear"
 
 
 def judge(

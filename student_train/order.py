@@ -130,11 +130,12 @@ def permutation(count: int, *, key: str) -> Int64:
     """Return a permutation of range(count) [count] that depends on `key` alone."""
     digest = hashlib.sha256(f"order/{ORDER_VERSION}/{key}".encode()).digest()
     start = np.uint64(int.from_bytes(digest[:8], "little"))
-    hashes = _mix(np.arange(count, dtype=np.uint64), start)
+    hashes = mix(np.arange(count, dtype=np.uint64), start)
     return np.argsort(hashes, kind="stable").astype(np.int64)
 
 
-def _mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uint64]:
+def mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uint64]:
+    """Return 64 bits that look random for each counter, from `start` on: the same on every machine and release."""
     # The finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16): a bijection of 64-bit words, so no ties.
     with np.errstate(over="ignore"):
         z = start + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)

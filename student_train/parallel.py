@@ -80,12 +80,7 @@ def split(distiller: nn.Module, world: World) -> nn.Module:
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
-    layers = [
-        module
-        for module in distiller.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == distiller.model.config.num_hidden_layers
-    ]
-    for layer in layers[0]:
+    for layer in layers_of(distiller.model):
         fully_shard(layer, mesh=mesh)
     fully_shard(distiller, mesh=mesh)
     for module in distiller.modules():
@@ -93,6 +88,12 @@ def split(distiller: nn.Module, world: World) -> nn.Module:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # else a factor is multiplied in, which gloo cannot
     return distiller
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    """Return the layers of a transformers model."""
+    count = model.config.num_hidden_layers
+    return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ import torch
 
 from shards.chunk import Chunk
 from student_train.errors import TrainError
+from student_train.resample import resampled, uniforms
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -72,12 +73,15 @@ def targets_of(
     temperature_column: int | None = None,
     skip: int = 0,
     subset: tuple[int, ...] = (),
+    rs_draws: int = 50,
+    seed: int = 0,
 ) -> Targets:
     """Return the targets of all positions of `rows`, row after row.
 
     `rows` are chunks of one row each. `sparse` says what is needed: `linear` (head and draws), `bucket` (head and the
-    mass outside it), `top-k` (the head renormalised, biased, for comparison), `specialist` (the ids of `subset`, and
-    all others as one class) or `none` (the realised token only). `temperature_column` is where `log_z` holds the
+    mass outside it), `top-k` (the head renormalised, biased, for comparison), `rs-kd` (`rs_draws` ids drawn anew from
+    head and draws, see `resample.py`, for comparison), `specialist` (the ids of `subset`, and all others as one class)
+    or `none` (the realised token only). `temperature_column` is where `log_z` holds the
     temperature. `skip` leaves out each row's first positions: those that predict prefix tokens, which are not text.
 
     Raises: TrainError for a realised token that the student lacks.
@@ -102,7 +106,7 @@ def targets_of(
     draw_at, draw_id, draw_w = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     bucket = tail.copy()
     weight_h = head_p
-    if sparse == "linear":
+    if sparse in ("linear", "rs-kd"):
         draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
         drawn = np.zeros(count, dtype=bool)
         drawn[draw_at] = True
@@ -110,6 +114,14 @@ def targets_of(
         # Where no draw carries the tail the loss is a KL of head and bucket; its own entropy makes it zero at best.
         own = -_sum_at(head_at, _xlogx(head_p), count) - _xlogx(tail)
         entropy = np.where(drawn, entropy, own)
+        if sparse == "rs-kd":
+            share, bucket = resampled(
+                np.concatenate([head_at, draw_at]),
+                np.concatenate([head_p, draw_w]),
+                bucket,
+                uniforms(rows, seed=seed, num_draws=rs_draws, skip=skip),
+            )
+            weight_h, draw_w = share[: len(head_at)], share[len(head_at) :]
     elif sparse == "top-k":
         mass = np.maximum(_sum_at(head_at, head_p, count), 1e-30)
         weight_h = head_p / mass[head_at]

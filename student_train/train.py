@@ -8,10 +8,9 @@ configuration, so a run that was killed and continued ends in the same bits as o
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,25 @@ import torch
 import shards
 from shards.inspect import licence_line
 from student_train import checkpoint
-from student_train.adapters import add_adapters
 from student_train.claim import is_finished, newest_state, read_record
 from student_train.config import Config
-from student_train.errors import Interrupted, TrainError
-from student_train.evaluate import RowScore, held_out_rows, lines, score, summary
-from student_train.follow import Leg, Segments, plan_of
-from student_train.fused import LossSpec, Scores
-from student_train.loader import BatchSpec, Step, Stream
+from student_train.evaluate import RowScore, lines, score, summary
+from student_train.follow import Leg
+from student_train.fused import Scores
+from student_train.loader import Step, Stream
 from student_train.log import Log, open_log
-from student_train.losses import needs
 from student_train.packing import Batch
-from student_train.parallel import World, join, split
+from student_train.parallel import World, join
+from student_train.prepare import Run, Say, interrupted, prepare, say_on_stderr
 from student_train.progress import Progress
 from student_train.record import describe, run_record
-from student_train.session import Signals, deterministic, stop_on_signals
+from student_train.session import deterministic, stop_on_signals
 from student_train.step import (
-    Distiller,
     StepResult,
     learning_rate,
-    make_optimizer,
-    require_plain_head,
     take_step,
 )
-from student_train.student import Student, load, plain
-
-Say = Callable[[str], None]
-
-
-def say_on_stderr(line: str) -> None:
-    """Print a line for people."""
-    print(line, file=sys.stderr, flush=True)
+from student_train.student import plain
 
 
 def run(
@@ -83,24 +70,6 @@ def _say_nothing(line: str) -> None:
     """Leave the speaking to the first rank."""
 
 
-@dataclass(kw_only=True, slots=True)
-class _Run:
-    """What one run needs at hand."""
-
-    config: Config
-    out: Path
-    student: Student
-    distiller: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    world: World
-    first_leg: Leg
-    segments: Segments | None
-    batches: BatchSpec
-    total: int
-    held: list[Any]
-    wanted: Signals
-
-
 def _train(
     config: Config,
     cache: shards.Cache | None,
@@ -117,7 +86,7 @@ def _train(
         checkpoint.remove_incomplete(out)
     state = newest_state(out, config, None if cache is None else cache.manifest_sha256)
     with stop_on_signals() as wanted:
-        this = _prepare(config, cache, state["segments"] if state else list(segments), wanted, world, say)
+        this = prepare(config, cache, state["segments"] if state else list(segments), wanted, world, say)
         manifest = this.first_leg.cache.manifest
         if manifest.teacher.restricts_outputs and before is None:
             say(f"note: the teacher's licence is {licence_line(asdict(manifest.teacher))}")
@@ -146,7 +115,7 @@ def _train(
 
 
 def _record(
-    this: _Run,
+    this: Run,
     state: dict[str, Any],
     before: list[RowScore],
     after: list[RowScore],
@@ -164,7 +133,7 @@ def _record(
 
 
 def _finish(
-    this: _Run,
+    this: Run,
     model: Any,
     record: dict[str, Any],
     before: list[RowScore],
@@ -181,102 +150,18 @@ def _finish(
     say(_result(out, record))
 
 
-def _prepare(
-    config: Config,
-    cache: shards.Cache | None,
-    written: list[dict[str, Any]],
-    wanted: Signals,
-    world: World,
-    say: Say = say_on_stderr,
-) -> _Run:
-    """Get ready. `written` are the segments so far of a run that follows a growing cache."""
-    segments = None
-    if cache is None:
-        segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
-        first_leg = segments.leg(0, first_step=0, total=config.max_steps)
-        if first_leg is None:
-            raise _interrupted(Path(config.out), 0, config.max_steps)
-    else:
-        plan = plan_of(config, cache, digest=cache.manifest_sha256)
-        first_leg = Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch)
-    cache, total = first_leg.cache, config.max_steps or first_leg.last
-    manifest = cache.manifest
-    column = None
-    if config.objective == "kd" and config.temperature != 1.0:
-        stored = [round(t, 6) for t in manifest.temperatures]
-        if round(config.temperature, 6) not in stored:
-            raise TrainError(
-                f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
-                "choose one of those, or 1, or dump again"
-            )
-        column = stored.index(round(config.temperature, 6))
-    student = load(
-        config.student,
-        layers=config.student_layers,
-        teacher=manifest.teacher,
-        shards_tokenizer=cache.tokenizer_dir,
-        seed=config.seed,
-    )
-    require_plain_head(student.model)
-    if config.lora_rank:
-        student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
-    if config.specialist and max(config.specialist) >= student.vocab_size:
-        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
-    if config.gradient_checkpointing:
-        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    spec = LossSpec(
-        divergence=config.divergence if config.objective == "kd" else None,
-        ce_weight=config.ce_weight,
-        temperature=config.temperature,
-        skew=config.skew,
-    )
-    distiller = split(Distiller(student.model, spec, dtype=config.dtype).to(world.device), world)
-    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
-    held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
-    held = [row for row in held if len(row.tokens) - 1 > skip]
-    if config.held_out > 0 and config.held_out_tokens > 0 and not held:
-        raise TrainError(
-            f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
-            "raise --held-out, dump more documents, or give --held-out 0 to go without"
-        )
-    return _Run(
-        config=config,
-        out=Path(config.out),
-        student=student,
-        distiller=distiller,
-        optimizer=make_optimizer(student.model, config),
-        world=world,
-        first_leg=first_leg,
-        segments=segments,
-        batches=BatchSpec(
-            vocab_size=student.vocab_size,
-            max_row_tokens=student.max_row_tokens,
-            micro_tokens=config.micro_tokens,
-            sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
-            temperature=config.temperature,
-            temperature_column=column,
-            skip=skip,
-            held_out=config.held_out,
-            subset=config.specialist,
-        ),
-        total=total,
-        held=held,
-        wanted=wanted,
-    )
-
-
-def _loop(this: _Run, state: dict[str, Any]) -> None:
+def _loop(this: Run, state: dict[str, Any]) -> None:
     """Train from state["step"] to the end, updating `state`, saving as asked and at the end."""
     config = this.config
     this.distiller.train()
     first = state["step"]
     with (
-        open_log(this.out, first, tensorboard=config.tensorboard and this.world.leads) as log,
+        open_log(config, first, boards=this.world.leads) as log,
         Progress("training", this.total, first=first, shown=config.progress and this.world.leads) as bar,
     ):
         for leg in _legs(this, state):
             if leg is None:
-                raise _interrupted(this.out, state["step"], this.total)
+                raise interrupted(this.out, state["step"], this.total)
             with Stream(
                 leg.cache,
                 leg.plan,
@@ -293,7 +178,7 @@ def _loop(this: _Run, state: dict[str, Any]) -> None:
                     started = time.perf_counter()
 
 
-def _legs(this: _Run, state: dict[str, Any]) -> Iterator[Leg | None]:
+def _legs(this: Run, state: dict[str, Any]) -> Iterator[Leg | None]:
     """Yield the legs that are not over yet; see `Segments.legs`."""
     if this.segments is None:
         yield this.first_leg
@@ -303,14 +188,14 @@ def _legs(this: _Run, state: dict[str, Any]) -> Iterator[Leg | None]:
             yield leg
 
 
-def _save(this: _Run, state: dict[str, Any]) -> None:
+def _save(this: Run, state: dict[str, Any]) -> None:
     config = this.config
     checkpoint.save(
         this.out, model=this.student.model, optimizer=this.optimizer, state=state, keep=config.keep, world=this.world
     )
 
 
-def _one_step(this: _Run, step: Step, state: dict[str, Any], started: float, *, log: Log, bar: Progress) -> None:
+def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, log: Log, bar: Progress) -> None:
     """Take a step that was waited for since `started`; log it, and save and measure where it is time to."""
     config = this.config
     # Dropout, where a student has any: seeded by the step, so a continued run draws the same.
@@ -337,7 +222,7 @@ def _one_step(this: _Run, step: Step, state: dict[str, Any], started: float, *, 
     if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
         _save(this, state)
     if result.stop and not last:
-        raise _interrupted(this.out, state["step"], this.total)
+        raise interrupted(this.out, state["step"], this.total)
     if config.eval_every and state["step"] % config.eval_every == 0 and not last:
         means = {k: v["mean"] for k, v in (summary(_score(this, "held-out")) or {}).items()}
         if this.world.leads:
@@ -358,7 +243,7 @@ def _metrics(result: StepResult, state: dict[str, Any], *, lr: float, took: floa
     }
 
 
-def _score(this: _Run, title: str) -> list[RowScore]:
+def _score(this: Run, title: str) -> list[RowScore]:
     this.distiller.eval()
     total = sum(len(row.tokens) - 1 - this.batches.skip for row in this.held) // this.world.size
     shown = this.config.progress and total > 0 and this.world.leads
@@ -368,16 +253,12 @@ def _score(this: _Run, title: str) -> list[RowScore]:
             bar.advance(steps=tokens, tokens=tokens)
             if this.wanted.stop:
                 found = checkpoint.steps(this.out)
-                raise _interrupted(this.out, found[-1] if found else 0, this.total)
+                raise interrupted(this.out, found[-1] if found else 0, this.total)
 
         def scorer(batch: Batch) -> Scores:
             return this.distiller(batch.to(this.world.device), None)  # type: ignore[no-any-return]
 
         return score(this.held, this.batches, scorer, world=this.world, tick=tick)
-
-
-def _interrupted(out: Path, step: int, total: int) -> Interrupted:
-    return Interrupted(f"{out}: stopped at step {step} of {total}; run the same command to go on from there")
 
 
 def _result(out: Path, record: dict[str, Any]) -> str:

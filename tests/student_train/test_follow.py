@@ -213,7 +213,7 @@ def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
     segments = Segments(settings, [], world=World(), say=print, stopped=lambda: True)
     assert segments.leg(0, first_step=0, total=16) is None
     with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
-        train._prepare(settings, None, [], train.Signals(stop=True), World())
+        train.prepare(settings, None, [], train.Signals(stop=True), World())
 
 
 def test_following_needs_an_end(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_without_held_out_rows_the_record_says_so(world: Any, at_home: Any, tmp_
 def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
     world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = train._prepare
+    real = train.prepare
 
     def broken(*args: Any) -> Any:
         made = real(*args)
@@ -279,7 +279,7 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
             made.student.model.model.norm.weight[0] = float("nan")
         return made
 
-    monkeypatch.setattr(train, "_prepare", broken)
+    monkeypatch.setattr(train, "prepare", broken)
     with pytest.raises(TrainError, match=r"step 1: found a loss that is not finite in tests:\d+\.py window \d"):
         run(config(world, tmp_path / "out"))
 
@@ -314,6 +314,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
         {"schedule": "wsd", "gradient_checkpointing": True},
         {"lora_rank": 4, "gradient_checkpointing": True},
         {"specialist": (5, 40, 200)},
+        {"divergence": "rs-kd", "rs_draws": 12},
+        {"divergence": "top-k"},
         {"export_dtype": "bfloat16", "clip": 0.0},
     ],
 )
@@ -369,6 +371,41 @@ def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
 def test_gradient_checkpointing_changes_no_bit(world: Any, at_home: Any, finished: Path, tmp_path: Path) -> None:
     run(config(world, tmp_path / "out", gradient_checkpointing=True))
     assert digest(tmp_path / "out") == digest(finished)
+
+
+@pytest.mark.slow
+def test_compiled_layers_train_the_same_to_rounding_and_repeat_to_the_bit(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path
+) -> None:
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("torch.compile needs a C++ compiler on a CPU")
+    for name in ("a", "b"):
+        run(config(world, tmp_path / name, compile=True))
+    assert digest(tmp_path / "a") == digest(tmp_path / "b")
+    for (_, compiled), (_, plain) in zip(losses(tmp_path / "a"), losses(finished), strict=True):
+        assert compiled == pytest.approx(plain, rel=1e-3)
+
+
+def test_compiling_without_a_compiler_is_refused(
+    world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(TrainError, match="compile: found no no-such-compiler, expected a C"):
+        run(config(world, tmp_path / "out", compile=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_made_before_a_setting_existed_still_counts_as_finished(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    record = json.loads((finished / "run.json").read_text())
+    del record["config"]["rs_draws"], record["config"]["compile"]
+    (old / "run.json").write_text(json.dumps(record))
+    assert "nothing to do" in run(config(world, old))[0]
+    with pytest.raises(CheckpointError, match="found a run with rs-draws 50, expected 7"):
+        run(config(world, old, rs_draws=7))
 
 
 def test_a_temperature_that_was_not_stored_is_refused(world: Any, at_home: Any, tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""What does a run need before its first step? The first stretch of data, a student split over ranks, held-out rows.
+
+Everything that can be refused by name before training is refused here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import shards
+from student_train.adapters import add_adapters
+from student_train.compiled import compile_layers
+from student_train.config import Config
+from student_train.errors import Interrupted, TrainError
+from student_train.evaluate import held_out_rows
+from student_train.follow import Leg, Segments, plan_of
+from student_train.fused import LossSpec
+from student_train.loader import BatchSpec
+from student_train.losses import needs
+from student_train.parallel import World, split
+from student_train.session import Signals
+from student_train.step import Distiller, make_optimizer, require_plain_head
+from student_train.student import Student, load
+
+Say = Callable[[str], None]
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """What one run needs at hand."""
+
+    config: Config
+    out: Path
+    student: Student
+    distiller: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    world: World
+    first_leg: Leg
+    segments: Segments | None
+    batches: BatchSpec
+    total: int
+    held: list[Any]
+    wanted: Signals
+
+
+def prepare(
+    config: Config,
+    cache: shards.Cache | None,
+    written: list[dict[str, Any]],
+    wanted: Signals,
+    world: World,
+    say: Say = say_on_stderr,
+) -> Run:
+    """Get ready. `written` are the segments so far of a run that follows a growing cache."""
+    segments = None
+    if cache is None:
+        segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
+        first_leg = segments.leg(0, first_step=0, total=config.max_steps)
+        if first_leg is None:
+            raise interrupted(Path(config.out), 0, config.max_steps)
+    else:
+        plan = plan_of(config, cache, digest=cache.manifest_sha256)
+        first_leg = Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch)
+    cache, total = first_leg.cache, config.max_steps or first_leg.last
+    manifest = cache.manifest
+    column = None
+    if config.objective == "kd" and config.temperature != 1.0:
+        stored = [round(t, 6) for t in manifest.temperatures]
+        if round(config.temperature, 6) not in stored:
+            raise TrainError(
+                f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
+                "choose one of those, or 1, or dump again"
+            )
+        column = stored.index(round(config.temperature, 6))
+    student = load(
+        config.student,
+        layers=config.student_layers,
+        teacher=manifest.teacher,
+        shards_tokenizer=cache.tokenizer_dir,
+        seed=config.seed,
+    )
+    require_plain_head(student.model)
+    if config.lora_rank:
+        student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
+    if config.specialist and max(config.specialist) >= student.vocab_size:
+        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
+    if config.gradient_checkpointing:
+        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.compile:
+        compile_layers(student.model, device_type=world.device.type)
+    spec = LossSpec(
+        divergence=config.divergence if config.objective == "kd" else None,
+        ce_weight=config.ce_weight,
+        temperature=config.temperature,
+        skew=config.skew,
+    )
+    distiller = split(Distiller(student.model, spec, dtype=config.dtype).to(world.device), world)
+    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
+    held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    held = [row for row in held if len(row.tokens) - 1 > skip]
+    if config.held_out > 0 and config.held_out_tokens > 0 and not held:
+        raise TrainError(
+            f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
+            "raise --held-out, dump more documents, or give --held-out 0 to go without"
+        )
+    return Run(
+        config=config,
+        out=Path(config.out),
+        student=student,
+        distiller=distiller,
+        optimizer=make_optimizer(student.model, config),
+        world=world,
+        first_leg=first_leg,
+        segments=segments,
+        batches=BatchSpec(
+            vocab_size=student.vocab_size,
+            max_row_tokens=student.max_row_tokens,
+            micro_tokens=config.micro_tokens,
+            sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
+            temperature=config.temperature,
+            temperature_column=column,
+            skip=skip,
+            held_out=config.held_out,
+            subset=config.specialist,
+            rs_draws=config.rs_draws,
+            seed=config.seed,
+        ),
+        total=total,
+        held=held,
+        wanted=wanted,
+    )
+
+
+def interrupted(out: Path, step: int, total: int) -> Interrupted:
+    return Interrupted(f"{out}: stopped at step {step} of {total}; run the same command to go on from there")
