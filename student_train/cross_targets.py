@@ -75,7 +75,7 @@ class Tables:
     @classmethod
     def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> Tables:
         """Return the tables for `losses`, of which at most one compares distributions."""
-        kinds = [name for name in losses if name != "alm"]
+        kinds = [name for name in losses if name in LOSSES[1:]]
         assert len(kinds) <= 1, f"two losses share one kind of target: {kinds}"
         kind = kinds[0] if kinds else None
         roots = None

@@ -108,7 +108,7 @@ class _Fused(torch.autograd.Function):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             needed = any(ctx.needs_input_grad[:3])
             wanted = ctx.needs_input_grad[:3]
-            sums = _Sums(hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype)
+            sums = Sums(hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype)
             weight_c = weight_VH.detach().to(compute_dtype)
             parts = []
             for start, stop in chunks(len(index_P), len(weight_VH)):
@@ -136,7 +136,7 @@ class _Fused(torch.autograd.Function):
         return (*grads, None, None, None, None, None)
 
 
-class _Sums:
+class Sums:
     """Gradients of hidden states, projection and bias, summed chunk by chunk; None for those not wanted."""
 
     def __init__(
@@ -162,7 +162,8 @@ class _Sums:
     ) -> None:
         cast_pV = grad_pV.to(hidden_pH.dtype)
         if self.hidden is not None:
-            self.hidden[place_p] = (cast_pV @ weight_VH).to(self.hidden.dtype)
+            # A place may come twice, in two chunks: its gradients add up.
+            self.hidden[place_p] += (cast_pV @ weight_VH).to(self.hidden.dtype)
         if self.weight is not None and hidden_pH.dtype == torch.float32:
             # The first chunk writes, later ones add: beta 0 reads nothing, so nothing was to be zeroed.
             self.weight.addmm_(cast_pV.t(), hidden_pH, beta=0.0 if self._first else 1.0)

@@ -1,0 +1,399 @@
+"""How wrong is a student that reads other tokens than its teacher? Losses on what both can measure.
+
+Fused with the output projection as in `fused.py`. Each part is a sum over terms of its own; let S be the student's
+probabilities and x its logits:
+
+ce        -log S of the realised token, at each position.
+alm       Approximate likelihood matching (Minixhofer et al. 2025, arXiv 2503.20083) with outcome debiasing. A chunk of
+          text and whitespace after it have log-probability l: the sum of its tokens' log-probabilities, plus the log of
+          the mass on whitespace. With a = l_teacher / tau - eps and b = l_student / tau - eps the term is the KL of two
+          coins, e^a (a - b) + (1 - e^a) (log(1 - e^a) - log(1 - e^b)).
+cells     KL of the teacher from the student on the cells of a shared boundary (`cells.py`): sum of
+          q (log q - log(P + eps)), P the student's mass in a cell. Its derivative by x_v is
+          S_v (sum of q P / (P + eps) - q_c / (P_c + eps)), c the cell of v.
+matched   The same on one cell for each id that both have.
+uld       Universal logit distillation (Boizard et al. 2024, arXiv 2402.12030): L1 distance of sorted probabilities, the
+          mass beyond the stored head as one entry: a lower bound. Positions are paired at shared boundaries, which is
+          kinder than pairing them by number.
+
+Sums of the student's probabilities over ranges of ids run in integers (unit 2^-60): exact to the rounding of each S, and
+the same on every device. Nothing of size [positions, vocabulary] outlives its block.
+
+A chunk's gradient needs all of its positions at once, so blocks are cut between chunks. Its whitespace is predicted by
+the first position after it; where that belongs to the next block, it is looked at once more.
+
+Shapes: N places, P positions, p positions of a block (and perhaps one more), C chunks, B boundaries, K cells without
+OTHER, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from student_train import fused
+from student_train.cross_targets import CrossTargets
+from student_train.vocabulary import Vocabulary
+
+ALM_TEMPERATURE = 5.0
+"""tau of `alm`; the paper's own ablation prefers it to 100."""
+_EPS = 1e-6
+_SMALLEST_CELL = 1e-8
+_SMALLEST_WHITE = 1e-30
+_UNIT = 2.0**60
+_MEMORY = 4
+"""Blocks with cells hold several times what plain ones hold, and are that much smaller."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ByteOrder:
+    """The student's ids as the losses need them, on one device."""
+
+    order_V: torch.Tensor
+    """int64; ids by their bytes."""
+    rank_V: torch.Tensor
+    """int64; the place of each id in `order_V`."""
+    white_V: torch.Tensor
+    """float32; 1 for ids that begin with whitespace or end a text."""
+
+    @classmethod
+    def of(cls, student: Vocabulary) -> ByteOrder:
+        """Return the order of a vocabulary."""
+        return cls(
+            order_V=torch.from_numpy(student.order),
+            rank_V=torch.from_numpy(student.rank),
+            white_V=torch.from_numpy(student.white).float(),
+        )
+
+    def to(self, device: torch.device) -> ByteOrder:
+        """Return the order on `device`."""
+        return replace(
+            self, order_V=self.order_V.to(device), rank_V=self.rank_V.to(device), white_V=self.white_V.to(device)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrossOutput:
+    """The loss and its terms."""
+
+    loss: torch.Tensor
+    """Scalar float32: sum over parts of scale times the sum of terms; carries the gradient."""
+    terms: dict[str, torch.Tensor]
+    """float32 by part: `ce` [P], `alm` [C], `cells`, `matched` or `uld` [B]; unscaled."""
+
+
+class CrossScores(NamedTuple):
+    """How the student does."""
+
+    nll_P: torch.Tensor
+    """float32, nats: -log of the probability of the realised token."""
+    confidence_P: torch.Tensor
+    """float32: the largest probability."""
+    hit_P: torch.Tensor
+    """bool: the preferred token is the realised one."""
+    chunk_kl_C: torch.Tensor
+    """float32, nats: KL of "this chunk, then whitespace" or not, teacher from student (tau 1)."""
+    cell_kl_B: torch.Tensor
+    """float32, nats: KL on the cells."""
+    same_B: torch.Tensor
+    """bool: both models' preferred tokens lie in the same cell."""
+
+
+def cross_loss(
+    hidden_NH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    *,
+    index_P: torch.Tensor,
+    targets: CrossTargets,
+    order: ByteOrder,
+    scales: dict[str, float],
+    compute_dtype: torch.dtype = torch.float32,
+) -> CrossOutput:
+    """Return the sum over `scales` (part -> factor) of factor times the sum of the part's terms.
+
+    `index_P` (int64, no repeats) says which of the N places each position is. Of `cells`, `matched` and `uld` only the
+    one that `targets` were made for may be named.
+    """
+    names = tuple(scales)
+    loss, *terms = _CrossFused.apply(hidden_NH, weight_VH, bias_V, index_P, targets, order, scales, compute_dtype)
+    return CrossOutput(loss=loss, terms=dict(zip(names, terms, strict=True)))
+
+
+class _CrossFused(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx: Any,
+        hidden_NH: torch.Tensor,
+        weight_VH: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        index_P: torch.Tensor,
+        targets: CrossTargets,
+        order: ByteOrder,
+        scales: dict[str, float],
+        compute_dtype: torch.dtype,
+    ):
+        wanted = ctx.needs_input_grad[:3]
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in scales}
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            sums = fused.Sums(hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype)
+            weight_c = weight_VH.detach().to(compute_dtype)
+            for block in blocks(targets, len(weight_VH)):
+                place_p = index_P[block.start : block.look]
+                hidden_pH = hidden_NH.detach()[place_p].to(compute_dtype)
+                logits_pV = fused.project(hidden_pH, weight_c, bias_V)
+                for name, term in _judge_block(logits_pV, block, targets, order, scales, needed=any(wanted)).items():
+                    found[name].append(term)
+                if any(wanted):  # logits_pV now holds the gradient
+                    sums.add(place_p, hidden_pH, logits_pV, weight_c)
+                del logits_pV
+            terms = [torch.cat(found[name]) if found[name] else hidden_NH.new_zeros(0).float() for name in scales]
+        ctx.grads = sums.grads
+        ctx.mark_non_differentiable(*terms)
+        loss = sum((scale * term.sum() for scale, term in zip(scales.values(), terms, strict=True)), torch.zeros(()))
+        return (loss, *terms)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        grads, ctx.grads = ctx.grads, (None, None, None)
+        if float(grad) != 1.0:
+            grads = tuple(None if g is None else g.mul_(grad) for g in grads)
+        return (*grads, None, None, None, None, None)
+
+
+class Block(NamedTuple):
+    """Positions that are worked on together."""
+
+    start: int
+    """First position."""
+    stop: int
+    """One past the last position whose terms are counted here."""
+    look: int
+    """`stop`, or one more where the last chunk's whitespace is predicted by position `stop`."""
+    chunks: slice
+    """Chunks that lie in it."""
+    boundaries: slice
+    """Boundaries whose position lies in it."""
+
+
+def blocks(targets: CrossTargets, vocab: int) -> Iterator[Block]:
+    """Yield blocks of about `fused.CHUNK_ELEMENTS` / 4 logits that part no chunk."""
+    P = len(targets.realised_P)
+    size = max(16, fused.CHUNK_ELEMENTS // _MEMORY // vocab)
+    first_C, end_C = targets.first_C.cpu(), targets.end_C.cpu()
+    at_B = targets.at_B.cpu()
+    start = 0
+    while start < P:
+        stop = min(start + size, P)
+        begun = int(torch.searchsorted(first_C, stop))  # chunks that begin before stop
+        if begun and int(end_C[begun - 1]) > stop:
+            at = int(first_C[begun - 1])
+            stop = at if at > start else int(end_C[begun - 1])
+        low, high = (int(torch.searchsorted(first_C, x)) for x in (start, stop))
+        look = stop + int(high > low and int(end_C[high - 1]) == stop)
+        b_low, b_high = (int(torch.searchsorted(at_B, x)) for x in (start, stop))
+        yield Block(start, stop, look, slice(low, high), slice(b_low, b_high))
+        start = stop
+
+
+def _judge_block(
+    logits_pV: torch.Tensor,
+    block: Block,
+    targets: CrossTargets,
+    order: ByteOrder,
+    scales: dict[str, float],
+    *,
+    needed: bool,
+) -> dict[str, torch.Tensor]:
+    """Return the terms of each part, and turn the logits into the loss' gradient by them.
+
+    Every part's gradient by x_v is S_v times something, plus something at the realised token.
+    """
+    n = block.stop - block.start
+    realised_n = targets.realised_P[block.start : block.stop]
+    S_pV, logp_n = _student(logits_pV, realised_n)
+    terms: dict[str, torch.Tensor] = {}
+    by_logp_n = torch.zeros_like(logp_n)
+    common_p = torch.zeros(len(S_pV), device=S_pV.device)
+    by_white_p, white_p = torch.zeros_like(common_p), None
+    if "ce" in scales:
+        terms["ce"] = -logp_n
+        by_logp_n -= scales["ce"]
+    if "alm" in scales:
+        white_p = (S_pV @ order.white_V).clamp_min(_SMALLEST_WHITE)
+        member_Cn, end_C = _members(block, targets)
+        log_student_C = (member_Cn @ logp_n.double()).float() + white_p[end_C].log()
+        terms["alm"], grad_C = coins(targets.teacher_C[block.chunks], log_student_C, ALM_TEMPERATURE)
+        grad_C = grad_C * scales["alm"]
+        by_logp_n += (grad_C.double() @ member_Cn).float()
+        by_white_p[end_C] = grad_C
+    common_p[:n] -= by_logp_n
+    common_p -= by_white_p
+    kind = next((name for name in scales if name in ("cells", "matched", "uld")), None)
+    factor_bV = None
+    at_b = targets.at_B[block.boundaries] - block.start
+    if kind is not None:
+        judge = _sorted_distance if kind == "uld" else _cell_divergence
+        terms[kind], factor_bV = judge(S_pV[at_b], block, targets, order)
+    if not needed:
+        return terms
+    factor_pV = common_p[:, None].expand(S_pV.shape)
+    if white_p is not None:
+        factor_pV = torch.addcmul(factor_pV, (by_white_p / white_p)[:, None], order.white_V[None])
+    if factor_bV is not None and kind is not None:
+        factor_pV = factor_pV.contiguous()
+        factor_pV[at_b] += factor_bV.mul_(scales[kind])
+    S_pV.mul_(factor_pV)
+    S_pV[:n].scatter_(1, realised_n[:, None], S_pV[:n].gather(1, realised_n[:, None]) + by_logp_n[:, None])
+    return terms
+
+
+def _student(logits_pV: torch.Tensor, realised_n: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the student's probabilities, in the logits' memory, and the realised tokens' log-probabilities."""
+    log_sum_p = logits_pV.logsumexp(1)
+    n = len(realised_n)
+    logp_n = logits_pV[:n].gather(1, realised_n[:, None])[:, 0] - log_sum_p[:n]
+    return logits_pV.sub_(log_sum_p[:, None]).exp_(), logp_n
+
+
+def _members(block: Block, targets: CrossTargets) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which positions make up each chunk (float64 [C, n]), and the position that predicts its whitespace."""
+    first_C = targets.first_C[block.chunks] - block.start
+    end_C = targets.end_C[block.chunks] - block.start
+    place_n = torch.arange(block.stop - block.start, device=first_C.device)
+    return ((place_n >= first_C[:, None]) & (place_n < end_C[:, None])).double(), end_C
+
+
+def coins(
+    log_teacher: torch.Tensor, log_student: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the term of `alm` (nats) and its derivative by the student's log-probability."""
+    a = log_teacher.clamp_max(0.0) / temperature - _EPS
+    b = log_student.clamp_max(0.0) / temperature - _EPS
+    not_a, not_b = _log1mexp(a), _log1mexp(b)
+    yes, no = a.exp(), -torch.expm1(a)
+    value = yes * (a - b) + no * (not_a - not_b)
+    return value, (no * (b - not_b).exp() - yes) / temperature
+
+
+def _log1mexp(x: torch.Tensor) -> torch.Tensor:
+    """Return log(1 - e^x) for x < 0 (Maechler 2012)."""
+    return torch.where(x < -math.log(2.0), torch.log1p(-x.exp()), torch.log(-torch.expm1(x)))
+
+
+def _cell_divergence(
+    S_bV: torch.Tensor, block: Block, targets: CrossTargets, order: ByteOrder
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the terms of `cells` [b], and what S is to be multiplied with for their gradient [b, V]."""
+    low_bK, high_bK = targets.low_BK[block.boundaries], targets.high_BK[block.boundaries]
+    q_bC = torch.cat((targets.other_B[block.boundaries, None], targets.mass_BK[block.boundaries]), 1).double()
+    cells = _Cells(S_bV.index_select(1, order.order_V), low_bK, high_bK)
+    share_bC = q_bC / (cells.mass_bC + _SMALLEST_CELL)
+    value_b = (torch.xlogy(q_bC, q_bC) - q_bC * (cells.mass_bC + _SMALLEST_CELL).log()).sum(1)
+    whole_b = (share_bC * cells.mass_bC).sum(1)
+    factor_bV = cells.spread(share_bC.float()).index_select(1, order.rank_V)
+    return value_b.float(), factor_bV.neg_().add_(whole_b.float()[:, None])
+
+
+class _Cells:
+    """The student's mass in each cell, and the way back from cells to ids.
+
+    The edges of the ranges, sorted, cut the ids (in byte order) into segments; the innermost range around a segment is
+    the last of those that hold its edge, as columns are in byte order.
+    """
+
+    def __init__(self, S_bV: torch.Tensor, low_bK: torch.Tensor, high_bK: torch.Tensor) -> None:
+        b, K = low_bK.shape
+        self._edges_bE = torch.cat((low_bK, high_bK), 1).sort(1).values
+        edge = self._edges_bE[:, :, None]
+        number_K = torch.arange(1, K + 1, device=S_bV.device)
+        holds = (low_bK[:, None, :] <= edge) & (edge < high_bK[:, None, :])
+        self._owner_bE = (holds * number_K).amax(2)
+        self._sums = torch.zeros(b, S_bV.shape[1] + 1, dtype=torch.int64, device=S_bV.device)
+        self._sums[:, 1:] = S_bV.mul_(_UNIT)
+        self._sums.cumsum_(1)
+        at_edge_bE = self._sums.gather(1, self._edges_bE)
+        segment_bE = torch.cat((at_edge_bE[:, 1:], self._sums[:, -1:]), 1) - at_edge_bE
+        is_cell_bEC = self._owner_bE[:, :, None] == torch.arange(K + 1, device=S_bV.device)
+        mass_bC = (is_cell_bEC * segment_bE[:, :, None]).sum(1)
+        mass_bC[:, 0] += at_edge_bE[:, 0]
+        self.mass_bC = mass_bC.double() / _UNIT
+        """float64 [b, K + 1]; OTHER first."""
+
+    def spread(self, value_bC: torch.Tensor) -> torch.Tensor:
+        """Return each id's value, that of its cell, in byte order [b, V]. To be called once."""
+        value_bS = torch.cat((value_bC[:, :1], value_bC.gather(1, self._owner_bE)), 1)
+        # Each id's segment is the number of edges up to it. Edges that coincide write the same number.
+        same_bE = (self._edges_bE[:, :, None] == self._edges_bE[:, None, :]).sum(2)
+        self._sums.zero_().scatter_(1, self._edges_bE, same_bE)
+        return value_bS.gather(1, self._sums.cumsum_(1)[:, :-1])
+
+
+def _sorted_distance(
+    S_bV: torch.Tensor, block: Block, targets: CrossTargets, order: ByteOrder
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the terms of `uld` [b], and what S is to be multiplied with for their gradient [b, V]."""
+    t_bK = targets.mass_BK[block.boundaries]
+    used = min(t_bK.shape[1], S_bV.shape[1])
+    s_bK, ids_bK = S_bV.topk(used, dim=1)
+    t_bK = t_bK[:, :used]
+    held = t_bK > 0
+    rest_b = 1.0 - torch.where(held, s_bK, 0.0).sum(1)
+    value_b = torch.where(held, (s_bK - t_bK).abs(), 0.0).sum(1) + (rest_b - targets.other_B[block.boundaries]).abs()
+    sign_b = (rest_b - targets.other_B[block.boundaries]).sign()
+    sign_bK = torch.where(held, (s_bK - t_bK).sign(), sign_b[:, None])
+    mean_b = torch.where(held, sign_bK * s_bK, 0.0).sum(1) + sign_b * rest_b
+    factor_bV = (sign_b - mean_b)[:, None].expand(S_bV.shape).contiguous()
+    return value_b, factor_bV.scatter_(1, ids_bK, sign_bK - mean_b[:, None])
+
+
+@torch.no_grad()
+def cross_scores(
+    hidden_NH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    bias_V: torch.Tensor | None,
+    *,
+    index_P: torch.Tensor,
+    targets: CrossTargets,
+    order: ByteOrder,
+    compute_dtype: torch.dtype = torch.float32,
+) -> CrossScores:
+    """Return what evaluation needs; `targets` are those of `cells`."""
+    found: list[CrossScores] = []
+    with torch.autocast(hidden_NH.device.type, enabled=False):
+        weight_c = weight_VH.to(compute_dtype)
+        for block in blocks(targets, len(weight_VH)):
+            hidden_pH = hidden_NH[index_P[block.start : block.look]].to(compute_dtype)
+            found.append(_score_block(fused.project(hidden_pH, weight_c, bias_V), block, targets, order))
+    if not found:
+        none = hidden_NH.new_zeros(0).float()
+        return CrossScores(none, none, none.bool(), none, none, none.bool())
+    return CrossScores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _score_block(logits_pV: torch.Tensor, block: Block, targets: CrossTargets, order: ByteOrder) -> CrossScores:
+    realised_n = targets.realised_P[block.start : block.stop]
+    S_pV, logp_n = _student(logits_pV, realised_n)
+    best_p, top_p = S_pV.max(1)
+    member_Cn, end_C = _members(block, targets)
+    white_C = (S_pV[end_C] @ order.white_V).clamp_min(_SMALLEST_WHITE)
+    log_student_C = (member_Cn @ logp_n.double()).float() + white_C.log()
+    at_b = targets.at_B[block.boundaries] - block.start
+    cell_kl_b, _ = _cell_divergence(S_pV[at_b], block, targets, order)
+    low_bK, high_bK = targets.low_BK[block.boundaries], targets.high_BK[block.boundaries]
+    rank_b = order.rank_V[top_p[at_b]]
+    inside = (low_bK <= rank_b[:, None]) & (rank_b[:, None] < high_bK)
+    cell_b = (inside * torch.arange(1, low_bK.shape[1] + 1, device=inside.device)).amax(1)
+    n = len(realised_n)
+    return CrossScores(
+        nll_P=-logp_n,
+        confidence_P=best_p[:n],
+        hit_P=top_p[:n] == realised_n,
+        chunk_kl_C=coins(targets.teacher_C[block.chunks], log_student_C, 1.0)[0],
+        cell_kl_B=cell_kl_b,
+        same_B=cell_b == targets.top_B[block.boundaries] + 1,
+    )

@@ -1,0 +1,393 @@
+"""Is every loss across tokenizers what it says, and its gradient too? Each is held against a dense float64 reference.
+
+The reference works from strings: it joins tokens, compares `startswith`, forms [positions, vocabulary] whole, and lets
+autograd differentiate. Shapes: P student positions, V vocabulary, H hidden.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from shards.chunk import Chunk
+from student_train import fused
+from student_train.cross_loss import ALM_TEMPERATURE, ByteOrder, blocks, coins, cross_loss, cross_scores
+from student_train.cross_targets import CrossRows, Tables, cross_targets
+from student_train.vocabulary import WHITESPACE, Vocabulary
+
+H = 8
+PAIRS = [("sentencepiece", "byte-level"), ("byte-level", "sentencepiece")]
+KINDS = ("cells", "matched", "uld")
+
+
+def made(found: CrossRows, vocab: int, *, seed: int = 0, sharpness: float = 1.0) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    P = len(found.targets.realised_P)
+    hidden = torch.randn(P + 5, H, generator=generator, dtype=torch.float64)
+    weight = torch.randn(vocab, H, generator=generator, dtype=torch.float64) * sharpness
+    bias = torch.randn(vocab, generator=generator, dtype=torch.float64)
+    return hidden, weight, bias, torch.randperm(P + 5, generator=generator)[:P]
+
+
+def walk(
+    rows: list[Chunk], found: CrossRows, teacher: Vocabulary, student: Vocabulary
+) -> list[tuple[int, int, int, int]]:
+    """Return (row, byte, teacher position, student position) of every shared boundary, by a plain search."""
+    met, base, position = [], 0, 0
+    for r, row in enumerate(rows):
+        dummy = r == 0 and teacher.has_dummy
+        ends = (np.cumsum([len(teacher.strings[t]) for t in row.tokens]) - dummy).tolist()
+        raw = b"".join(teacher.strings[t] for t in row.tokens)[dummy:]
+        mine = found.rows[r].tokens.tolist()
+        theirs = (np.cumsum([len(student.strings[t]) for t in mine]) - student.has_dummy).tolist()
+        for j, end in enumerate(ends[:-1]):
+            inside = 0 < end < len(raw) and raw[end] & 0xC0 != 0x80 and len(teacher.strings[row.tokens[j]])
+            if inside and end in theirs[:-1]:
+                met.append((r, end, base + j, position + theirs.index(end)))
+        base += len(row.tokens) - 1
+        position += len(mine) - 1
+    return met
+
+
+def text_of(row: Chunk, teacher: Vocabulary, *, first: bool) -> bytes:
+    return b"".join(teacher.strings[t] for t in row.tokens)[first and teacher.has_dummy :]
+
+
+def reference(
+    name: str, rows: list[Chunk], found: CrossRows, logits_PV: torch.Tensor, teacher: Vocabulary, student: Vocabulary
+) -> torch.Tensor:
+    """Return the terms of one part, from its definition."""
+    logp_PV = logits_PV.log_softmax(1)
+    realised_P = torch.from_numpy(np.concatenate([row.tokens[1:] for row in found.rows]))
+    if name == "ce":
+        return -logp_PV.gather(1, realised_P[:, None])[:, 0]
+    met = walk(rows, found, teacher, student)
+    if name == "alm":
+        return _alm(rows, met, logp_PV, realised_P, teacher, student)
+    position = {}
+    base = 0
+    for row in rows:
+        for p in range(len(row.tokens) - 1):
+            position[base + p] = row, p
+        base += len(row.tokens) - 1
+    if name == "matched":
+        met = [
+            here
+            for here, there in itertools.pairwise(met)
+            if here[0] == there[0] and there[2] == here[2] + 1 and there[3] == here[3] + 1
+        ]
+    judge = {"cells": _cells, "matched": _matched, "uld": _uld}[name]
+    return torch.stack([judge(*position[t], logp_PV[s], teacher, student) for _, _, t, s in met])
+
+
+def _alm(rows, met, logp_PV, realised_P, teacher, student):  # type: ignore[no-untyped-def]
+    white_V = torch.tensor([s[:1] != b"" and s[:1] in WHITESPACE for s in student.strings])
+    white_V[list(student.ends)] = True
+    realised = np.concatenate([row.realised_logp for row in rows]).astype(np.float64)
+    white = np.concatenate([row.whitespace_logp for row in rows]).astype(np.float64)
+    terms, last = [], None
+    for here in met:
+        r, end, t, s = here
+        raw = text_of(rows[r], teacher, first=r == 0)
+        if raw[end - 1 : end] in WHITESPACE or raw[end : end + 1] not in WHITESPACE or math.exp(white[t]) <= 0.1:
+            continue
+        if last is not None and last[0] == r:
+            a = realised[last[2] : t].sum() + white[t]
+            b = sum(logp_PV[p, realised_P[p]] for p in range(last[3], s)) + logp_PV[s, white_V].logsumexp(0)
+            a, b = a / ALM_TEMPERATURE - 1e-6, b / ALM_TEMPERATURE - 1e-6
+            yes = math.exp(a)
+            terms.append(yes * (a - b) + (1 - yes) * (math.log(1 - yes) - (1 - b.exp()).log()))
+        last = here
+    return torch.stack(terms)
+
+
+def _root(u: int, teacher: Vocabulary, student: Vocabulary) -> bytes:
+    raw = teacher.strings[u]
+    if not raw or raw in student.strings:
+        return raw
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return raw[:1]
+    before = "\n" if student.has_dummy else ""
+    joined = b""
+    for token in student.encode([before + text])[0]:
+        joined += student.strings[token]
+        root = joined[student.has_dummy + len(before) :]
+        if root:
+            return root
+    raise AssertionError
+
+
+def _kl(q: dict[Any, float], cells: dict[Any, list[int]], logp_V: torch.Tensor) -> torch.Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for key, mass in q.items():
+        P = logp_V[cells[key]].exp().sum() if cells[key] else torch.zeros((), dtype=torch.float64)
+        if mass > 0:
+            total = total + mass * (math.log(mass) - (P + 1e-8).log())
+    return total
+
+
+def _entries(row: Chunk, p: int) -> tuple[list[tuple[int, float]], list[int], float]:
+    head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
+    draws = slice(int(row.draw_starts[p]), int(row.draw_starts[p + 1]))
+    pairs = list(zip(row.head_ids[head].tolist(), row.head_probs[head].astype(float).tolist(), strict=True))
+    return pairs, row.draw_ids[draws].tolist(), float(row.tail_mass[p])
+
+
+def _cells(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
+    head, draws, tau = _entries(row, p)
+    roots = {_root(u, teacher, student) for u, _ in head} - {b""}
+
+    def cell(raw: bytes) -> bytes:
+        """Return the longest root that `raw` begins with, b"" for OTHER."""
+        return max((r for r in roots if raw.startswith(r)), key=len, default=b"")
+
+    members: dict[bytes, list[int]] = {b"": [], **{r: [] for r in roots}}
+    for v, raw in enumerate(student.strings):
+        members[cell(raw)].append(v)
+    q = dict.fromkeys(members, 0.0)
+    for u, mass in head:
+        q[_root(u, teacher, student)] += mass
+    for u in draws:
+        q[cell(_root(u, teacher, student))] += tau / len(draws)
+    q[b""] = max(0.0, 1.0 - sum(mass for r, mass in q.items() if r))
+    return _kl(q, members, logp_V)
+
+
+def _matched(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
+    head, _, _ = _entries(row, p)
+    members: dict[bytes, list[int]] = {b"": []}
+    q = {b"": 0.0}
+    for u, mass in head:
+        raw = teacher.strings[u]
+        fits = raw.strip() and raw in student.strings and not any(c in b"0123456789\n" for c in raw)
+        key = raw if fits else b""
+        q[key] = q.get(key, 0.0) + mass
+        members.setdefault(key, [])
+    for v, raw in enumerate(student.strings):
+        members[raw if raw and raw in members else b""].append(v)
+    q[b""] = max(0.0, 1.0 - sum(mass for r, mass in q.items() if r))
+    return _kl(q, members, logp_V)
+
+
+def _uld(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
+    head, _, _ = _entries(row, p)
+    t = torch.tensor([mass for _, mass in head], dtype=torch.float64)
+    s = logp_V.exp().sort(descending=True).values
+    tail = max(0.0, 1.0 - float(t.sum()))
+    return (s[: len(t)] - t).abs().sum() + (s[len(t) :].sum() - tail).abs()
+
+
+def check(
+    parts: dict[str, float], rows: list[Chunk], teacher: Vocabulary, student: Vocabulary, *, sharpness: float = 1.0
+) -> None:
+    tables = Tables.of(teacher.strings, student, tuple(name for name in parts if name != "ce"))
+    found = cross_targets(rows, tables)
+    hidden, weight, bias, index = made(found, len(student.strings), sharpness=sharpness)
+    for x in (hidden, weight, bias):
+        x.requires_grad_()
+    logits_PV = hidden[index] @ weight.T + bias
+    expected = {name: reference(name, rows, found, logits_PV, teacher, student) for name in parts}
+    total = sum(scale * expected[name].sum() for name, scale in parts.items())
+    total.backward()
+
+    mine = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
+    out = cross_loss(*mine, index_P=index, targets=found.targets, order=ByteOrder.of(student), scales=parts)
+    out.loss.backward()
+    for name, terms in expected.items():
+        torch.testing.assert_close(out.terms[name].double(), terms.detach(), rtol=2e-4, atol=2e-4)
+    torch.testing.assert_close(out.loss.double(), total.detach(), rtol=2e-4, atol=2e-4)
+    for got, want in zip(mine, (hidden, weight, bias), strict=True):
+        torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("parts", [("ce",), ("alm",), ("cells",), ("matched",), ("uld",), ("ce", "alm", "cells")])
+def test_value_and_gradient_equal_the_dense_reference(
+    names: tuple[str, str], parts: tuple[str, ...], vocabularies: dict[str, Vocabulary], cross: Any
+) -> None:
+    teacher, student = (vocabularies[name] for name in names)
+    rows = cross.rows_of(cross.text, teacher, window=50)[:2]
+    scales = {name: 0.1 * (i + 1) for i, name in enumerate(parts)}
+    check(scales, rows, teacher, student)
+
+
+@pytest.mark.parametrize("parts", [("ce", "alm", "cells"), ("alm", "matched")])
+@pytest.mark.parametrize("sharpness", [0.1, 3.0])
+def test_small_blocks_change_nothing(
+    parts: tuple[str, ...],
+    sharpness: float,
+    vocabularies: dict[str, Vocabulary],
+    cross: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Blocks of 16 positions are shorter than some chunks, and cut between others."""
+    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
+    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", 1)
+    rows = cross.rows_of(cross.text + "x" * 40 + " y\n", teacher, window=80)
+    found = cross_targets(rows, Tables.of(teacher.strings, student, parts))
+    cut = list(blocks(found.targets, len(student.strings)))
+    assert len(cut) > 3
+    assert any(block.look > block.stop for block in cut)
+    check(dict.fromkeys(parts, 0.1), rows, teacher, student, sharpness=sharpness)
+
+
+@pytest.mark.parametrize("size", [1, 16 * 420 * 4, 33 * 420 * 4])
+def test_blocks_part_no_chunk_and_count_everything_once(
+    size: int, vocabularies: dict[str, Vocabulary], cross: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
+    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", size)
+    targets = cross_targets(
+        cross.rows_of(cross.text, teacher), Tables.of(teacher.strings, student, ("alm", "cells"))
+    ).targets
+    cut = list(blocks(targets, 420))
+    assert [block.start for block in cut] == [0, *(block.stop for block in cut[:-1])]
+    assert cut[-1].stop == len(targets.realised_P)
+    for name in ("chunks", "boundaries"):
+        slices = [getattr(block, name) for block in cut]
+        assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
+    assert cut[-1].chunks.stop == len(targets.first_C)
+    assert cut[-1].boundaries.stop == len(targets.at_B)
+    for block in cut:
+        for first, end in zip(targets.first_C[block.chunks], targets.end_C[block.chunks], strict=True):
+            assert block.start <= first < end <= block.stop
+            assert end < block.look
+
+
+def test_coins_equal_autograd_and_vanish_for_equal_models() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a = -torch.rand(200, generator=generator, dtype=torch.float64) * 30
+    b = (-torch.rand(200, generator=generator, dtype=torch.float64) * 30).requires_grad_()
+    for tau in (1.0, 5.0, 100.0):
+        x, y = a / tau - 1e-6, b / tau - 1e-6
+        dense = x.exp() * (x - y) + (1 - x.exp()) * ((1 - x.exp()).log() - (1 - y.exp()).log())
+        (grad,) = torch.autograd.grad(dense.sum(), b)
+        value, slope = coins(a, b.detach(), tau)
+        torch.testing.assert_close(value, dense.detach(), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(slope, grad, rtol=1e-6, atol=1e-9)
+        value, slope = coins(a, a, tau)
+        torch.testing.assert_close(value, torch.zeros_like(a))
+        torch.testing.assert_close(slope, torch.zeros_like(a), rtol=0, atol=1e-12)
+
+
+def test_coins_stay_finite_where_either_model_is_certain_or_hopeless() -> None:
+    extremes = torch.tensor([0.0, 1e-6, -1e-7, -1e-3, -80.0, -1e4])
+    for tau in (1.0, 5.0):
+        value, slope = coins(extremes[:, None].expand(6, 6).reshape(-1), extremes.repeat(6), tau)
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(slope).all()
+
+
+def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+    """ALM is zero with token chunks, and so is the KL on cells when the head holds every id."""
+    vocabulary = vocabularies["byte-level"]
+    row = cross.rows_of(cross.text, vocabulary, window=60, whole=True)[0]
+    tables = Tables.of(vocabulary.strings, vocabulary, ("alm", "cells"))
+    found = cross_targets([row], tables)
+    V = len(vocabulary.strings)
+    probs = np.zeros((len(row.tokens) - 1, V))
+    at = np.repeat(np.arange(len(probs)), np.diff(row.head_starts))
+    probs[at, row.head_ids] = row.head_probs
+    # A hidden state per place and a projection that is their logits: the student is the teacher, without its prefix.
+    logits = torch.from_numpy(np.log(np.maximum(probs, 1e-30))).float()[1:]
+    eye = torch.eye(len(logits))
+    weight = logits.T.contiguous().requires_grad_()
+    scales = {"alm": 1.0, "cells": 1.0}
+    out = cross_loss(
+        eye, weight, None, index_P=torch.arange(len(logits)), targets=found.targets, order=ByteOrder.of(vocabulary),
+        scales=scales,
+    )  # fmt: skip
+    out.loss.backward()
+    assert len(out.terms["alm"]) > 5
+    torch.testing.assert_close(out.terms["alm"], torch.zeros_like(out.terms["alm"]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(out.terms["cells"], torch.zeros_like(out.terms["cells"]), rtol=0, atol=2e-5)
+    torch.testing.assert_close(weight.grad, torch.zeros_like(weight), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("names", PAIRS)
+def test_cells_hold_all_of_both_models(names: tuple[str, str], vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+    """Masses of the teacher sum to one; a student that has them all has every cell's own loss at zero."""
+    teacher, student = (vocabularies[name] for name in names)
+    rows = cross.rows_of(cross.text, teacher)
+    for kind in ("cells", "matched"):
+        targets = cross_targets(rows, Tables.of(teacher.strings, student, (kind,))).targets
+        whole = targets.mass_BK.double().sum(1) + targets.other_B.double()
+        torch.testing.assert_close(whole, torch.ones_like(whole), rtol=0, atol=1e-5)
+        assert (targets.mass_BK >= 0).all()
+        padded = targets.low_BK == len(student.strings)
+        assert (targets.mass_BK[padded] == 0).all()
+        assert (targets.high_BK[padded] == len(student.strings)).all()
+
+
+def test_draws_keep_the_masses_of_cells_unbiased(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+    """Over many draws the mean mass of each cell is what all ids below the head would have brought it."""
+    from student_train.cells import partition, prefix_roots
+
+    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
+    roots = prefix_roots(teacher.strings, student)
+    rng = np.random.default_rng(0)
+    usable = np.flatnonzero(teacher.lengths > 0)
+    p = np.zeros(len(teacher.strings))
+    p[usable] = rng.dirichlet(np.full(len(usable), 0.05))
+    p[teacher.strings.index(b" ")] = p.max() + 0.2  # its cell holds all words that begin with a space
+    p /= p.sum()
+    order = np.argsort(-p)
+    head, rest = order[:4], order[4:]
+    tau = p[rest].sum()
+
+    def masses(ids: np.ndarray, weight: np.ndarray) -> Any:
+        zeros = np.zeros(len(head), dtype=np.int64)
+        return partition(
+            roots, boundaries=1, vocab_size=len(student.strings), head=(zeros, head, p[head]),
+            top=(zeros[:1], head[:1]), draws=(np.zeros(len(ids), np.int64), ids, weight),
+        )  # fmt: skip
+
+    exact = masses(rest, p[rest])
+    drawn = [masses(rng.choice(rest, size=8, p=p[rest] / tau), np.full(8, tau / 8)) for _ in range(2000)]
+    mean = np.mean([d.mass_BK[0] for d in drawn], axis=0)
+    np.testing.assert_allclose(mean, exact.mass_BK[0], atol=0.01)
+    assert exact.mass_BK[0].sum() > p[head].sum() + 0.01, "some draws must fall into cells for this to mean anything"
+
+
+def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
+    rows = cross.rows_of(cross.text, teacher, window=50)[:2]
+    found = cross_targets(rows, Tables.of(teacher.strings, student, ("alm", "cells")))
+    hidden, weight, bias, index = made(found, len(student.strings))
+    logits_PV = hidden[index] @ weight.T + bias
+    scores = cross_scores(
+        hidden.float(), weight.float(), bias.float(), index_P=index, targets=found.targets, order=ByteOrder.of(student)
+    )
+    torch.testing.assert_close(
+        scores.nll_P.double(), reference("ce", rows, found, logits_PV, teacher, student), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        scores.cell_kl_B.double(), reference("cells", rows, found, logits_PV, teacher, student), rtol=2e-4, atol=2e-4
+    )
+    assert torch.equal(scores.hit_P, logits_PV.argmax(1) == found.targets.realised_P)
+    torch.testing.assert_close(scores.confidence_P.double(), logits_PV.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
+    assert len(scores.chunk_kl_C) == len(found.targets.first_C)
+    assert len(scores.same_B) == len(found.targets.at_B)
+
+
+def test_a_student_without_any_row_has_no_loss(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+    teacher, student = vocabularies["byte-level"], vocabularies["sentencepiece"]
+    found = cross_targets(
+        cross.rows_of("a = '\u2581'\n", teacher), Tables.of(teacher.strings, student, ("alm", "cells"))
+    )
+    assert found.rows == []
+    hidden, weight = torch.zeros(2, H, requires_grad=True), torch.zeros(len(student.strings), H, requires_grad=True)
+    out = cross_loss(
+        hidden, weight, None, index_P=torch.zeros(0, dtype=torch.int64), targets=found.targets,
+        order=ByteOrder.of(student), scales={"ce": 1.0, "alm": 1.0, "cells": 1.0},
+    )  # fmt: skip
+    out.loss.backward()
+    assert out.loss.item() == 0.0
+    assert float(weight.grad.abs().sum()) == 0.0
