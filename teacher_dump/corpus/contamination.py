@@ -56,7 +56,7 @@ class Finding:
     """prompt, solution, function (a solution with its signature) or test."""
     view: str
     share: float
-    """Of the part's n-grams, at least THRESHOLD."""
+    """Of the part's n-grams."""
 
     def __str__(self) -> str:
         return f"{self.part} of {self.problem}: {self.share:.0%} of its {self.view} n-grams"
@@ -70,14 +70,19 @@ class Contamination:
         self._tables = [_Table(view, self.benchmarks) for view in VIEWS if self.benchmarks]
 
     def find(self, text: str, tokens: Hashes) -> Finding | None:
-        """Return what the text contains most of, None where it contains nothing. `tokens` are its `lexer.code`."""
+        """Return what the text contains, None where it contains nothing. `tokens` are its `lexer.code`."""
+        nearest = self.nearest(text, tokens)
+        return nearest if nearest is not None and nearest.share >= THRESHOLD else None
+
+    def nearest(self, text: str, tokens: Hashes) -> Finding | None:
+        """Return what the text has the largest share of, None where it has no n-gram of any benchmark."""
         streams = {code: tokens}
         findings = []
         for table in self._tables:
             stream = table.view.stream
             if stream not in streams:
                 streams[stream] = stream(text)
-            if (finding := table.best(streams[stream])) is not None and finding.share >= THRESHOLD:
+            if (finding := table.best(streams[stream])) is not None:
                 findings.append(finding)
         return max(findings, key=lambda f: f.share, default=None)
 

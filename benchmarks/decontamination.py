@@ -1,0 +1,171 @@
+"""What do the decontamination thresholds catch, and what do they catch wrongly?
+
+    python benchmarks/decontamination.py --mbpp mbpp.jsonl --data stdlib --data FOLDER
+
+Two tables: the share of planted copies that is found, by part and by what was done to the copy; and, for corpora that
+were written without the benchmarks, how many documents reach a share of some prompt's, solution's or test's n-grams.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import builtins
+import textwrap
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from teacher_dump.corpus import Corpus, lexer
+from teacher_dump.corpus.benchmarks import Benchmark, Problem, load
+from teacher_dump.corpus.contamination import THRESHOLD, Contamination
+
+SHARES = (0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+
+
+class _Renamed(ast.NodeTransformer):
+    """Gives every name that is neither builtin, imported nor an attribute another one."""
+
+    def __init__(self, tree: ast.AST) -> None:
+        imported = {
+            (a.asname or a.name).split(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for a in node.names
+        }
+        self._kept = imported | set(dir(builtins))
+        self._names: dict[str, str] = {}
+
+    def _new(self, name: str) -> str:
+        return name if name in self._kept else self._names.setdefault(name, f"other_{len(self._names)}")
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        node.id = self._new(node.id)
+        return node
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        self.generic_visit(node)
+        node.arg = self._new(node.arg)
+        return node
+
+    def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        self.generic_visit(node)
+        if node.arg in self._names:
+            node.arg = self._names[node.arg]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.name = self._new(node.name)
+        self.generic_visit(node)
+        return node
+
+
+def renamed(source: str) -> str:
+    """Return the source formatted anew, without comments, with other names."""
+    tree = ast.parse(source)
+    return ast.unparse(_Renamed(tree).visit(tree))
+
+
+def reformatted(source: str) -> str:
+    """Return the source as Python's own printer lays it out: no comments, other quotes, other line breaks."""
+    return ast.unparse(ast.parse(source))
+
+
+def recommented(source: str) -> str:
+    """Return the source with other docstrings and a comment on every statement."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Expr(ast.Constant("Do what is to be done here."))
+            if len(node.body) == 1:
+                node.body.append(ast.Pass())
+    return "\n".join(f"{line}  # line {i} was looked at" for i, line in enumerate(ast.unparse(tree).split("\n")))
+
+
+def rewrapped(prompt: str) -> str:
+    """Return a prompt as a comment, wrapped anew."""
+    return textwrap.fill(" ".join(prompt.split()), 60, initial_indent="# ", subsequent_indent="# ") + "\n"
+
+
+def inside(text: str) -> str:
+    """Return the text in the middle of a larger file."""
+    lines = Path(ast.__file__).read_text(encoding="utf-8").split("\n")
+    middle = next(i for i in range(len(lines) // 2, len(lines)) if lines[i].startswith(("def ", "class ")))
+    return "\n".join([*lines[:middle], text, *lines[middle:]])
+
+
+def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
+    """Yield (part, what was done, text) for copies of a problem. What does not parse is left out."""
+    code = "def " in problem.prompt
+    whole = problem.prompt + problem.solution if code else problem.solution
+    changes: dict[str, Callable[[str], str]] = {
+        "verbatim": str,
+        "reformatted": reformatted,
+        "comments changed": recommented,
+        "renamed": renamed,
+        "in a larger file": inside,
+    }
+    for part, text in (("solution", whole), ("test", problem.test)):
+        for name, change in changes.items():
+            try:
+                # A HumanEval solution comes with its prompt's docstring: taken out, so that only code can tell.
+                plain = reformatted(recommented(text)) if part == "solution" and name != "verbatim" else text
+                yield f"{part} alone", name, change(plain)
+            except SyntaxError:
+                continue
+    if code:
+        yield "solution alone", "body only", textwrap.dedent(problem.solution)
+    yield "prompt alone", "verbatim", problem.prompt
+    yield "prompt alone", "rewrapped, as a comment", rewrapped(problem.prompt)
+    yield "prompt alone", "in a larger file", inside(problem.prompt)
+
+
+def planted(contamination: Contamination, benchmark: Benchmark) -> None:
+    """Print which planted copies are found."""
+    found: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
+    for problem in benchmark.problems:
+        for part, change, text in copies(problem):
+            found[part, change][contamination.find(text, lexer.code(text)) is not None] += 1
+    print(f"\n{benchmark.name}: planted copies found, of {len(benchmark.problems)} problems")
+    for (part, change), counts in sorted(found.items()):
+        print(f"  {part:15}  {change:24}  {counts[True]:5} of {counts.total():5}  {counts[True] / counts.total():6.1%}")
+
+
+def innocent(contamination: Contamination, data: str) -> None:
+    """Print how near the documents of a corpus come to the threshold."""
+    counts: Counter[float] = Counter()
+    near, num_bytes, number, begin = [], 0, 0, time.process_time()
+    for document in Corpus(data=data, seed=0):
+        number += 1
+        num_bytes += len(document.text)
+        finding = contamination.nearest(document.text, lexer.code(document.text))
+        if finding is not None:
+            counts.update(s for s in SHARES if finding.share >= s)
+            near.append((finding.share, document.path, str(finding)))
+    seconds = time.process_time() - begin
+    print(f"\n{data}: {number:,} documents, {num_bytes / 1e6:.1f} MB, {num_bytes / 1e6 / seconds:.1f} MB/s")
+    for share in SHARES:
+        print(f"  {counts[share]:5} documents with at least {share:.0%} of something")
+    for _, path, text in sorted(near, reverse=True)[:10]:
+        print(f"    {path}: {text}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mbpp", help="mbpp.jsonl")
+    parser.add_argument("--data", action="append", default=[], help="corpus without the benchmarks; repeatable")
+    parser.add_argument("--no-planted", action="store_true", help="only the second table")
+    arguments = parser.parse_args()
+    benchmarks = load("humaneval" + (f",mbpp={arguments.mbpp}" if arguments.mbpp else ""))
+    contamination = Contamination(benchmarks)
+    print(f"threshold {THRESHOLD:.0%}; too short to be looked for: {contamination.too_short() or 'nothing'}")
+    if not arguments.no_planted:
+        for benchmark in benchmarks:
+            planted(contamination, benchmark)
+    for data in arguments.data:
+        innocent(contamination, data)
+
+
+if __name__ == "__main__":
+    main()
