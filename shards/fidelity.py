@@ -58,26 +58,27 @@ def lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
 
 
 def _from_records(report: dict[str, Any]) -> Lines:
-    quantiles = ", ".join(f"{q}%: {_percent(v)}" for q, v in report["captured_quantiles"].items())
-    sizes = report["bytes_by_field"]
+    keep = [f"{'half' if q == '50' else q + '%'} {_percent(v)}" for q, v in report["captured_quantiles"].items()]
+    sizes = [f"{field} {n:.1f}" for field, n in report["bytes_by_field"].items()]
     return [
         (
             "captured",
-            f"{report['head_mass']:.1%} of the teacher's mass is kept id by id (mean); draws stand for the rest",
+            f"{report['head_mass']:.1%} of the teacher's mass has its id stored (mean); draws stand for the rest",
         ),
-        ("", f"share of positions that keep less than this: {quantiles}"),
+        ("", f"of the positions, {keep[0].replace(' ', ' keep at most ')}, {', '.join(keep[1:])}"),
         (
             "bucket",
-            f"{report['without_draws']:.1%} of positions have no draws: their tail, {report['bucket_mass']:.1g} of the "
-            "mass, is one lump",
+            f"{report['without_draws']:.1%} of positions have no draws: of their tails, {report['bucket_mass']:.1g} of "
+            "all mass, only the sum is known",
         ),
         (
             "KL lost",
-            f"by truncation alone {report['kl_tail_even_undrawn']:.1g} nat with the draws, which are unbiased; "
-            f"{report['kl_tail_even']:.2g} if they are ignored",
+            f"by truncation alone {report['kl_tail_even_undrawn']:.1g} nat: draws are unbiased, so only tails without "
+            f"them count ({report['kl_tail_even']:.2g} if draws are ignored)",
         ),
         ("", f"by quantisation alone {report['kl_quantised']:.1g} nat, expected from the steps of the codes"),
-        ("bytes", f"{sum(sizes.values()):.1f} per token: " + ", ".join(f"{f} {n:.1f}" for f, n in sizes.items())),
+        ("bytes", f"{sum(report['bytes_by_field'].values()):.1f} per token: {', '.join(sizes[:5])},"),
+        ("", ", ".join(sizes[5:])),
     ]
 
 

@@ -103,8 +103,8 @@ def _curve(axes: Any, points: list[dict[str, Any]], own: float, key: str) -> Non
             fontsize=8.5,
         )
     axes.set_xlabel("bytes per token", color=_INK)
-    axes.margins(x=0.22, y=0.15)
-    axes.set_xlim(left=0)
+    axes.margins(y=0.15)
+    axes.set_xlim(0, 1.25 * max(places))
     if key == "captured":
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_ylabel("mean mass kept id by id", color=_INK)

@@ -1,0 +1,65 @@
+"""How true is a cache to its teacher? Makes the example of docs/fidelity.md: a cache, a check of it, a picture.
+
+    python -m benchmarks.fidelity --tokens 6000 --rows 4 --engine transformers
+    python -m benchmarks.fidelity --shards shards/ --rows 32
+
+The second form takes a cache of SmolLM2 that is already there. What the commands print goes into the page between
+its two markers, with the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- example -->", "<!-- /example -->"
+MODEL = "smollm2-135m"
+
+
+def run(script: str, *arguments: str, shown: tuple[str, str]) -> str:
+    """Run a command of this project and return it with what it printed, a path of this machine replaced."""
+    command = [str(Path(sys.executable).with_name(script)), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    lines = [f"$ {script} {' '.join(arguments)}", *done.stdout.rstrip().splitlines()]
+    return "\n".join(f"    {line}".rstrip() for line in lines).replace(*shown)
+
+
+def main() -> None:
+    """Make the example."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--shards", type=Path, help="A finished cache, instead of a new one.")
+    parser.add_argument("--tokens", type=int, default=6000)
+    parser.add_argument("--rows", type=int, default=4)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "fidelity.md")
+    options = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = options.shards or Path(folder) / "shards"
+        shown = (str(cache), "shards")
+        if options.shards is None:
+            run("teacher-dump", "--model", MODEL, "--data", "stdlib", "--engine", options.engine, "--max-tokens",
+                str(options.tokens), "--window-tokens", "512", "--out", str(cache), shown=shown)  # fmt: skip
+        begin = time.perf_counter()
+        check = run("teacher-dump", "--model", MODEL, "--out", str(cache), "--check", str(options.rows), shown=shown)
+        seconds = time.perf_counter() - begin
+        picture = options.page.parent / "pictures" / "fidelity.svg"
+        report = run("logit-shards", "inspect", str(cache), "--picture", str(picture), shown=shown)
+        report = report.replace(str(picture), "fidelity.svg")
+    arguments = " ".join(sys.argv[1:]).replace(str(options.shards), "shards/")
+    text = (
+        f"`python -m benchmarks.fidelity {arguments}`, {time.strftime('%Y-%m-%d')}; the check took {seconds:.0f} s "
+        f"on a CPU.\n\n{report}\n\n{check}\n\n![captured mass, error and bytes](pictures/fidelity.svg)"
+    )
+    page = options.page.read_text()
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    options.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
