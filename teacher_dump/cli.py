@@ -11,6 +11,9 @@ from typing import Any
 import click
 
 from shards.errors import ShardError
+from teacher_dump.corpus.options import filter_options, take_filters
+from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
+from teacher_dump.worker import Stop
 
 DEFAULT_MODEL = "codellama-70b"
 
@@ -27,7 +30,7 @@ DEFAULT_MODEL = "codellama-70b"
     "--data",
     metavar="CORPUS",
     show_default="the model's: The Stack's Python part for codellama-70b",
-    help="stdlib, a folder of sources, parquet or JSONL files, or a hub data set org/name[@revision][:folder].",
+    help="stdlib, a folder of sources, parquet or JSONL files, or a hub data set [hub:]org/name[@revision][:folder].",
 )
 @click.option(
     "--out",
@@ -41,9 +44,12 @@ DEFAULT_MODEL = "codellama-70b"
     default="auto",
     help="auto is vLLM where it is installed, otherwise transformers.",
 )
+@filter_options
 @click.option("--max-tokens", type=int, show_default="all", help="Stop after about this many tokens.")
 @click.option("--max-documents", type=int, show_default="all", help="Stop after this many documents.")
-@click.option("--seed", type=int, default=0, help="Seed of the documents' order and of the draws.")
+@click.option(
+    "--seed", type=int, default=0, help="Seed of the documents' order and of the draws; with --check, of the rows."
+)
 @click.option("--window-tokens", type=int, default=1024, help="Most tokens of a row.")
 @click.option(
     "--task-tokens", type=int, default=1_000_000, help="Tokens of a task: a shard, and what a crash can cost."
@@ -56,96 +62,154 @@ DEFAULT_MODEL = "codellama-70b"
     default="auto",
     help="auto is bfloat16 on a GPU, float32 on a CPU.",
 )
-@click.option("--tensor-parallel-size", type=int, default=1, help="GPUs that one engine spreads the teacher over.")
+@click.option("--tensor-parallel-size", type=int, default=1, help="GPUs that one engine spreads each layer over.")
+@click.option("--pipeline-parallel-size", type=int, default=1, help="Groups of GPUs that share the layers out.")
+@click.option(
+    "--gpu-memory-utilization", type=float, show_default="vLLM's", help="Share of a GPU's memory that vLLM takes."
+)
+@click.option("--max-num-batched-tokens", type=int, show_default="2048", help="Most tokens of one engine step.")
+@click.option(
+    "--quantization", metavar="NAME", show_default="the teacher's own", help="vLLM's way to quantise weights."
+)
+@click.option("--worker", default="1/1", metavar="I/N", help="Do every N-th task, the I-th of each N.")
+@click.option("--ray", metavar="ADDRESS", help="Do the tasks on this Ray cluster; `local` starts one here.")
+@click.option(
+    "--ray-workers", type=int, show_default="as many as the cluster's GPUs hold", help="With --ray: number of engines."
+)
 @click.option("--revision", help="Revision of a hub teacher.", show_default="pinned for short names, else main")
-@click.option("--plan", is_flag=True, help="Print tokens, tasks, bytes and time, and stop; loads no model.")
-@click.option("--json", "as_json", is_flag=True, help="With --plan: print one JSON object.")
+@click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and stop; loads no model.")
+@click.option("--machine", metavar="NxGPU", show_default="this one", help="With --plan: for instance 8xH100.")
+@click.option(
+    "--check", "check_rows", type=int, metavar="N", help="Score N rows of the cache in --out again, and stop."
+)
+@click.option(
+    "--check-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    show_default="check.json in --out",
+    help="With --check: where the result goes.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --plan or --check: print one JSON object.")
 @click.option("--fetch", is_flag=True, help="Fetch or unpack the teacher's weights, and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of errors.")
-def main(*, data: str | None, model: str, plan: bool, as_json: bool, fetch: bool, debug: bool, **settings: Any) -> None:
+def main(
+    *,
+    data: str | None,
+    model: str,
+    plan: bool,
+    check_rows: int | None,
+    check_file: Path | None,
+    as_json: bool,
+    fetch: bool,
+    machine: str | None,
+    debug: bool,
+    **settings: Any,
+) -> None:
     """Run a large teacher once over a corpus and write, per token, a small sparse record of its distribution.
 
     The cache in --out is complete when manifest.json is there. A run that was killed is continued by the same
-    command; what is finished is never done again.
+    command; what is finished is never done again. Many workers may share a folder: see --worker and --ray.
+
+    Ctrl-C and SIGTERM abandon the task in hand (exit code 130, 143), SIGUSR1 finishes it first (138). Exit code 75
+    says that the engine died: run the same command again.
 
     \b
     teacher-dump --model codellama-70b --out shards/
     teacher-dump --model codellama-70b --plan
     teacher-dump --model smollm2-135m --data stdlib --max-tokens 30000 --out demo/shards/
+    teacher-dump --model smollm2-135m --out demo/shards/ --check 16
     """  # fmt: skip
     from teacher_dump.config import DumpConfig
     from teacher_dump.models import known
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    if check_rows is not None and (plan or fetch):
+        raise click.UsageError("--check and --plan or --fetch do different things: give one of them")
+    if check_file is not None and check_rows is None:
+        raise click.UsageError("--check-file goes with --check N")
+    if machine is not None and not plan:
+        raise click.UsageError("--machine goes with --plan")
+    stop = Stop()
     try:
-        entry = known(model)
-        config = DumpConfig(model=model, data=data or (entry.data if entry else "stdlib"), **settings)
-        if plan:
-            _print_plan(config, as_json=as_json)
-        elif fetch:
-            from teacher_dump.models import resolve
+        with stop.on_signals():
+            entry = known(model)
+            filters = take_filters(settings)
+            data = data or (entry.data if entry else "stdlib")
+            config = DumpConfig(model=model, data=data, filters=filters, **settings)
+            if plan:
+                _print_plan(config, machine, as_json=as_json)
+            elif fetch:
+                from teacher_dump.models import resolve
 
-            click.echo(f"{model}: its weights are in {resolve(model, revision=config.revision).folder}")
-        else:
-            _run(config)
+                click.echo(f"{model}: its weights are in {resolve(model, revision=config.revision).folder}")
+            elif check_rows is not None:
+                _check(config, check_rows, check_file, as_json=as_json)
+            else:
+                _run(config, stop)
     except ShardError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        if stop.signal is None:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
     except KeyboardInterrupt:
-        click.echo("stopped; finished tasks are kept, the same command goes on from there", err=True)
-        sys.exit(130)
+        stop.signal = stop.signal or signal.SIGINT
+    if stop.signal is not None:
+        name = signal.Signals(stop.signal).name
+        click.echo(f"stopped by {name}; finished tasks are kept, the same command goes on from there", err=True)
+        sys.exit(128 + stop.signal)
 
 
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def _run(config: Any) -> None:
+def _run(config: Any, stop: Any) -> None:
     from shards.inspect import describe, licence_line, summary
+    from teacher_dump.corpus.report import summary as corpus_summary
     from teacher_dump.dump import dump
     from teacher_dump.progress import Bar
 
     with Bar() as bar:
-        outcome = dump(config, bar)
+        outcome = dump(config, bar, stop)
+    if outcome.cache is None:
+        if stop.signal is None:
+            click.echo(
+                f"worker {config.worker}: did {outcome.new_tasks} tasks; {outcome.open_tasks} of other workers are "
+                "open, and whoever does the last one completes the cache"
+            )
+        return
+    stop.signal = None  # it came too late to stop anything
+    if bar.spot is not None:
+        bar.spot.write(outcome.cache)
     facts = summary(outcome.cache)
     if outcome.new_tasks == 0:
         click.echo(f"{config.out}: already complete, reused all {outcome.reused_tasks} tasks; nothing was done again")
     elif outcome.reused_tasks:
         click.echo(f"reused {outcome.reused_tasks} finished tasks, ran {outcome.new_tasks}")
     click.echo(describe(facts))
-    for name, count in sorted(outcome.counts.items()):
-        click.echo(f"{count:>10,}  {name}")
+    if rate := bar.rate():
+        click.echo(f"{'this run':>10}  {rate}")
+    for line in corpus_summary(outcome.counts, facts["corpus"]["filters"]):
+        click.echo(line)
     if facts["teacher"]["restricts_outputs"]:
         click.echo(f"note: {licence_line(facts['teacher'])}")
 
 
-def _print_plan(config: Any, *, as_json: bool) -> None:
-    from teacher_dump.plan import estimate
+def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:
+    from shards.fidelity import from_check, table
+    from shards.inspect import as_lines
+    from shards.store import write_whole
+    from teacher_dump.check import CHECK_NAME, check, to_bytes
 
-    plan = estimate(config)
+    found = check(config, num_rows, say=lambda line: click.echo(line, err=True))
+    path = path or config.out / CHECK_NAME
+    write_whole(path, to_bytes(found))
     if as_json:
-        click.echo(json.dumps(plan, indent=1))
-        return
+        click.echo(json.dumps(found, indent=1))
+    else:
+        click.echo(f"{table(found)}\n\n{as_lines(from_check(found))}")
+        click.echo(f"{path}: written; docs/fidelity.md explains each line")
+    if not found["sound"]:
+        sys.exit(1)
 
-    def number(name: str, scale: float = 1, unit: str = "") -> str:
-        return "not known" if plan[name] is None else f"{plan[name] / scale:,.{0 if scale == 1 else 2}f}{unit}"
 
-    lines = [
-        ("model", plan["model"]),
-        ("data", plan["data"]),
-        ("engine", plan["engine"]),
-        ("tokens", number("tokens")),
-        ("tasks", number("tasks")),
-        ("bytes", number("bytes", 1e9, " GB")),
-    ]
-    if "gpu_hours" in plan:
-        lines += [("GPU-hours", f"{plan['gpu_hours']:,.0f} on H100"), ("memory", f"{plan['memory_gb']} GB of weights")]
-    if "seconds" in plan:
-        lines.append(("time", f"{plan['seconds'] / 60:,.0f} min on this machine"))
-    for name, text in lines:
-        click.echo(f"{name:>10}  {text}")
-    click.echo("how:")
-    for line in plan["how"]:
-        click.echo(f"            {line}")
+def _print_plan(config: Any, machine: str | None, *, as_json: bool) -> None:
+    from teacher_dump.estimate import estimate, lines
+
+    plan = estimate(config, machine)
+    click.echo(json.dumps(plan, indent=1) if as_json else "\n".join(lines(plan)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from teacher_dump.corpus.filters import Filters
 from teacher_dump.errors import DumpError
+from teacher_dump.worker import Share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,6 +20,8 @@ class DumpConfig:
     """Folder of the cache."""
     data: str
     """Corpus: stdlib, folder, files or hub data set."""
+    filters: Filters = field(default_factory=Filters)
+    """What a document must be."""
     engine: str = "auto"
     """auto, vllm or transformers."""
     seed: int = 0
@@ -40,6 +44,20 @@ class DumpConfig:
     """auto (bfloat16 on a GPU, float32 on a CPU), float32 or bfloat16."""
     tensor_parallel_size: int = 1
     """GPUs that one engine spreads the teacher over."""
+    pipeline_parallel_size: int = 1
+    """Groups of layers that one engine spreads over as many groups of GPUs."""
+    gpu_memory_utilization: float | None = None
+    """Share of each GPU's memory that vLLM may take; vLLM's default where None."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens of one engine step; the engine's default where None."""
+    quantization: str | None = None
+    """How vLLM quantises the weights; what the teacher's folder says where None."""
+    worker: str = "1/1"
+    """I/N: this process does every N-th task, the I-th of each N."""
+    ray: str | None = None
+    """Address of a Ray cluster whose workers do the tasks, or `local`."""
+    ray_workers: int | None = None
+    """Engines on the cluster: as many as its GPUs hold where None, one without GPUs."""
     revision: str | None = None
     """Revision of a hub teacher that has no short name."""
 
@@ -47,10 +65,15 @@ class DumpConfig:
         for name, least in (("window_tokens", 8), ("task_tokens", 8), ("chunk_tokens", 8), ("tensor_parallel_size", 1)):
             if getattr(self, name) < least:
                 raise DumpError(f"{name}: found {getattr(self, name)}, expected at least {least}")
-        for name in ("max_tokens", "max_documents"):
+        for name in ("max_tokens", "max_documents", "max_num_batched_tokens", "ray_workers", "pipeline_parallel_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DumpError(f"{name}: found {value}, expected at least 1")
+        share = self.gpu_memory_utilization
+        if share is not None and not 0 < share <= 1:
+            raise DumpError(f"gpu_memory_utilization: found {share}, expected a share above 0, at most 1")
+        if Share.parse(self.worker) != Share() and self.ray is not None:
+            raise DumpError("--worker and --ray: found both, expected one: Ray shares the tasks out itself")
         if self.engine not in ("auto", "vllm", "transformers"):
             raise DumpError(f"engine: found {self.engine!r}, expected auto, vllm or transformers")
         if self.dtype not in ("auto", "float32", "bfloat16"):

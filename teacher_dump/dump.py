@@ -11,33 +11,36 @@ import importlib.metadata
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from shards.entries import read_entry
+from shards.entries import complete_entry
 from shards.growing import DRAFT_NAME
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
 from shards.read import TOKENIZER_FOLDER, Cache
 from shards.read import open as open_cache
 from shards.report import measure
-from shards.schema import FORMAT_VERSION, Layout, canonical_json
+from shards.schema import FORMAT_VERSION, Layout, canonical_json, file_schema
 from shards.store import write_whole
+from shards.temporary import remove_leftovers, remove_own
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.tokenizer import token_bytes
 from shards.write import Row, ShardWriter, file_sha256
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import Corpus
-from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, start, version
-from teacher_dump.errors import DumpError
+from teacher_dump.corpus import Corpus, Dropped, pinned, provenance
+from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, dying, resolved_dtype, start, version
+from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window, windows
+from teacher_dump.worker import Share, Stop
 
 PLAN_NAME = "plan.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -62,63 +65,138 @@ class Watcher:
     def finished(self, entry: ShardEntry) -> None:
         """A task is done."""
 
+    def idle(self, engine: Engine, tasks: Sequence[Task], spec: RecordSpec) -> None:
+        """All tasks of this process are done, and its engine is still there."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What a dump did."""
 
-    cache: Cache
+    cache: Cache | None
+    """None where tasks of other workers are still open: who does the last one writes the manifest."""
     new_tasks: int
     reused_tasks: int
+    open_tasks: int = 0
     counts: dict[str, int]
     """Documents and cuts, by filter and kind."""
 
 
-def dump(config: DumpConfig, watcher: Watcher | None = None) -> Outcome:
-    """Make the cache complete, or continue to. Raises ShardError on what a user can mend."""
-    watcher = watcher or Watcher()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A dump whose folder is claimed and whose tasks are known: the same in every process that works on it."""
+
+    config: DumpConfig
+    engine: str
+    """vllm or transformers."""
+    model: Model
+    layout: Layout
+    spec: RecordSpec
+    identity: dict[str, Any]
+    fingerprint: str
+    work: tuple[Task, ...]
+    counts: dict[str, int]
+    dropped: FileEntry
+    """The list of documents that a filter dropped, which is in the folder."""
+
+    def entry(self, task: Task) -> ShardEntry | None:
+        """Return the entry of a task's shard, None where the task is not done."""
+        return complete_entry(self.config.out / task.name, self.schema(task))
+
+    def schema(self, task: Task) -> pa.Schema:
+        """Return the schema of a task's shard, with what the file says of itself."""
+        return file_schema(self.layout, task=task.name.removesuffix(".arrow"), fingerprint=self.fingerprint)
+
+    def taught(self) -> Teaching:
+        """Return what an engine must know."""
+        return teaching(self.config, self.model, self.spec)
+
+
+def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None = None) -> Outcome:
+    """Make the cache complete, or continue to, or do a worker's share of that.
+
+    Raises ShardError on what a user can mend, DeadEngineError where the process has to end, Stopped on a signal.
+    """
+    watcher, stop = watcher or Watcher(), stop or Stop()
+    try:
+        job = prepare(config)
+        done = {task.name: job.entry(task) for task in job.work}
+        mine = Share.parse(config.worker).of_tasks(job.work)
+        found = [t.num_tokens for t in mine if done[t.name] is not None]
+        watcher.planned(len(mine), sum(t.num_tokens for t in mine), len(found), sum(found))
+        mine = [task for task in mine if done[task.name] is None]
+        reused = sum(e is not None for e in done.values())
+        if reused < len(job.work) or not (config.out / MANIFEST_NAME).exists():
+            draft = _draft(job)
+            if mine and config.ray is not None:
+                from teacher_dump.launch import run_on_ray
+
+                new = run_on_ray(job, mine, watcher, stop)
+            else:
+                new = _run_here(job, mine, watcher, stop) if mine else 0
+            entries = [job.entry(task) for task in job.work]
+            left = entries.count(None)
+            cache = None if left else _finish(config.out, draft, [e for e in entries if e is not None])
+        else:
+            new, left, cache = 0, 0, open_cache(config.out)
+        return Outcome(cache=cache, new_tasks=new, reused_tasks=reused, open_tasks=left, counts=job.counts)
+    finally:
+        remove_own(config.out)
+
+
+def prepare(config: DumpConfig) -> Job:
+    """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
     check_machine(config)
-    engine_name = choose(config.engine)
+    config = replace(config, data=pinned(config.data))
+    engine = choose(config.engine)
     model = resolve(config.model, revision=config.revision)
     layout, spec = record_layout(config, model)
-    identity = _identity(config, model, layout, engine_name)
+    identity = _identity(config, model, layout, engine)
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
     _claim(config.out, fingerprint, identity)
-
     counts: Counter[str] = Counter()
-    work = list(_tasks(config, model, fingerprint, counts))
+    dropped = Dropped()
+    work = tuple(_tasks(config, model, fingerprint, counts, dropped))
     if not work:
         raise DumpError(
             f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
         )
-    entries = {task.name: read_entry(config.out / task.name) for task in work}
-    open_tasks = [task for task in work if entries[task.name] is None]
-    watcher.planned(
-        len(work),
-        sum(t.num_tokens for t in work),
-        len(work) - len(open_tasks),
-        sum(e.tokens for e in entries.values() if e is not None),
+    return Job(
+        config=config,
+        engine=engine,
+        model=model,
+        layout=layout,
+        spec=spec,
+        identity=identity,
+        fingerprint=fingerprint,
+        work=work,
+        counts=dict(counts),
+        dropped=dropped.save(config.out),
     )
-    if not open_tasks and (config.out / MANIFEST_NAME).exists():
-        return Outcome(cache=open_cache(config.out), new_tasks=0, reused_tasks=len(work), counts=dict(counts))
 
-    taught = teaching(config, model, spec)
-    draft = _draft(config, model, layout, identity, describe(engine_name, taught), counts)
-    if open_tasks:
-        watcher.loading(engine_name)
-        engine = start(engine_name, taught)
-        watcher.loaded()
-        try:
-            for task in open_tasks:
-                entries[task.name] = run_task(
-                    task, engine, config=config, layout=layout, spec=spec, fingerprint=fingerprint, watcher=watcher
-                )
-        finally:
-            engine.close()
-    cache = _finish(config.out, draft, [e for e in entries.values() if e is not None])
-    return Outcome(
-        cache=cache, new_tasks=len(open_tasks), reused_tasks=len(work) - len(open_tasks), counts=dict(counts)
-    )
+
+def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
+    """Do tasks in this process, and return how many."""
+    watcher.loading(job.engine)
+    with dying(job.engine):
+        engine = start(job.engine, job.taught())
+    watcher.loaded()
+    number = 0
+    try:
+        for task in stop.left(tasks, lambda t: job.entry(t) is not None):
+            with dying(job.engine):
+                run_task(task, engine, job=job, watcher=watcher)
+            number += 1
+        if number and stop.signal is None:
+            with dying(job.engine):
+                watcher.idle(engine, tasks, job.spec)
+    except DeadEngineError:
+        raise  # nothing is left to be closed
+    except BaseException:
+        engine.close()
+        raise
+    engine.close()
+    return number
 
 
 def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
@@ -154,6 +232,10 @@ def teaching(config: DumpConfig, model: Model, spec: RecordSpec) -> Teaching:
         dtype=config.dtype,
         window_tokens=config.window_tokens,
         tensor_parallel_size=config.tensor_parallel_size,
+        pipeline_parallel_size=config.pipeline_parallel_size,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        quantization=config.quantization,
         whitespace_ids=white,
     )
 
@@ -162,24 +244,21 @@ def run_task(
     task: Task,
     engine: Engine,
     *,
-    config: DumpConfig,
-    layout: Layout,
-    spec: RecordSpec,
-    fingerprint: str,
+    job: Job,
     watcher: Watcher,
 ) -> ShardEntry:
     """Ask the teacher about a task's windows and write its shard."""
     writer = ShardWriter(
-        config.out,
+        job.config.out,
         task.name,
-        layout=layout,
+        layout=job.layout,
         task=task.name.removesuffix(".arrow"),
-        fingerprint=fingerprint,
-        chunk_tokens=min(config.chunk_tokens, config.task_tokens),
+        fingerprint=job.fingerprint,
+        chunk_tokens=min(job.config.chunk_tokens, job.config.task_tokens),
     )
     with writer:
         for window, packed in zip(task.windows, engine.capture(task.windows), strict=True):
-            writer.write(to_row(window, packed, spec))
+            writer.write(to_row(window, packed, job.spec))
             watcher.captured(len(window.tokens))
         entry = writer.close()
     watcher.finished(entry)
@@ -232,16 +311,26 @@ def check_machine(config: DumpConfig) -> None:
         )
 
 
-def _tasks(config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str]) -> Iterator[Task]:
+def _tasks(
+    config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str], dropped: Dropped
+) -> Iterator[Task]:
     from transformers import AutoTokenizer
 
-    corpus = Corpus(data=config.data, seed=config.seed, max_documents=config.max_documents, counts=counts)
+    corpus = Corpus(
+        data=config.data,
+        seed=config.seed,
+        max_documents=config.max_documents,
+        filters=config.filters,
+        counts=counts,
+        dropped=dropped,
+    )
     rows = windows(
         corpus,
         AutoTokenizer.from_pretrained(model.folder),
         prefix_tokens=model.prefix_tokens,
         window_tokens=config.window_tokens,
         counts=counts,
+        drop=corpus.drop,
     )
     return tasks(
         shuffled(rows, config.seed),
@@ -259,8 +348,9 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
         "weights_sha256": model.teacher.weights_sha256,
         "tokenizer": tokenizer_fingerprint(model.folder),
         "prefix_tokens": list(model.prefix_tokens),
-        "engine": {"name": engine, "version": version(engine), "dtype": config.dtype},
+        "engine": {"name": engine, "version": version(engine), "dtype": resolved_dtype(config.dtype)},
         "data": config.data,
+        **{f"filter {name}": value for name, value in provenance(config.filters).items()},
         "seed": config.seed,
         "max_tokens": config.max_tokens,
         "max_documents": config.max_documents,
@@ -268,6 +358,8 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
         "task_tokens": config.task_tokens,
         "chunk_tokens": config.chunk_tokens,
         "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "quantization": config.quantization,
     }
 
 
@@ -290,22 +382,13 @@ def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
         raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
     else:
         write_whole(path, canonical_json({"fingerprint": fingerprint, "identity": identity}))
-    for leftover in out.glob(".*.part"):
-        pid = leftover.name.split(".")[-2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            leftover.unlink(missing_ok=True)
+    remove_leftovers(out)
 
 
-def _draft(
-    config: DumpConfig,
-    model: Model,
-    layout: Layout,
-    identity: dict[str, Any],
-    about: dict[str, Any],
-    counts: Counter[str],
-) -> Manifest:
+def _draft(job: Job) -> Manifest:
     """Write the tokenizer and the manifest as it is before the first shard: from then on the cache can be followed."""
-    files = []
+    config, model, identity = job.config, job.model, job.identity
+    files = [job.dropped]
     for name in _TOKENIZER_FILES:
         if (source := model.folder / name).exists():
             target = f"{TOKENIZER_FOLDER}/{name}"
@@ -313,17 +396,22 @@ def _draft(
             files.append(FileEntry(name=target, bytes=source.stat().st_size, sha256=file_sha256(source)))
     tokens = token_bytes(model.folder)
     engine = {
-        **about,
+        **describe(job.engine, job.taught()),
         "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",
     }
     draft = Manifest(
-        layout=layout,
+        layout=job.layout,
         teacher=model.teacher,
         tokenizer=TokenizerInfo(
             fingerprint=identity["tokenizer"], vocab_size=max(tokens) + 1, prefix_tokens=model.prefix_tokens
         ),
         engine=engine,
-        corpus={"source": config.data, **dict(sorted(counts.items()))},
+        corpus={
+            "source": config.data,
+            **dict(sorted(job.counts.items())),
+            "filters": provenance(config.filters),
+            "dropped_sha256": job.dropped.sha256,
+        },
         settings={k: identity[k] for k in ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens")},
         code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
         files=tuple(files),
@@ -336,6 +424,11 @@ def _draft(
 def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
     """Write the manifest, and return the complete cache."""
     manifest = replace(draft, shards=tuple(entries))
+    if (out / MANIFEST_NAME).exists():  # of another worker that saw the last task done, or of a run before
+        found = open_cache(out)
+        if found.manifest.shards == manifest.shards:
+            (out / DRAFT_NAME).unlink(missing_ok=True)
+            return found
     manifest = replace(manifest, report=measure(Cache.of(out, manifest)))
     write_whole(out / MANIFEST_NAME, manifest.to_bytes())
     (out / DRAFT_NAME).unlink(missing_ok=True)

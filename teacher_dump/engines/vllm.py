@@ -27,7 +27,8 @@ BATCHED_TOKENS = 2048
 class VllmEngine:
     """A teacher in vLLM, in this machine's processes."""
 
-    def __init__(self, teaching: Teaching) -> None:
+    def __init__(self, teaching: Teaching, **options: Any) -> None:
+        """Load the teacher; `options` go to vLLM as they are."""
         cuda = torch.cuda.is_available()
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -41,20 +42,23 @@ class VllmEngine:
         if not stock.endswith("ForCausalLM"):
             raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
         with _engine_log():
-            self._llm = self._start(vllm.LLM, stock, resolved_dtype(teaching.dtype), cuda)
+            self._llm = self._start(vllm.LLM, stock, resolved_dtype(teaching.dtype), cuda, options)
 
-    def _start(self, llm: Any, stock: str, dtype: str, cuda: bool) -> Any:
+    def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
         teaching, spec = self._teaching, self._teaching.spec
+        memory = teaching.gpu_memory_utilization
         return llm(
             model=str(teaching.folder),
             runner="pooling",
             hf_overrides={"architectures": [f"{PREFIX}{stock}"]},
             dtype=dtype,
             max_model_len=teaching.window_tokens,
-            max_num_batched_tokens=max(BATCHED_TOKENS, teaching.window_tokens),
+            max_num_batched_tokens=teaching.max_num_batched_tokens or max(BATCHED_TOKENS, teaching.window_tokens),
             enable_prefix_caching=False,
             enforce_eager=not cuda,
             tensor_parallel_size=teaching.tensor_parallel_size,
+            pipeline_parallel_size=teaching.pipeline_parallel_size,
+            quantization=teaching.quantization,
             disable_log_stats=True,
             seed=0,
             additional_config={
@@ -66,6 +70,8 @@ class VllmEngine:
                     "whitespace_ids": list(teaching.whitespace_ids),
                 }
             },
+            **({} if memory is None else {"gpu_memory_utilization": memory}),
+            **options,
         )
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:

@@ -1,0 +1,100 @@
+"""Does a plan say what a dump would cost, without a GPU, a download or a model in memory?"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from shards import ShardError
+from teacher_dump.cli import main
+from teacher_dump.config import DumpConfig
+from teacher_dump.estimate import PREFILL_USE, estimate, lines, parse_machine
+from teacher_dump.models import KNOWN, Shape, count_parameters
+
+
+def plan(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(main, ["--plan", "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.output)
+    return found
+
+
+def test_a_plan_needs_neither_network_nor_gpu_nor_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr("teacher_dump.models.resolve", refuse)
+    found = plan("--model", "codellama-70b", "--machine", "8xH100")
+    assert found["tokens"] == pytest.approx(64.3e9 / 3.37, rel=1e-6)
+    assert found["tasks"] == -(-found["tokens"] // 1_000_000)
+    assert (found["workers"], found["gpus_per_worker"]) == (2, 4)
+
+
+def test_gpu_hours_are_the_flop_over_what_the_gpus_do() -> None:
+    found = plan("--model", "codellama-70b", "--machine", "16xH100", "--max-tokens", "1000000000")
+    # Every weight but the input table is multiplied once per token; attention sees half a window on average.
+    flop = 2 * (68_976_910_336 - 32_016 * 8192) + 4 * 80 * 8192 * 512
+    assert found["flop_per_token"] == flop
+    for facts, use in zip(found["range"], PREFILL_USE, strict=True):
+        assert facts["gpu_hours"] == pytest.approx(1e9 * flop / (989e12 * use) / 3600, rel=2e-3)
+        assert facts["hours"] == pytest.approx(facts["gpu_hours"] / 16, rel=2e-2)
+
+
+def test_published_parameters_are_those_of_the_published_shape() -> None:
+    shape = KNOWN["codellama-70b"].shape
+    width, inner = shape.hidden_size, 28_672
+    layer = 2 * width * width + 2 * width * shape.kv_heads * shape.head_dim + 3 * width * inner + 2 * width
+    assert shape.layers * layer + 2 * shape.vocab_size * width + width == KNOWN["codellama-70b"].parameters
+
+
+def test_what_changes_the_machine_changes_the_plan() -> None:
+    assert plan("--machine", "8xH200")["gpus_per_worker"] == 2
+    assert plan("--machine", "8xH100", "--tensor-parallel-size", "8")["workers"] == 1
+    assert plan("--machine", "8xA100")["tokens_per_s"] < plan("--machine", "8xH100")["tokens_per_s"] / 3
+    half = plan("--machine", "8xH100", "--max-documents", str(12_962_249 // 2))
+    assert half["tokens"] == pytest.approx(64.3e9 / 3.37 / 2, rel=1e-3)
+    with pytest.raises(ShardError, match="138 GB of weights"):
+        estimate(DumpConfig(model="codellama-70b", data="stdlib", out=Path("x"), max_tokens=1), "2xH100")
+
+
+@pytest.mark.parametrize("text", ["8xX900", "0xH100", "", "8x"])
+def test_an_unknown_machine_is_named(text: str) -> None:
+    with pytest.raises(ShardError, match="as in 8xH100; known: A100"):
+        parse_machine(text)
+
+
+def test_a_folder_is_planned_from_its_headers(tiny_teacher: Path, corpus_folder: Path) -> None:
+    found = plan("--model", str(tiny_teacher), "--data", str(corpus_folder), "--machine", "A100")
+    about = json.loads((tiny_teacher / "config.json").read_bytes())
+    shape = Shape.of_config(about)
+    assert (shape.kv_heads, shape.head_dim, shape.tied) == (1, 32, True)
+    attention = 4 * 2 * 64 * 1024 / 2
+    assert found["flop_per_token"] == 2 * count_parameters(tiny_teacher) + attention
+    small = plan("--model", "smollm2-135m", "--max-tokens", "30000")
+    assert (small["tokens"], small["tasks"]) == (30_000, 1)
+    assert small["seconds"] > 0
+
+
+def test_a_corpus_of_unknown_size_is_said_to_be_one() -> None:
+    found = plan("--model", "codellama-70b", "--data", "someone/something")
+    assert found["tokens"] is found["bytes"] is None
+    assert found["tokens_per_s"] > 0
+    assert any("give --max-tokens" in line for line in found["how"])
+    assert "not known" in "\n".join(lines(found))
+
+
+def test_planning_loads_no_engine() -> None:
+    program = (
+        "import sys; from teacher_dump.cli import main; main(['--plan', '--model', 'codellama-70b'], "
+        "standalone_mode=False); print([m for m in ('vllm', 'transformers') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert shown.strip().endswith("[]")
