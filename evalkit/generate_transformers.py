@@ -1,16 +1,24 @@
-"""What does the model write, by transformers' generate? For CPUs, small models, and where vLLM is not.
+"""What does the model write, by transformers? For CPUs, small models, and where vLLM is not.
 
-Prompts come sorted by length, so a batch holds little padding; each row stops on its own text; a row that has
-stopped is handed out at once, while the others go on.
+Prompts come sorted by length, so a batch holds little padding. Each distinct prompt of a batch is read once and
+its keys and values are shared out to its answers. An answer that ends is handed out at once and leaves the
+batch, so that later steps cost less. Each answer draws from its own seed: what it becomes does not depend on
+what is beside it, but for rounding.
 """
 
 from __future__ import annotations
 
+import inspect
+import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from evalkit.checkpoint import Checkpoint
 from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, fitting_ids, load_tokenizer
+from evalkit.nucleus import keep_nucleus
 from evalkit.protocols import Protocol, cut
 
 _TAIL_IDS = 16
@@ -27,86 +35,131 @@ def write_answers(
     on_tokens: Callable[[int], None],
 ) -> None:
     """See `generate.write_answers`."""
-    import torch
-    from transformers import GenerationConfig
-
     tokenizer = load_tokenizer(checkpoint)
-    model = _load_model(checkpoint, settings)
+    model = _Model(_load_model(checkpoint, settings), protocol, pad_id=tokenizer.pad_token_id)
     ends = end_ids(tokenizer, checkpoint)
-    sampling = {"do_sample": True, "temperature": protocol.temperature, "top_p": protocol.top_p, "top_k": 0}
-    longest = getattr(model.config, "max_position_embeddings", None) or 1 << 30
     ids = fitting_ids(checkpoint, tokenizer, prompts, model.config)
+    longest = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+
+    def finished(row: _Row) -> Answer | None:
+        room = min(protocol.max_new_tokens, longest - len(row.prompt_ids))
+        return _finished(tokenizer, row, protocol, ends, room)
+
     for start in range(0, len(prompts), settings.batch_size):
-        batch = prompts[start : start + settings.batch_size]
-        batch_ids = ids[start : start + settings.batch_size]
-        padded = tokenizer.pad({"input_ids": batch_ids}, return_tensors="pt").to(model.device)
-        width = padded["input_ids"].shape[1]
-        # Only the protocol decides: what the checkpoint says about penalties or sampling is left out.
-        model.generation_config = GenerationConfig(
-            max_new_tokens=min(protocol.max_new_tokens, longest - width),
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=ends or None,
-            **(sampling if protocol.temperature > 0 else {"do_sample": False}),
-        )
-        watch = _Watch(tokenizer, batch, batch_ids, protocol, ends, width, on_answer, on_tokens)
-        torch.manual_seed(batch[0].seed)
+        batch = slice(start, start + settings.batch_size)
+        rows = [_Row(prompt, given) for prompt, given in zip(prompts[batch], ids[batch], strict=True)]
         with torch.inference_mode():
-            written = model.generate(
-                input_ids=padded["input_ids"],
-                attention_mask=padded["attention_mask"],
-                stopping_criteria=[watch],
-            )
-        watch.hand_out_rest(written)
+            _write_batch(model, rows, finished=finished, on_answer=on_answer, on_tokens=on_tokens)
 
 
-class _Watch:
-    """A stopping criterion: looks at each row's newest text, hands out rows that are done."""
+@dataclass(slots=True)
+class _Row:
+    """An answer being written."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        batch: list[Prompt],
-        batch_ids: list[list[int]],
-        protocol: Protocol,
-        ends: list[int],
-        width: int,
-        on_answer: Callable[[Answer], None],
-        on_tokens: Callable[[int], None],
-    ) -> None:
-        self._tokenizer, self._batch, self._batch_ids = tokenizer, batch, batch_ids
-        self._protocol, self._ends, self._width = protocol, ends, width
-        self._on_answer, self._on_tokens = on_answer, on_tokens
-        self._open = set(range(len(batch)))
+    prompt: Prompt
+    prompt_ids: list[int]
+    new_ids: list[int] = field(default_factory=list)
+    chance: random.Random = field(init=False)
+    """What sampling draws from."""
 
-    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        import torch
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.prompt.seed)
 
-        self._on_tokens(len(self._open))
-        tails = input_ids[:, max(self._width, input_ids.shape[1] - _TAIL_IDS) :].tolist()
-        for row in sorted(self._open):
-            ended = tails[row][-1] in self._ends
-            if ended or cut(self._tokenizer.decode(tails[row]), self._protocol.stop)[1]:
-                self._hand_out(row, input_ids, at_any_rate=False)
-        done = [row not in self._open for row in range(len(self._batch))]
-        return torch.tensor(done, device=input_ids.device)
 
-    def hand_out_rest(self, input_ids: Any) -> None:
-        """Give out the rows that ran to the longest length."""
-        for row in sorted(self._open):
-            self._hand_out(row, input_ids, at_any_rate=True)
+def _write_batch(
+    model: _Model,
+    rows: list[_Row],
+    *,
+    finished: Callable[[_Row], Answer | None],
+    on_answer: Callable[[Answer], None],
+    on_tokens: Callable[[int], None],
+) -> None:
+    logits = model.read([row.prompt_ids for row in rows])
+    on_tokens(0)  # loaded: the clock of the rate starts
+    while rows:
+        for row, new_id in zip(rows, model.choose(logits, [row.chance for row in rows]), strict=True):
+            row.new_ids.append(new_id)
+        on_tokens(len(rows))
+        kept = []
+        for place, row in enumerate(rows):
+            if (answer := finished(row)) is None:
+                kept.append(place)
+            else:
+                on_answer(answer)
+        rows = [rows[place] for place in kept]
+        if rows:
+            logits = model.go_on([row.new_ids[-1] for row in rows], kept)
 
-    def _hand_out(self, row: int, input_ids: Any, *, at_any_rate: bool) -> None:
-        new_ids = input_ids[row, self._width :].tolist()
-        prompt, given = self._batch[row], self._batch_ids[row]
-        answer = finish(self._tokenizer, prompt, given, new_ids, self._protocol, self._ends)
-        # A tail decoded alone may seem to hold a stop string that the whole answer does not.
-        if at_any_rate or answer.stop_reason != "length":
-            self._open.discard(row)
-            self._on_answer(answer)
+
+def _finished(tokenizer: Any, row: _Row, protocol: Protocol, ends: list[int], room: int) -> Answer | None:
+    """Return the answer if it has ended: by the model, by a stop string, or for want of room."""
+    full = len(row.new_ids) >= room
+    ended = row.new_ids[-1] in ends
+    if not (full or ended or cut(tokenizer.decode(row.new_ids[-_TAIL_IDS:]), protocol.stop)[1]):
+        return None
+    answer = finish(tokenizer, row.prompt, row.prompt_ids, row.new_ids, protocol, ends)
+    # A tail decoded alone may seem to hold a stop string that the whole answer does not.
+    return answer if full or answer.stop_reason != "length" else None
+
+
+class _Model:
+    """A model, and the keys and values of the batch that it writes."""
+
+    def __init__(self, model: Any, protocol: Protocol, *, pad_id: int) -> None:
+        self.config = model.config
+        self._model, self._protocol, self._pad_id = model, protocol, pad_id
+        self._takes = inspect.signature(model.forward).parameters
+        self._cache: Any = None
+        self._mask = torch.empty(0)
+
+    def read(self, prompts: list[list[int]]) -> torch.Tensor:
+        """Read a batch of prompts, each distinct one once; return what may follow each: (batch, vocab), float32."""
+        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        places = torch.tensor([distinct.index(tuple(prompt)) for prompt in prompts], device=self._model.device)
+        width = max(map(len, distinct))
+        padded = [[self._pad_id] * (width - len(ids)) + list(ids) for ids in distinct]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in distinct]
+        self._cache = None
+        self._mask = torch.tensor(mask, device=self._model.device)
+        logits = self._forward(torch.tensor(padded, device=self._model.device))
+        self._take(places)
+        return logits[places]
+
+    def go_on(self, new_ids: list[int], kept: list[int]) -> torch.Tensor:
+        """Read one new id for each of the rows that are `kept`; return what may follow: (len(kept), vocab)."""
+        if len(kept) < len(self._mask):
+            self._take(torch.tensor(kept, device=self._model.device))
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(kept), 1)], dim=1)
+        return self._forward(torch.tensor(new_ids, device=self._model.device)[:, None])
+
+    def choose(self, logits: torch.Tensor, chances: list[random.Random]) -> list[int]:
+        """Return the next id of each row: the likeliest, or one drawn from the nucleus."""
+        if self._protocol.temperature == 0:
+            return [int(one) for one in logits.argmax(-1)]
+        probs = keep_nucleus(logits / self._protocol.temperature, self._protocol.top_p).double().softmax(-1)
+        # By the inverse of the distribution function: one number per row, the same on every device.
+        draws = torch.tensor([[chance.random()] for chance in chances], dtype=torch.float64, device=probs.device)
+        reached = probs.cumsum(-1)
+        return [int(one) for one in torch.searchsorted(reached, draws * reached[:, -1:], right=True).squeeze(-1)]
+
+    def _forward(self, ids: torch.Tensor) -> torch.Tensor:
+        more: dict[str, Any] = {}
+        if "position_ids" in self._takes:
+            more["position_ids"] = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if "logits_to_keep" in self._takes:
+            more["logits_to_keep"] = 1
+        output = self._model(
+            input_ids=ids, attention_mask=self._mask, past_key_values=self._cache, use_cache=True, **more
+        )
+        self._cache = output.past_key_values
+        return torch.as_tensor(output.logits[:, -1].float())
+
+    def _take(self, places: torch.Tensor) -> None:
+        self._cache.batch_select_indices(places)
+        self._mask = self._mask[places]
 
 
 def _load_model(checkpoint: Checkpoint, settings: Settings) -> Any:
-    import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

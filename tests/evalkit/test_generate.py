@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 
@@ -69,21 +70,76 @@ def test_sampling_depends_on_the_seed_only(checkpoint: Path):
     assert first != [answer.completion for answer in write(checkpoint, TEXTS)]
 
 
+def test_a_sample_depends_on_its_own_seed_and_not_on_its_company(checkpoint: Path):
+    alone = [write(checkpoint, TEXTS, batch_size=1, temperature=0.8, top_p=0.95)]
+    together = [write(checkpoint, TEXTS, batch_size=4, temperature=0.8, top_p=0.95)]
+    assert [a.completion for a in together[0]] == [a.completion for a in alone[0]]
+
+
+def test_samples_of_one_prompt_share_what_was_read_of_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    from transformers import LlamaForCausalLM
+
+    shapes = []
+    forward = LlamaForCausalLM.forward
+
+    def watch(self, input_ids=None, **more):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **more)
+
+    watch.__signature__ = inspect.signature(forward)  # the engine passes what the model takes
+    monkeypatch.setattr(LlamaForCausalLM, "forward", watch)
+    answers = write(checkpoint, [TEXTS[0]] * 3 + [TEXTS[1]], temperature=1.0)
+    assert shapes[0][0] == 2  # two distinct prompts
+    assert shapes[1] == (4, 1)
+    assert len(answers) == 4
+
+
+def test_greedy_answers_are_those_of_transformers_generate(checkpoint: Path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    for text, answer in zip(TEXTS, write(checkpoint, TEXTS, stop=()), strict=True):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        written = model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
+        assert answer.completion == tokenizer.decode(written, skip_special_tokens=True)[len(text) :]
+
+
 def test_a_prompt_that_does_not_fit_is_named(checkpoint: Path):
     with pytest.raises(EvalError, match=r"prompt of T/0 has \d+ tokens, the model takes 2048"):
         write(checkpoint, ["x y " * 3000])
 
 
-def test_indentation_survives_a_sentencepiece_tokenizer(shared_data: Path):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2")
+def indentation_survives(tokenizer) -> None:
     prompt, answer = "def f(x):\n", "    return x + 1\n"
     prompt_ids = tokenizer(prompt)["input_ids"]
     whole_ids = tokenizer(prompt + answer)["input_ids"]
     assert whole_ids[: len(prompt_ids)] == prompt_ids
     assert generate.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
     assert tokenizer.decode(whole_ids[len(prompt_ids) :], skip_special_tokens=True) != answer  # the trap itself
+
+
+def test_indentation_survives_the_llama_tokenizer(shared_data: Path):
+    from transformers import AutoTokenizer
+
+    indentation_survives(AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2"))
+
+
+def test_indentation_survives_a_tokenizer_like_sentencepiece():
+    """Spaces as marks before words, one put in front of the text and dropped from what is decoded: as in Llama 2."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = {
+        piece: number for number, piece in enumerate(["<unk>", "</s>", "\u2581", *sorted(set("def(x):\n return+1"))])
+    }
+    words = Tokenizer(models.BPE(vocab=pieces, merges=[], unk_token="<unk>"))
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    words.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(content=" ", left=1, right=0)]
+    )
+    indentation_survives(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>"))
 
 
 def test_cutting_takes_the_earliest_stop_string():
