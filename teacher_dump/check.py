@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from teacher_dump.engines import Engine, Teaching, choose, describe, start, vers
 from teacher_dump.errors import DumpError
 from teacher_dump.lost import CURVE_TOKENS, Sums, Threshold, curve, losses, thresholds
 from teacher_dump.models import Model, resolve
+from teacher_dump.plan import Task
 from teacher_dump.reduce import RecordSpec, offsets
 from teacher_dump.reference import WIDER, Reference
 from teacher_dump.windows import Window
@@ -43,7 +44,7 @@ _LIMIT_STEPS = 3.0
 NOISE_TIMES = 4.0
 """How often the largest noise a value may be off besides. Noise and difference are maxima over the same positions."""
 SPOT_ROWS = 16
-SPOT_SHARE = 0.02
+SPOT_SHARE = 0.005
 """Rows, and share of the tokens, that a dump scores again to measure the engine's noise."""
 
 Say = Callable[[str], None]
@@ -100,12 +101,35 @@ def check(config: DumpConfig, num_rows: int, *, say: Say = lambda line: None) ->
     }
 
 
-def spot_check(cache: Cache, engine_facts: dict[str, Any], wanted: Sequence[Window], runs: list[list[Row]]) -> None:
-    """Write beside a cache that was just made what two runs of its engine over some rows say of the noise."""
-    numbers = list(range(len(wanted)))
-    facts = _about(cache, numbers, wanted, engine_facts)
-    del facts["row_numbers"]
-    write(cache, {**facts, "noise": _dicts(noise(cache, numbers, wanted, runs))})
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spot:
+    """A few rows that the engine of a dump scored twice more before it ended, for its noise."""
+
+    wanted: tuple[Window, ...]
+    runs: list[list[Row]]
+
+    @classmethod
+    def of(cls, engine: Engine, tasks: Sequence[Task], spec: RecordSpec) -> Spot:
+        """Score the first rows of a dump that together are a small share of its tokens, at least one."""
+        most = SPOT_SHARE * sum(t.num_tokens for t in tasks)
+        some: list[Window] = []
+        tokens = 0
+        for window in (w for t in tasks for w in t.windows):
+            tokens += len(window.tokens)
+            if some and (tokens > most or len(some) == SPOT_ROWS):
+                break
+            some.append(window)
+        return cls(wanted=tuple(some), runs=two_runs(engine, some, spec))
+
+    def write(self, cache: Cache) -> None:
+        """Write the noise beside the cache that came of the dump, where a check of it is looked for."""
+        numbers = range(len(self.wanted))
+        engine = {k: v for k, v in cache.manifest.engine.items() if k != "log_probs"}
+        found = {
+            **_about(cache, numbers, self.wanted, engine),
+            "noise": _dicts(noise(cache, numbers, self.wanted, self.runs)),
+        }
+        write(cache, {k: v for k, v in found.items() if k != "row_numbers"})
 
 
 def write(cache: Cache, found: dict[str, Any]) -> None:
@@ -149,18 +173,6 @@ def sample(cache: Cache, num_rows: int, seed: int) -> tuple[list[int], list[Chun
             rows += [chunk.row(r) for r in inside]
         first += cache.chunk_rows(i)
     return numbers, rows
-
-
-def spot_rows(wanted: Iterable[Window], num_tokens: int) -> list[Window]:
-    """Return the first windows of a dump that together are a small share of its tokens, at least one."""
-    some: list[Window] = []
-    tokens = 0
-    for window in wanted:
-        tokens += len(window.tokens)
-        if some and (tokens > SPOT_SHARE * num_tokens or len(some) == SPOT_ROWS):
-            break
-        some.append(window)
-    return some
 
 
 def two_runs(engine: Engine, wanted: Sequence[Window], spec: RecordSpec) -> list[list[Row]]:

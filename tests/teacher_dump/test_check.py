@@ -367,3 +367,18 @@ def test_bad_requests_are_one_line(made: Any, arguments: list[str], said: str) -
     done = run("--model", made.model, "--out", str(made.out), *arguments)
     assert done.exit_code in (1, 2)
     assert said in done.output
+
+
+def test_a_dump_ends_with_its_report_and_its_engines_noise(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(tmp_path / "o")]
+    done = run(*arguments, "--engine", "transformers", "--max-tokens", "300", "--window-tokens", "48")
+    assert done.exit_code == 0, done.output
+    for said in ("% of the teacher's mass has its id stored", "KL lost", "two runs of transformers", "--check N"):
+        assert said in done.output
+    found = json.loads((tmp_path / "o" / "check.json").read_bytes())
+    assert found["manifest_sha256"] == shards.open(tmp_path / "o").manifest_sha256
+    assert found["rows"] == 1
+    assert found["noise"]["draws"]["agree"] == 1
+    assert "stored" not in found
