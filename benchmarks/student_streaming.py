@@ -1,20 +1,30 @@
-"""What does streaming cost a training step, against the same steps already in memory?
+"""What does streaming cost a training step, against the same steps already in memory? And what does packing waste?
 
-Trains nothing worth keeping: takes the same optimiser steps on the same rows twice, once from a list in memory, once
-through the reading thread (digest check, decompression, decoding, packing), and compares medians. Prints one JSON
-object.
+Takes the same optimiser steps on the same rows, in turns: once from a list in memory, once through the reading thread
+(ranged read, digest check, decompression, decoding, packing) from a local folder, and once from an S3 server on
+loopback, which is a process of its own. The ratio is the median over rounds of the medians over a pass' steps; a step's
+time includes the wait for it. `reading_alone_tokens_per_s` is what one thread can deliver: a student slower than that
+never waits. Waste is the share of the places of all batches of an epoch that hold no token. Prints one JSON object.
 
-    python benchmarks/student_streaming.py --shards demo/shards/ --student-layers 6 --steps 12
+    python benchmarks/student_streaming.py --shards demo/shards/
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -23,10 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="")
-    parser.add_argument("--student-layers", type=int, default=6)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--student-layers", type=int, default=2)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -34,10 +44,10 @@ def main() -> None:
     import torch
 
     import shards
-    from student_train import train
     from student_train.config import Config
-    from student_train.loader import Rows, Step, Stream, read_step
+    from student_train.loader import Rows, Stream, read_step
     from student_train.parallel import join
+    from student_train.prepare import prepare
     from student_train.session import Signals
     from student_train.step import take_step
 
@@ -50,42 +60,55 @@ def main() -> None:
         held_out=0.0,
         device=options.device,
     )
-    cache = shards.open(config.shards)
-    with join(config.device) as world:
-        this = train.prepare(config, cache, [], Signals(), world)
-        rows = Rows(cache)
-        started = time.perf_counter()
-        ready = [read_step(rows, this.first_leg.plan, this.batches, step=s) for s in range(options.steps)]
-        reading_s = time.perf_counter() - started
-        tokens = sum(step.num_positions for step in ready)
+    with join(config.device) as world, s3_copy(Path(options.shards)) as url:
+        places = {"local": shards.open(options.shards), "s3": shards.open(url)}
+        this = prepare(config, places["local"], [], Signals(), world)
+        plan = this.first_leg.plan
+        read, reading = {}, {}
+        for name, cache in places.items():
+            rows = Rows(cache)
+            started = time.perf_counter()
+            read[name] = [read_step(rows, plan, this.batches, step=s) for s in range(plan.steps_per_epoch)]
+            tokens = sum(step.num_positions for step in read[name])
+            reading[name] = round(tokens / (time.perf_counter() - started))
 
-        def one(step: Step) -> None:
-            take_step(this.distiller, this.optimizer, step.batches, number=step.number, lr=1e-6, clip=1.0, world=world)
-            if world.device.type == "cuda":
-                torch.cuda.synchronize()
+        def one_pass(steps: Any) -> float:
+            took = []
+            started = time.perf_counter()
+            for step in steps:
+                take_step(
+                    this.distiller, this.optimizer, step.batches, number=step.number, lr=1e-6, clip=1.0, world=world
+                )
+                if world.device.type == "cuda":
+                    torch.cuda.synchronize()
+                took.append(time.perf_counter() - started)
+                started = time.perf_counter()
+            return statistics.median(took)
 
-        one(ready[0])
-        memory_s, stream_s = [], []
-        for _ in range(options.rounds):
-            for step in ready:
-                started = time.perf_counter()
-                one(step)
-                memory_s.append(time.perf_counter() - started)
-            with Stream(cache, this.first_leg.plan, this.batches, first=0, last=options.steps, prefetch=4) as stream:
-                started = time.perf_counter()
-                for step in stream:
-                    one(step)
-                    stream_s.append(time.perf_counter() - started)
-                    started = time.perf_counter()
-    in_memory, streaming = statistics.median(memory_s), statistics.median(stream_s)
+        ready = read["local"][: options.steps]
+        one_pass(ready)
+        medians: dict[str, list[float]] = {"memory": [], **{name: [] for name in places}}
+        for turn in range(options.rounds):
+            for name in sorted(medians, reverse=turn % 2 == 1):
+                with ExitStack() as stack:
+                    steps = ready
+                    if name in places:
+                        steps = stack.enter_context(
+                            Stream(places[name], plan, this.batches, first=0, last=len(ready), prefetch=4)
+                        )
+                    medians[name].append(one_pass(steps))
+    ratios = {name: [a / b for a, b in zip(medians[name], medians["memory"], strict=True)] for name in ("local", "s3")}
+    batches = [batch for step in read["local"] for batch in step.batches]
     print(
         json.dumps(
             {
-                "ratio": round(streaming / in_memory, 4),
-                "in_memory_step_s": round(in_memory, 4),
-                "streaming_step_s": round(streaming, 4),
-                "reading_alone_tokens_per_s": round(tokens / reading_s),
-                "steps": options.steps,
+                "ratio": {name: round(statistics.median(found), 4) for name, found in ratios.items()},
+                "ratios": {name: [round(r, 4) for r in found] for name, found in ratios.items()},
+                "step_s": {name: round(statistics.median(found), 4) for name, found in medians.items()},
+                "reading_alone_tokens_per_s": reading,
+                "waste": round(waste(batches), 5),
+                "rows": sum(len(b.rows) for b in batches),
+                "steps": len(ready),
                 "rounds": options.rounds,
                 "batch_tokens": options.batch_tokens,
                 "device": str(world.device),
@@ -95,6 +118,48 @@ def main() -> None:
             }
         )
     )
+
+
+def waste(batches: list[Any]) -> float:
+    """Return the share of places without a token: a row has one more token than positions with a target."""
+    places = sum(batch.tokens_BT.numel() for batch in batches)
+    return 1 - sum(batch.num_positions + len(batch.rows) for batch in batches) / places
+
+
+@contextmanager
+def s3_copy(folder: Path) -> Iterator[str]:
+    """Serve a copy of `folder` from an S3 server on loopback, in a process of its own; yield its URL."""
+    import fsspec
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    fsspec.config.conf["s3"] = {
+        "endpoint_url": address,
+        "key": "nobody",
+        "secret": "nothing",
+        "client_kwargs": {"region_name": "us-east-1"},
+        "config_kwargs": {"s3": {"addressing_style": "path"}},
+    }
+    with tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            for _ in range(300):
+                try:
+                    urllib.request.urlopen(address).close()
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            place = fsspec.filesystem("s3")
+            place.mkdir("bucket")
+            for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+                place.put_file(str(path), f"bucket/cache/{path.relative_to(folder)}")
+            yield "s3://bucket/cache"
+        finally:
+            server.terminate()
+            server.wait()
 
 
 if __name__ == "__main__":

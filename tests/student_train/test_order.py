@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 from collections import Counter
@@ -28,19 +29,22 @@ def plan_of(chunk_rows: list[int], *, batch: int = 5, seed: int = 0, digest: str
     batch=st.integers(1, 30),
     seed=st.integers(0, 99),
     stops=st.lists(st.integers(0, 40), max_size=8),
+    worlds=st.lists(st.integers(1, 16), min_size=9, max_size=9) | st.just([*WORLD_SIZES, *WORLD_SIZES]),
+    start=st.integers(0, 1000),
 )
 def test_any_stops_and_world_sizes_consume_each_row_once_per_epoch(
-    chunk_rows: list[int], batch: int, seed: int, stops: list[int]
+    chunk_rows: list[int], batch: int, seed: int, stops: list[int], worlds: list[int], start: int
 ) -> None:
-    plan = plan_of(chunk_rows, batch=batch, seed=seed)
+    plan = dataclasses.replace(plan_of(chunk_rows, batch=batch, seed=seed), first_step=start)
     epochs, seen = 2, []
-    bounds = sorted({0, 2 * plan.steps_per_epoch, *(s % (2 * plan.steps_per_epoch) for s in stops)})
-    for session, (first, last) in enumerate(itertools.pairwise(bounds)):
-        world_size = WORLD_SIZES[session % len(WORLD_SIZES)]
-        for step in range(first, last):
+    steps = range(start, start + 2 * plan.steps_per_epoch)
+    # Two stops at one step are a session that was stopped before it took one.
+    bounds = sorted([0, len(steps), *(s % len(steps) for s in stops)])
+    for world_size, (first, last) in zip(worlds, itertools.pairwise(bounds), strict=False):
+        for step in steps[first:last]:
             for rank in range(world_size):
                 seen += rows_of_step(plan, step=step, rank=rank, world_size=world_size)
-    alone = [ref for step in range(2 * plan.steps_per_epoch) for ref in rows_of_step(plan, step=step)]
+    alone = [ref for step in steps for ref in rows_of_step(plan, step=step)]
     assert seen == alone
     every = {RowRef(c, r) for c, rows in enumerate(chunk_rows) for r in range(rows)}
     assert Counter(seen[: len(every)]) == Counter(every)
@@ -89,6 +93,11 @@ def test_the_permutation_looks_uniform() -> None:
     places = np.array([permutation(4, key=str(i)) for i in range(4000)])
     counts = np.array([np.bincount(places[:, j], minlength=4) for j in range(4)])
     assert (np.abs(counts - 1000) < 5 * np.sqrt(750)).all()
+
+
+def test_a_step_before_the_plans_first_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="step is 4; expected at least the plan's first, 5"):
+        rows_of_step(dataclasses.replace(plan_of([3, 3]), first_step=5), step=4)
 
 
 def test_an_empty_cache_is_refused() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from shards.errors import CorruptShardError, IncompleteCacheError
+from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
 from student_train import train
 from student_train.config import Config
 from student_train.errors import CheckpointError, Interrupted, TrainError
@@ -242,6 +242,24 @@ def test_missing_shards_are_one_line_and_leave_nothing(world: Any, tmp_path: Pat
     with pytest.raises(IncompleteCacheError, match=r"found no manifest.json"):
         run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(tmp_path / "nowhere")))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_shard_stops_the_run_by_name(world: Any, at_home: Any, tmp_path: Path) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(world.shards, copy)
+    (copy / "shard-00001.arrow").unlink()
+    with pytest.raises(IncompleteCacheError, match=r"found no shard-00001.arrow, expected a complete cache"):
+        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(copy)))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_store_that_cannot_be_reached_is_named_after_retries(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shards.store.FIRST_PAUSE_S", 0.001)
+    with pytest.raises(StoreError, match=r"http://127.0.0.1:9/cache/manifest.json: .*gave up after 5 attempts, check"):
+        run(dataclasses.replace(config(world, tmp_path / "out"), shards="http://127.0.0.1:9/cache"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_flipped_byte_stops_the_run_by_name(world: Any, at_home: Any, tmp_path: Path) -> None:
