@@ -1,8 +1,9 @@
 """How is a document cut into rows? Token ids of the whole document, sliced where a cut does no harm.
 
 A document is tokenised once and sliced, never tokenised again in parts: both models then see what they would see in
-the whole text. Cuts fall, in order of preference, before a line that begins with a non-blank character (a token
-boundary in every tokenizer that was measured), before another line, anywhere. Windows are never padded or joined.
+the whole text. A cut falls before the last line in the room that begins with a non-blank character, which is a token
+boundary in every tokenizer that was measured. Where a block is longer than a window there is no such line: then before
+an indented line, else anywhere, and each kind is counted. Windows are never padded or joined.
 """
 
 from __future__ import annotations
@@ -106,12 +107,16 @@ def _cut(
 
 def _cut_quality(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Return for each token how good a cut before it is: 2 before a line that begins with a non-blank, 1 before
-    another line or its line feed (tokenizers join a line feed with the indentation after it), 0 elsewhere."""
+    an indented line or the line feed that ends a line, 0 elsewhere.
+
+    Some tokenizers join a line feed with the indentation after it, others several line feeds: between two line feeds
+    is no place to cut.
+    """
     quality = np.zeros(len(starts), np.uint8)
     for i, s in enumerate(starts[1:-1], 1):
         if starts[i - 1] < s:
             if text[s - 1] == "\n":
-                quality[i] = 1 if text[s].isspace() else 2
+                quality[i] = 2 if not text[s].isspace() else text[s] != "\n"
             elif text[s] == "\n":
                 quality[i] = 1
     return quality
@@ -121,11 +126,9 @@ _KINDS = {2: "cuts before a line", 1: "cuts before an indented line", 0: "cuts i
 
 
 def _best_cut(quality: npt.NDArray[np.uint8], begin: int, limit: int) -> tuple[int, str]:
-    """Return the last best cut in the second half of the room, else in the first, else the limit."""
-    middle = (begin + limit) // 2
-    for low, high in ((middle + 1, limit + 1), (begin + 1, middle + 1)):
-        for wanted in (2, 1):
-            found = np.flatnonzero(quality[low:high] == wanted)
-            if len(found):
-                return int(low + found[-1]), _KINDS[wanted]
+    """Return the last of the best cuts in the room, the limit where there is none."""
+    for wanted in (2, 1):
+        found = np.flatnonzero(quality[begin + 1 : limit + 1] == wanted)
+        if len(found):
+            return int(begin + 1 + found[-1]), _KINDS[wanted]
     return limit, _KINDS[0]
