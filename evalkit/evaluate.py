@@ -28,6 +28,7 @@ from evalkit.samples import Sample, SampleFile, read_samples
 from evalkit.sandbox.cache import VerdictCache, default_folder
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
+from evalkit.sanitize import sanitize
 from evalkit.tasks import Benchmark, Problem
 
 FORMAT = 1
@@ -244,7 +245,9 @@ def _generate(
     settings, why = choose_settings(
         request.engine, batch_size=request.batch_size, deterministic=request.deterministic, dtype=request.dtype
     )
-    run = sha256_text(json.dumps([checkpoint.sha256, protocol.as_dict(), settings.as_dict(), request.seed]))[:16]
+    # Settings that are off are left out: one that is added later leaves the samples of earlier runs valid.
+    asked = {key: value for key, value in protocol.as_dict().items() if value is not False}
+    run = sha256_text(json.dumps([checkpoint.sha256, asked, settings.as_dict(), request.seed]))[:16]
     wanted = [
         Prompt(
             task_id=problem.task_id,
@@ -255,6 +258,7 @@ def _generate(
         for problem in problems
         for index in range(protocol.num_samples)
     ]
+    entry_points = {problem.task_id: problem.entry_points[0] for problem in problems if problem.entry_points}
     # The longest first: a batch holds little padding, and memory fails early.
     wanted.sort(key=lambda prompt: -len((prompt.user or "") + prompt.text))
     suffix = "" if request.tasks == (benchmark.name,) else f".{benchmark.name}"
@@ -272,10 +276,15 @@ def _generate(
             reporter.step()
             if (answer.prompt.task_id, answer.prompt.index) in file.found:
                 return
+            text, raw = answer.completion, None
+            if protocol.sanitize:
+                text = sanitize(text, entry_points[answer.prompt.task_id])
+                raw = answer.completion if text != answer.completion else None
             sample = Sample(
                 task_id=answer.prompt.task_id,
                 index=answer.prompt.index,
-                **{protocol.answer: answer.completion},
+                **{protocol.answer: text},
+                raw=raw,
                 prompt=answer.prompt.text,
                 stop_reason=answer.stop_reason,
                 tokens=answer.tokens,

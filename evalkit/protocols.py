@@ -39,6 +39,8 @@ class Protocol:
     top_p: float = 1.0
     num_samples: int = 1
     """Answers per problem."""
+    sanitize: bool = False
+    """Keep of an answer only the program: imports, and what the entry point reaches (`sanitize.py`)."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,6 +86,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         answer="solution",
         stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
         max_new_tokens=768,
+        sanitize=True,
     ),
     Protocol(
         name="humaneval-deepseek-v1",
@@ -101,6 +104,20 @@ PROTOCOLS: tuple[Protocol, ...] = (
         answer="solution",
         stop=("[DONE]",),
         max_new_tokens=512,
+        first_id=11,
+        last_id=510,
+    ),
+    Protocol(
+        name="mbpp-3shot-pass10-v1",
+        tasks=("mbpp",),
+        source="as mbpp-3shot-v1; sampled as for pass@10 in the Code Llama paper (arXiv 2308.12950)",
+        prompt="mbpp-3shot",
+        answer="solution",
+        stop=("[DONE]",),
+        max_new_tokens=512,
+        temperature=0.8,
+        top_p=0.95,
+        num_samples=50,
         first_id=11,
         last_id=510,
     ),
@@ -131,6 +148,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         answer="solution",
         stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
         max_new_tokens=768,
+        sanitize=True,
     ),
 )
 

@@ -29,6 +29,8 @@ class Sample:
     """Text that continues the prompt, cut at the stop strings."""
     solution: str | None = None
     """A whole program, in place of a completion."""
+    raw: str | None = None
+    """The answer as it was written, where `solution` is only the program in it."""
     prompt: str = ""
     """What the model was shown."""
     stop_reason: str = ""

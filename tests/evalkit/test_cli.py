@@ -69,6 +69,61 @@ def test_a_checkpoint_is_scored_and_a_second_run_reuses_everything(tmp_path: Pat
     assert "moved to score.samples.jsonl.old" in third.output
 
 
+def samples_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "score.samples.jsonl").read_text().splitlines()]
+
+
+def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A kill leaves some samples of a batch: the batch is written again whole, each sample stays in the file once."""
+    from evalkit import generate_transformers
+
+    batches: list[list[list[int]]] = []
+    read = generate_transformers._Model.read
+    monkeypatch.setattr(
+        generate_transformers._Model, "read", lambda self, ids: (batches.append(ids), read(self, ids))[1]
+    )
+    args = ["score", checkpoint, "--limit", 4, "--max-new-tokens", 8, "--deterministic", "--batch-size", 3]
+    args += ["--n", 2, "--temperature", 0.8, "--top-p", 0.95, "--no-html", "--out"]
+    assert call(*args, tmp_path / "a").exit_code == 0
+    whole, first = samples_of(tmp_path / "a"), list(batches)
+    assert [len(batch) for batch in first] == [3, 3, 2]
+    assert json.loads((tmp_path / "a" / "score.json").read_text())["generation"]["dtype"] == "float32"
+    (tmp_path / "b").mkdir()
+    kept = [json.dumps(line) + "\n" for line in whole[:4]]  # the first batch and a part of the second
+    (tmp_path / "b" / "score.samples.jsonl").write_text("".join(kept) + '{"task_id": "Huma')
+    batches.clear()
+    again = call(*args, tmp_path / "b")
+    assert "reused: 4 of 8 samples" in again.output
+    assert batches == first[1:]
+    assert sorted(map(str, samples_of(tmp_path / "b"))) == sorted(map(str, whole))
+
+
+def test_a_chat_answer_is_judged_by_the_program_in_it(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from evalkit import evaluate, generate
+    from evalkit.tasks import load
+
+    copy = tmp_path / "ckpt"
+    shutil.copytree(checkpoint, copy)
+    problem = load("humaneval").problems[0]
+
+    def answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens):
+        for prompt in prompts:
+            text = problem.reference + "\nprint(undefined)\n"
+            on_answer(generate.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
+
+    monkeypatch.setattr(evaluate, "write_answers", answer)
+    done = call("score", copy, "--limit", 1, "--protocol", "humaneval-evalplus-chat-v1", "--no-html")
+    assert done.exit_code == 0, done.output
+    (sample,) = samples_of(copy / "evalkit")
+    assert "undefined" not in sample["solution"]
+    assert sample["raw"].endswith("print(undefined)\n")
+    assert json.loads((copy / "evalkit" / "score.json").read_text())["scores"]["humaneval"]["pass@1"] == 1
+
+
 def without(folder: Path, name: str) -> Path:
     (folder / name).unlink()
     return folder
