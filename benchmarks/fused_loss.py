@@ -6,15 +6,16 @@ entries a position). Prints one JSON object a line.
 Memory: each way in a process of its own, after a small pass that loads what the libraries load once. What counts is the
 peak above the inputs (hidden states, projection, targets) and the two gradients, which the model needs anyway. In
 bfloat16 every way also holds a copy of the projection in that type; `of_which_copy_MiB` says how much that is.
-Time: all ways in one process, taken in turn; medians over the rounds, and of each round's ratio to `fused-ce`.
+Time: all ways in one process, taken in turn; medians over the rounds, and of each round's ratio to `--against`.
 `cpu_seconds` is the processor time of all threads: the one to compare where other programs run.
 
     python benchmarks/fused_loss.py memory                                  # 8,192 positions, V 51,200, H 2,560
-    python benchmarks/fused_loss.py time --dtype bfloat16 --ways fused-ce fused-kd --rounds 5
+    python benchmarks/fused_loss.py time --dtype bfloat16 --ways torch-ce fused-ce fused-kd
     python benchmarks/fused_loss.py time --device cuda --dtype bfloat16 --rounds 50
 
-Ways: `plain-ce` is torch's cross_entropy on whole logits; `plain-kd` a sparse KL on whole log-probabilities; `fused-ce`
-and `fused-kd` are `student_train.fused`.
+Ways: `plain-ce` is torch's cross_entropy on whole logits; `plain-kd` a sparse KL on whole log-probabilities; `torch-ce`
+torch's own fused linear_cross_entropy (2.13 and later), with its default options; `fused-ce` and `fused-kd` are
+`student_train.fused`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-WAYS = ("plain-ce", "plain-kd", "fused-ce", "fused-kd")
+WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -45,6 +46,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--against", default="fused-ce", choices=WAYS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -105,9 +107,9 @@ def measure_time(options: argparse.Namespace) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"way": way, "rounds": options.rounds}
         for i, name in enumerate(("seconds", "cpu_seconds")):
             line[name] = round(statistics.median(pair[i] for pair in each), 4)
-            if "fused-ce" in took:
-                ratios = [a[i] / b[i] for a, b in zip(each, took["fused-ce"], strict=True)]
-                line[f"{name}_over_fused_ce"] = round(statistics.median(ratios), 4)
+            if options.against in took:
+                ratios = [a[i] / b[i] for a, b in zip(each, took[options.against], strict=True)]
+                line[f"{name}_over_{options.against}"] = round(statistics.median(ratios), 4)
         lines.append(line | setting(options))
     return lines
 
@@ -198,6 +200,16 @@ def make_step(way: str, targets: Any, dtype: Any) -> Any:
             ).loss
 
         return fused_step
+
+    if way == "torch-ce":
+        options = torch.nn.LinearCrossEntropyOptions()
+
+        def torch_step(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.linear_cross_entropy(
+                hidden.to(dtype), weight.to(dtype), targets.ids_PK[:, 0], options=options
+            )
+
+        return torch_step
 
     def plain_step(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         logits_PV = (hidden.to(dtype) @ weight.to(dtype).t()).float()
