@@ -217,13 +217,21 @@ def _on_gpus(
     if config.pipeline_parallel_size > 1:
         spread += f" --pipeline-parallel-size {config.pipeline_parallel_size}"
     how.append(f"workers: {count} x {name} / {group} = {workers}, each with {spread}")
+    split = group // config.pipeline_parallel_size
+    exchanged = 2 * shape.layers * 2 * (split - 1) / split * shape.hidden_size * 2
+    if split > 1:
+        how.append(
+            f"exchange: 2 sums per layer over {split} GPUs: 2 x {shape.layers} x 2 x {split - 1}/{split} x "
+            f"{shape.hidden_size:,} x 2 bytes = {exchanged / 1e6:.2f} MB per token and GPU"
+        )
     ranged = []
     for use in PREFILL_USE:
         rate = workers * group * gpu.flops * use / flop
+        exchange = f", {exchanged * rate / workers / 1e9:,.0f} GB/s exchanged per GPU" if split > 1 else ""
         how.append(
             f"rate at {use:.0%} of {gpu.flops / 1e12:,.0f} TFLOP/s: {workers * group} x {gpu.flops * use / 1e12:,.0f} "
-            f"T / {flop / 1e9:.2f} G = {rate:,.0f} tokens/s, a task of a worker in "
-            f"{config.task_tokens / (rate / workers):,.0f} s"
+            f"T / {flop / 1e9:.2f} G = {rate:,.0f} tokens/s; a worker's task takes "
+            f"{config.task_tokens / (rate / workers):,.0f} s{exchange}"
         )
         facts: dict[str, Any] = {"use": use, "tokens_per_s": round(rate)}
         if tokens is not None:

@@ -16,7 +16,7 @@ from shards import ShardError
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
 from teacher_dump.estimate import PREFILL_USE, estimate, lines, parse_machine
-from teacher_dump.models import KNOWN, Shape, count_parameters
+from teacher_dump.models import KNOWN, THE_STACK, Shape, count_parameters
 
 
 def plan(*arguments: str) -> dict[str, Any]:
@@ -98,3 +98,12 @@ def test_planning_loads_no_engine() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert shown.strip().endswith("[]")
+
+
+def test_the_documented_plan_is_what_the_command_prints() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plan_70b.md").read_text()
+    shown = page.split("<!-- plan -->\n")[1].split("<!-- /plan -->")[0].splitlines()
+    config = DumpConfig(model="codellama-70b", data=THE_STACK, out=Path("x"), max_tokens=2_000_000_000)
+    found = [f"    {line}" for line in lines(estimate(config, "8xH100"))]
+    engine = "        engine  "  # the one of this machine
+    assert [x for x in shown if not x.startswith(engine)] == [x for x in found if not x.startswith(engine)]
