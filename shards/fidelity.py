@@ -85,29 +85,34 @@ def _from_records(report: dict[str, Any]) -> Lines:
 def from_check(check: dict[str, Any]) -> Lines:
     """Return what a check found as lines."""
     rows = f"{check['rows']} of {check['of_rows']:,} rows"
-    noise, engine = check["noise"], check["engine"]
-    found = [
-        (
-            "noise",
-            f"two runs of {engine['name']} in other batches ({rows}) are "
-            f"{noise['realised token']['mean']:.1g} nat apart at the realised token, "
-            f"{_percent(noise['draws']['agree'])} of draws the same",
+    noise, engine = check["noise"], check["engine"]["name"]
+    if all(tally["agree"] == 1 for tally in noise.values()):
+        apart = "agree to the last bit"
+    else:
+        apart = (
+            f"are {noise['realised token']['mean']:.1g} nat apart at the realised token, with "
+            f"{_percent(noise['draws']['agree'])} of the draws the same"
         )
-    ]
+    found = [("noise", f"two runs of {engine} in other batches, {rows}, {apart}")]
     if "stored" not in check:
         return [*found, ("checked", "not against the exact teacher: teacher-dump --check N scores N rows again")]
     kept, exact = check["fidelity"], check["reference"]
     verdict = "nothing is off by more than rounding and noise" if check["sound"] else "NOT what the teacher says:"
-    found.append(("checked", f"{rows} against {exact['name']} in {exact['dtype']}: {verdict}"))
-    found += [("", problem) for problem in check["problems"]]
-    found += [
-        ("", f"relative RMS error of the estimate {kept['rms']:.3g}, without bias: the teacher's own cross-entropy by "
-             f"the draws is {kept['draws_bias']:+.1g} +- {kept['draws_bias_error']:.1g} nat off"),
-        ("", f"KL lost by quantisation {kept['kl_quantised']:.2g} nat measured, {kept['kl_stored']:.2g} with the "
-             f"engine's noise; by truncation {kept['kl_tail_even_undrawn']:.2g}, "
-             f"{kept['kl_tail_even']:.3g} if the draws are ignored"),
-    ]  # fmt: skip
-    return found
+    return [
+        *found,
+        ("checked", f"{rows} against {exact['name']} in {exact['dtype']}: {verdict}"),
+        *(("", problem) for problem in check["problems"]),
+        (
+            "",
+            f"relative RMS error of the estimate {kept['rms']:.3g}; its bias, in the teacher's own cross-entropy, "
+            f"{kept['draws_bias']:+.1g} +- {kept['draws_bias_error']:.1g} nat",
+        ),
+        (
+            "",
+            f"KL lost by truncation alone {kept['kl_tail_even_undrawn']:.2g} nat ({kept['kl_tail_even']:.3g} if draws "
+            f"are ignored), by quantisation alone {kept['kl_quantised']:.2g}",
+        ),
+    ]
 
 
 def table(check: dict[str, Any]) -> str:

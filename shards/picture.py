@@ -106,6 +106,7 @@ def _curve(axes: Any, points: list[dict[str, Any]], own: float, key: str) -> Non
     axes.margins(y=0.15)
     axes.set_xlim(0, 1.25 * max(places))
     if key == "captured":
+        axes.locator_params(axis="y", steps=[1, 2, 5, 10])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_ylabel("mean mass kept id by id", color=_INK)
     else:

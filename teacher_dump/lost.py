@@ -173,13 +173,17 @@ def thresholds(c: float) -> Iterator[float]:
 
 
 def curve(points: list[Threshold], *, own: float, bytes_per_token: float) -> list[dict[str, Any]]:
-    """Return the curve as JSON. Sizes of the small sample are scaled so that the cache's own c has its own size."""
+    """Return the curve as JSON.
+
+    What a token costs at any c weighs more in a small sample, so only differences of size are taken from it: the
+    cache's own c has the cache's own size.
+    """
     sizes = [p.bytes_per_token() for p in points]
-    scale = bytes_per_token / next(s for p, s in zip(points, sizes, strict=True) if p.spec.threshold == own)
+    fixed = bytes_per_token - next(s for p, s in zip(points, sizes, strict=True) if p.spec.threshold == own)
     return [
         {
             "threshold": float(f"{p.spec.threshold:.4g}"),
-            "bytes_per_token": round(size * scale, 3),
+            "bytes_per_token": round(size + fixed, 3),
             "captured": round(p.sums.mean("captured"), 6),
             "rms": float(f"{p.sums.rms:.4g}"),
             "entries": round(p.entries / p.sums.positions, 3),
