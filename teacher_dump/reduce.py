@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,11 @@ _UNIT = float(2**40)
 LOGITS_BYTES = 64 * 2**20
 """Largest float32 block of logits that an engine projects at once. Smaller ones read the projection's weights more
 often; larger ones break the promise of at most 256 MiB in all."""
-PIECE_BYTES = {"cpu": 6 * 2**20}
+PIECE_BYTES = {"cpu": 3 * 2**20}
 """Largest float32 block that is reduced at once: on a CPU what stays in its cache (benchmarks/reduction.py)."""
 _PIECE_BYTES_ELSEWHERE = 16 * 2**20
 _BLOCK = 64
 """Ids of a block."""
-_FAR = -1e30
-"""Stands for a logit of minus infinity: no probability, and no NaN in a product with zero."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,19 +139,16 @@ def reduce(
     or ends the text. Raises ValueError where logits are not finite.
     """
     num_positions, num_ids = logits_PV.shape
-    step = max(1, PIECE_BYTES.get(logits_PV.device.type, _PIECE_BYTES_ELSEWHERE) // (4 * num_ids))
-    padded = -num_ids % _BLOCK
-    whitespace_V = F.pad(whitespace_V, (0, padded))
-    expected = torch.from_numpy(expected_draws(spec.threshold, spec.tail_floor)).to(logits_PV.device)
-    scratch = _Scratch.of(min(step, num_positions), num_ids + padded, logits_PV.device)
+    device = logits_PV.device
+    step = max(1, PIECE_BYTES.get(device.type, _PIECE_BYTES_ELSEWHERE) // (4 * num_ids))
+    room = _Room.of(min(step, num_positions), num_ids, device)
+    whitespace_V = F.pad(whitespace_V, (0, -num_ids % _BLOCK))
+    expected_C = torch.from_numpy(expected_draws(spec.threshold, spec.tail_floor)).to(device)
     pieces = []
     for i in range(0, num_positions, step):
-        piece = logits_PV[i : i + step]
-        x_PV = scratch.logits[: len(piece)]
-        x_PV[:, :num_ids] = piece
-        x_PV[:, num_ids:] = _FAR
-        pieces.append(_reduce_piece(next_ids_P[i : i + step], offsets_P[i : i + step], spec, whitespace_V, expected,
-                                    scratch.rows(len(piece))))  # fmt: skip
+        part = slice(i, i + step)
+        piece = _reduce_piece(logits_PV[part], next_ids_P[part], offsets_P[part], spec, whitespace_V, expected_C, room)
+        pieces.append(piece)
     records = Records(**{name: torch.cat([getattr(p, name) for p in pieces]) for name in Records.__slots__})
     # Asked once a call: every question makes a GPU wait.
     if not torch.isfinite(records.scalars[:, ::2]).all():
@@ -163,82 +159,107 @@ def reduce(
 
 
 @dataclass(frozen=True, slots=True)
-class _Scratch:
-    """Room for one piece, made once a call: fresh memory of this size costs more than the arithmetic in it."""
+class _Room:
+    """Memory for one piece, taken once a call: fresh memory of this size costs more than the arithmetic in it.
+
+    Widths are multiples of the block.
+    """
 
     logits: torch.Tensor
     """[P, V] float32."""
-    probs: torch.Tensor
-    """[P, V] float32."""
-    other: torch.Tensor
+    power: torch.Tensor
     """[P, V] float32."""
     mass: torch.Tensor
     """[P, V] float64."""
 
     @classmethod
-    def of(cls, positions: int, width: int, device: torch.device) -> _Scratch:
-        single = torch.empty(3, positions, width, device=device)
+    def of(cls, positions: int, num_ids: int, device: torch.device) -> _Room:
+        width = num_ids + -num_ids % _BLOCK
+        single = torch.empty(2, positions, width, device=device)
         return cls(*single.unbind(), torch.empty(positions, width, dtype=torch.float64, device=device))
-
-    def rows(self, count: int) -> _Scratch:
-        return _Scratch(self.logits[:count], self.probs[:count], self.other[:count], self.mass[:count])
 
 
 def _reduce_piece(
+    logits_PV: torch.Tensor,
     next_ids_P: torch.Tensor,
     offsets_P: torch.Tensor,
     spec: RecordSpec,
     whitespace_V: torch.Tensor,
     expected_draws_C: torch.Tensor,
-    scratch: _Scratch,
+    room: _Room,
 ) -> Records:
-    """Reduce the logits in `scratch`, whose width is a multiple of the block; `expected_draws_C` by tail code."""
-    x_PV, p_PV, other_PV, mass_PV = scratch.logits, scratch.probs, scratch.other, scratch.mass
-    x_PV.sub_(x_PV.amax(1, keepdim=True))
-    torch.softmax(x_PV, 1, out=p_PV)
-    ids_PK, top_PK = _largest(p_PV, min(spec.head_slots, p_PV.shape[1]))
-    log_sum_P1 = -top_PK[:, :1].log()
-    realised_P = (x_PV.gather(1, next_ids_P[:, None]) - log_sum_P1)[:, 0]
-    white_P = (p_PV @ whitespace_V).log()
-    entropy_P = (log_sum_P1[:, 0] - torch.mul(p_PV, x_PV, out=other_PV).sum(1)).clamp_min(0)
-    log_z_ZP = []
-    for t in spec.temperatures:
-        # log sum_v exp(x_v / T), read off at the peak, where x is 0, less log Z / T.
-        torch.softmax(torch.mul(x_PV, 1 / t, out=other_PV), 1, out=other_PV)
-        at_peak_P1 = other_PV.gather(1, ids_PK[:, :1])
-        log_z_ZP.append((-at_peak_P1.log() - log_sum_P1 / t)[:, 0])
-    scalars = torch.stack((realised_P, white_P, entropy_P, *log_z_ZP), 1)
+    """Reduce a piece of logits; `expected_draws_C` by tail code."""
+    count, num_ids = logits_PV.shape
+    x_PV, e_PV, mass_PV = room.logits[:count], room.power[:count], room.mass[:count]
+    # A copy that is near: it is read four times, and the block that it comes from is far larger than a cache.
+    x_PV[:, :num_ids] = logits_PV
+    x_PV[:, num_ids:] = -torch.inf
+    ids_PK = _largest(x_PV, min(spec.head_slots, num_ids))
+    log_sums = dict(_log_sums(x_PV, (1.0, *spec.temperatures), peak_P1=ids_PK[:, :1], out_PV=e_PV))
+    sum_P1 = e_PV.sum(1, keepdim=True)  # of exp(x) times a constant of the row, which falls out of all that follows
+    top_PK = e_PV.gather(1, ids_PK) / sum_P1
+    realised_P1 = x_PV.gather(1, next_ids_P[:, None]) - log_sums[1.0]
+    mean_P1 = x_PV[:, :num_ids].mul_(e_PV[:, :num_ids]).sum(1, keepdim=True) / sum_P1
+    white_P1 = ((e_PV @ whitespace_V)[:, None] / sum_P1).log()
+    log_z = [log_sums[t] - log_sums[1.0] / t for t in spec.temperatures]
+    scalars = torch.cat((realised_P1, white_P1, (log_sums[1.0] - mean_P1).clamp_min(0), *log_z), 1)
 
     kept_PK = top_PK >= spec.threshold
     kept_PK[:, 0] = True
-    head_ids = torch.where(kept_PK, ids_PK, -1).int()
-    head_probs = torch.where(kept_PK, top_PK, 0.0)
     unused = (0, spec.head_slots - ids_PK.shape[1])
-    head_ids, head_probs = F.pad(head_ids, unused, value=-1), F.pad(head_probs, unused)
+    head_ids = F.pad(torch.where(kept_PK, ids_PK, -1).int(), unused, value=-1)
+    head_probs = F.pad(torch.where(kept_PK, top_PK, 0.0), unused)
     # As many draws as a reader expects of the stored, quantised tail: then their number costs no bytes.
     tail_P = (1 - head_probs.double().sum(1)).clamp(0, 1)
     codes_P = (tail_P.sqrt().asin() * (510 / math.pi)).round().nan_to_num().long().clamp_max(254)
     # Whole numbers from here on; what is not kept is put back after the scatter has cleared all of the top.
-    p_PV.mul_(_UNIT).round_()
-    p_PV.scatter_(1, ids_PK, p_PV.gather(1, ids_PK).masked_fill(kept_PK, 0))
-    draw_ids = _systematic(mass_PV.copy_(p_PV), expected_draws_C[codes_P], offsets_P, spec.draw_slots)
+    e_PV.mul_(_UNIT / sum_P1).round_()
+    e_PV.scatter_(1, ids_PK, e_PV.gather(1, ids_PK).masked_fill(kept_PK, 0))
+    draw_ids = _systematic(mass_PV.copy_(e_PV), expected_draws_C[codes_P], offsets_P, spec.draw_slots)
     return Records(head_ids=head_ids, head_probs=head_probs, draw_ids=draw_ids, scalars=scalars)
 
 
-def _largest(p_PV: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids int64 and values of the `count` largest entries [P, count], largest first, equal ones by rising id.
+def _largest(x_PV: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the ids of the `count` largest entries: int64 [P, count], largest first, equal ones by rising id.
 
     They lie in the `count` blocks of largest maximum.
     """
-    blocks_PBI = p_PV.unflatten(1, (-1, _BLOCK))
+    blocks_PBI = x_PV.unflatten(1, (-1, _BLOCK))
     near_PB = blocks_PBI.amax(2).topk(min(count, blocks_PBI.shape[1]), dim=1, sorted=False).indices
-    inside_I = torch.arange(_BLOCK, device=p_PV.device)
-    ids_PN = (near_PB[:, :, None] * _BLOCK + inside_I).flatten(1)
-    top_PK, at_PK = p_PV.gather(1, ids_PN).topk(count, dim=1)
-    ids_PK = ids_PN.gather(1, at_PK)
-    by_id_PK = ids_PK.argsort(1)
-    top_PK, order_PK = top_PK.gather(1, by_id_PK).sort(dim=1, descending=True, stable=True)
-    return ids_PK.gather(1, by_id_PK).gather(1, order_PK), top_PK
+    ids_PN = (near_PB[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=x_PV.device)).flatten(1)
+    top_PK, at_PK = x_PV.gather(1, ids_PN).topk(count, dim=1, sorted=False)
+    ids_PK, by_id_PK = ids_PN.gather(1, at_PK).sort(1)
+    return ids_PK.gather(1, top_PK.gather(1, by_id_PK).sort(dim=1, descending=True, stable=True).indices)
+
+
+def _log_sums(
+    x_PV: torch.Tensor, temperatures: Collection[float], *, peak_P1: torch.Tensor, out_PV: torch.Tensor
+) -> Iterator[tuple[float, torch.Tensor]]:
+    """Yield (T, log sum_v exp(x_v / T) [P, 1]) for each temperature, 1 among them; `peak_P1` the largest entry's id.
+
+    Leaves exp(x), times a constant of each row, in `out_PV`. Half a temperature is a square, so exponentials are
+    taken only where no other temperature is the double, and by a softmax, which has the fastest kernel everywhere.
+    """
+    largest_P1 = x_PV.gather(1, peak_P1)
+    for chain in _chains(temperatures):
+        torch.softmax(torch.mul(x_PV, 1 / chain[0], out=out_PV), 1, out=out_PV)
+        for t in chain:
+            if t != chain[0]:
+                out_PV.square_()
+            # At the peak the sum's own term is exp(largest / T).
+            yield t, largest_P1 / t + (out_PV.sum(1, keepdim=True) / out_PV.gather(1, peak_P1)).log()
+
+
+def _chains(temperatures: Collection[float]) -> list[list[float]]:
+    """Split temperatures into runs of halves, the run with 1 last; of three at most, for float32's range."""
+    chains: list[list[float]] = []
+    for t in sorted(temperatures, reverse=True):
+        run = next((c for c in chains if c[-1] == 2 * t and len(c) < 3), None)
+        if run is None:
+            chains.append([t])
+        else:
+            run.append(t)
+    return sorted(chains, key=lambda chain: 1.0 in chain)
 
 
 def _systematic(mass_PV: torch.Tensor, num_draws_P: torch.Tensor, offsets_P: torch.Tensor, slots: int) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,43 @@ def test_every_field_agrees_with_a_float64_reference(seed: int, spread: float, v
         assert not set(draws) & set(ids)
         assert (np.diff(draws) >= 0).all()
         assert (t[p, draws] > 0).all()
+
+
+@pytest.mark.parametrize("temperatures", [(), (4.0,), (0.5, 2.0), (1.5, 3.0, 6.0, 12.0), (2.0, 4.0, 8.0, 16.0)])
+@pytest.mark.parametrize("vocab", [64, 100, 5000])
+def test_log_z_holds_at_any_temperatures(temperatures: tuple[float, ...], vocab: int) -> None:
+    logits = np.random.default_rng(8).normal(30, 6, (3, vocab)).astype(np.float32)
+    t = reference(logits)
+    found = record(logits, np.zeros(3), RecordSpec(temperatures=temperatures)).scalars[:, 3:].double().numpy()
+    for z, temperature in enumerate(temperatures):
+        assert found[:, z] == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
+
+
+def test_equal_probabilities_stand_in_order_of_their_ids() -> None:
+    logits = np.full((1, 700), -20, np.float32)
+    logits[0, [650, 3, 64, 63, 128]] = 2
+    assert record(logits, np.zeros(1)).head_ids[0, :6].tolist() == [3, 63, 64, 128, 650, -1]
+
+
+@pytest.mark.parametrize("vocab", [50_257, 262_144])
+def test_memory_stays_within_256_mib_at_any_vocabulary(vocab: int) -> None:
+    """In a process of its own: its peak with the projection and the reduction, less its peak before."""
+    code = f"""
+import resource, torch
+from teacher_dump.reduce import RecordSpec, reduce
+torch.set_num_threads(1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+spec, weight, hidden, white = RecordSpec(), torch.randn({vocab}, 8), torch.randn(600, 8), torch.zeros({vocab})
+ids, u, step = torch.zeros(600, dtype=torch.int64), torch.zeros(600, dtype=torch.float64), spec.piece_positions({vocab})
+(hidden[:2] @ weight.T).softmax(1)
+before = peak()
+for i in range(0, 600, step):
+    part = slice(i, i + step)
+    reduce(hidden[part] @ weight.T, ids[part], u[part], spec=spec, whitespace_V=white).pack()
+print(peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 40 < float(done.stdout) < 256  # MiB; less than a block of logits would mean that nothing was measured
 
 
 def test_the_expected_weight_of_every_id_is_its_probability() -> None:
