@@ -6,7 +6,7 @@ One run, two engines of the same teacher side by side, the ways taken in turn ov
 - `floor`: the same engine, logits at every position made and thrown away. What no capture can do without.
 - `capture`: the product.
 - `generate`: an ordinary vLLM engine, one token asked for: plain prefill as users know it.
-- `prompt_logprobs`, `flat_logprobs`: the ordinary engine asked for the 32 largest at each position, as objects and flat.
+- `prompt_logprobs`, `flat_logprobs`: that engine asked for the 32 largest at each position, as objects and flat.
 
     python benchmarks/capture_rate.py --json capture_rate.json               # SmolLM2-135M, 16 rows of 512 tokens
     python benchmarks/capture_rate.py --model FOLDER --rows 64 --tokens 1024 --rounds 9

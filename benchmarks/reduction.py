@@ -3,7 +3,7 @@
 Projects random hidden states in the pieces that the engines use and reduces each piece, one process a vocabulary.
 Time: per position, the projection alone and with the reduction, in turn, medians. Memory: the peak of the process
 (on a GPU: of the allocator) above what it was with hidden states and weights in place; the promise is 256 MiB at any
-vocabulary up to 262,144. `--naive` adds log-softmax of all positions at once in float32, as a reader of logits might do it.
+vocabulary up to 262,144. `--naive` adds a log-softmax of all positions at once in float32.
 
     python benchmarks/reduction.py --json reduction.json
     python benchmarks/reduction.py --device cuda --positions 8192 --hidden 8192
