@@ -42,7 +42,7 @@ class View:
 VIEWS = (
     View(name="words", stream=words, grams=ngrams, n=8, parts=("prompt",)),
     View(name="code", stream=code, grams=ngrams, n=8, parts=("solution", "function", "test")),
-    View(name="renamed", stream=code, grams=renamed_ngrams, n=20, parts=("solution",)),
+    View(name="renamed", stream=code, grams=renamed_ngrams, n=20, parts=("solution", "function")),
     View(name="renamed", stream=code, grams=renamed_ngrams, n=12, parts=("test",)),
 )
 

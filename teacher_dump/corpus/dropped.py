@@ -49,10 +49,15 @@ class Dropped:
         self.count += 1
 
     def save(self, folder: Path) -> FileEntry:
-        """Write the list to dropped.jsonl in a folder, whole or not at all, and return its entry for the manifest."""
+        """Write the list to dropped.jsonl in a folder, whole or not at all, and return its entry for the manifest.
+
+        A list that is there already, of a run before or of another worker, is left as it is.
+        """
         from shards.store import write_whole
 
         self._file.seek(0)
         raw = self._file.read()
-        write_whole(folder / NAME, raw)
+        path = folder / NAME
+        if not path.exists() or path.read_bytes() != raw:
+            write_whole(path, raw)
         return FileEntry(name=NAME, bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())

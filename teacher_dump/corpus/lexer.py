@@ -121,8 +121,9 @@ def renamed_ngrams(tokens: Hashes, n: int) -> Hashes:
     total = np.zeros(count, np.uint64)
     if not count:
         return total
+    tokens = tokens.copy()
+    tokens[1:][tokens[:-1] == _DOT] &= ~_IS_NAME  # an attribute: another token than the name spelled the same
     names = (tokens & _IS_NAME).astype(bool)
-    names[1:] &= tokens[:-1] != _DOT
     back = _distances(tokens)
     for j in range(n):
         inside = np.where(back[j : j + count] <= j, back[j : j + count], 0).astype(np.uint64)

@@ -170,7 +170,7 @@ def test_the_writer_touches_only_its_own_names(tiny_teacher: Path, corpus_folder
     names = {p.name for p in tmp_path.iterdir()}
     assert (tmp_path / "schema.py").read_text() == "mine"
     others = {n for n in names if not n.endswith((".arrow", ".arrow.json"))}
-    assert others == {"schema.py", "manifest.json", "plan.json", "tokenizer"}
+    assert others == {"schema.py", "manifest.json", "plan.json", "dropped.jsonl", "tokenizer"}
 
 
 @pytest.mark.slow
