@@ -179,7 +179,7 @@ def sample(cache: Cache, num_rows: int, seed: int) -> tuple[list[int], list[Chun
 
 def two_runs(engine: Engine, wanted: Sequence[Window], spec: RecordSpec) -> list[list[Row]]:
     """Return what the engine says of each row alone, and of all of them together in the opposite order."""
-    alone = [to_row(w, next(iter(engine.capture([w]))), spec) for w in wanted]
+    alone = [to_row(w, packed, spec) for w in wanted for packed in engine.capture([w])]
     together = [*wanted[::-1], wanted[0]]  # never alone, even if it is one row
     other = [to_row(w, p, spec) for w, p in zip(together, engine.capture(together), strict=True)]
     return [alone, other[:-1][::-1]]

@@ -242,6 +242,20 @@ def test_the_noise_floor_in_float64_is_tiny_and_below_that_of_float32(made: Any)
     assert largest["float64"]["log Z"]["mean"] < largest["float32"]["log Z"]["mean"]
 
 
+def test_noise_of_bfloat16_is_not_taken_for_damage(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tiny_teacher, corpus_folder, tmp_path, dtype="bfloat16")
+    with monkeypatch.context() as patched:  # recorded in other batches than it is checked in
+        patched.setattr(TransformersEngine, "capture", InBatches.capture)
+        dump(settings)
+    found = check(settings, 8)
+    assert found["sound"], found["problems"]
+    assert (found["engine"]["dtype"], found["reference"]["dtype"]) == ("bfloat16", "float32")
+    assert found["rounding"]["log Z"]["max_steps"] > 0.5
+    assert found["stored"]["log Z"]["max_steps"] > found["stored"]["log Z"]["mean"] > 0
+
+
 def test_the_sample_is_seeded_and_without_repeats(made: Any) -> None:
     cache = shards.open(made.out)
     one, rows = sample(cache, 5, 0)

@@ -16,6 +16,7 @@ import pytest
 import shards
 from shards.chunk import Chunk
 from shards.verify import verify
+from teacher_dump.check import check
 from teacher_dump.config import DumpConfig
 from teacher_dump.dump import dump
 
@@ -102,6 +103,13 @@ def test_draws_are_nearly_all_the_same(pair: tuple[shards.Cache, shards.Cache]) 
             total += max(len(x), len(y))
             shared += len(set(x) & set(y))
     assert shared / total > 0.97
+
+
+def test_what_vllm_said_is_what_the_exact_teacher_says(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    found = check(settings(Path(pair[0].store.base), "vllm"), 2)
+    assert found["sound"], found["problems"]
+    assert (found["engine"]["name"], found["reference"]["dtype"]) == ("vllm", "float64")
+    assert found["noise"]["log Z"]["mean"] < 1e-4
 
 
 def _head(chunk: Chunk, p: int) -> tuple[list[int], list[float]]:
