@@ -127,7 +127,7 @@ def main(
         raise click.UsageError("--check-file goes with --check N")
     if machine is not None and not plan:
         raise click.UsageError("--machine goes with --plan")
-    stop = Stop()
+    stop, complete = Stop(), True
     try:
         with stop.on_signals():
             entry = known(model)
@@ -143,11 +143,13 @@ def main(
             elif check_rows is not None:
                 _check(config, check_rows, check_file, as_json=as_json)
             else:
-                _run(config, stop)
+                complete = _run(config, stop)
+            if complete:
+                stop.signal = None  # SIGUSR1 came too late to stop anything
     except ShardError as error:
         if debug:
             raise
-        if stop.signal is None:
+        if stop.signal in (None, signal.SIGUSR1):  # else it is how the engine took the signal
             click.echo(f"error: {error}", err=True)
             sys.exit(DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
     except KeyboardInterrupt:
@@ -158,7 +160,8 @@ def main(
         sys.exit(128 + stop.signal)
 
 
-def _run(config: Any, stop: Any) -> None:
+def _run(config: Any, stop: Any) -> bool:
+    """Dump, say what came of it, and return whether the cache is complete."""
     from shards.inspect import describe, licence_line, summary
     from teacher_dump.corpus.report import summary as corpus_summary
     from teacher_dump.dump import dump
@@ -172,8 +175,7 @@ def _run(config: Any, stop: Any) -> None:
                 f"worker {config.worker}: did {outcome.new_tasks} tasks; {outcome.open_tasks} of other workers are "
                 "open, and whoever does the last one completes the cache"
             )
-        return
-    stop.signal = None  # it came too late to stop anything
+        return False
     if bar.spot is not None:
         bar.spot.write(outcome.cache)
     facts = summary(outcome.cache)
@@ -188,6 +190,7 @@ def _run(config: Any, stop: Any) -> None:
         click.echo(line)
     if facts["teacher"]["restricts_outputs"]:
         click.echo(f"note: {licence_line(facts['teacher'])}")
+    return True
 
 
 def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from shards.publish import fetch, publish
 from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
+from teacher_dump.corpus import Filters
 from teacher_dump.dump import dump
 from teacher_dump.engines.transformers import TransformersEngine
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
@@ -42,6 +43,8 @@ SETTINGS: dict[str, Any] = {
     "chunk_tokens": 100,
     "max_tokens": 600,
 }
+FILTERS: dict[str, Any] = {"near_duplicates": 0.0, "decontaminate": "none"}
+"""Without those that take half of so small a run's time."""
 LIMIT_S = 120
 
 
@@ -102,7 +105,9 @@ def wait_for(found: Callable[[], bool]) -> None:
 @pytest.fixture(scope="module")
 def whole(tiny_teacher: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
-    config = DumpConfig(model=str(tiny_teacher), data=str(corpus_folder), out=folder / "o", **SETTINGS)
+    config = DumpConfig(
+        model=str(tiny_teacher), data=str(corpus_folder), out=folder / "o", filters=Filters(**FILTERS), **SETTINGS
+    )
     return Whole(config, folder / "notes")
 
 
@@ -208,7 +213,7 @@ def test_a_store_that_goes_away_while_a_cache_is_published(whole: Whole, tmp_pat
 
 def command(whole: Whole, out: Path) -> list[str]:
     """Return the arguments of the same dump."""
-    options = {f"--{name.replace('_', '-')}": str(value) for name, value in SETTINGS.items()}
+    options = {f"--{name.replace('_', '-')}": str(value) for name, value in (SETTINGS | FILTERS).items()}
     options |= {"--model": whole.config.model, "--data": whole.config.data, "--out": str(out)}
     return [word for pair in options.items() for word in pair]
 

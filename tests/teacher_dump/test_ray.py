@@ -54,9 +54,9 @@ def test_two_ray_workers_one_of_them_killed_make_the_same_cache(
             out=tmp_path / out,
             engine="transformers",
             window_tokens=48,
-            task_tokens=200,
+            task_tokens=100,
             chunk_tokens=100,
-            max_tokens=2000,
+            max_tokens=800,
             ray=ray,
             ray_workers=2 if ray else None,
         )
