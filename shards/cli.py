@@ -99,6 +99,8 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture
 
             draw(cache, facts["check"], picture)
         return
+    if picture is not None:
+        raise click.UsageError("--picture shows the cache, --row one row of it: give one of them")
     from shards.show import as_html, as_text, find
     from shards.store import write_whole
 

@@ -170,6 +170,9 @@ def test_another_ending_is_refused(reported: shards.Cache, tmp_path: Path) -> No
     result = CliRunner().invoke(main, ["inspect", reported.store.base, "--picture", str(tmp_path / "p.txt")])
     assert result.exit_code == 1
     assert "found the ending '.txt', expected .svg or .png" in result.output
+    result = CliRunner().invoke(main, ["inspect", reported.store.base, "--row", "0", "--picture", "p.svg"])
+    assert result.exit_code == 2
+    assert "give one of them" in result.output
 
 
 def test_a_cache_without_a_report_is_still_inspected(cache_folder: Path) -> None:
