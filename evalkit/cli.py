@@ -68,8 +68,8 @@ def main(debug: bool) -> None:
     show_default=True,
     help="strict refuses to run unless every layer of confinement is on.",
 )
-@click.option("--workers", type=int, help="Programs run side by side. [default: one per processor]")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with benchmark files.")
+@click.option("--workers", type=int, help="Programs run side by side. [default: two per processor]")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with benchmark files. [default: fetched]")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="The page. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
 @click.option("--no-cache", is_flag=True, help="Judge every program anew.")

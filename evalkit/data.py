@@ -1,7 +1,7 @@
 """Where does a benchmark's data lie, and is it the pinned one?
 
-HumanEval comes with a PyPI package. The others are files that the user names with `--data-dir`; each is checked
-against its sha256. Nothing is downloaded: what is missing is named with the way to get it.
+HumanEval comes with a PyPI package. The others are files that the user names with `--data-dir`, or that
+`download.py` fetches; each is checked against its sha256, and what is missing is named with the way to get it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalkit.download import HubRows, fetch
 from evalkit.errors import EvalError
 from evalkit.files import sha256_file
 
@@ -22,7 +23,16 @@ class DataFile:
     """Names that it may have in the data folder, or in a folder `mbpp` or `evalplus` inside."""
     sha256: str
     url: str
+    """Where a person gets it."""
     licence: str
+    hub: HubRows | None = None
+    """Its rows on the hub."""
+    link: str = ""
+    """Where it is fetched from when it is not on the hub."""
+
+
+_MBPP_HUB = "google-research-datasets/mbpp"
+_MBPP_COMMIT = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"
 
 
 MBPP = DataFile(
@@ -31,6 +41,13 @@ MBPP = DataFile(
     sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
     url="https://github.com/google-research/google-research/raw/master/mbpp/mbpp.jsonl",
     licence="CC-BY-4.0",
+    hub=HubRows(
+        repository=_MBPP_HUB,
+        revision=_MBPP_COMMIT,
+        folder="full",
+        keys=("text", "code", "task_id", "test_setup_code", "test_list", "challenge_test_list"),
+        one_per_line=True,
+    ),
 )
 MBPP_SANITIZED = DataFile(
     title="sanitized MBPP",
@@ -38,6 +55,13 @@ MBPP_SANITIZED = DataFile(
     sha256="ca95deaa9a01ef0a6f439f88bcf0dd3db3563d22f22aad6cae04ebb9a8d8c8e9",
     url="https://github.com/google-research/google-research/raw/master/mbpp/sanitized-mbpp.json",
     licence="CC-BY-4.0",
+    hub=HubRows(
+        repository=_MBPP_HUB,
+        revision=_MBPP_COMMIT,
+        folder="sanitized",
+        keys=("source_file", "task_id", "prompt", "code", "test_imports", "test_list"),
+        one_per_line=False,
+    ),
 )
 HUMANEVAL_PLUS = DataFile(
     title="HumanEval+ v0.1.10",
@@ -45,6 +69,8 @@ HUMANEVAL_PLUS = DataFile(
     sha256="272720b90ac375502c8ed23cd791c2a93dfb22a911641a494da74a426c09f101",
     url="https://github.com/evalplus/humanevalplus_release (branch v0.1.10, HumanEvalPlus.jsonl.gz)",
     licence="Apache-2.0",
+    # The branch: the tag of the same name holds the data of v0.1.9.
+    link="https://github.com/evalplus/humanevalplus_release/raw/refs/heads/v0.1.10/HumanEvalPlus.jsonl.gz",
 )
 MBPP_PLUS = DataFile(
     title="MBPP+ v0.2.0",
@@ -52,20 +78,18 @@ MBPP_PLUS = DataFile(
     sha256="af43697e8791c4c149bdfd6b489d8b5412507551ac20e28a439f650b8225db63",
     url="https://github.com/evalplus/mbppplus_release/releases/download/v0.2.0/MbppPlus.jsonl.gz",
     licence="Apache-2.0",
+    link="https://github.com/evalplus/mbppplus_release/releases/download/v0.2.0/MbppPlus.jsonl.gz",
 )
 
 
 def locate(file: DataFile, data_dir: Path | None) -> Path:
-    """Find the file in the data folder and check its digest.
+    """Find the file in the data folder and check its digest; without a folder, fetch it.
 
     Raises:
-        EvalError: no folder was named, the file is not in it, or its bytes are not the pinned ones.
+        EvalError: the file is not there or cannot be fetched, or its bytes are not the pinned ones.
     """
     if data_dir is None:
-        raise EvalError(
-            f"{file.title} is not part of the installation: get {file.names[-1]} from {file.url} ({file.licence}) "
-            "and name its folder with --data-dir"
-        )
+        return fetch(file)
     if not data_dir.is_dir():
         raise EvalError(f"--data-dir {data_dir}: no such folder; expected one that holds {file.names[0]}")
     for folder in (data_dir, data_dir / "mbpp", data_dir / "evalplus"):

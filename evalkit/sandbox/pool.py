@@ -103,13 +103,14 @@ class Pool:
     def __init__(self, *, workers: int | None = None, strict: bool = False) -> None:
         """Start the first judge and see which layers hold; others start when needed.
 
-        `workers` is the number of judges, one per processor if None. `strict` refuses to go on unless every
-        layer of confinement is on.
+        `workers` is the number of judges, two per processor if None: a judge, its zygote and the program take
+        turns, and while one waits to be woken another has work. `strict` refuses to go on unless every layer of
+        confinement is on.
 
         Raises:
             EvalError: no judge can be started, or a layer is off and `strict` was asked for.
         """
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or 2 * len(os.sched_getaffinity(0))
         self._idle: list[_Judge] = []
         self._lock = threading.Lock()
         try:

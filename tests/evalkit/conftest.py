@@ -22,6 +22,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """Keep verdicts of tests out of the user's cache; one cache per test file."""
     folder = tmp_path_factory.getbasetemp() / f"cache-{request.module.__name__}"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # no test reaches for the network
 
 
 @pytest.fixture(scope="session")
