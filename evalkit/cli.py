@@ -144,12 +144,18 @@ def protocols() -> None:
 
 @main.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-def compare(results: tuple[Path, ...]) -> None:
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page with all of them.")
+def compare(results: tuple[Path, ...], page: Path | None) -> None:
     """Compare the first of RESULTS with each other one, problem by problem."""
     from evalkit import console
     from evalkit.compare import compare as compare_results
+    from evalkit.compare_page import write_comparison
 
-    console.print_comparisons(compare_results(list(results)))
+    comparisons = compare_results(list(results))
+    console.print_comparisons(comparisons)
+    if page is not None:
+        write_comparison(page, results, comparisons)
+        click.echo(f"page: {page}")
 
 
 @main.command()

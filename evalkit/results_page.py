@@ -51,6 +51,16 @@ def write_page(path: Path, result: dict[str, Any], judged: Mapping[str, Sequence
     Raises:
         EvalError: it cannot be written, or jinja2 is not installed.
     """
+    source = (result["checkpoint"] or {}).get("source") or (result["samples"] or {}).get("path")
+    render(path, "results.html.j2", result=result, judged=judged, source=source, outcomes=OUTCOMES, shown=SHOWN_SAMPLES)
+
+
+def render(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of this package, with everything in it escaped, and write it to `path`.
+
+    Raises:
+        EvalError: it cannot be written, or jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError:
@@ -58,8 +68,4 @@ def write_page(path: Path, result: dict[str, Any], judged: Mapping[str, Sequence
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    source = (result["checkpoint"] or {}).get("source") or (result["samples"] or {}).get("path")
-    page = environment.get_template("results.html.j2").render(
-        result=result, judged=judged, source=source, outcomes=OUTCOMES, shown=SHOWN_SAMPLES
-    )
-    write_text(path, page)
+    write_text(path, environment.get_template(template).render(**values))
