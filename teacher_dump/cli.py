@@ -78,6 +78,7 @@ DEFAULT_MODEL = "codellama-70b"
 )
 @click.option("--revision", help="Revision of a hub teacher.", show_default="pinned for short names, else main")
 @click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and stop; loads no model.")
+@click.option("--prepare", is_flag=True, help="Read the corpus, write its tasks down in --out, and stop; needs no GPU.")
 @click.option("--machine", metavar="NxGPU", show_default="this one", help="With --plan: for instance 8xH100.")
 @click.option(
     "--check", "check_rows", type=int, metavar="N", help="Score N rows of the cache in --out again, and stop."
@@ -100,6 +101,7 @@ def main(
     check_file: Path | None,
     as_json: bool,
     fetch: bool,
+    prepare: bool,
     machine: str | None,
     debug: bool,
     **settings: Any,
@@ -140,6 +142,8 @@ def main(
                 from teacher_dump.models import resolve
 
                 click.echo(f"{model}: its weights are in {resolve(model, revision=config.revision).folder}")
+            elif prepare:
+                _prepare(config)
             elif check_rows is not None:
                 _check(config, check_rows, check_file, as_json=as_json)
             else:
@@ -191,6 +195,17 @@ def _run(config: Any, stop: Any) -> bool:
     if facts["teacher"]["restricts_outputs"]:
         click.echo(f"note: {licence_line(facts['teacher'])}")
     return True
+
+
+def _prepare(config: Any) -> None:
+    from teacher_dump.corpus import provenance
+    from teacher_dump.corpus.report import summary as corpus_summary
+    from teacher_dump.dump import prepare
+
+    job = prepare(config)
+    click.echo(f"{config.out}: {len(job.work):,} tasks, {sum(t.num_tokens for t in job.work):,} tokens")
+    for line in corpus_summary(job.counts, provenance(config.filters)):
+        click.echo(line)
 
 
 def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shards.entries import complete_entry
+from shards.entries import complete_entry, read_entry
 from shards.growing import DRAFT_NAME
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
@@ -32,13 +32,16 @@ from shards.temporary import remove_leftovers, remove_own
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.tokenizer import token_bytes
 from shards.write import Row, ShardWriter, file_sha256
+from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus, Dropped, pinned, provenance
+from teacher_dump.corpus.dropped import NAME as DROPPED_NAME
 from teacher_dump.engines import Engine, Packed, Teaching, choose, describe, dying, resolved_dtype, start, version
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
+from teacher_dump.tasklist import TaskList
 from teacher_dump.windows import Window, windows
 from teacher_dump.worker import Share, Stop
 
@@ -118,6 +121,8 @@ def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None =
     Raises ShardError on what a user can mend, DeadEngineError where the process has to end, Stopped on a signal.
     """
     watcher, stop = watcher or Watcher(), stop or Stop()
+    if config.ray is None:
+        check_machine(config)
     try:
         job = prepare(config)
         done = {task.name: job.entry(task) for task in job.work}
@@ -139,6 +144,7 @@ def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None =
             cache = None if left else _finish(config.out, draft, [e for e in entries if e is not None])
         else:
             new, left, cache = 0, 0, open_cache(config.out)
+            tasklist.discard(config.out)
         return Outcome(cache=cache, new_tasks=new, reused_tasks=reused, open_tasks=left, counts=job.counts)
     finally:
         remove_own(config.out)
@@ -146,7 +152,6 @@ def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None =
 
 def prepare(config: DumpConfig) -> Job:
     """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
-    check_machine(config)
     config = replace(config, data=pinned(config.data))
     engine = choose(config.engine)
     model = resolve(config.model, revision=config.revision)
@@ -154,13 +159,11 @@ def prepare(config: DumpConfig) -> Job:
     identity = _identity(config, model, layout, engine)
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
     _claim(config.out, fingerprint, identity)
-    counts: Counter[str] = Counter()
-    dropped = Dropped()
-    work = tuple(_tasks(config, model, fingerprint, counts, dropped))
-    if not work:
-        raise DumpError(
-            f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
-        )
+    found = _of_a_complete_cache(config.out)
+    while found is None:  # another worker that completes the cache meanwhile takes the list away
+        found = tasklist.load(config.out, fingerprint)
+        if found is None:
+            _list_tasks(config, model, fingerprint)
     return Job(
         config=config,
         engine=engine,
@@ -169,10 +172,36 @@ def prepare(config: DumpConfig) -> Job:
         spec=spec,
         identity=identity,
         fingerprint=fingerprint,
-        work=work,
-        counts=dict(counts),
-        dropped=dropped.save(config.out),
+        work=found.tasks,
+        counts=found.counts,
+        dropped=found.dropped,
     )
+
+
+def _of_a_complete_cache(out: Path) -> TaskList | None:
+    """Return the tasks of a cache that misses nothing, without reading its corpus again; None of any other."""
+    if not (out / MANIFEST_NAME).exists():
+        return None
+    manifest = open_cache(out).manifest
+    dropped = [f for f in manifest.files if f.name == DROPPED_NAME]
+    if not dropped or not all(read_entry(out / shard.name) for shard in manifest.shards):
+        return None
+    return TaskList(
+        tasks=tuple(Task(name=s.name, num_tokens=s.tokens, windows=()) for s in manifest.shards),
+        counts={name: count for name, count in manifest.corpus.items() if isinstance(count, int)},
+        dropped=dropped[0],
+    )
+
+
+def _list_tasks(config: DumpConfig, model: Model, fingerprint: str) -> None:
+    """Read the corpus, and write down its tasks."""
+    counts: Counter[str] = Counter()
+    dropped = Dropped()
+    work = _tasks(config, model, fingerprint, counts, dropped)
+    if not tasklist.save(config.out, fingerprint, work, counts, dropped):
+        raise DumpError(
+            f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
+        )
 
 
 def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
@@ -257,7 +286,8 @@ def run_task(
         chunk_tokens=min(job.config.chunk_tokens, job.config.task_tokens),
     )
     with writer:
-        for window, packed in zip(task.windows, engine.capture(task.windows), strict=True):
+        asked = tuple(task.windows)
+        for window, packed in zip(asked, engine.capture(asked), strict=True):
             writer.write(to_row(window, packed, job.spec))
             watcher.captured(len(window.tokens))
         entry = writer.close()
@@ -428,10 +458,12 @@ def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
         found = open_cache(out)
         if found.manifest.shards == manifest.shards:
             (out / DRAFT_NAME).unlink(missing_ok=True)
+            tasklist.discard(out)
             return found
     manifest = replace(manifest, report=measure(Cache.of(out, manifest)))
     write_whole(out / MANIFEST_NAME, manifest.to_bytes())
     (out / DRAFT_NAME).unlink(missing_ok=True)
+    tasklist.discard(out)
     return open_cache(out)
 
 

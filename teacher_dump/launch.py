@@ -11,6 +11,7 @@ NOT covered: an engine over several nodes. An actor's GPUs are all on one node.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -118,6 +119,7 @@ def _hand_out(ray: Any, actors: Sequence[Any], tasks: Sequence[Task], watcher: W
 def _cluster(ray: Any, config: DumpConfig) -> Iterator[None]:
     """Connect to a cluster, or start one on this machine that ends with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
     address = str(config.ray)
     here: dict[str, Any] = {}
     if address == "local":

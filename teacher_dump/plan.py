@@ -19,12 +19,10 @@ class Task:
 
     name: str
     """File name: place in the order, and digest of what goes in."""
-    windows: tuple[Window, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens, prefix included."""
-        return sum(len(w.tokens) for w in self.windows)
+    num_tokens: int
+    """Prefix tokens included."""
+    windows: Iterable[Window]
+    """May be read from disk each time."""
 
 
 def tasks(
@@ -61,4 +59,8 @@ def _task(number: int, windows: list[Window], fingerprint: str) -> Task:
     digest = hashlib.sha256(fingerprint.encode())
     for window in windows:
         digest.update(f"{window.info.document} {window.info.window} {len(window.tokens)}\n".encode())
-    return Task(name=f"{number:06d}-{digest.hexdigest()[:12]}.arrow", windows=tuple(windows))
+    return Task(
+        name=f"{number:06d}-{digest.hexdigest()[:12]}.arrow",
+        num_tokens=sum(len(w.tokens) for w in windows),
+        windows=tuple(windows),
+    )

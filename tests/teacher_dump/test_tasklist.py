@@ -1,0 +1,94 @@
+"""Is a list of tasks on disk what was found, and never mistaken for another?"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import shards
+from shards.chunk import RowInfo
+from shards.verify import verify
+from teacher_dump import tasklist
+from teacher_dump.cli import main
+from teacher_dump.corpus import Dropped
+from teacher_dump.plan import tasks
+from teacher_dump.windows import Window
+
+
+def windows(number: int) -> list[Window]:
+    """Return windows of random ids."""
+    chances = np.random.default_rng(0)
+    return [
+        Window(
+            info=RowInfo(
+                document=f"{n:064x}",
+                window=n % 3,
+                byte_start=n,
+                byte_end=n + 9,
+                source="caf\u00e9/x",
+                path=f"{n}.py",
+                licence="",
+            ),
+            tokens=chances.integers(0, 2**31 - 1, int(chances.integers(2, 50))).astype(np.int32),
+        )
+        for n in range(number)
+    ]
+
+
+def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
+    found = list(tasks(windows(40), task_tokens=100, fingerprint="f"))
+    counts = Counter({"documents": 40})
+    assert tasklist.save(tmp_path, "f", iter(found), counts, Dropped()) == len(found) > 5
+    read = tasklist.load(tmp_path, "f")
+    assert read is not None
+    assert read.counts == {"documents": 40}
+    assert (tmp_path / read.dropped.name).stat().st_size == read.dropped.bytes
+    for a, b in zip(found, read.tasks, strict=True):
+        assert (a.name, a.num_tokens) == (b.name, b.num_tokens)
+        for x, y in zip(a.windows, b.windows, strict=True):
+            assert x.info == y.info
+            assert np.array_equal(x.tokens, y.tokens)
+            assert y.tokens.dtype == np.int32
+    assert tasklist.load(tmp_path, "of other settings") is None
+    tasklist.discard(tmp_path)
+    assert tasklist.load(tmp_path, "f") is None
+
+
+def test_no_task_is_no_list(tmp_path: Path) -> None:
+    assert tasklist.save(tmp_path, "f", [], Counter(), Dropped()) == 0
+    assert tasklist.load(tmp_path, "f") is None
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
+    tasklist.save(tmp_path, "f", tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), Dropped())
+    file = tmp_path / "tasks" / "windows"
+    raw = bytearray(file.read_bytes())
+    raw[20] ^= 1
+    file.write_bytes(raw)
+    read = tasklist.load(tmp_path, "f")
+    assert read is not None
+    with pytest.raises(shards.CorruptShardError, match="delete the folder"):
+        list(read.tasks[0].windows)
+
+
+def test_a_prepared_folder_needs_its_corpus_no_more(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "corpus"
+    shutil.copytree(corpus_folder, moved)
+    options = ["--model", str(tiny_teacher), "--data", str(moved), "--out", str(tmp_path / "o"), "--engine"]
+    options += ["transformers", "--window-tokens", "48", "--task-tokens", "150", "--max-tokens", "300"]
+    prepared = CliRunner().invoke(main, [*options, "--prepare"])
+    assert prepared.exit_code == 0, prepared.output
+    assert "tasks, " in prepared.output
+    assert not list((tmp_path / "o").glob("*.arrow"))
+    (moved / "greet.py").write_text("another = 1\n")
+    assert CliRunner().invoke(main, options).exit_code == 0
+    cache = shards.open(tmp_path / "o")
+    assert verify(cache) == []
+    assert any(row.path == "greet.py" for chunk in cache for row in chunk.rows)
+    assert not (tmp_path / "o" / "tasks").exists()
