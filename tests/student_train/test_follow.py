@@ -24,6 +24,8 @@ from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.follow import Leg, Segments
 from student_train.order import is_held_out, rows_of_step
 from student_train.parallel import World
+from student_train.prepare import prepare
+from student_train.session import Signals
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -213,7 +215,7 @@ def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
     segments = Segments(settings, [], world=World(), say=print, stopped=lambda: True)
     assert segments.leg(0, first_step=0, total=16) is None
     with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
-        train.prepare(settings, None, [], train.Signals(stop=True), World())
+        prepare(settings, None, [], Signals(stop=True), World())
 
 
 def test_following_needs_an_end(tmp_path: Path) -> None:
