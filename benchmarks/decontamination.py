@@ -90,7 +90,7 @@ def rewrapped(prompt: str) -> str:
 
 def inside(text: str) -> str:
     """Return the text in the middle of a larger file."""
-    lines = Path(ast.__file__).read_text(encoding="utf-8").split("\n")
+    lines = Path(textwrap.__file__).read_text(encoding="utf-8").split("\n")
     middle = next(i for i in range(len(lines) // 2, len(lines)) if lines[i].startswith(("def ", "class ")))
     return "\n".join([*lines[:middle], text, *lines[middle:]])
 
