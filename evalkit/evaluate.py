@@ -248,6 +248,9 @@ def _generate(
     # Settings that are off are left out: one that is added later leaves the samples of earlier runs valid.
     asked = {key: value for key, value in protocol.as_dict().items() if value is not False}
     run = sha256_text(json.dumps([checkpoint.sha256, asked, settings.as_dict(), request.seed]))[:16]
+    sampling = ("temperature", "top_p", "max_new_tokens")
+    recorded = {"protocol": protocol.name, "engine": settings.engine, "dtype": settings.dtype}
+    recorded |= {key: asked[key] for key in sampling}
     wanted = [
         Prompt(
             task_id=problem.task_id,
@@ -289,6 +292,7 @@ def _generate(
                 stop_reason=answer.stop_reason,
                 tokens=answer.tokens,
                 seed=answer.prompt.seed,
+                settings=recorded,
                 run=run,
             )
             file.add(sample)

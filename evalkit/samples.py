@@ -38,6 +38,8 @@ class Sample:
     tokens: int = 0
     """New tokens that the model wrote, the cut ones included."""
     seed: int | None = None
+    settings: dict[str, Any] | None = None
+    """Protocol, engine, precision and how it was sampled."""
     run: str = ""
     """Digest of what made it; empty for samples made elsewhere."""
 

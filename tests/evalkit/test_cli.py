@@ -62,6 +62,9 @@ def test_a_checkpoint_is_scored_and_a_second_run_reuses_everything(tmp_path: Pat
     assert result["protocol"]["humaneval"]["name"] == "humaneval-openai-v1+changed"
     written = (copy / "evalkit" / "score.samples.jsonl").read_text()
     assert len(written.splitlines()) == 3
+    sample = json.loads(written.splitlines()[0])
+    assert {"prompt", "seed", "stop_reason", "tokens", "completion"} <= sample.keys()
+    assert (sample["settings"]["engine"], sample["settings"]["temperature"]) == ("transformers", 0.0)
     second = call(*args)
     assert "reused: 3 of 3 samples, 3 of 3 verdicts" in second.output
     assert (copy / "evalkit" / "score.samples.jsonl").read_text() == written

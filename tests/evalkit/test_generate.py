@@ -165,19 +165,39 @@ def test_auto_dtype_is_what_the_machine_computes_in(capable: dict, dtype: str, m
     assert generate.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 
 
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_vllm_writes_the_same_greedy_answers(checkpoint: Path):
+def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[generate.Answer]:
+    """In the order in which they end."""
     pytest.importorskip("vllm")
-    ours = write(checkpoint, TEXTS)
-    protocol = protocols.adjust(protocols.PROTOCOLS[0], max_new_tokens=12)
+    protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
     answers: list[generate.Answer] = []
     generate.write_answers(
         find_checkpoint(str(checkpoint)),
-        prompts(*TEXTS),
+        prompts(*texts),
         protocol,
         generate.Settings(engine="vllm", batch_size=4, dtype="float32"),
         on_answer=answers.append,
         on_tokens=lambda tokens: None,
     )
-    assert [answer.completion for answer in answers] == [answer.completion for answer in ours]
+    return answers
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_writes_the_same_greedy_answers(checkpoint: Path):
+    ours = {answer.prompt.task_id: answer.completion for answer in write(checkpoint, TEXTS)}
+    assert {answer.prompt.task_id: answer.completion for answer in write_by_vllm(checkpoint, TEXTS)} == ours
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_hands_out_what_has_ended_and_samples_by_the_seed(checkpoint: Path):
+    """More requests than places, of prompts that repeat: early stops come out first, and twice the same."""
+    texts = [text for text in TEXTS for _ in range(5)]
+    stop = write(checkpoint, TEXTS[:1], stop=())[0].completion[:1]
+    first = write_by_vllm(checkpoint, texts, temperature=0.8, top_p=0.95, stop=(stop,))
+    assert sorted(answer.prompt.task_id for answer in first) == sorted(f"T/{index}" for index in range(len(texts)))
+    assert {"stop", "length"} <= {answer.stop_reason for answer in first}
+    assert all(stop not in answer.completion for answer in first)
+    again = write_by_vllm(checkpoint, texts, temperature=0.8, top_p=0.95, stop=(stop,))
+    by_task = [{answer.prompt.task_id: answer.completion for answer in answers} for answers in (first, again)]
+    assert by_task[0] == by_task[1]
