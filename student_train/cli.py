@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from student_train.balance import BALANCES
 from student_train.config import DIVERGENCES, DTYPES, OBJECTIVES, SCHEDULES, Config, from_dict
 from student_train.errors import Interrupted, TrainError
 
@@ -54,6 +55,12 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("temperature", "Softening of both distributions; must be stored in the shards, needs a bucket divergence.")
 @_option("skew", "Share of the teacher in the mixture of bucket-skew-kl.")
 @_option("rs_draws", "Ids that rs-kd draws at each position.")
+@_option(
+    "across",
+    "What a student with another tokenizer learns beside cross-entropy: alm, cells, matched, uld, or alm+ one of them.",
+    metavar="LOSS",
+)
+@_option("balance", "How the parts of that loss are weighed: by gradient norms, or fixed shares.", **_choice(BALANCES))
 @_option("control", "Also train, from the same weights on the same steps, with cross-entropy only: OUT/control.")
 @_option("max_steps", "Optimiser steps; 0: as many as --epochs hold.")
 @_option("epochs", "Passes over the shards, where --max-steps is 0.")

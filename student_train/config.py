@@ -11,10 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from student_train.balance import BALANCES
 from student_train.errors import TrainError
 
 OBJECTIVES = ("kd", "sft")
 DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "rs-kd", "top-k")
+ACROSS = ("alm", "cells", "matched", "uld")
 SCHEDULES = ("cosine", "wsd")
 MAX_SPECIALIST = 4096
 DTYPES = ("float32", "bfloat16")
@@ -66,6 +68,10 @@ class Config:
     """Softening of both distributions; other than 1 it must be stored in the shards, and needs a bucket."""
     skew: float = 0.1
     """Share of the teacher in the mixture of `bucket-skew-kl`, 0..1."""
+    across: str = "alm+cells"
+    """What a student with another tokenizer learns beside cross-entropy: alm, one of cells, matched, uld, or both."""
+    balance: str = "norms"
+    """How the parts of that loss are weighed: by their gradients' `norms`, or `fixed`, `ce_weight` and equal rests."""
     rs_draws: int = 50
     """Ids that `rs-kd` draws at each position."""
     specialist: tuple[int, ...] = ()
@@ -135,6 +141,12 @@ class Config:
         """Check every field; raise TrainError naming the one that is wrong."""
         _one_of("objective", self.objective, OBJECTIVES)
         _one_of("divergence", self.divergence, DIVERGENCES)
+        _one_of("balance", self.balance, BALANCES)
+        names = self.across.split("+")
+        if not {*names} <= {*ACROSS} or len({*names}) < len(names) or len({*names} - {"alm"}) > 1:
+            raise TrainError(
+                f"across is {self.across!r}; expected alm, one of {', '.join(ACROSS[1:])}, or alm+ one of those"
+            )
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("export-dtype", self.export_dtype, DTYPES)
@@ -179,6 +191,11 @@ class Config:
             raise TrainError("specialist has repeated or negative ids; expected each id once")
         if self.specialist and self.objective == "kd" and self.divergence != "forward-kl":
             raise TrainError(f"specialist with {self.divergence}: draws fit a linear loss; use --divergence forward-kl")
+
+    @property
+    def parts_across(self) -> tuple[str, ...]:
+        """Parts of the loss of a student with another tokenizer."""
+        return ("ce",) if self.objective == "sft" else ("ce", *self.across.split("+"))
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the result, as JSON can hold them."""

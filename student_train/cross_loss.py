@@ -16,8 +16,8 @@ uld       Universal logit distillation (Boizard et al. 2024, arXiv 2402.12030): 
           mass beyond the stored head as one entry: a lower bound. Positions are paired at shared boundaries, which is
           kinder than pairing them by number.
 
-Sums of the student's probabilities over ranges of ids run in integers (unit 2^-60): exact to the rounding of each S, and
-the same on every device. Nothing of size [positions, vocabulary] outlives its block.
+Sums of the student's probabilities over ranges of ids run in integers (unit 2^-60): exact to the rounding of each S,
+and the same on every device. Nothing of size [positions, vocabulary] outlives its block.
 
 A chunk's gradient needs all of its positions at once, so blocks are cut between chunks. Its whitespace is predicted by
 the first position after it; where that belongs to the next block, it is looked at once more.
@@ -84,6 +84,41 @@ class CrossOutput:
     """Scalar float32: sum over parts of scale times the sum of terms; carries the gradient."""
     terms: dict[str, torch.Tensor]
     """float32 by part: `ce` [P], `alm` [C], `cells`, `matched` or `uld` [B]; unscaled."""
+    norms: dict[str, float] | None = None
+    """Of the parts' gradients, where they were asked for; see `gradient_norms`."""
+
+
+@torch.no_grad()
+def gradient_norms(
+    hidden_NH: torch.Tensor,
+    weight_VH: torch.Tensor,
+    *,
+    bias_V: torch.Tensor | None,
+    index_P: torch.Tensor,
+    targets: CrossTargets,
+    order: ByteOrder,
+    parts: tuple[str, ...],
+    compute_dtype: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """Return, for each part, the norm of the gradient of its mean term by the projection; 0 without terms."""
+    found = {}
+    for part in parts:
+        count = targets.counts[part]
+        with torch.enable_grad():
+            weight = weight_VH.detach().requires_grad_()
+            out = cross_loss(
+                hidden_NH.detach(),
+                weight,
+                bias_V if bias_V is None else bias_V.detach(),
+                index_P=index_P,
+                targets=targets,
+                order=order,
+                scales={part: 1.0 / max(1, count)},
+                compute_dtype=compute_dtype,
+            )
+            (grad,) = torch.autograd.grad(out.loss, weight)
+        found[part] = float(torch.linalg.vector_norm(grad, dtype=torch.float32)) if count else 0.0
+    return found
 
 
 class CrossScores(NamedTuple):

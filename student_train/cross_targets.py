@@ -15,13 +15,11 @@ import torch
 from shards.chunk import Chunk
 from student_train.align import Alignment, StudentRow, align, chunks
 from student_train.cells import Partition, Roots, exact_roots, partition, prefix_roots
+from student_train.config import ACROSS
 from student_train.vocabulary import Vocabulary
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
-
-LOSSES = ("alm", "cells", "matched", "uld")
-"""What can be learned from a teacher with another tokenizer. `cells`, `matched` and `uld` share one kind of target."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +55,24 @@ class CrossTargets:
     def counts(self) -> dict[str, int]:
         """Number of terms of each part of the loss."""
         cells = len(self.at_B)
-        return {"ce": len(self.realised_P), "alm": len(self.first_C), **dict.fromkeys(LOSSES[1:], cells)}
+        return {"ce": len(self.realised_P), "alm": len(self.first_C), **dict.fromkeys(ACROSS[1:], cells)}
+
+
+def no_targets() -> CrossTargets:
+    """Return targets of no position."""
+    none, number = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    return CrossTargets(
+        realised_P=none,
+        first_C=none,
+        end_C=none,
+        teacher_C=number,
+        at_B=none,
+        low_BK=none[:, None],
+        high_BK=none[:, None],
+        mass_BK=number[:, None],
+        other_B=number,
+        top_B=none,
+    )
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Tables:
     @classmethod
     def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> Tables:
         """Return the tables for `losses`, of which at most one compares distributions."""
-        kinds = [name for name in losses if name in LOSSES[1:]]
+        kinds = [name for name in losses if name in ACROSS[1:]]
         assert len(kinds) <= 1, f"two losses share one kind of target: {kinds}"
         kind = kinds[0] if kinds else None
         roots = None

@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.chunk import Chunk
+from student_train.cross_loss import CrossScores
+from student_train.cross_targets import Tables
 from student_train.fused import Scores
 from student_train.loader import BatchSpec, Chunks, batches_of
 from student_train.order import is_held_out
@@ -41,13 +43,21 @@ class RowScore:
     bytes: int
     """UTF-8 bytes of the row's text."""
     kl_sum: float
-    """Sum of the estimated KL to the teacher, nats."""
+    """Sum of the estimated KL to the teacher, nats; 0 for a student with another tokenizer."""
     nll_sum: float
     """Sum of -log probability of the realised tokens, nats."""
     top1_sum: int
     """Positions at which both models prefer the same token."""
     bins: list[list[float]]
     """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
+    chunk_kl_sum: float | None = None
+    """Sum over the row's chunks of the KL of "this chunk, then whitespace" or not; None for one tokenizer."""
+    chunks: int | None = None
+    """Number of chunks."""
+    cell_kl_sum: float | None = None
+    """Sum over shared boundaries of the KL on cells."""
+    boundaries: int | None = None
+    """Number of shared boundaries; `top1_sum` counts among them."""
 
 
 def held_out_rows(cache: Chunks, *, fraction: float, max_tokens: int) -> list[Chunk]:
@@ -71,7 +81,7 @@ def held_out_rows(cache: Chunks, *, fraction: float, max_tokens: int) -> list[Ch
     return found
 
 
-Scorer = Callable[[Batch], Scores]
+Scorer = Callable[[Batch], Scores | CrossScores]
 
 
 def score(
@@ -81,18 +91,20 @@ def score(
     *,
     world: World | None = None,
     tick: Callable[[int], None] = lambda tokens: None,
+    tables: Tables | None = None,
 ) -> list[RowScore]:
     """Return the scores of `rows`, in their order. `tick` is told the tokens of each finished batch.
 
-    Ranks share the rows out and all return all scores; a collective.
+    Ranks share the rows out and all return all scores; a collective. A student with another tokenizer is measured by
+    `tables` (those of `cells`); each of `rows` must be one that it can read.
     """
     world = world or World()
-    spec = replace(spec, sparse="linear", temperature=1.0, temperature_column=None)
+    spec = replace(spec, sparse="linear", temperature=1.0, temperature_column=None, tables=tables)
     batches = batches_of(rows[world.rank :: world.size], spec)
     most = max(world.gather(len(batches)))
     mine = _score_batches(batches, scorer, tick)
     for _ in range(most - len(batches)):
-        scorer(empty_batch())
+        scorer(empty_batch(cross=tables is not None))
     parts = world.gather(mine)
     return [parts[i % world.size][i // world.size] for i in range(len(rows))]
 
@@ -100,6 +112,10 @@ def score(
 def _score_batches(batches: tuple[Batch, ...], scorer: Scorer, tick: Callable[[int], None]) -> list[RowScore]:
     found: list[RowScore] = []
     for batch in batches:
+        if batch.aligned is not None:
+            found += _score_across(batch, scorer(batch))
+            tick(batch.num_positions)
+            continue
         kl_P, nll_P, same_P, confidence_P, hit_P = (t.double().cpu().numpy() for t in scorer(batch))
         start = 0
         for info, count in zip(batch.rows, batch.row_positions, strict=True):
@@ -121,6 +137,34 @@ def _score_batches(batches: tuple[Batch, ...], scorer: Scorer, tick: Callable[[i
     return found
 
 
+def _score_across(batch: Batch, scores: Scores | CrossScores) -> list[RowScore]:
+    assert batch.aligned is not None
+    assert isinstance(scores, CrossScores)
+    nll_P, confidence_P, hit_P, chunk_C, cell_B, same_B = (t.double().cpu().numpy() for t in scores)
+    found, start = [], 0
+    for r, (info, count) in enumerate(zip(batch.rows, batch.row_positions, strict=True)):
+        here = slice(start, start + count)
+        start += count
+        mine_C, mine_B = batch.aligned.row_C == r, batch.aligned.row_B == r
+        found.append(
+            RowScore(
+                document=info.document,
+                window=info.window,
+                tokens=count,
+                bytes=int(batch.aligned.bytes_R[r]),
+                kl_sum=0.0,
+                nll_sum=float(nll_P[here].sum()),
+                top1_sum=int(same_B[mine_B].sum()),
+                bins=_bins(confidence_P[here], hit_P[here]),
+                chunk_kl_sum=float(chunk_C[mine_C].sum()),
+                chunks=int(mine_C.sum()),
+                cell_kl_sum=float(cell_B[mine_B].sum()),
+                boundaries=int(mine_B.sum()),
+            )
+        )
+    return found
+
+
 def _bins(confidence_P: npt.NDArray[np.float64], hit_P: npt.NDArray[np.float64]) -> list[list[float]]:
     # A broken model has confidence NaN; training, not evaluation, refuses it, naming rows.
     place = np.clip((np.nan_to_num(confidence_P) * _BINS).astype(np.int64), 0, _BINS - 1)
@@ -129,24 +173,33 @@ def _bins(confidence_P: npt.NDArray[np.float64], hit_P: npt.NDArray[np.float64])
 
 
 def summary(scores: list[RowScore]) -> dict[str, dict[str, float]] | None:
-    """Return mean and 95 % interval of KL (nats per token), bits per byte, agreement and ECE; None without rows."""
+    """Return mean and 95 % interval of KL (nats per token), bits per byte, agreement and ECE; None without rows.
+
+    Across tokenizers the KL is that of chunks (nats per chunk) and of cells (nats per shared boundary), and agreement
+    counts shared boundaries at which both models' preferred tokens lie in one cell.
+    """
     if not scores:
         return None
     documents = sorted({s.document for s in scores})
     place = {document: i for i, document in enumerate(documents)}
-    sums = np.zeros((len(documents), 5))
+    sums = np.zeros((len(documents), 9))
     bins = np.zeros((len(documents), _BINS, 3))
     for s in scores:
-        sums[place[s.document]] += (s.kl_sum, s.nll_sum / math.log(2.0), s.top1_sum, s.tokens, s.bytes)
+        across = (s.chunk_kl_sum or 0.0, s.chunks or 0, s.cell_kl_sum or 0.0, s.boundaries or 0)
+        sums[place[s.document]] += (s.kl_sum, s.nll_sum / math.log(2.0), s.top1_sum, s.tokens, s.bytes, *across)
         bins[place[s.document]] += np.asarray(s.bins)
     # A fixed seed: the same rows give the same interval.
     picks = np.random.RandomState(0).randint(len(documents), size=(_RESAMPLES, len(documents)))
     resampled = sums[picks].sum(axis=1)
     total = sums.sum(axis=0)
+    if scores[0].chunks is None:
+        compared = {"kl": _interval(total, resampled, 0, 3)}
+    else:
+        compared = {"chunk_kl": _interval(total, resampled, 5, 6), "cell_kl": _interval(total, resampled, 7, 8)}
     return {
-        "kl": _interval(total, resampled, 0, 3),
+        **compared,
         "bits_per_byte": _interval(total, resampled, 1, 4),
-        "top1_agreement": _interval(total, resampled, 2, 3),
+        "top1_agreement": _interval(total, resampled, 2, 3 if scores[0].chunks is None else 8),
         "calibration_error": _calibration(bins, picks),
     }
 
@@ -176,8 +229,12 @@ def lines(after: Iterable[RowScore], before: Iterable[RowScore]) -> list[dict[st
     """Return the lines of held_out.jsonl: each row after training, with the sums before."""
     found = []
     for now, then in zip(after, before, strict=True):
-        earlier = {f"{name}_before": getattr(then, name) for name in ("kl_sum", "nll_sum", "top1_sum")}
-        row = asdict(now)
-        del row["bins"]
+        measures = ("kl_sum", "nll_sum", "top1_sum")
+        if now.chunks is not None:
+            measures = ("chunk_kl_sum", "cell_kl_sum", "nll_sum", "top1_sum")
+        earlier = {f"{name}_before": getattr(then, name) for name in measures}
+        row = {name: value for name, value in asdict(now).items() if value is not None and name != "bins"}
+        if now.chunks is not None:
+            del row["kl_sum"]
         found.append({**row, **earlier})
     return found

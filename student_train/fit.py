@@ -1,4 +1,6 @@
-"""Does a student's tokenizer fit the shards? Same pieces under the same ids, and the same merges, on what both know.
+"""Is a student's tokenizer the shards' own? Same pieces under the same ids, and the same merges, on what both know.
+
+Where it is, the student learns token by token; where it is not, across tokenizers (`cross.py`).
 
 A student may know fewer or more ids than the teacher (TinyLlama has 32,000 of Code Llama's 32,016): ids that it lacks
 are counted in the tail. NOT compared: templates and special roles, which change no id of a text.
@@ -15,14 +17,16 @@ from student_train.errors import StudentError
 
 _SHARED_AT_LEAST = 0.99
 """Share of the teacher's ids that the student must have: infill tokens may lack, words may not."""
-_WAY_OUT = "choose a student with the teacher's tokenizer (--student teacher); two tokenizers are not supported yet"
 
 
-def require_fit(student: str, student_dir: Path, shards_dir: Path) -> None:
-    """Raise StudentError, naming both, unless the tokenizer in `student_dir` fits that of the shards."""
+def difference(student: str, student_dir: Path, shards_dir: Path) -> str | None:
+    """Return how the tokenizer in `student_dir` differs from that of the shards, None where it fits.
+
+    Raises: StudentError where there is no tokenizer to compare.
+    """
     try:
         if fingerprint(student_dir) == fingerprint(shards_dir):
-            return
+            return None
     except ShardError as error:
         raise StudentError(f"student {student}: {error}") from None
     theirs, ours = vocabulary(student_dir), vocabulary(shards_dir)
@@ -30,20 +34,12 @@ def require_fit(student: str, student_dir: Path, shards_dir: Path) -> None:
     shared = {piece: i for piece, i in ours.items() if i in by_id}
     for piece, i in sorted(shared.items(), key=lambda item: item[1]):
         if by_id[i] != piece:
-            raise StudentError(
-                f"student {student}: found a tokenizer of {len(theirs)} pieces whose id {i} is {by_id[i]!r}; the "
-                f"shards' has {len(ours)} pieces and expects {piece!r}; {_WAY_OUT}"
-            )
+            return f"of its {len(theirs)} pieces id {i} is {by_id[i]!r}, of the shards' {len(ours)} it is {piece!r}"
     if len(shared) < _SHARED_AT_LEAST * len(ours):
-        raise StudentError(
-            f"student {student}: found a tokenizer of {len(theirs)} pieces, {len(shared)} of them among the shards' "
-            f"{len(ours)}; expected nearly all; {_WAY_OUT}"
-        )
+        return f"of its {len(theirs)} pieces {len(shared)} are among the shards' {len(ours)}"
     if _merges(student_dir, shared) != _merges(shards_dir, shared):
-        raise StudentError(
-            f"student {student}: found a tokenizer with the shards' pieces but other merges, so it cuts text "
-            f"otherwise; expected the same; {_WAY_OUT}"
-        )
+        return "it has the shards' pieces but other merges, so it cuts text otherwise"
+    return None
 
 
 def _merges(folder: Path, shared: Iterable[str]) -> list[tuple[str, str]]:

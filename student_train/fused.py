@@ -57,6 +57,11 @@ class LossOutput:
     ce_P: torch.Tensor
     """float32: -log of the student's probability of the realised token."""
 
+    @property
+    def terms(self) -> dict[str, torch.Tensor]:
+        """The terms of each part, unscaled."""
+        return {"kd": self.kd_P, "ce": self.ce_P}
+
 
 class Scores(NamedTuple):
     """How the student does at each position."""

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
 from shards.chunk import Chunk
+from student_train.cross_targets import Tables, cross_targets
 from student_train.errors import TrainError
 from student_train.order import Plan, RowRef, is_held_out, rows_of_step
-from student_train.packing import Batch, groups, pack
+from student_train.packing import Batch, empty_batch, groups, pack
 from student_train.targets import targets_of
 
 _CHUNKS_AT_HAND = 4  # a step's rows come from one or two chunks; ranks share a few
@@ -59,6 +60,8 @@ class BatchSpec:
     """Draws of a position for `rs-kd`."""
     seed: int = 0
     """Fixes those draws."""
+    tables: Tables | None = None
+    """How rows become those of a student with another tokenizer; None where it has the shards'."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,10 +78,18 @@ class Step:
         """Positions with a target."""
         return sum(batch.num_positions for batch in self.batches)
 
+    @property
+    def left_out(self) -> Counter[str]:
+        """What a student with another tokenizer could not read."""
+        return sum((batch.aligned.counts for batch in self.batches if batch.aligned), Counter())
+
 
 def batches_of(rows: list[Chunk], spec: BatchSpec) -> tuple[Batch, ...]:
     """Return `rows` (chunks of one row) as batches. Raises: TrainError for a row that the student cannot read."""
     rows = [row for row in rows if len(row.tokens) - 1 > spec.skip]
+    if spec.tables is not None:
+        lengths = [len(row.tokens) for row in rows]
+        return tuple(_cross_batch(rows[part], spec) for part in groups(lengths, micro_tokens=spec.micro_tokens))
     for row in rows:
         if len(row.tokens) > spec.max_row_tokens:
             info = row.rows[0]
@@ -103,6 +114,15 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
         seed=spec.seed,
     )
     return pack(rows, targets, skip=spec.skip)
+
+
+def _cross_batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
+    """Return rows for a student with another tokenizer. It may hold some per cent more tokens than the teacher's."""
+    assert spec.tables is not None
+    found = cross_targets(rows, spec.tables, max_tokens=spec.max_row_tokens)
+    if not found.rows:
+        return replace(empty_batch(cross=True), aligned=found)
+    return pack(found.rows, found.targets, aligned=found)
 
 
 class Rows:

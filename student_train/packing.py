@@ -6,16 +6,30 @@ nobody. A row's positions count from 0, so it is computed as if it were alone (t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from shards.chunk import Chunk, RowInfo
+from shards.chunk import RowInfo
+from student_train.cross_targets import CrossRows, CrossTargets, no_targets
 from student_train.targets import Targets
 
 MAX_WASTE = 0.02
 """Share of padding that is accepted before rows share wider bins. Wider bins cost attention, narrow ones padding."""
+
+
+class Row(Protocol):
+    """What is packed: one row in the student's tokens."""
+
+    @property
+    def tokens(self) -> npt.NDArray[np.integer]: ...
+
+    @property
+    def rows(self) -> tuple[RowInfo, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,12 +44,21 @@ class Batch:
     """bool, True where a place may look; None where each bin holds one row and plain causal attention does."""
     index_P: torch.Tensor
     """int64 places, flattened over bins, that predict a token."""
-    targets: Targets
+    targets: Targets | CrossTargets
     """What they predict."""
     rows: tuple[RowInfo, ...]
     """The rows, in the order of their positions."""
     row_positions: tuple[int, ...]
     """Number of positions with a target of each row."""
+    aligned: CrossRows | None = None
+    """How the rows were aligned, where the student has another tokenizer."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of terms of each part of a loss."""
+        if isinstance(self.targets, CrossTargets):
+            return self.targets.counts
+        return {"kd": self.num_positions, "ce": self.num_positions}
 
     @property
     def num_positions(self) -> int:
@@ -100,7 +123,9 @@ def _first_fit(lengths: list[int], by_length: list[int], capacity: int) -> list[
     return filled
 
 
-def pack(rows: list[Chunk], targets: Targets, *, skip: int = 0) -> Batch:
+def pack(
+    rows: Sequence[Row], targets: Targets | CrossTargets, *, skip: int = 0, aligned: CrossRows | None = None
+) -> Batch:
     """Return one batch of `rows` (chunks of one row); `targets` are theirs, in their order, without `skip` each."""
     lengths = [len(row.tokens) for row in rows]
     filled, width = bins(lengths)
@@ -127,29 +152,31 @@ def pack(rows: list[Chunk], targets: Targets, *, skip: int = 0) -> Batch:
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),
         row_positions=tuple(max(0, n - 1 - skip) for n in lengths),
+        aligned=aligned,
     )
 
 
-def empty_batch() -> Batch:
+def empty_batch(*, cross: bool = False) -> Batch:
     """Return a batch of one token that predicts nothing: for a rank with fewer batches than the others."""
     token, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0)
     ids, flags, numbers = none.long()[:, None], none.bool()[:, None], none[:, None]
+    nothing = Targets(
+        ids_PK=ids,
+        valid_PK=flags,
+        head_PK=flags,
+        teacher_PK=numbers,
+        weight_PK=numbers,
+        tail_P=none,
+        bucket_P=none,
+        constant_P=none,
+        top_P=none.long(),
+    )
     return Batch(
         tokens_BT=token,
         places_BT=None,
         attend_B1TT=None,
         index_P=none.long(),
-        targets=Targets(
-            ids_PK=ids,
-            valid_PK=flags,
-            head_PK=flags,
-            teacher_PK=numbers,
-            weight_PK=numbers,
-            tail_P=none,
-            bucket_P=none,
-            constant_P=none,
-            top_P=none.long(),
-        ),
+        targets=no_targets() if cross else nothing,
         rows=(),
         row_positions=(),
     )

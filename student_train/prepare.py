@@ -17,6 +17,7 @@ import shards
 from student_train.adapters import add_adapters
 from student_train.compiled import compile_layers
 from student_train.config import Config
+from student_train.cross import Cross, cross_of, readable
 from student_train.errors import Interrupted, TrainError
 from student_train.evaluate import held_out_rows
 from student_train.follow import Leg, Segments, plan_of
@@ -52,6 +53,8 @@ class Run:
     total: int
     held: list[Any]
     wanted: Signals
+    cross: Cross | None = None
+    """Set where the student has another tokenizer."""
 
 
 def prepare(
@@ -105,10 +108,19 @@ def prepare(
         temperature=config.temperature,
         skew=config.skew,
     )
-    distiller = split(Distiller(student.model, spec, dtype=config.dtype).to(world.device), world)
+    cross = None
+    if student.other_tokenizer is not None:
+        cross = cross_of(config, student, cache)
+        say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
+    order = None if cross is None else cross.order.to(world.device)
+    distiller = split(Distiller(student.model, spec, dtype=config.dtype, order=order).to(world.device), world)
     skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
     held = [row for row in held if len(row.tokens) - 1 > skip]
+    if cross is not None and held:
+        held, left_out = readable(held, cross)
+        for what, count in left_out.items():
+            say(f"held-out {what}: {count}")
     if config.held_out > 0 and config.held_out_tokens > 0 and not held:
         raise TrainError(
             f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
@@ -135,10 +147,12 @@ def prepare(
             subset=config.specialist,
             rs_draws=config.rs_draws,
             seed=config.seed,
+            tables=None if cross is None else cross.tables,
         ),
         total=total,
         held=held,
         wanted=wanted,
+        cross=cross,
     )
 
 

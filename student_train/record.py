@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from student_train.config import Config
+from student_train.cross import describe as describe_across
 from student_train.evaluate import RowScore, summary
 from student_train.order import Plan
 from student_train.student import Student
@@ -47,6 +48,7 @@ def run_record(
             "source": student.source,
             "layers": student.layers,
             "parameters": count_parameters(student),
+            **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
         },
         "versions": versions(),
         "command": command,
@@ -55,6 +57,7 @@ def run_record(
             "tokens": state["tokens"],
             "seconds": state["seconds"],
             "tokens_per_s": state["tokens"] / max(state["seconds"], 1e-9),
+            **({"left_out": state["left_out"]} if "left_out" in state else {}),
         },
         "held_out": {
             "rows": len(after),
@@ -71,6 +74,8 @@ def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
     parameters = count_parameters(student)
     layers = f", {student.layers} layers kept" if student.layers else ""
     loss = "cross-entropy" if config.objective == "sft" else f"{config.divergence} + {config.ce_weight} cross-entropy"
+    if student.other_tokenizer is not None:
+        loss = describe_across(config.parts_across, config)
     return (
         f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
         f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"

@@ -7,7 +7,7 @@ loss of a step is its sum over positions divided by the number of positions of t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 
 from shards.chunk import RowInfo
 from student_train.config import Config
+from student_train.cross_loss import ByteOrder, CrossOutput, CrossScores, cross_loss, cross_scores, gradient_norms
+from student_train.cross_targets import CrossTargets
 from student_train.errors import StudentError, TrainError
 from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
 from student_train.packing import Batch, empty_batch
@@ -24,8 +26,9 @@ from student_train.parallel import World, whole
 class Distiller(nn.Module):
     """A causal language model whose forward pass ends in a loss instead of logits."""
 
-    def __init__(self, model: Any, spec: LossSpec, *, dtype: str) -> None:
+    def __init__(self, model: Any, spec: LossSpec, *, dtype: str, order: ByteOrder | None = None) -> None:
         super().__init__()
+        self.order = order
         self.model = model
         self.spec = spec
         self.compute_dtype = getattr(torch, dtype)
@@ -43,12 +46,19 @@ class Distiller(nn.Module):
             )
         return out.last_hidden_state.flatten(0, 1)
 
-    def forward(self, batch: Batch, scale: float | None) -> LossOutput | Scores:
+    def forward(
+        self, batch: Batch, scale: float | dict[str, float] | None, measure: bool = False
+    ) -> LossOutput | Scores | CrossOutput | CrossScores:
         """Return the loss of a batch, times `scale`; without a scale, its scores.
 
-        One entry for both, as wrappers that split parameters gather them for this call only.
+        A batch of a student with another tokenizer has one scale for each part of the loss; with `measure` the norms
+        of the parts' gradients come with it. One entry for all, as wrappers that split parameters gather them for this
+        call only.
         """
         head = self.model.get_output_embeddings()
+        if isinstance(batch.targets, CrossTargets):
+            return self._across(batch, batch.targets, head, scale, measure)
+        assert not isinstance(scale, dict)
         if scale is None:
             with torch.no_grad():
                 return fused_scores(
@@ -70,13 +80,35 @@ class Distiller(nn.Module):
             compute_dtype=self.compute_dtype,
         )
 
+    def _across(
+        self, batch: Batch, targets: CrossTargets, head: Any, scales: Any, measure: bool
+    ) -> CrossOutput | CrossScores:
+        assert self.order is not None
+        where = {
+            "index_P": batch.index_P,
+            "targets": targets,
+            "order": self.order,
+            "compute_dtype": self.compute_dtype,
+        }
+        if scales is None:
+            with torch.no_grad():
+                return cross_scores(self.hidden(batch), head.weight, head.bias, **where)
+        hidden = self.hidden(batch)
+        out = cross_loss(hidden, head.weight, head.bias, scales=scales, **where)
+        if not measure:
+            return out
+        return replace(out, norms=gradient_norms(hidden, head.weight, bias_V=head.bias, parts=tuple(scales), **where))
+
 
 def require_plain_head(model: Any) -> None:
     """Raise StudentError if the model does more to its hidden states than project them (soft caps, scales)."""
     tokens = torch.arange(4, device=next(model.parameters()).device)[None]
+    was_training = model.training
+    model.eval()  # a model that starts fresh has its dropout on
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False).logits
         found = model.get_output_embeddings()(model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state)
+    model.train(was_training)
     if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() + 1e-9)):
         raise StudentError(
             f"student: found a {type(model).__name__} that changes its logits after the projection, expected a plain "
@@ -123,6 +155,10 @@ class StepResult:
     """Positions with a target; 0 for a step whose rows are all held out: nothing was updated."""
     stop: bool
     """Whether any rank was asked to stop."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Mean term of each other part, for a student with another tokenizer."""
+    norms: dict[str, float] = field(default_factory=dict)
+    """Norms of the parts' gradients, where they were measured."""
 
 
 def take_step(
@@ -135,33 +171,46 @@ def take_step(
     clip: float,
     world: World,
     stop: bool = False,
+    weights: dict[str, float] | None = None,
+    measure: bool = False,
 ) -> StepResult:
     """Do one optimiser step; a collective.
+
+    `weights` are those of the parts of a loss across tokenizers, None for one tokenizer; with `measure` the norms of
+    the parts' gradients are measured on each rank's first batch.
 
     Raises: TrainError, naming rows, before the update if the loss is not finite.
     """
     spec = distiller.spec
-    has_kd = spec.divergence is not None
-    told = world.gather((sum(batch.num_positions for batch in batches), len(batches), stop))
-    total, most = sum(count for count, _, _ in told), max(number for _, number, _ in told)
+    has_kd = spec.divergence is not None and weights is None
+    parts = tuple(weights or ("kd", "ce"))
+    told = world.gather(([sum(batch.counts[part] for batch in batches) for part in parts], len(batches), stop))
+    totals = {part: sum(counts[i] for counts, _, _ in told) for i, part in enumerate(parts)}
+    total, most = totals["ce"], max(number for _, number, _ in told)
     stop = any(asked for _, _, asked in told)
     if total == 0:
         return StepResult(loss=0.0, kd=0.0 if has_kd else None, ce=0.0, positions=0, stop=stop)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    kd = ce = 0.0
+    scale: Any = 1.0 / total
+    if weights is not None:
+        scale = {part: weight / max(1, totals[part]) for part, weight in weights.items()}
+    sums = dict.fromkeys(parts, 0.0)
+    norms: dict[str, float] = {}
     bad: list[RowInfo] = []
-    for batch in (*batches, *(empty_batch() for _ in range(most - len(batches)))):
-        out = distiller(batch.to(world.device), 1.0 / total)
+    missing = (empty_batch(cross=weights is not None) for _ in range(most - len(batches)))
+    for i, batch in enumerate((*batches, *missing)):
+        out = distiller(batch.to(world.device), scale, measure and i == 0)
         out.loss.backward()
-        kd += float(out.kd_P.double().sum())
-        ce += float(out.ce_P.double().sum())
-        if not math.isfinite(kd + ce):
-            bad += _rows_at(batch, (~torch.isfinite(out.kd_P + out.ce_P)).nonzero().flatten().tolist())
-    sums = world.gather((kd, ce, bad))
-    _require_finite(number, [row for _, _, rows in sums for row in rows])
-    kd, ce = sum(part for part, _, _ in sums), sum(part for _, part, _ in sums)
+        for part in parts:
+            sums[part] += float(out.terms[part].double().sum())
+        if not math.isfinite(sum(sums.values())):
+            bad += _bad_rows(batch, out.terms)
+        norms = norms or getattr(out, "norms", None) or {}
+    gathered = world.gather((sums, bad, norms))
+    _require_finite(number, [row for _, rows, _ in gathered for row in rows])
+    means = {part: sum(found[part] for found, _, _ in gathered) / max(1, totals[part]) for part in parts}
     norm = nn.utils.clip_grad_norm_(distiller.parameters(), clip if clip > 0 else math.inf)
     length = float(whole(norm))
     if not math.isfinite(length):
@@ -170,14 +219,23 @@ def take_step(
             "was updated; lower --learning-rate and name another --out"
         )
     optimizer.step()
-    share = spec.ce_weight if has_kd else 1.0
+    if weights is None:
+        weights = {"kd": 1.0 - spec.ce_weight, "ce": spec.ce_weight} if has_kd else {"ce": 1.0}
     return StepResult(
-        loss=(share * ce + (1.0 - share) * kd) / total,
-        kd=kd / total if has_kd else None,
-        ce=ce / total,
+        loss=sum(weight * means[part] for part, weight in weights.items()),
+        kd=means["kd"] if has_kd else None,
+        ce=means["ce"],
         positions=total,
         stop=stop,
+        parts={part: means[part] for part in weights if part not in ("kd", "ce")},
+        norms=_mean_norms([found for _, _, found in gathered]) if measure else {},
     )
+
+
+def _mean_norms(found: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean over ranks of each part's norm, over those that have one."""
+    parts = {part: [norms[part] for norms in found if norms.get(part, 0.0) > 0.0] for part in found[0]}
+    return {part: sum(norms) / len(norms) for part, norms in parts.items() if norms}
 
 
 def _require_finite(number: int, bad: list[RowInfo]) -> None:
@@ -189,6 +247,18 @@ def _require_finite(number: int, bad: list[RowInfo]) -> None:
         f"step {number}: found a loss that is not finite in {named}{more}, expected a number; nothing was updated; "
         "lower --learning-rate, or look at these rows with logit-shards verify"
     )
+
+
+def _bad_rows(batch: Batch, terms: dict[str, torch.Tensor]) -> list[RowInfo]:
+    """Return the rows with a term that is not finite."""
+    bad = {part: (~torch.isfinite(term)).nonzero().flatten().tolist() for part, term in terms.items()}
+    if batch.aligned is None:
+        return _rows_at(batch, bad["kd"] + bad["ce"])
+    rows = {info.document: info for info in _rows_at(batch, bad.pop("ce", []))}
+    for part, places in bad.items():
+        of_row = batch.aligned.row_C if part == "alm" else batch.aligned.row_B
+        rows |= {batch.rows[of_row[i]].document: batch.rows[of_row[i]] for i in places}
+    return list(rows.values())
 
 
 def _rows_at(batch: Batch, positions: list[int]) -> list[RowInfo]:

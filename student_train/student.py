@@ -1,7 +1,7 @@
 """Where does the student come from? A short name, a hub id, a folder, or the shards' own teacher, made shallower.
 
-The student's weights are float32 while it trains. Its tokenizer must fit the shards' (see `fit.py`). Nothing is
-written but to the hub's own cache, and there only what was fetched.
+The student's weights are float32 while it trains. Its tokenizer may be the shards' or another (see
+`fit.py`). Nothing is written but to the hub's own cache, and there only what was fetched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shards.manifest import Teacher
 from shards.paths import model_dir
 from student_train.checkpoint import tokenizer_files
 from student_train.errors import StudentError
-from student_train.fit import require_fit
+from student_train.fit import difference
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -61,6 +61,8 @@ class Student:
     """Ids that its projection has."""
     max_row_tokens: int
     """Longest row that it can read."""
+    other_tokenizer: str | None = None
+    """How its tokenizer differs from the shards'; None where it is the same."""
     adapted: Any = None
     """What merges the adapters in `model`, if it has any."""
 
@@ -81,9 +83,8 @@ def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, se
     name = name or default_name(teacher)
     folder, source = find(name, teacher)
     own = any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder))
-    if own:
-        require_fit(name, folder, shards_tokenizer)
-    elif name != "teacher" and _has_weights(folder):
+    differs = difference(name, folder, shards_tokenizer) if own else None
+    if not own and name != "teacher" and _has_weights(folder):
         raise StudentError(
             f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
             "shards'; save the tokenizer beside the weights"
@@ -96,6 +97,7 @@ def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, se
         layers=kept,
         tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
         vocab_size=model.get_output_embeddings().weight.shape[0],
+        other_tokenizer=differs,
         max_row_tokens=int(getattr(config, "max_position_embeddings", 0) or 2**31),
     )
 

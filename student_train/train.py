@@ -18,7 +18,7 @@ import torch
 
 import shards
 from shards.inspect import licence_line
-from student_train import checkpoint
+from student_train import balance, checkpoint
 from student_train.claim import is_finished, newest_state, read_record
 from student_train.config import Config
 from student_train.evaluate import RowScore, lines, score, summary
@@ -95,6 +95,8 @@ def _train(
             say(f"{out}: {describe(config, this.student, this.total, this.first_leg.plan)}")
             before = before or _score(this, "held-out, before")
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
+            if this.cross is not None:
+                state |= {"norms": {}, "left_out": {}}
         else:
             before = [RowScore(**line) for line in state["before"]]
             checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer, world=world)
@@ -201,6 +203,11 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
     # Dropout, where a student has any: seeded by the step, so a continued run draws the same.
     torch.manual_seed(config.seed * 1_000_003 + step.number)
     lr = learning_rate(config, step=step.number, total=this.total)
+    weights = None
+    if this.cross is not None:
+        weights = balance.weights(
+            this.cross.parts, balance=config.balance, ce_weight=config.ce_weight, norms=state["norms"]
+        )
     result = take_step(
         this.distiller,
         this.optimizer,
@@ -210,13 +217,18 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
         clip=config.clip,
         world=this.world,
         stop=this.wanted.stop,
+        weights=weights,
+        measure=weights is not None and len(weights) > 1 and step.number % balance.EVERY == 0,
     )
     took = time.perf_counter() - started
     state["step"] = step.number + 1
     state["tokens"] += result.positions
+    if weights is not None:
+        state["norms"] = balance.smoothed(state["norms"], result.norms)
+        _count_left_out(this, step, state)
     state["seconds"] += took
     if this.world.leads:
-        log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took))
+        log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took, weights=weights))
     bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
     last = state["step"] == this.total
     if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
@@ -230,13 +242,26 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
         this.distiller.train()
 
 
-def _metrics(result: StepResult, state: dict[str, Any], *, lr: float, took: float) -> dict[str, Any]:
+def _count_left_out(this: Run, step: Step, state: dict[str, Any]) -> None:
+    """Add what a student with another tokenizer could not read of a step, on all ranks. A collective."""
+    for found in this.world.gather(dict(step.left_out)):
+        for what, count in found.items():
+            state["left_out"][what] = state["left_out"].get(what, 0) + count
+
+
+def _metrics(
+    result: StepResult, state: dict[str, Any], *, lr: float, took: float, weights: dict[str, float] | None
+) -> dict[str, Any]:
     """Return the line of metrics.jsonl of one step that took `took` seconds."""
     parts = {"ce_loss": result.ce} if result.kd is None else {"kd_loss": result.kd, "ce_loss": result.ce}
+    across = {f"{part}_loss": value for part, value in result.parts.items()}
+    if weights is not None:
+        across |= {f"{part}_weight": weight for part, weight in weights.items()}
     return {
         "step": state["step"],
         "loss": result.loss,
         **parts,
+        **across,
         "lr": lr,
         "tokens": state["tokens"],
         "tokens_per_s": result.positions / took,
@@ -258,7 +283,8 @@ def _score(this: Run, title: str) -> list[RowScore]:
         def scorer(batch: Batch) -> Scores:
             return this.distiller(batch.to(this.world.device), None)  # type: ignore[no-any-return]
 
-        return score(this.held, this.batches, scorer, world=this.world, tick=tick)
+        tables = None if this.cross is None else this.cross.measured
+        return score(this.held, this.batches, scorer, world=this.world, tick=tick, tables=tables)
 
 
 def _result(out: Path, record: dict[str, Any]) -> str:
@@ -266,8 +292,18 @@ def _result(out: Path, record: dict[str, Any]) -> str:
     text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
     if held["after"] is None:
         return text
-    names = {"kl": "KL to the teacher", "bits_per_byte": "bits per byte", "top1_agreement": "top-1 agreement"}
+    names = {
+        "kl": "KL to the teacher",
+        "chunk_kl": "KL of chunks",
+        "cell_kl": "KL of cells",
+        "bits_per_byte": "bits per byte",
+        "top1_agreement": "top-1 agreement",
+    }
+    for what, count in record["train"].get("left_out", {}).items():
+        text += f"; {what}: {count:,}"
     for key, name in names.items():
+        if key not in held["after"]:
+            continue
         after = held["after"][key]
         text += (
             f"; {name} {held['before'][key]['mean']:.4f} -> {after['mean']:.4f} "
