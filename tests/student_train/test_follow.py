@@ -225,7 +225,7 @@ def test_following_needs_an_end(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_keeps_up_with_a_dump_in_another_process(dump: Dump, world: Any, tmp_path: Path) -> None:
-    flags = ["--follow", "--follow-wait", "60", "--student", "teacher", "--student-layers", "2", "--max-steps", "12"]
+    flags = ["--follow", "--follow-wait", "300", "--student", "teacher", "--student-layers", "2", "--max-steps", "12"]
     flags += ["--batch-tokens", "150", "--held-out", "0.2", "--no-tensorboard", "--no-progress", "--threads", "1"]
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -239,7 +239,7 @@ def test_a_run_keeps_up_with_a_dump_in_another_process(dump: Dump, world: Any, t
             time.sleep(0.5 if i else 3.0)
             dump.shard(i)
         dump.finish()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, said

@@ -178,7 +178,7 @@ def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, 
     arguments[1:3] = ["-c", slow]
     process = subprocess.Popen(arguments, env=environment(world), cwd=tmp_path)
     try:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 300  # a busy machine takes its time to import torch
         while not (out / "checkpoints" / "step-10").is_dir():
             assert time.monotonic() < give_up
             assert process.poll() is None
