@@ -59,6 +59,6 @@ class Grader:
                 self._known[key] = verdict
                 self._cache.put(key, verdict)
         for key in doubtful:
-            self._known[key] = self._pool.alone(self._jobs[key])
+            self._known[key] = self._pool.alone(self._jobs[key], after=self._running[key].result())
             self._cache.put(key, self._known[key])
         return [self._known[key] for key in self._keys]

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ _GRACE_S = 10.0
 """How much longer than the program's own deadline a judge may take before it is replaced."""
 
 _START_S = 60.0
+
+_ASLEEP = 0.01
+"""Share of a processor below which a program was asleep, not kept waiting for one."""
+
+_MOST_PATIENCE = 30.0
+"""Most times that the usual time by the clock is waited when the machine is crowded."""
+
+
+def _patience(job: Job, doubtful: Verdict) -> float:
+    """Return how many times the usual time by the clock lets the program use up its CPU time, twice over.
+
+    From the share of a processor that it got at first: others may load the machine, also while it runs alone.
+    """
+    share = doubtful.cpu_s / job.wall_s
+    if share < _ASLEEP:
+        return 1.0
+    return min(_MOST_PATIENCE, max(1.0, 2.0 * job.cpu_limit_s / share / job.wall_s))
 
 
 class _Judge:
@@ -138,9 +156,13 @@ class Pool:
         """Have a program judged beside others; see `alone` for what to do with a doubtful verdict."""
         return self._threads.submit(self._judge, job)
 
-    def alone(self, job: Job) -> Verdict:
-        """Judge one program while no other runs. Call it when all futures are done."""
-        return self._threads.submit(self._judge, job).result()
+    def alone(self, job: Job, *, after: Verdict | None = None) -> Verdict:
+        """Judge one program while no other of ours runs. Call it when all futures are done.
+
+        `after` is a doubtful verdict: a program that was kept waiting for a processor gets longer by the clock.
+        """
+        longer = replace(job, patience=_patience(job, after)) if after is not None else job
+        return self._threads.submit(self._judge, longer).result()
 
     def judge_all(self, jobs: list[Job]) -> Iterator[tuple[int, Verdict]]:
         """Yield (index, verdict) for every job: sure ones as they come, doubtful ones last, run alone."""
@@ -153,7 +175,7 @@ class Pool:
             else:
                 yield index, verdict
         for index in doubtful:
-            yield index, self.alone(jobs[index])
+            yield index, self.alone(jobs[index], after=futures[index].result())
 
     def close(self) -> None:
         """End all judges and wait for them."""

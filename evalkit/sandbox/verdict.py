@@ -62,11 +62,13 @@ class Job:
     """EvalPlus' form in place of `test`: see `evalkit/sandbox/differential.py`."""
     cpu_s: float = CPU_S
     memory_bytes: int = MEMORY_BYTES
+    patience: float = 1.0
+    """How many times longer than usual to wait by the clock: on a machine that others load."""
 
     @property
     def wall_s(self) -> float:
         """Longest time by the clock, in seconds: generous, since other work may share the processor."""
-        return 3.0 * self.cpu_s + 3.0
+        return self.patience * (3.0 * self.cpu_s + 3.0)
 
     @property
     def cpu_limit_s(self) -> int:
@@ -74,7 +76,9 @@ class Job:
         return math.ceil(self.cpu_s)
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
+        fields = asdict(self)
+        del fields["patience"]  # it is in wall_s
+        return {**fields, "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

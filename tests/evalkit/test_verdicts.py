@@ -17,7 +17,7 @@ from evalkit.sandbox import pool as pool_module
 from evalkit.sandbox.cache import VerdictCache, job_key
 from evalkit.sandbox.confine import Layer
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job, Verdict
+from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 from evalkit.tasks import Benchmark
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -119,7 +119,8 @@ class _Flaky:
         future.set_result(Verdict(outcome="timeout_wall"))
         return future
 
-    def alone(self, job: Job) -> Verdict:
+    def alone(self, job: Job, *, after: Verdict) -> Verdict:
+        assert after.outcome in RETRIED
         self.calls.append("alone")
         return Verdict(outcome="pass")
 
@@ -131,6 +132,21 @@ def test_what_timed_out_by_the_clock_is_run_again_alone_before_it_counts():
     grader.add(job("b"))
     assert [verdict.outcome for verdict in grader.finish()] == ["pass", "pass"]
     assert flaky.calls == ["beside others", "beside others", "alone", "alone"]
+
+
+@pytest.mark.parametrize(
+    ("cpu_s", "wall_s"),
+    [(1.0, 72.0), (2.9, 24.82758), (0.13, 360.0), (0.004, 12.0)],
+    ids=["12th", "4th", "92nd", "asleep"],
+)
+def test_what_was_kept_waiting_for_a_processor_is_given_more_time(
+    pool: Pool, cpu_s: float, wall_s: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Twelve seconds by the clock were too few for a second of CPU where 27 programs shared two processors."""
+    given = []
+    monkeypatch.setattr(pool, "_judge", lambda job: given.append(job.wall_s) or Verdict(outcome="pass"))
+    pool.alone(job("x = 1", cpu_s=3.0), after=Verdict(outcome="timeout_wall", cpu_s=cpu_s))
+    assert given == [pytest.approx(wall_s)]
 
 
 def test_identical_programs_run_once_and_verdicts_are_remembered(pool: Pool, tmp_path):
