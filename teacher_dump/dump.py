@@ -159,11 +159,13 @@ def prepare(config: DumpConfig) -> Job:
     identity = _identity(config, model, layout, engine)
     fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
     _claim(config.out, fingerprint, identity)
-    found = _of_a_complete_cache(config.out)
-    while found is None:  # another worker that completes the cache meanwhile takes the list away
-        found = tasklist.load(config.out, fingerprint)
-        if found is None:
-            _list_tasks(config, model, fingerprint)
+    for _ in range(3):  # a worker that completes the cache meanwhile takes the list away
+        found = _of_a_complete_cache(config.out) or tasklist.load(config.out, fingerprint)
+        if found is not None:
+            break
+        _list_tasks(config, model, fingerprint)
+    else:
+        raise DumpError(f"{config.out}: the list of tasks was written, but cannot be read back; check that folder")
     return Job(
         config=config,
         engine=engine,
@@ -213,8 +215,13 @@ def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
     number = 0
     try:
         for task in stop.left(tasks, lambda t: job.entry(t) is not None):
-            with dying(job.engine):
-                run_task(task, engine, job=job, watcher=watcher)
+            try:
+                with dying(job.engine):
+                    run_task(task, engine, job=job, watcher=watcher)
+            except FileNotFoundError:
+                if job.entry(task) is None:
+                    raise
+                continue  # another worker did it, completed the cache and took the list of tasks away
             number += 1
         if number and stop.signal is None:
             with dying(job.engine):
