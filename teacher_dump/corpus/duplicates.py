@@ -6,8 +6,8 @@ at least the threshold. A document is compared with those that were kept; the fi
 from an LSH index whose bands find a pair at the threshold with probability 0.99, and are then checked by their
 signatures (standard error 0.03 at 0.85).
 
-Memory: about 150 bytes per document for exact duplicates, and for near ones about 6 kB for each of the last
-HORIZON to 2 * HORIZON documents: the index is renewed so that its size is bounded, and near duplicates further apart
+Memory: about 150 bytes per document for exact duplicates, and for near ones some kB for each of the last HORIZON to
+2 * HORIZON documents (benchmarks/corpus_filters.py measures it): the index is renewed so that its size is bounded, and near duplicates further apart
 are not found. For tens of millions of documents take a corpus that was deduplicated as a whole (The Stack is).
 """
 
