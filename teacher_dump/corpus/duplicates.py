@@ -7,8 +7,9 @@ from an LSH index whose bands find a pair at the threshold with probability 0.99
 signatures (standard error 0.03 at 0.85).
 
 Memory: about 150 bytes per document for exact duplicates, and for near ones some kB for each of the last HORIZON to
-2 * HORIZON documents (benchmarks/corpus_filters.py measures it): the index is renewed so that its size is bounded, and near duplicates further apart
-are not found. For tens of millions of documents take a corpus that was deduplicated as a whole (The Stack is).
+2 * HORIZON documents (benchmarks/corpus_filters.py measures it): the index is renewed so that its size is bounded, and
+near duplicates further apart are not found. For tens of millions of documents take a corpus that was deduplicated as a
+whole (The Stack is).
 """
 
 from __future__ import annotations
