@@ -1,0 +1,289 @@
+"""Which loss teaches best across tokenizers? The same student, steps and data, one run per method and seed.
+
+Every run is the product's own training (`student_train.train.run`); it continues where it was stopped, and one that
+is finished is not done again. Methods: cross-entropy only (`ce`), `alm`, `cells`, `alm+cells`, `matched`, `uld`, and
+`alm+cells fixed` with fixed shares in place of gradient norms. Seeds fix the order of the data (and dropout); the
+student starts from the same weights. Held-out documents are never trained on; differences to `ce` are paired: means
+over seeds per document, 95 % percentile bootstrap over documents.
+
+    teacher-dump --model GEMMA_FOLDER --data stdlib --engine transformers --max-tokens 330000 --window-tokens 512 \
+        --out gemma-shards/
+    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student SMOLLM2_FOLDER --layers 6 \
+        --runs runs/ --write docs/results/cross_tokenizer
+
+GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. Without
+--write only the runs are made; with --report the runs that there are become the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import numpy as np
+
+METHODS: dict[str, dict[str, Any]] = {
+    "ce": {"objective": "sft"},
+    "alm": {"across": "alm"},
+    "cells": {"across": "cells"},
+    "alm+cells": {"across": "alm+cells"},
+    "matched": {"across": "matched"},
+    "uld": {"across": "uld"},
+    "alm+cells fixed": {"across": "alm+cells", "balance": "fixed"},
+}
+MEASURES = {
+    "bits_per_byte": ("held-out bits per byte", "nll_sum", "bytes", 1 / math.log(2)),
+    "chunk_kl": ("held-out chunk KL, nats", "chunk_kl_sum", "chunks", 1.0),
+    "cell_kl": ("held-out cell KL, nats", "cell_kl_sum", "boundaries", 1.0),
+}
+"""Title, what is summed, over what, factor."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards")
+    parser.add_argument("--student")
+    parser.add_argument("--layers", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=0, help="0: one epoch.")
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--held-out", type=float, default=0.12)
+    parser.add_argument("--held-out-tokens", type=int, default=40_000)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/"))
+    parser.add_argument("--keep-weights", action="store_true", help="Keep models; they are deleted when measured.")
+    parser.add_argument("--report", action="store_true", help="Run nothing; report what there is.")
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--convert", type=Path, metavar="GGUF")
+    parser.add_argument("--to", type=Path, metavar="FOLDER")
+    options = parser.parse_args()
+    if options.convert:
+        convert(options.convert, options.to)
+        return
+    methods, seeds = options.methods.split(","), [int(seed) for seed in options.seeds.split(",")]
+    if not options.report:
+        # Seed by seed, so that an early stop leaves every method with the same seeds.
+        for seed in seeds:
+            for method in methods:
+                run(method, seed, options)
+    results = [found for seed in seeds for method in methods if (found := read(options.runs, method, seed))]
+    summary = summarise(results)
+    print(json.dumps(summary, indent=1))
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.with_suffix(".json").write_text(json.dumps(summary, indent=1) + "\n")
+        options.write.with_suffix(".md").write_text(page(summary, options.write.name))
+        picture(summary, options.write.with_suffix(".png"))
+
+
+def place(runs: Path, method: str, seed: int) -> Path:
+    return runs / f"{method.replace('+', '-').replace(' ', '-')}-seed{seed}"
+
+
+def run(method: str, seed: int, options: argparse.Namespace) -> None:
+    """Train one student, unless it was; leave its record and its held-out rows."""
+    from student_train.config import Config
+    from student_train.train import run as train
+
+    out = place(options.runs, method, seed)
+    if (out / "run.json").exists():
+        return
+    train(
+        Config(
+            shards=options.shards,
+            out=str(out),
+            student=options.student,
+            student_layers=options.layers,
+            max_steps=options.steps,
+            batch_tokens=options.batch_tokens,
+            micro_tokens=options.batch_tokens,
+            learning_rate=options.learning_rate,
+            held_out=options.held_out,
+            held_out_tokens=options.held_out_tokens,
+            seed=seed,
+            save_every=20,
+            keep=1,
+            threads=options.threads,
+            tensorboard=False,
+            progress=False,
+            **METHODS[method],
+        ),
+        command=sys.argv,
+    )
+    if not options.keep_weights:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        (out / "model.safetensors").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished run left."""
+
+    method: str
+    seed: int
+    record: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def read(runs: Path, method: str, seed: int) -> Result | None:
+    out = place(runs, method, seed)
+    if not (out / "run.json").exists():
+        return None
+    rows = [json.loads(line) for line in (out / "held_out.jsonl").read_text().splitlines()]
+    return Result(method=method, seed=seed, record=json.loads((out / "run.json").read_text()), rows=rows)
+
+
+def summarise(results: list[Result]) -> dict[str, Any]:
+    """Return means over seeds and paired differences to `ce`, over the seeds that every method has."""
+    by_method: dict[str, dict[int, Result]] = {}
+    for result in results:
+        by_method.setdefault(result.method, {})[result.seed] = result
+    shared = sorted(set.intersection(*(set(found) for found in by_method.values()))) if by_method else []
+    if not shared:
+        return {"seeds": [], "methods": {}}
+    documents = sorted({row["document"] for row in results[0].rows})
+    picks = np.random.RandomState(0).randint(len(documents), size=(2000, len(documents)))
+    first = results[0].record
+    found: dict[str, Any] = {
+        "seeds": shared,
+        "documents": len(documents),
+        "held-out bytes": first["held_out"]["bytes"],
+        "held-out tokens": first["held_out"]["tokens"],
+        "teacher": first["shards"]["teacher"]["name"],
+        "teacher tokens": first["shards"]["tokens"],
+        "student": {
+            "source": Path(first["student"]["source"]).name,
+            "layers": first["student"]["layers"],
+            "parameters": first["student"]["parameters"],
+        },
+        "settings": {
+            k: first["config"][k] for k in ("batch_tokens", "learning_rate", "ce_weight", "held_out", "student_layers")
+        },
+        "steps": first["train"]["steps"],
+        "student tokens trained on": first["train"]["tokens"],
+        "versions": first["versions"],
+        "methods": {},
+    }
+    for method, runs in by_method.items():
+        entry: dict[str, Any] = {
+            "tokens_per_s": round(float(np.mean([runs[seed].record["train"]["tokens_per_s"] for seed in shared])), 1)
+        }
+        for measure, (_, above, below, factor) in MEASURES.items():
+            mine = [_sums(runs[seed], documents, above, below) for seed in shared]
+            per_seed = [float(factor * sums[:, 0].sum() / sums[:, 1].sum()) for sums in mine]
+            sums = np.mean(mine, axis=0)
+            entry[measure] = {
+                "before": runs[shared[0]].record["held_out"]["before"][measure]["mean"],
+                "mean": float(np.mean(per_seed)),
+                "per seed": per_seed,
+                **_interval(factor * sums[:, 0], sums[:, 1], picks),
+            }
+            if "ce" in by_method and method != "ce":
+                theirs = np.mean([_sums(by_method["ce"][seed], documents, above, below) for seed in shared], axis=0)
+                change = factor * (sums[:, 0] - theirs[:, 0])
+                entry[measure]["minus ce"] = {
+                    "mean": float(change.sum() / sums[:, 1].sum()),
+                    **_interval(change, sums[:, 1], picks),
+                }
+        found["methods"][method] = entry
+    return found
+
+
+def _sums(result: Result, documents: list[str], above: str, below: str) -> np.ndarray:
+    """Return [documents, 2]: the sums of `above` and `below` of each document."""
+    at = {document: i for i, document in enumerate(documents)}
+    sums = np.zeros((len(documents), 2))
+    for row in result.rows:
+        sums[at[row["document"]]] += (row[above], row[below])
+    return sums
+
+
+def _interval(above: np.ndarray, below: np.ndarray, picks: np.ndarray) -> dict[str, float]:
+    low, high = np.percentile(above[picks].sum(1) / below[picks].sum(1), [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
+
+
+def page(found: dict[str, Any], name: str) -> str:
+    layers = found["student"]["layers"]
+    lines = [
+        "# Across tokenizers, on a real pair",
+        "",
+        f"Teacher {found['teacher']}, student {found['student']['source']}"
+        f"{f' with {layers} of its layers' if layers else ''},",
+        f"{found['student']['parameters'] / 1e6:.0f} M parameters;"
+        f" {found['teacher tokens']:,} teacher tokens of the standard library;",
+        f"{found['steps']} steps, {found['student tokens trained on']:,} student tokens; {len(found['seeds'])} seeds;"
+        f" {found['documents']} held-out documents, {found['held-out bytes']:,} bytes.",
+        "Settings: " + ", ".join(f"{k} {v}" for k, v in found["settings"].items()) + ". Commands: the script's head,"
+        " `benchmarks/cross_tokenizer.py`.",
+        "",
+        f"![Differences to cross-entropy only, with intervals]({name}.png)",
+        "",
+        "Brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only; below zero is",
+        "better.",
+        "",
+        "| method | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | tokens/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, entry in found["methods"].items():
+        cells = []
+        for measure in MEASURES:
+            value = entry[measure]
+            cells.append(f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
+            change = value.get("minus ce")
+            cells.append(f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "")
+        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {entry['tokens_per_s']:,.0f} |")
+    start = next(iter(found["methods"].values()))
+    before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
+    return "\n".join([*lines, "", f"Before training: {before}.", ""])
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    methods = [method for method in found["methods"] if "minus ce" in found["methods"][method]["cell_kl"]]
+    figure, panels = plt.subplots(1, len(MEASURES), figsize=(11, 3.2), sharey=True, layout="constrained")
+    for axes, (measure, (title, *_)) in zip(panels, MEASURES.items(), strict=True):
+        for i, method in enumerate(methods):
+            change = found["methods"][method][measure]["minus ce"]
+            axes.plot([change["low"], change["high"]], [i, i], color="#4878a8")
+            axes.plot(change["mean"], i, "o", color="#4878a8")
+        axes.axvline(0, color="#888888", linewidth=0.8)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("difference to cross-entropy only")
+        axes.set_yticks(range(len(methods)), methods)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(4))
+    figure.savefig(path, dpi=110)
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file as a transformers folder, in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+    ).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
