@@ -144,7 +144,7 @@ def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None =
             cache = None if left else _finish(config.out, draft, [e for e in entries if e is not None])
         else:
             new, left, cache = 0, 0, open_cache(config.out)
-            tasklist.discard(config.out)
+            _tidy(config.out)
         return Outcome(cache=cache, new_tasks=new, reused_tasks=reused, open_tasks=left, counts=job.counts)
     finally:
         remove_own(config.out)
@@ -464,14 +464,18 @@ def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
     if (out / MANIFEST_NAME).exists():  # of another worker that saw the last task done, or of a run before
         found = open_cache(out)
         if found.manifest.shards == manifest.shards:
-            (out / DRAFT_NAME).unlink(missing_ok=True)
-            tasklist.discard(out)
+            _tidy(out)
             return found
     manifest = replace(manifest, report=measure(Cache.of(out, manifest)))
     write_whole(out / MANIFEST_NAME, manifest.to_bytes())
+    _tidy(out)
+    return open_cache(out)
+
+
+def _tidy(out: Path) -> None:
+    """Take away what only an unfinished cache needs. A kill may come between the manifest and this."""
     (out / DRAFT_NAME).unlink(missing_ok=True)
     tasklist.discard(out)
-    return open_cache(out)
 
 
 def _kinds(counts: Counter[str]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from teacher_dump.worker import Stop
 
 RETRIES = 5
 """Deaths of one actor, and tries of one task, after which something else is wrong than bad luck."""
+CONNECT_S = 10.0
 OBJECT_STORE_BYTES = 128 << 20
 """Of a cluster that `--ray local` starts: entries are small."""
 
@@ -122,6 +124,7 @@ def _cluster(ray: Any, config: DumpConfig) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     address = str(config.ray)
     here: dict[str, Any] = {}
+    reach(address)
     if address == "local":
         processors = max(os.cpu_count() or 1, config.ray_workers or 1)
         here = {"num_cpus": processors, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
@@ -135,3 +138,15 @@ def _cluster(ray: Any, config: DumpConfig) -> Iterator[None]:
     finally:
         ray.shutdown()
         remove_leftovers(config.out)  # of actors on this machine, which ended without a word
+
+
+def reach(address: str) -> None:
+    """Raise DumpError where nobody listens at host:port. Ray itself would try for minutes, deaf to Ctrl-C."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+        except OSError as error:
+            raise DumpError(
+                f"--ray {address}: {error.strerror or error}; expected the address of a running cluster, or local"
+            ) from None
