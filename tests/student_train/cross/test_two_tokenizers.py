@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
 from teacher_dump.cli import main as teacher_dump
 
+REPOSITORY = Path(__file__).parents[3]
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tokenizers"
 
 
@@ -37,13 +41,13 @@ def llama(folder: Path, tokenizer: Path, *, vocab: int) -> Path:
     return folder
 
 
-def phi(folder: Path, tokenizer: Path, *, vocab: int, positions: int = 512) -> Path:
+def phi(folder: Path, tokenizer: Path, *, vocab: int, positions: int = 512, dropout: float = 0.1) -> Path:
     """Write a student without weights: it starts fresh, from the run's seed."""
     from transformers import PhiConfig
 
     PhiConfig(
         vocab_size=vocab, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=positions, bos_token_id=None, eos_token_id=0, resid_pdrop=0.1,
+        max_position_embeddings=positions, bos_token_id=None, eos_token_id=0, resid_pdrop=dropout,
     ).save_pretrained(folder)  # fmt: skip
     shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
     return folder
@@ -195,6 +199,37 @@ def test_weights_are_inverse_to_norms_and_sum_to_one() -> None:
     assert balance.weights(parts, balance="fixed", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
     assert balance.weights(("ce",), balance="norms", ce_weight=0.3, norms={}) == {"ce": 1.0}
     assert balance.smoothed({"ce": 1.0, "alm": 2.0}, {"ce": 2.0, "alm": 0.0}) == pytest.approx({"ce": 1.1, "alm": 2.0})
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(small: dict[str, Path], folders: dict[str, Path], tmp_path: Path) -> None:
+    """With fixed weights: gradient norms are measured on each rank's own first batch."""
+    student = phi(tmp_path / "student", folders["byte-level"], vocab=512, dropout=0.0)
+    flags = ["--shards", small["shards"], "--student", student, "--balance", "fixed", "--max-steps", 4, "--threads", 1]
+    flags += ["--batch-tokens", 300, "--micro-tokens", 60, "--learning-rate", "3e-3", "--held-out", 0.3]
+    flags += ["--no-tensorboard", "--no-progress", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    lines = []
+    for ranks in (1, 2):
+        torchrun = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            ranks,
+            "--master-port",
+            31000 + os.getpid() % 900,
+        ]
+        command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "student_train", *flags]
+        command += ["--out", tmp_path / str(ranks)]
+        done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=540)
+        assert done.returncode == 0, done.stderr
+        lines.append([json.loads(line) for line in (tmp_path / str(ranks) / "metrics.jsonl").read_text().splitlines()])
+    for one, two in zip(*lines, strict=True):
+        for part in ("loss", "ce_loss", "alm_loss", "cells_loss"):
+            assert two[part] == pytest.approx(one[part], rel=2e-5)
+    held = [json.loads((tmp_path / str(r) / "run.json").read_text())["held_out"] for r in (1, 2)]
+    assert held[1]["after"]["cell_kl"]["mean"] == pytest.approx(held[0]["after"]["cell_kl"]["mean"], rel=1e-4)
+    assert held[1]["tokens"] == held[0]["tokens"]
 
 
 @pytest.mark.slow
