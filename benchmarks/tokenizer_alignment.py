@@ -1,0 +1,455 @@
+"""Where do two tokenizers meet on Python, and what would matching tokens by their strings teach?
+
+Reads Python files (the standard library; installed packages, a sample fixed by a hash of their paths), tokenises each
+with both tokenizers, and counts: shared boundaries and the kinds of stretches between them; what share of positions and
+bytes each loss sees; how often the student's token after a shared boundary is not the one with the teacher token's very
+bytes, by kind of token; how often it lies in the cell of the teacher token's root. No model is needed: the text itself
+says which token is next. It also measures windows as the dump cuts them: whether the student's tokens of a window alone
+are those of the whole document, and how fast alignment runs (process time, one thread).
+
+    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/llama-2 \
+        --student ../shared/data/tokenizers/phi-2 --write docs/results/tokenizer_alignment
+
+Prints one JSON object; with --write makes NAME.json, NAME.md and NAME.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+import sysconfig
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+
+from shards.chunk import Chunk, RowInfo
+from student_train.align import align
+from student_train.cells import exact_roots, prefix_roots
+from student_train.cross_targets import Tables, cross_targets
+from student_train.vocabulary import WHITESPACE, Vocabulary, load_vocabulary
+
+WINDOW = 1024
+TIMED_ROWS = 160
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--student", required=True)
+    parser.add_argument("--megabytes", type=float, default=4.0, help="Most text of each corpus.")
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    teacher, student = load_vocabulary(options.teacher), load_vocabulary(options.student)
+    start = time.process_time()
+    tables = Tables.of(teacher.strings, student, ("alm", "cells"))
+    found: dict[str, Any] = {
+        "teacher": Path(options.teacher).name,
+        "student": Path(options.student).name,
+        "seconds_for_tables": round(time.process_time() - start, 2),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    for name, files in (("standard library", standard_library()), ("installed packages", packages())):
+        texts = read(files, options.megabytes)
+        found[name] = measure(texts, teacher, student, tables)
+    print(json.dumps(found, indent=1))
+    if options.write:
+        options.write.parent.mkdir(parents=True, exist_ok=True)
+        options.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        options.write.with_suffix(".md").write_text(page(found, options.write.name))
+        picture(found, options.write.with_suffix(".png"))
+
+
+def standard_library() -> list[Path]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    return [path for path in root.rglob("*.py") if "site-packages" not in path.parts and "test" not in path.parts]
+
+
+def packages() -> list[Path]:
+    return list(Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
+
+
+def read(files: list[Path], megabytes: float) -> list[str]:
+    """Return texts of about `megabytes`, in the order of a hash of the files' last three parts."""
+
+    def key(path: Path) -> bytes:
+        return hashlib.sha256("/".join(path.parts[-3:]).encode()).digest()
+
+    texts, size = [], 0
+    for path in sorted(files, key=key):
+        raw = path.read_bytes()
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            continue
+        if text.strip():
+            texts.append(text)
+            size += len(raw)
+        if size > megabytes * 1e6:
+            break
+    return texts
+
+
+def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
+    exact, roots = exact_all(teacher, student), prefix_roots(teacher.strings, student)
+    conservative = exact_roots(teacher.strings, student)
+    counts: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    wrong: Counter[str] = Counter()
+    kept = 0
+    for text in texts:
+        row = row_of(text, teacher)
+        met = align([row], teacher.strings, student)
+        counts += met.counts
+        if not met.rows:
+            continue
+        kept += 1
+        raw = text.encode()
+        T, S = row.tokens[len(teacher.prefix or (0,)) :], met.realised_P
+        counts["bytes"] += len(raw)
+        counts["teacher tokens"] += len(T)
+        counts["student tokens"] += len(S) + 1
+        counts["boundaries"] += len(met.teacher_B)
+        t_lengths, s_steps = np.diff(met.teacher_B), np.diff(met.student_B)
+        text_ends = np.cumsum(teacher.lengths[row.tokens])[met.teacher_B] - teacher.has_dummy
+        sizes = np.diff(text_ends)
+        for t, s, size in zip(t_lengths.tolist(), s_steps.tolist(), sizes.tolist(), strict=True):
+            name = f"{t}:{s}" if t <= 2 and s <= 2 else "longer"
+            kinds[name] += 1
+            counts[f"tokens in {name}"] += t
+            counts[f"bytes in {name}"] += size
+        words = np.flatnonzero(met.word_B)
+        if len(words):
+            counts["word chunks"] += len(words) - 1
+            counts["bytes in words"] += int(text_ends[words[-1]] - text_ends[words[0]])
+            counts["student tokens in words"] += int(met.student_B[words[-1]] - met.student_B[words[0]])
+        array = np.frombuffer(raw, dtype=np.uint8)
+        white = np.isin(array, list(WHITESPACE))
+        ends = np.flatnonzero(~white[:-1] & white[1:]) + 1
+        counts["word ends"] += len(ends)
+        counts["word ends shared"] += int(np.isin(ends, text_ends[met.word_B]).sum())
+        lines = np.flatnonzero((array[:-1] == 10) & ~white[1:]) + 1
+        counts["line starts"] += len(lines)
+        counts["line starts shared"] += int(np.isin(lines, text_ends).sum())
+        # What comes next at each boundary, on both sides.
+        u, v = row.tokens[met.teacher_B + 1], met.realised_P[met.student_B]
+        rank = student.rank[v]
+        has = exact.root_U[u] >= 0
+        hit = has & (exact.low_U[u] <= rank) & (rank < exact.high_U[u])
+        counts["boundaries with an equal string"] += int(has.sum())
+        for token in u[has & ~hit].tolist():
+            wrong[kind_of(teacher.strings[token])] += 1
+        safe = conservative.root_U[u] >= 0
+        counts["conservative boundaries"] += int(safe.sum())
+        counts["conservative misses"] += int((safe & ~hit).sum())
+        counts["in the cell"] += int(((roots.low_U[u] <= rank) & (rank < roots.high_U[u])).sum())
+    return summarise(counts, kinds, wrong, kept, len(texts)) | windows(texts, teacher, student, tables)
+
+
+def exact_all(teacher: Vocabulary, student: Vocabulary) -> Any:
+    """Return the ids of equal bytes, blanks and digits included: what matching by strings would pair."""
+    from student_train.cells import _numbered, _range
+
+    return _numbered([_range(student, raw, exact=True) for raw in teacher.strings])
+
+
+def row_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, window: int = 0, end: int = 0) -> Chunk:
+    ids = teacher.encode([text])[0] if tokens is None else tokens
+    all_ids = np.array([*(teacher.prefix or (0,)), *ids], dtype=np.int32)
+    none, starts = np.zeros(len(all_ids) - 1, dtype=np.float32), np.zeros(len(all_ids), dtype=np.int64)
+    info = RowInfo(
+        document="",
+        window=window,
+        byte_start=window,
+        byte_end=end or len(text.encode()),
+        source="",
+        path="",
+        licence="",
+    )
+    return Chunk(
+        rows=(info,), row_starts=np.array([0, len(all_ids)]), tokens=all_ids, realised_logp=none, head_starts=starts,
+        head_ids=all_ids[:0], head_probs=none[:0], tail_mass=none, draw_starts=starts, draw_ids=all_ids[:0],
+        log_z=none[:, None], whitespace_logp=none, entropy=none,
+    )  # fmt: skip
+
+
+def kind_of(raw: bytes) -> str:
+    if not raw.strip(b" "):
+        return "spaces"
+    if not raw.strip():
+        return "line feeds and tabs"
+    text = raw.strip()
+    if text.isdigit():
+        return "digits"
+    return "words" if any(c > 127 or chr(c).isalpha() or c == 95 for c in text) else "punctuation"
+
+
+def summarise(counts: Counter[str], kinds: Counter[str], wrong: Counter[str], kept: int, files: int) -> dict[str, Any]:
+    T, bytes_, B = counts["teacher tokens"], counts["bytes"], counts["boundaries"]
+    chunks = sum(kinds.values())
+    mismatched = sum(wrong.values())
+
+    def share(part: int, whole: int) -> float:
+        return round(part / max(1, whole), 6)
+
+    return {
+        "files": files,
+        "files left out": files - kept,
+        "bytes": bytes_,
+        "teacher tokens": T,
+        "student tokens": counts["student tokens"],
+        "bytes per teacher token": round(bytes_ / T, 3),
+        "bytes per student token": round(bytes_ / counts["student tokens"], 3),
+        "shared boundaries per teacher token": share(B, T),
+        "word ends that are shared": share(counts["word ends shared"], counts["word ends"]),
+        "word ends": counts["word ends"],
+        "line starts that are shared": share(counts["line starts shared"], counts["line starts"]),
+        "stretches": {
+            name: {
+                "share": share(count, chunks),
+                "teacher tokens": share(counts[f"tokens in {name}"], T),
+                "bytes": share(counts[f"bytes in {name}"], bytes_),
+            }
+            for name, count in kinds.most_common()
+        },
+        "student tokens per word chunk": round(counts["student tokens in words"] / max(1, counts["word chunks"]), 2),
+        "seen by": {
+            "alm": {
+                "positions": share(counts["student tokens in words"], counts["student tokens"]),
+                "bytes": share(counts["bytes in words"], bytes_),
+            },
+            "cells": {"positions": share(B, counts["student tokens"]), "bytes": None},
+            "matched": {
+                "positions": share(kinds["1:1"], counts["student tokens"]),
+                "bytes": share(counts["bytes in 1:1"], bytes_),
+            },
+        },
+        "boundaries with an equal string": share(counts["boundaries with an equal string"], B),
+        "equal string is not the student's token": share(mismatched, B),
+        "by kind": {name: share(count, B) for name, count in wrong.most_common()},
+        "conservative map is not the student's token": share(counts["conservative misses"], B),
+        "student's token is in the cell": share(counts["in the cell"], B),
+    }
+
+
+def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
+    """Return what windows as the dump cuts them change, and the speed."""
+    rows: list[Chunk] = []
+    equal = total = differ = 0
+    for text in texts:
+        raw, ids = text.encode(), teacher.encode([text])[0]
+        ends = np.cumsum(teacher.lengths[ids]) - teacher.has_dummy
+        whole = student.encode([text])[0]
+        if student.join(whole)[student.has_dummy :] != raw:
+            continue
+        whole_ends = np.cumsum(student.lengths[whole]) - student.has_dummy
+        begin = 0
+        while begin < len(ids):
+            end = cut(raw, ends, begin)
+            first = 0 if begin == 0 else int(ends[begin - 1])
+            last = int(ends[end - 1])
+            rows.append(row_of("", teacher, ids[begin:end], window=first, end=last))
+            slice_ = [t for t, e in zip(whole, whole_ends, strict=True) if first < e <= last]
+            try:
+                alone = student.encode([raw[first:last].decode()])[0]
+            except UnicodeDecodeError:
+                alone = []
+            total += len(slice_)
+            unequal = (i for i, (a, b) in enumerate(zip(slice_, alone, strict=False)) if a != b)
+            equal += next(unequal, min(len(slice_), len(alone)))
+            differ += slice_ != alone
+            begin = end
+    timed = rows[:TIMED_ROWS]
+    tokens = sum(len(row.tokens) for row in timed)
+    batches = [timed[i : i + 4] for i in range(0, len(timed), 4)]
+
+    def tokenise(batch: list[Chunk]) -> object:
+        return student.encode([teacher.join(row.tokens.tolist()).decode(errors="ignore") for row in batch])
+
+    def bare(batch: list[Chunk]) -> object:
+        return align(batch, teacher.strings, student)
+
+    def chunked(batch: list[Chunk]) -> object:
+        return cross_targets(batch, Tables(tables.strings, student, None, None))
+
+    rng = np.random.default_rng(0)
+    recorded = {id(batch): [with_records(row, teacher, rng) for row in batch] for batch in batches}
+
+    def in_cells(batch: list[Chunk]) -> object:
+        return cross_targets(recorded[id(batch)], tables)
+
+    speeds = {}
+    for name, work in (
+        ("student's tokenisation alone", tokenise),
+        ("alignment, tokenisation included", bare),
+        ("targets of `alm`, tokenisation included", chunked),
+        ("targets of `alm` and `cells`, made-up records of 2.5 head ids and 5.5 draws", in_cells),
+    ):
+        best = 0.0
+        for _ in range(3):
+            start = time.process_time()
+            for batch in batches:
+                work(batch)
+            best = max(best, tokens / (time.process_time() - start))
+        speeds[name] = round(best)
+    return {
+        "windows": len(rows),
+        "windows whose tokens alone differ": round(differ / max(1, len(rows)), 4),
+        "tokens before the first difference": round(equal / max(1, total), 5),
+        "teacher tokens per second": speeds,
+    }
+
+
+def with_records(row: Chunk, teacher: Vocabulary, rng: np.random.Generator) -> Chunk:
+    """Return the row with records of the usual size: the realised token and other ids at random."""
+    P = len(row.tokens) - 1
+    heads, draws = (np.concatenate(([0], np.cumsum(rng.integers(low, high, P)))) for low, high in ((1, 5), (0, 12)))
+    usable = np.flatnonzero(teacher.lengths)
+    head_ids = rng.choice(usable, heads[-1]).astype(np.int32)
+    head_ids[heads[:-1]] = row.tokens[1:]
+    return replace(
+        row,
+        head_starts=heads,
+        head_ids=head_ids,
+        head_probs=np.full(heads[-1], 0.1, dtype=np.float32),
+        tail_mass=np.full(P, 0.5, dtype=np.float32),
+        draw_starts=draws,
+        draw_ids=rng.choice(usable, draws[-1]).astype(np.int32),
+        whitespace_logp=np.log(rng.random(P) + 1e-9).astype(np.float32),
+    )
+
+
+def cut(raw: bytes, ends: Any, begin: int) -> int:
+    """Return where a window of WINDOW tokens from `begin` ends: before the last line that begins with a non-blank."""
+    limit = begin + WINDOW
+    if limit >= len(ends):
+        return len(ends)
+    for end in range(limit, begin, -1):
+        at = int(ends[end - 1])
+        if raw[at - 1] == 10 and raw[at] not in WHITESPACE:
+            return end
+    return limit
+
+
+def page(found: dict[str, Any], name: str) -> str:
+    corpora = ["standard library", "installed packages"]
+    lib = found[corpora[0]]
+
+    def line(title: str, key: str, *, percent: bool = True) -> str:
+        values = [found[c][key] for c in corpora]
+        return f"| {title} | " + " | ".join(_percent(v) if percent else f"{v:,}" for v in values) + " |"
+
+    rows = [
+        "# Two tokenizers on Python, measured",
+        "",
+        f"Teacher `{found['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{found['student']}`",
+        f"(byte-level BPE, added tokens for blanks); {found['date']}, {found['machine']}. Made by",
+        "",
+        f"    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/{found['teacher']} \\",
+        f"        --student ../shared/data/tokenizers/{found['student']} --write docs/results/{name}",
+        "",
+        f"![What each loss sees, and what matching strings would teach]({name}.png)",
+        "",
+        "| | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        line("files", "files", percent=False),
+        line("files that do not give their bytes back (left out)", "files left out", percent=False),
+        line("bytes", "bytes", percent=False),
+        line("bytes per teacher token", "bytes per teacher token", percent=False),
+        line("bytes per student token", "bytes per student token", percent=False),
+        line("shared boundaries per teacher token", "shared boundaries per teacher token"),
+        line("word ends (non-blank, then blank) that both share", "word ends that are shared"),
+        line("line starts (line feed, then non-blank) that both share", "line starts that are shared"),
+        line("student tokens per word chunk", "student tokens per word chunk", percent=False),
+        line("shared boundaries whose next teacher token has an equal string", "boundaries with an equal string"),
+        line("**... which is not the student's next token**", "equal string is not the student's token"),
+        line("... blanks, digits, line breaks left out (`matched`)", "conservative map is not the student's token"),
+        line("**student's next token lies in the cell of the teacher's**", "student's token is in the cell"),
+        line("windows of 1,024 tokens that tokenise otherwise alone", "windows whose tokens alone differ"),
+        line("tokens of windows before the first difference", "tokens before the first difference"),
+        "",
+        "What matching by strings would have taught wrongly, by kind of the teacher's token, of all shared boundaries:",
+        "",
+        "| kind | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        *(
+            f"| {kind} | " + " | ".join(_percent(found[c]["by kind"].get(kind, 0.0)) for c in corpora) + " |"
+            for kind in lib["by kind"]
+        ),
+        "",
+        "Stretches between neighbouring shared boundaries, teacher tokens : student tokens (standard library):",
+        "",
+        "| stretch | share | of teacher tokens | of bytes |",
+        "|---|---|---|---|",
+        *(
+            f"| {kind} | {_percent(v['share'])} | {_percent(v['teacher tokens'])} | {_percent(v['bytes'])} |"
+            for kind, v in lib["stretches"].items()
+        ),
+        "",
+        "What each loss sees:",
+        "",
+        "| loss | positions of the student | bytes |",
+        "|---|---|---|",
+        *(
+            f"| `{loss}` | {_percent(v['positions'])} | {'-' if v['bytes'] is None else _percent(v['bytes'])} |"
+            for loss, v in lib["seen by"].items()
+        ),
+        "",
+        "Speed, teacher tokens per second of one core (process time, best of three):",
+        "",
+        "| | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        *(
+            f"| {what} | " + " | ".join(f"{found[c]['teacher tokens per second'][what]:,}" for c in corpora) + " |"
+            for what in lib["teacher tokens per second"]
+        ),
+        "",
+        f"Tables of both vocabularies are made once per run, in {found['seconds_for_tables']} s.",
+        "",
+    ]
+    return "\n".join(rows)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %" if value < 0.9999 or value == 1 else f"{100 * value:.4f} %"
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    corpora = ["standard library", "installed packages"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    seen = found[corpora[0]]["seen by"]
+    left.barh(list(seen), [100 * v["positions"] for v in seen.values()], color="#4878a8")
+    left.set_xlabel("student positions with a target, %")
+    left.set_xlim(0, 100)
+    left.set_title("what each loss sees", fontsize=10)
+    kinds = list(found[corpora[0]]["by kind"])
+    start = np.zeros(2)
+    for kind, colour in zip(kinds, ("#c44e52", "#dd8452", "#ccb974", "#8172b3", "#937860"), strict=False):
+        values = np.array([100 * found[c]["by kind"].get(kind, 0.0) for c in corpora])
+        right.barh(corpora, values, left=start, label=kind, color=colour)
+        start += values
+    right.barh(["in no cell"], [100 * (1 - found[corpora[0]]["student's token is in the cell"])], color="#4878a8")
+    right.set_xlabel("shared boundaries taught wrongly by equal strings, %")
+    right.set_title("the student writes another token", fontsize=10)
+    right.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
