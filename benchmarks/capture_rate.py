@@ -134,8 +134,8 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
     from vllm import LLM, SamplingParams
 
     from teacher_dump.config import DumpConfig
-    from teacher_dump.dump import record_layout, teaching
     from teacher_dump.engines.vllm import VllmEngine
+    from teacher_dump.job import record_layout, teaching
 
     ways: dict[str, Callable[[], object]] = {}
     if set(options.ways) & set(POOLED):

@@ -23,7 +23,7 @@ import torch
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
-from teacher_dump.dump import record_layout, teaching
+from teacher_dump.job import record_layout, teaching
 from teacher_dump.models import resolve
 from teacher_dump.plan import shuffled
 from teacher_dump.reduce import offsets

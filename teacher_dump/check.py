@@ -27,9 +27,10 @@ from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.write import Row
 from teacher_dump.compare import Exact, Said, Tally, add_all, between, from_exact
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import teaching, to_row
+from teacher_dump.dump import to_row
 from teacher_dump.engines import Engine, Teaching, choose, describe, start, version
 from teacher_dump.errors import DumpError
+from teacher_dump.job import teaching
 from teacher_dump.lost import CURVE_TOKENS, Sums, Threshold, curve, losses, thresholds
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task

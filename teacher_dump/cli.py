@@ -200,7 +200,7 @@ def _run(config: Any, stop: Any) -> bool:
 def _prepare(config: Any) -> None:
     from teacher_dump.corpus import provenance
     from teacher_dump.corpus.report import summary as corpus_summary
-    from teacher_dump.dump import prepare
+    from teacher_dump.job import prepare
 
     job = prepare(config)
     click.echo(f"{config.out}: {len(job.work):,} tasks, {sum(t.num_tokens for t in job.work):,} tokens")

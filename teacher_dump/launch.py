@@ -20,9 +20,10 @@ from typing import Any
 from shards.manifest import ShardEntry
 from shards.temporary import remove_leftovers
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import Job, Watcher, prepare, run_task
+from teacher_dump.dump import Watcher, run_task
 from teacher_dump.engines import dying, resolved_dtype, start
 from teacher_dump.errors import DeadEngineError, DumpError
+from teacher_dump.job import Job, prepare
 from teacher_dump.plan import Task
 from teacher_dump.worker import Stop
 

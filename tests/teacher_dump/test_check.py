@@ -21,8 +21,9 @@ from shards.write import row_digest
 from teacher_dump.check import check, noise, sample, two_runs
 from teacher_dump.cli import main
 from teacher_dump.compare import Exact, Said, from_exact
-from teacher_dump.dump import dump, record_layout, teaching
+from teacher_dump.dump import dump
 from teacher_dump.engines.transformers import TransformersEngine
+from teacher_dump.job import record_layout, teaching
 from teacher_dump.lost import Threshold, losses
 from teacher_dump.models import resolve
 from teacher_dump.reduce import offsets

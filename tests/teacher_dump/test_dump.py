@@ -23,8 +23,9 @@ from shards.verify import verify
 from teacher_dump import models
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import Watcher, dump, record_layout, teaching
+from teacher_dump.dump import Watcher, dump
 from teacher_dump.engines.transformers import TransformersEngine
+from teacher_dump.job import record_layout, teaching
 from teacher_dump.models import resolve
 from teacher_dump.reduce import offsets, reduce
 from teacher_dump.windows import Window

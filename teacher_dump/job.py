@@ -1,0 +1,265 @@
+"""What is to be done? A folder claimed for one set of settings, and its tasks, the same in every process on it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from shards.entries import complete_entry, read_entry
+from shards.manifest import MANIFEST_NAME, FileEntry, ShardEntry
+from shards.read import open as open_cache
+from shards.schema import FORMAT_VERSION, Layout, canonical_json, file_schema
+from shards.store import write_whole
+from shards.temporary import remove_leftovers
+from shards.tokenizer import fingerprint as tokenizer_fingerprint
+from shards.tokenizer import token_bytes
+from teacher_dump import tasklist
+from teacher_dump.config import DumpConfig
+from teacher_dump.corpus import Corpus, Dropped, pinned, provenance
+from teacher_dump.corpus.dropped import NAME as DROPPED_NAME
+from teacher_dump.engines import Teaching, choose, resolved_dtype, version
+from teacher_dump.errors import DumpError
+from teacher_dump.models import Model, known, resolve
+from teacher_dump.plan import Task, shuffled, tasks
+from teacher_dump.reduce import RecordSpec
+from teacher_dump.tasklist import TaskList
+from teacher_dump.windows import windows
+
+PLAN_NAME = "plan.json"
+_WHITESPACE = b" \n\r\t"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A dump whose folder is claimed and whose tasks are known: the same in every process that works on it."""
+
+    config: DumpConfig
+    engine: str
+    """vllm or transformers."""
+    model: Model
+    layout: Layout
+    spec: RecordSpec
+    identity: dict[str, Any]
+    fingerprint: str
+    work: tuple[Task, ...]
+    counts: dict[str, int]
+    dropped: FileEntry
+    """The list of documents that a filter dropped, which is in the folder."""
+
+    def entry(self, task: Task) -> ShardEntry | None:
+        """Return the entry of a task's shard, None where the task is not done."""
+        return complete_entry(self.config.out / task.name, self.schema(task))
+
+    def schema(self, task: Task) -> pa.Schema:
+        """Return the schema of a task's shard, with what the file says of itself."""
+        return file_schema(self.layout, task=task.name.removesuffix(".arrow"), fingerprint=self.fingerprint)
+
+    def taught(self) -> Teaching:
+        """Return what an engine must know."""
+        return teaching(self.config, self.model, self.spec)
+
+
+def prepare(config: DumpConfig) -> Job:
+    """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
+    config = replace(config, data=pinned(config.data))
+    engine = choose(config.engine)
+    model = resolve(config.model, revision=config.revision)
+    layout, spec = record_layout(config, model)
+    identity = _identity(config, model, layout, engine)
+    fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
+    _claim(config.out, fingerprint, identity)
+    for _ in range(3):  # a worker that completes the cache meanwhile takes the list away
+        found = _of_a_complete_cache(config.out) or tasklist.load(config.out, fingerprint)
+        if found is not None:
+            break
+        _list_tasks(config, model, fingerprint)
+    else:
+        raise DumpError(f"{config.out}: the list of tasks was written, but cannot be read back; check that folder")
+    return Job(
+        config=config,
+        engine=engine,
+        model=model,
+        layout=layout,
+        spec=spec,
+        identity=identity,
+        fingerprint=fingerprint,
+        work=found.tasks,
+        counts=found.counts,
+        dropped=found.dropped,
+    )
+
+
+def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
+    """Return how records are stored, and what is recorded."""
+    try:
+        spec = RecordSpec(threshold=config.threshold, temperatures=config.temperatures)
+    except ValueError as error:
+        raise DumpError(str(error)) from None
+    layout = Layout(
+        vocab_size=model.teacher.vocab_size,
+        temperatures=spec.temperatures,
+        threshold=spec.threshold,
+        tail_floor=spec.tail_floor,
+    )
+    return layout, spec
+
+
+def teaching(config: DumpConfig, model: Model, spec: RecordSpec) -> Teaching:
+    """Return what an engine must know."""
+    ends = {*model.end_tokens}
+    white = tuple(
+        sorted(
+            i
+            for i, raw in token_bytes(model.folder).items()
+            if i < model.teacher.vocab_size and (i in ends or raw[:1] in {_WHITESPACE[j : j + 1] for j in range(4)})
+        )
+    )
+    return Teaching(
+        folder=model.folder,
+        vocab_size=model.teacher.vocab_size,
+        spec=spec,
+        seed=config.seed,
+        dtype=config.dtype,
+        window_tokens=config.window_tokens,
+        tensor_parallel_size=config.tensor_parallel_size,
+        pipeline_parallel_size=config.pipeline_parallel_size,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        quantization=config.quantization,
+        whitespace_ids=white,
+    )
+
+
+def check_machine(config: DumpConfig) -> None:
+    """Raise DumpError where a known teacher cannot fit this machine, before anything is fetched."""
+    entry = known(config.model)
+    if entry is None or entry.parameters < 3e9:
+        return
+    import psutil
+    import torch
+
+    need = 2 * entry.parameters
+    gpus = torch.cuda.device_count()
+    memory = sum(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
+    if gpus and memory < need:
+        raise DumpError(
+            f"{config.model}: needs {need / 1e9:.0f} GB for its weights in bfloat16, found {memory / 1e9:.0f} GB on "
+            f"{gpus} GPU(s); use a larger machine with --tensor-parallel-size, or try --model smollm2-135m"
+        )
+    if not gpus and psutil.virtual_memory().total < 1.2 * need:
+        raise DumpError(
+            f"{config.model}: needs {need / 1e9:.0f} GB of GPU memory for its weights in bfloat16, found no GPU and "
+            f"{psutil.virtual_memory().total / 1e9:.0f} GB of memory; run it on 4 GPUs of 80 GB with "
+            "--tensor-parallel-size 4, or use --model smollm2-135m to try the product"
+        )
+
+
+def _of_a_complete_cache(out: Path) -> TaskList | None:
+    """Return the tasks of a cache that misses nothing, without reading its corpus again; None of any other."""
+    if not (out / MANIFEST_NAME).exists():
+        return None
+    manifest = open_cache(out).manifest
+    dropped = [f for f in manifest.files if f.name == DROPPED_NAME]
+    if not dropped or not all(read_entry(out / shard.name) for shard in manifest.shards):
+        return None
+    return TaskList(
+        tasks=tuple(Task(name=s.name, num_tokens=s.tokens, windows=()) for s in manifest.shards),
+        counts={name: count for name, count in manifest.corpus.items() if isinstance(count, int)},
+        dropped=dropped[0],
+    )
+
+
+def _list_tasks(config: DumpConfig, model: Model, fingerprint: str) -> None:
+    """Read the corpus, and write down its tasks."""
+    counts: Counter[str] = Counter()
+    dropped = Dropped()
+    work = _tasks(config, model, fingerprint, counts, dropped)
+    if not tasklist.save(config.out, fingerprint, work, counts, dropped):
+        raise DumpError(
+            f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
+        )
+
+
+def _tasks(
+    config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str], dropped: Dropped
+) -> Iterator[Task]:
+    from transformers import AutoTokenizer
+
+    corpus = Corpus(
+        data=config.data,
+        seed=config.seed,
+        max_documents=config.max_documents,
+        filters=config.filters,
+        counts=counts,
+        dropped=dropped,
+    )
+    rows = windows(
+        corpus,
+        AutoTokenizer.from_pretrained(model.folder),
+        prefix_tokens=model.prefix_tokens,
+        window_tokens=config.window_tokens,
+        counts=counts,
+        drop=corpus.drop,
+    )
+    return tasks(
+        shuffled(rows, config.seed),
+        task_tokens=config.task_tokens,
+        fingerprint=fingerprint,
+        max_tokens=config.max_tokens,
+    )
+
+
+def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> dict[str, Any]:
+    """Return everything that decides what a row contains. Another identity is another cache."""
+    return {
+        "format": FORMAT_VERSION,
+        "layout": layout.to_dict(),
+        "weights_sha256": model.teacher.weights_sha256,
+        "tokenizer": tokenizer_fingerprint(model.folder),
+        "prefix_tokens": list(model.prefix_tokens),
+        "engine": {"name": engine, "version": version(engine), "dtype": resolved_dtype(config.dtype)},
+        "data": config.data,
+        **{f"filter {name}": value for name, value in provenance(config.filters).items()},
+        "seed": config.seed,
+        "max_tokens": config.max_tokens,
+        "max_documents": config.max_documents,
+        "window_tokens": config.window_tokens,
+        "task_tokens": config.task_tokens,
+        "chunk_tokens": config.chunk_tokens,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "quantization": config.quantization,
+    }
+
+
+def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
+    """Write the plan, or check that the folder's plan is this one. Raises DumpError naming what differs."""
+    path = out / PLAN_NAME
+    if out.exists() and not out.is_dir():
+        raise DumpError(f"--out {out}: found a file, expected a folder or nothing")
+    if path.exists():
+        try:
+            plan = json.loads(path.read_bytes())
+            same, old = plan["fingerprint"] == fingerprint, plan["identity"]
+        except (ValueError, KeyError, TypeError):
+            raise DumpError(f"{path}: not a readable plan; choose another --out, or delete that folder") from None
+        if not same:
+            names = [k for k in identity if identity[k] != old.get(k)]
+            what = "; ".join(f"{n} {old.get(n)} there, {identity[n]} asked for" for n in names[:3])
+            raise DumpError(f"--out {out}: holds a cache with other settings ({what}); choose another --out")
+    elif (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
+        raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
+    else:
+        write_whole(path, canonical_json({"fingerprint": fingerprint, "identity": identity}))
+    remove_leftovers(out)
+
+
+def _kinds(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {k}" for k, n in sorted(counts.items())) or "nothing to read"
