@@ -34,8 +34,9 @@ from shards.report import measure
 from shards.schema import Layout
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import record_layout, teaching, to_row
+from teacher_dump.dump import to_row
 from teacher_dump.engines import Teaching, start
+from teacher_dump.job import record_layout, teaching
 from teacher_dump.models import Model, resolve
 from teacher_dump.windows import Window
 
