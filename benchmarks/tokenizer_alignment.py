@@ -59,6 +59,8 @@ def main() -> None:
         "seconds_for_tables": round(time.process_time() - start, 2),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": time.strftime("%Y-%m-%d"),
+        "megabytes": options.megabytes,
+        "load": round(os.getloadavg()[0], 1),
     }
     for name, files in (("standard library", standard_library()), ("installed packages", packages())):
         texts = read(files, options.megabytes)
@@ -245,31 +247,29 @@ def summarise(counts: Counter[str], kinds: Counter[str], wrong: Counter[str], ke
 
 def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
     """Return what windows as the dump cuts them change, and the speed."""
+    from transformers import AutoTokenizer
+
+    from teacher_dump.corpus import Document
+    from teacher_dump.windows import windows as cut
+
+    documents = [
+        Document(text=text, source="", path="", licence="", sha256=hashlib.sha256(text.encode()).hexdigest())
+        for text in texts
+    ]
+    fast = AutoTokenizer.from_pretrained(teacher.folder)
+    whole = {d.sha256: placed(student, d.text.encode(), 0) for d in documents}
+    raw_of = {d.sha256: d.text.encode() for d in documents}
     rows: list[Chunk] = []
     equal = total = differ = 0
-    for text in texts:
-        raw, ids = text.encode(), teacher.encode([text])[0]
-        ends = np.cumsum(teacher.lengths[ids]) - teacher.has_dummy
-        whole = student.encode([text])[0]
-        if student.join(whole)[student.has_dummy :] != raw:
-            continue
-        whole_ends = np.cumsum(student.lengths[whole]) - student.has_dummy
-        begin = 0
-        while begin < len(ids):
-            end = cut(raw, ends, begin)
-            first = 0 if begin == 0 else int(ends[begin - 1])
-            last = int(ends[end - 1])
-            rows.append(row_of("", teacher, ids[begin:end], window=first, end=last))
-            slice_ = [t for t, e in zip(whole, whole_ends, strict=True) if first < e <= last]
-            try:
-                alone = student.encode([raw[first:last].decode()])[0]
-            except UnicodeDecodeError:
-                alone = []
-            total += len(slice_)
-            unequal = (i for i, (a, b) in enumerate(zip(slice_, alone, strict=False)) if a != b)
-            equal += next(unequal, min(len(slice_), len(alone)))
-            differ += slice_ != alone
-            begin = end
+    kinds: Counter[str] = Counter()
+    for window in cut(documents, fast, prefix_tokens=teacher.prefix, window_tokens=WINDOW, counts=kinds):
+        info = window.info
+        rows.append(row_of("", teacher, window.tokens[1:].tolist(), window=info.byte_start, end=info.byte_end))
+        inside = {(end, token) for end, token in whole[info.document] if info.byte_start < end <= info.byte_end}
+        alone = placed(student, raw_of[info.document][info.byte_start : info.byte_end], info.byte_start)
+        total += len(inside)
+        equal += len(inside & alone)
+        differ += inside != alone
     timed = rows[:TIMED_ROWS]
     tokens = sum(len(row.tokens) for row in timed)
     batches = [timed[i : i + 4] for i in range(0, len(timed), 4)]
@@ -306,7 +306,8 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     return {
         "windows": len(rows),
         "windows whose tokens alone differ": round(differ / max(1, len(rows)), 4),
-        "tokens before the first difference": round(equal / max(1, total), 5),
+        "tokens that are the document's own": round(equal / max(1, total), 5),
+        "cuts": {kind: count for kind, count in kinds.items() if kind.startswith("cuts")},
         "teacher tokens per second": speeds,
     }
 
@@ -330,16 +331,11 @@ def with_records(row: Chunk, teacher: Vocabulary, rng: np.random.Generator) -> C
     )
 
 
-def cut(raw: bytes, ends: Any, begin: int) -> int:
-    """Return where a window of WINDOW tokens from `begin` ends: before the last line that begins with a non-blank."""
-    limit = begin + WINDOW
-    if limit >= len(ends):
-        return len(ends)
-    for end in range(limit, begin, -1):
-        at = int(ends[end - 1])
-        if raw[at - 1] == 10 and raw[at] not in WHITESPACE:
-            return end
-    return limit
+def placed(student: Vocabulary, raw: bytes, start: int) -> set[tuple[int, int]]:
+    """Return (end, id) of the tokens of a text that begins at byte `start` of its document."""
+    ids = student.encode([raw.decode(errors="replace")])[0]
+    ends = start - student.has_dummy + np.cumsum(student.lengths[ids])
+    return set(zip(ends.tolist(), ids, strict=True))
 
 
 def page(found: dict[str, Any], name: str) -> str:
@@ -357,7 +353,8 @@ def page(found: dict[str, Any], name: str) -> str:
         f"(byte-level BPE, added tokens for blanks); {found['date']}, {found['machine']}. Made by",
         "",
         f"    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/{found['teacher']} \\",
-        f"        --student ../shared/data/tokenizers/{found['student']} --write docs/results/{name}",
+        f"        --student ../shared/data/tokenizers/{found['student']} --megabytes {found['megabytes']:g}"
+        f" --write docs/results/{name}",
         "",
         f"![What each loss sees, and what matching strings would teach]({name}.png)",
         "",
@@ -377,7 +374,7 @@ def page(found: dict[str, Any], name: str) -> str:
         line("... blanks, digits, line breaks left out (`matched`)", "conservative map is not the student's token"),
         line("**student's next token lies in the cell of the teacher's**", "student's token is in the cell"),
         line("windows of 1,024 tokens that tokenise otherwise alone", "windows whose tokens alone differ"),
-        line("tokens of windows before the first difference", "tokens before the first difference"),
+        line("tokens of windows alone that are the document's own", "tokens that are the document's own"),
         "",
         "What matching by strings would have taught wrongly, by kind of the teacher's token, of all shared boundaries:",
         "",
@@ -406,7 +403,8 @@ def page(found: dict[str, Any], name: str) -> str:
             for loss, v in lib["seen by"].items()
         ),
         "",
-        "Speed, teacher tokens per second of one core (process time, best of three):",
+        "Speed, teacher tokens per second of one core (process time, best of three, on a machine with a load of"
+        f" {found['load']:g}):",
         "",
         "| | " + " | ".join(corpora) + " |",
         "|---|---|---|",
