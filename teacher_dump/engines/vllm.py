@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -77,21 +78,35 @@ class VllmEngine:
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in order.
 
-        The engine works on the next batch while the caller encodes and writes this one.
+        The engine works on the next batch while the caller encodes and writes this one. Its thread is a daemon: who
+        stops early need not wait for a batch that nobody reads.
         """
-        ahead = ThreadPoolExecutor(1, thread_name_prefix="vllm")
+        batches = [windows[i : i + self._batch_windows] for i in range(0, len(windows), self._batch_windows)]
+        answers: queue.SimpleQueue[list[Packed] | BaseException] = queue.SimpleQueue()
+        room = threading.Semaphore(2)  # the batch that is read, and the one that is made
+        stopped = False
+
+        def work() -> None:
+            try:
+                for batch in batches:
+                    room.acquire()
+                    if stopped:
+                        return
+                    answers.put(self._encode(batch))
+            except BaseException as error:  # raised again in the caller
+                answers.put(error)
+
+        threading.Thread(target=work, name="vllm", daemon=True).start()
         try:
-            waiting: Future[list[Packed]] | None = None
-            for i in range(0, len(windows), self._batch_windows):
-                submitted = ahead.submit(self._encode, windows[i : i + self._batch_windows])
-                if waiting is not None:
-                    yield from waiting.result()
-                waiting = submitted
-            if waiting is not None:
-                yield from waiting.result()
+            for _ in batches:
+                answer = answers.get()
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield from answer
+                room.release()
         finally:
-            # Who stops early need not wait for a batch that nobody reads.
-            ahead.shutdown(wait=False, cancel_futures=True)
+            stopped = True
+            room.release()
 
     def _encode(self, batch: Sequence[Window]) -> list[Packed]:
         from vllm import PoolingParams
