@@ -1,0 +1,110 @@
+"""What is compared? Methods, seeds and the settings that all of them share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.quality.records import BASE, Record
+
+SEEDS = (0, 1, 2)
+"""Of the initial weights and the order of the windows. All students of a method read one cache, as in practice."""
+PEAKS = (1e-3, 2e-3, 4e-3)
+"""Learning rates that the pilot tries, with the full distribution and with cross-entropy."""
+PILOT_FOLDER = "pilot"
+PILOT_WINDOWS = (160, 192)
+"""It trains on the training windows before the first of these, and scores those from there to the second."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """How a student learns."""
+
+    name: str
+    title: str
+    divergence: str | None
+    """One of `student_train.losses`, `full` for the dense one, None for cross-entropy alone."""
+    kind: str = ""
+    """Kind of its record, "" for none."""
+    amount: float = 0.0
+    """Amount of its record."""
+
+    @property
+    def record(self) -> Record:
+        """What it trains on; of a method that keeps nothing, only the tokens are used."""
+        return Record(kind=self.kind, amount=self.amount) if self.kind else BASE
+
+
+def _draws(c: float) -> Method:
+    title = f"head plus draws, c = {c:g}"
+    return Method(name=f"draws-{c:g}", title=title, divergence="forward-kl", kind="draws", amount=c)
+
+
+def _bucket(k: int) -> Method:
+    title = f"top {k} with bucket"
+    return Method(name=f"bucket-{k}", title=title, divergence="bucket-forward-kl", kind="top", amount=k)
+
+
+def _top(k: int) -> Method:
+    return Method(name=f"top-{k}", title=f"top {k}, renormalised", divergence="top-k", kind="top", amount=k)
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(name="full", title="full distribution", divergence="full"),
+        Method(name="ce", title="cross-entropy only", divergence=None),
+        _draws(0.04),
+        Method(name="sampled-50", title="RS-KD, N = 50", divergence="forward-kl", kind="sampled", amount=50),
+        _bucket(7),
+        _top(7),
+        _draws(0.1),
+        _draws(0.02),
+    )
+}
+MAIN = ("full", "ce", "draws-0.04", "sampled-50", "bucket-7", "top-7")
+"""Run first, at every seed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One student."""
+
+    method: Method
+    seed: int
+    peak: float
+    """Largest learning rate."""
+
+    def file(self, scratch: Path) -> Path:
+        """Return where its scores lie."""
+        return scratch / f"run-{self.method.name}-{self.seed}-{self.peak:g}.json"
+
+
+PILOT = [Run(method=METHODS[name], seed=0, peak=peak) for peak in PEAKS for name in ("full", "ce")]
+
+
+def peaks(pilot: Path) -> dict[str, float]:
+    """Return the learning rate of each method: the full distribution's best for all that estimate it, and
+    cross-entropy's own best for cross-entropy, so that neither end of the gap is handicapped."""
+
+    def best(name: str, what: str) -> float:
+        def mean(run: Run) -> float:
+            scores = json.loads(run.file(pilot).read_bytes())["scores"]
+            return float(sum(score[what] for score in scores) / sum(score["positions"] for score in scores))
+
+        return min((run for run in PILOT if run.method.name == name), key=mean).peak
+
+    return {**dict.fromkeys(METHODS, best("full", "kl_sum")), "ce": best("ce", "nll_sum")}
+
+
+def runs(pilot: Path) -> list[Run]:
+    """Return all runs in the order in which they are done."""
+    peak = peaks(pilot)
+    others = [name for name in METHODS if name not in MAIN]
+    return [
+        Run(method=METHODS[name], seed=seed, peak=peak[name])
+        for group in (MAIN, others)
+        for seed in SEEDS
+        for name in group
+    ]

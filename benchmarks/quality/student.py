@@ -1,0 +1,165 @@
+"""How well does a student learn from one record? One pass over the windows, then exact scores on held-out documents.
+
+All methods share, seed by seed, the student's initial weights and the order of the windows; one window is one step.
+Losses are the product's (`student_train.fused`), but for `full`, the plain dense divergence that they estimate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from benchmarks.quality.plan import Method, Run
+from benchmarks.quality.teacher import Taught
+from shards.chunk import Chunk
+from student_train.config import Config
+from student_train.fused import LossSpec, fused_loss
+from student_train.losses import needs
+from student_train.step import learning_rate, make_optimizer
+from student_train.targets import Targets, targets_of
+from teacher_dump.windows import Window
+
+HIDDEN = 128
+LAYERS = 4
+SCORED = 2
+"""Every second position of the held-out windows is scored."""
+
+
+def fresh(teacher_weight: torch.Tensor, seed: int) -> Any:
+    """Return a small Llama whose tied embeddings are the teacher's, projected to their first principal components."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(teacher_weight),
+            hidden_size=HIDDEN,
+            intermediate_size=352,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+        )
+    )
+    centred = teacher_weight - teacher_weight.mean(0)
+    _, vectors = torch.linalg.eigh(centred.t() @ centred)
+    projected = centred @ vectors[:, -HIDDEN:]
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(projected * (0.02 / projected.square().mean().sqrt()))
+    return model
+
+
+def train(run: Run, taught: Taught, rows: list[Chunk], tell: Callable[[str], None]) -> Any:
+    """Return a student after one pass over the windows; `rows` are their records."""
+    method, seed = run.method, run.seed
+    model = fresh(taught.weight, seed)
+    config = Config(learning_rate=run.peak)
+    optimizer = make_optimizer(model, config)
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(rows))
+    weight = model.get_output_embeddings().weight
+    spec = LossSpec(divergence=method.divergence, ce_weight=0.0 if method.divergence else 1.0)
+    began, seen, recent = time.time(), 0, 0.0
+    for step, i in enumerate(order):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step=step, total=len(order))
+        hidden_PH = _hidden(model, taught.windows[i])
+        if method.divergence == "full":
+            loss = _dense(hidden_PH, weight, taught.logits(int(i))) / len(hidden_PH)
+        else:
+            loss = fused_loss(
+                hidden_PH,
+                weight,
+                None,
+                index_P=torch.arange(len(hidden_PH)),
+                targets=_targets(method, rows[i]),
+                spec=spec,
+                scale=1.0 / len(hidden_PH),
+                compute_dtype=torch.bfloat16,
+            ).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        seen += len(hidden_PH)
+        recent += float(loss.detach())
+        if step % 50 == 49:
+            tell(f"  step {step + 1} loss {recent / 50:.3f}, {seen / (time.time() - began):.0f} tokens/s")
+            recent = 0.0
+    return model
+
+
+def _targets(method: Method, row: Chunk) -> Targets:
+    objective = "kd" if method.divergence else "sft"
+    return targets_of([row], vocab_size=2**24, sparse=needs(objective, method.divergence or ""))
+
+
+def _hidden(model: Any, window: Window) -> torch.Tensor:
+    tokens = torch.from_numpy(window.tokens[None, :-1].astype(np.int64))
+    hidden: torch.Tensor = model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[0]
+    return hidden
+
+
+def _dense(hidden_PH: torch.Tensor, weight_VH: torch.Tensor, teacher_PV: torch.Tensor) -> torch.Tensor:
+    """Return the sum over positions of the cross-entropy to the teacher's full distribution: KL and a constant."""
+    logits_PV = (hidden_PH.bfloat16() @ weight_VH.bfloat16().t()).float()
+    return functional.cross_entropy(logits_PV, teacher_PV.softmax(1), reduction="sum")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """What was measured on one held-out window."""
+
+    document: str
+    """sha256 of the document, hex."""
+    positions: int
+    kl_sum: float
+    """Sum of KL(teacher || student), nats."""
+    nll_sum: float
+    """Sum of -log probability of the realised tokens, nats."""
+    same_sum: int
+    """Positions at which both models prefer the same token."""
+    bins: list[list[float]]
+    """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
+
+
+@torch.no_grad()
+def score(model: Any, held: Taught) -> list[Score]:
+    """Return exact scores of every SCORED-th position of each held-out window, all in float32."""
+    weight = model.get_output_embeddings().weight
+    found = []
+    for window, hidden_PH in zip(held.windows, held.hidden, strict=True):
+        next_P = torch.from_numpy(window.tokens[1:].astype(np.int64))[::SCORED]
+        teacher_PV = hidden_PH[::SCORED] @ held.weight.t()
+        student_PV = _hidden(model, window)[::SCORED] @ weight.t()
+        same_P = student_PV.argmax(1) == teacher_PV.argmax(1)
+        student_PV -= student_PV.logsumexp(1, keepdim=True)
+        teacher_PV -= teacher_PV.logsumexp(1, keepdim=True)
+        confidence_P, best_P = student_PV.max(1)
+        nll_P = -student_PV.gather(1, next_P[:, None])[:, 0]
+        kl_P = torch.linalg.vecdot(teacher_PV.exp(), teacher_PV.sub_(student_PV))
+        found.append(
+            Score(
+                document=window.info.document,
+                positions=len(next_P),
+                kl_sum=float(kl_P.double().sum()),
+                nll_sum=float(nll_P.double().sum()),
+                same_sum=int(same_P.sum()),
+                bins=_bins(confidence_P.exp(), best_P == next_P),
+            )
+        )
+    return found
+
+
+def _bins(confidence_P: torch.Tensor, hit_P: torch.Tensor) -> list[list[float]]:
+    """Return positions, sum of confidence and hits for each of ten ranges of confidence."""
+    place_P = (confidence_P * 10).long().clamp_max(9)
+    parts = (torch.ones_like(confidence_P), confidence_P, hit_P.float())
+    return torch.stack([torch.bincount(place_P, part.double(), 10) for part in parts], 1).tolist()

@@ -1,0 +1,65 @@
+"""The words of docs/results/distillation_quality.md; numbers are filled in by `report.py`."""
+
+ANSWER = """
+A student learns from a teacher's full distribution better than from the text alone. How much of that gap is closed
+by records of a few bytes?
+
+**Head plus draws at c = 0.04 closes {draws} % of the gap in KL to the teacher, at {draws_bytes:.1f} bytes per
+token.** The goal was 95 % at no more than 26 bytes: {verdict}. RS-KD with 50 draws closes {sampled} %, at
+{sampled_bytes:.1f} bytes in the same shards and {sampled_own:.1f} in its authors' layout.
+"""
+
+SETUP = """
+## Setup
+
+*Teacher.* SmolLM2-135M-Instruct (`smollm2-135m`) in float32. It ran once and left its last hidden states, from
+which every full distribution over 49,152 ids is one projection away. All methods see this teacher.
+
+*Text.* The Python standard library in windows of at most 512 tokens. {windows} windows with {train:,} predicted
+tokens are for training; one window of each of {held_documents} other documents is for scoring, {held:,} positions
+(every second).
+
+*Student.* A Llama of {parameters:.1f} M parameters: 4 layers of width 128, one matrix for input and output
+embeddings. That matrix starts as the teacher's, projected on its first 128 principal components; the layers start
+at random.
+
+*Training.* One pass, one window a step, AdamW with the trainer's defaults (warm-up 5 %, cosine to a tenth, clip 1)
+and a peak learning rate of {peak:g} (cross-entropy only: {ce_peak:g}), each the best of a pilot. All methods share,
+seed by seed, initial weights and order. Divergences are trained on alone, without a share of cross-entropy. The
+losses are the trainer's own, in bfloat16 products with float32 sums; the full distribution's is a plain dense one
+in the same arithmetic.
+
+*Records.* Every method's records were written as shards of this project and read back, quantisation included; bytes
+per token are the sizes of those files over their tokens. Each file therefore carries the tokens and, at each
+position, the teacher's log-probability of the realised token, its entropy, its mass on whitespace and three log Z,
+whatever the method. RS-KD in the layout of its authors, 3 bytes an id, takes {sampled_own:.1f} bytes with nothing
+else. The k of top 7 was chosen so that its file is as large as that of head plus draws at c = 0.04. There is one
+cache for each method, its draws frozen, and three students of it.
+
+*Scores.* On documents that were never trained on, against the teacher's full distribution, in float32. The share of
+the gap of a method m is (cross-entropy only - m) / (cross-entropy only - full distribution). The calibration error
+is the mean distance of the student's confidence from its rate of hits in ten ranges of confidence.
+
+*Where.* Two cores of an AMD EPYC (x86_64, AVX-512 with bfloat16), no GPU, torch 2.13.0+cpu, 2026-11-23, commit
+3982158.
+
+    python -m benchmarks.quality --scratch DIR
+"""
+
+MEANING = """
+## What it does not show
+
+- *Scale.* Some hundred steps leave a small student far from its teacher, so this is the start of a training run. With
+  more tokens the noise of unbiased records averages out further, while what a biased record teaches wrongly stays;
+  with a better student the gap itself gets narrower. Neither was measured here.
+- *Several passes.* Draws are frozen: a second pass sees the same ones, so their noise does not average out over passes.
+- *The draws' own randomness.* There is one cache for each method, so the intervals cover students and documents, not
+  other draws. That draws are unbiased is measured in
+  [the format's benchmark](../benchmarks/shard_format.md).
+- *Small seeds.* Three seeds bound the spread of students only roughly.
+- *Optimisers.* All methods share one optimiser, and AdamW does not treat dense and sparse targets alike. At a learning
+  rate of 0.006, seed 0, students of RS-KD (KL 3.96) and of head plus draws (4.18) ended closer to the teacher than that
+  of the full distribution (4.22; cross-entropy only 4.46). Fused and dense gradients agree to 1e-6 on the same targets,
+  and those of the records agree in direction with the full one's to four digits before the first step, so this is what
+  the optimiser makes of noise at too high a rate. Learning rates above 0.004 were therefore left out.
+"""
