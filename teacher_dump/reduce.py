@@ -35,7 +35,7 @@ LOGITS_BYTES = 64 * 2**20
 often; larger ones break the promise of at most 256 MiB in all."""
 PIECE_BYTES = {"cpu": 3 * 2**20}
 """Largest float32 block that is reduced at once: on a CPU what stays in its cache (benchmarks/reduction.py)."""
-_PIECE_BYTES_ELSEWHERE = 16 * 2**20
+_PIECE_BYTES_ELSEWHERE = 32 * 2**20
 _BLOCK = 64
 """Ids of a block."""
 
