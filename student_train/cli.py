@@ -71,6 +71,7 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("warmup", "Share of the steps over which the learning rate rises.")
 @_option("weight_decay", "Decay of matrices.")
 @_option("beta2", "Decay of AdamW's second moment.")
+@_option("adam_eps", "AdamW's epsilon; larger calms parameters with tiny gradients.")
 @_option("clip", "Largest norm of the gradient; 0 does not clip.")
 @_option("seed", "Fixes the order of the data and fresh weights.")
 @_option("held_out", "Share of documents never trained on.")

@@ -97,6 +97,8 @@ class Config:
     """AdamW's decay, on matrices only."""
     beta2: float = 0.95
     """AdamW's decay of the second moment."""
+    adam_eps: float = 1e-8
+    """AdamW's floor under the root of the second moment. A larger one calms parameters whose gradients are tiny."""
     clip: float = 1.0
     """Largest norm of the gradient; 0 does not clip."""
     seed: int = 0
@@ -154,7 +156,7 @@ class Config:
             _within(name, getattr(self, name), 0.0, 1.0)
         if self.held_out == 1.0:
             raise TrainError("held-out is 1: found nothing left to train on; expected less than 1")
-        for name in ("learning_rate", "temperature"):
+        for name in ("learning_rate", "temperature", "adam_eps"):
             _within(name, getattr(self, name), 1e-12, 1e3)
         for name in ("weight_decay", "clip"):
             _within(name, getattr(self, name), 0.0, 1e6)

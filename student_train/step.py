@@ -126,6 +126,7 @@ def make_optimizer(model: Any, config: Config) -> torch.optim.AdamW:
         ],
         lr=config.learning_rate,
         betas=(0.9, config.beta2),
+        eps=config.adam_eps,
     )
 
 

@@ -85,7 +85,7 @@ def work(scratch: Path, taught: Taught, held: Taught, plan: list[Run]) -> None:
 def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
     """Train and score one student, and write its scores."""
     method = run.method
-    tell(f"{method.name}, seed {run.seed}, learning rate {run.peak:g}")
+    tell(f"{method.name}, seed {run.seed}, learning rate {run.setting.peak:g}, epsilon {run.setting.eps:g}")
     rows, entry = records.read(method.record, scratch, len(taught.weight))
     same_tokens(taught, rows)
     began = time.time()
@@ -95,7 +95,7 @@ def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
     found = {
         "method": method.name,
         "seed": run.seed,
-        "peak": run.peak,
+        **asdict(run.setting),
         "seconds": round(seconds, 1),
         "bytes_per_token": entry.bytes / entry.tokens if method.kind else None,
         "entries": records.entries(rows) if method.kind else None,

@@ -10,8 +10,25 @@ from benchmarks.quality.records import BASE, Record
 
 SEEDS = (0, 1, 2)
 """Of the initial weights and the order of the windows. All students of a method read one cache, as in practice."""
-PEAKS = (1e-3, 2e-3, 4e-3)
-"""Learning rates that the pilot tries, with the full distribution and with cross-entropy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What the pilot chooses."""
+
+    peak: float
+    """Largest learning rate."""
+    eps: float
+    """AdamW's epsilon."""
+
+
+SETTINGS = (
+    Setting(peak=2e-3, eps=1e-5),
+    Setting(peak=4e-3, eps=1e-5),
+    Setting(peak=8e-3, eps=1e-5),
+    Setting(peak=4e-3, eps=1e-8),
+)
+"""Tried with the full distribution and with cross-entropy."""
 PILOT_FOLDER = "pilot"
 PILOT_WINDOWS = (160, 192)
 """It trains on the training windows before the first of these, and scores those from there to the second."""
@@ -73,37 +90,36 @@ class Run:
 
     method: Method
     seed: int
-    peak: float
-    """Largest learning rate."""
+    setting: Setting
 
     def file(self, scratch: Path) -> Path:
         """Return where its scores lie."""
-        return scratch / f"run-{self.method.name}-{self.seed}-{self.peak:g}.json"
+        return scratch / f"run-{self.method.name}-{self.seed}-{self.setting.peak:g}-{self.setting.eps:g}.json"
 
 
-PILOT = [Run(method=METHODS[name], seed=0, peak=peak) for peak in PEAKS for name in ("full", "ce")]
+PILOT = [Run(method=METHODS[name], seed=0, setting=setting) for setting in SETTINGS for name in ("full", "ce")]
 
 
-def peaks(pilot: Path) -> dict[str, float]:
-    """Return the learning rate of each method: the full distribution's best for all that estimate it, and
-    cross-entropy's own best for cross-entropy, so that neither end of the gap is handicapped."""
+def settings(pilot: Path) -> dict[str, Setting]:
+    """Return the setting of each method: the full distribution's best for all that estimate it, and cross-entropy's
+    own best for cross-entropy, so that neither end of the gap is handicapped."""
 
-    def best(name: str, what: str) -> float:
+    def best(name: str, what: str) -> Setting:
         def mean(run: Run) -> float:
             scores = json.loads(run.file(pilot).read_bytes())["scores"]
             return float(sum(score[what] for score in scores) / sum(score["positions"] for score in scores))
 
-        return min((run for run in PILOT if run.method.name == name), key=mean).peak
+        return min((run for run in PILOT if run.method.name == name), key=mean).setting
 
     return {**dict.fromkeys(METHODS, best("full", "kl_sum")), "ce": best("ce", "nll_sum")}
 
 
 def runs(pilot: Path) -> list[Run]:
     """Return all runs in the order in which they are done."""
-    peak = peaks(pilot)
+    chosen = settings(pilot)
     others = [name for name in METHODS if name not in MAIN]
     return [
-        Run(method=METHODS[name], seed=seed, peak=peak[name])
+        Run(method=METHODS[name], seed=seed, setting=chosen[name])
         for group in (MAIN, others)
         for seed in SEEDS
         for name in group

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.quality.plan import METHODS, PEAKS, PILOT_FOLDER, SEEDS, Method, Run, peaks
+from benchmarks.quality.plan import METHODS, PILOT_FOLDER, SEEDS, SETTINGS, Method, Run, Setting, settings
 from benchmarks.quality.text import ANSWER, MEANING, SETUP
 
 RESAMPLES = 10_000
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
-    """The runs of one method at one learning rate, seed by seed."""
+    """The runs of one method in one setting, seed by seed."""
 
     method: Method
     seeds: tuple[int, ...]
@@ -52,11 +52,11 @@ class Number:
         return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
-def load(scratch: Path, method: Method, peak: float, seeds: tuple[int, ...] = SEEDS) -> Runs | None:
-    """Return the finished runs of a method, None where there is none."""
+def load(scratch: Path, method: Method, setting: Setting, seeds: tuple[int, ...] = SEEDS) -> Runs | None:
+    """Return the finished runs of a method in a setting, None where there is none."""
     found = []
     for seed in seeds:
-        path = Run(method=method, seed=seed, peak=peak).file(scratch)
+        path = Run(method=method, seed=seed, setting=setting).file(scratch)
         if path.exists():
             found.append(json.loads(path.read_bytes()))
     if not found:
@@ -180,13 +180,13 @@ def _number(mean: Array, drawn_R: Array) -> Number:
 
 def write(scratch: Path, out: Path) -> None:
     """Write the page, the picture and the numbers of what has run."""
-    peak = peaks(scratch / PILOT_FOLDER)
-    ends = [load(scratch, METHODS[name], peak[name]) for name in ("full", "ce")]
+    chosen = settings(scratch / PILOT_FOLDER)
+    ends = [load(scratch, METHODS[name], chosen[name]) for name in ("full", "ce")]
     # A share needs both ends of the gap at its seed.
     seeds = tuple(seed for seed in SEEDS if all(end is not None and seed in end.seeds for end in ends))
     if not seeds:
         raise SystemExit(f"{scratch}: found no seed with runs of full and ce, expected one at least")
-    every = {name: load(scratch, method, peak[name], seeds) for name, method in METHODS.items()}
+    every = {name: load(scratch, method, chosen[name], seeds) for name, method in METHODS.items()}
     runs = {name: found for name, found in every.items() if found is not None}
     table = lines(runs)
     out.mkdir(parents=True, exist_ok=True)
@@ -263,8 +263,8 @@ def picture(table: list[Line], path: Path) -> None:
 
 
 def _page(scratch: Path, table: list[Line]) -> str:
-    peak = peaks(scratch / PILOT_FOLDER)
-    facts = json.loads(Run(method=METHODS["full"], seed=SEEDS[0], peak=peak["full"]).file(scratch).read_bytes())
+    chosen = settings(scratch / PILOT_FOLDER)
+    facts = json.loads(Run(method=METHODS["full"], seed=SEEDS[0], setting=chosen["full"]).file(scratch).read_bytes())
     sums = table[0].runs.sums_SDX[0].sum(0)
     rows = [
         "| method | distinct ids | bytes per token | share of the gap in KL, % | share of the gap in cross-entropy, % "
@@ -289,8 +289,8 @@ def _page(scratch: Path, table: list[Line]) -> str:
         held_documents=len(table[0].runs.sums_SDX[0]),
         held=int(sums[3]),
         parameters=facts["parameters"] / 1e6,
-        peak=peak["full"],
-        ce_peak=peak["ce"],
+        own=_told(chosen["full"]),
+        ce_own=_told(chosen["ce"]),
         sampled_own=_own_layout(table),
     )
     return "\n".join(
@@ -345,15 +345,23 @@ def _own_layout(table: list[Line]) -> float:
     return 3 * entries
 
 
+def _told(setting: Setting) -> str:
+    return f"{setting.peak:g} and {setting.eps:g}"
+
+
 def _pilot(scratch: Path) -> list[str]:
-    """Return a table of the learning rates that were tried."""
-    rows = ["| learning rate | full distribution: KL, nat | cross-entropy only: cross-entropy, nat |", "|---|---|---|"]
-    for peak in PEAKS:
-        full, ce = (load(scratch / PILOT_FOLDER, METHODS[name], peak) for name in ("full", "ce"))
+    """Return a table of the settings that were tried."""
+    rows = [
+        "| learning rate | epsilon | full distribution: KL, nat | cross-entropy only: cross-entropy, nat |",
+        "|---|---|---|---|",
+    ]
+    for setting in SETTINGS:
+        full, ce = (load(scratch / PILOT_FOLDER, METHODS[name], setting) for name in ("full", "ce"))
         if full is not None and ce is not None:
             sums = full.sums_SDX[0].sum(0), ce.sums_SDX[0].sum(0)
-            rows.append(f"| {peak:g} | {sums[0][0] / sums[0][3]:.3f} | {sums[1][1] / sums[1][3]:.3f} |")
-    return ["Learning rates, seed 0:", "", *rows]
+            figures = f"{sums[0][0] / sums[0][3]:.3f} | {sums[1][1] / sums[1][3]:.3f}"
+            rows.append(f"| {setting.peak:g} | {setting.eps:g} | {figures} |")
+    return ["The pilot: half of the text, seed 0.", "", *rows]
 
 
 def _or_dash(value: float | None) -> str:

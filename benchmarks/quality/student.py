@@ -61,7 +61,7 @@ def train(run: Run, taught: Taught, rows: list[Chunk], tell: Callable[[str], Non
     """Return a student after one pass over the windows; `rows` are their records."""
     method, seed = run.method, run.seed
     model = fresh(taught.weight, seed)
-    config = Config(learning_rate=run.peak)
+    config = Config(learning_rate=run.setting.peak, adam_eps=run.setting.eps)
     optimizer = make_optimizer(model, config)
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(rows))
     weight = model.get_output_embeddings().weight
