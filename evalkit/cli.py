@@ -68,7 +68,7 @@ def main(debug: bool) -> None:
     show_default=True,
     help="strict refuses to run unless every layer of confinement is on.",
 )
-@click.option("--workers", type=int, help="Programs run side by side. [default: two per processor]")
+@click.option("--workers", type=int, help="Programs run side by side. [default: three for two processors]")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with benchmark files. [default: fetched]")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="The page. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")

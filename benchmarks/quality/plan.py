@@ -58,6 +58,10 @@ def _draws(c: float) -> Method:
     return Method(name=f"draws-{c:g}", title=title, divergence="forward-kl", kind="draws", amount=c)
 
 
+def _sampled(n: int) -> Method:
+    return Method(name=f"sampled-{n}", title=f"RS-KD, N = {n}", divergence="forward-kl", kind="sampled", amount=n)
+
+
 def _bucket(k: int) -> Method:
     title = f"top {k} with bucket"
     return Method(name=f"bucket-{k}", title=title, divergence="bucket-forward-kl", kind="top", amount=k)
@@ -73,11 +77,12 @@ METHODS = {
         Method(name="full", title="full distribution", divergence="full"),
         Method(name="ce", title="cross-entropy only", divergence=None),
         _draws(0.04),
-        Method(name="sampled-50", title="RS-KD, N = 50", divergence="forward-kl", kind="sampled", amount=50),
+        _sampled(50),
         _bucket(7),
         _top(7),
         _draws(0.1),
         _draws(0.02),
+        _sampled(25),
     )
 }
 MAIN = ("full", "ce", "draws-0.04", "sampled-50", "bucket-7", "top-7")

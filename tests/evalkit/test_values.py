@@ -43,7 +43,7 @@ def across(value: Any) -> Any:
     reader, writer = os.pipe()
     try:
         values.send(writer, data[:60000])
-        return values.decode(values.receive(reader))
+        return values.decode(values.Reader(reader).receive())
     finally:
         os.close(reader)
         os.close(writer)
@@ -153,7 +153,7 @@ def test_broken_messages_are_refused(data):
     os.write(writer, data)
     os.close(writer)
     with pytest.raises(values.ChannelError):
-        values.receive(reader)
+        values.Reader(reader).receive()
     os.close(reader)
 
 
@@ -161,7 +161,7 @@ def test_waiting_for_an_answer_ends_at_the_deadline():
     reader, writer = os.pipe()
     started = time.monotonic()
     with pytest.raises(values.DeadlineError):
-        values.receive(reader, deadline=started + 0.05)
+        values.Reader(reader).receive(started + 0.05)
     assert time.monotonic() - started < 1.0
     os.close(reader)
     os.close(writer)
