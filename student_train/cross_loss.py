@@ -184,6 +184,7 @@ class _CrossFused(torch.autograd.Function):
                 for name, term in _judge_block(logits_pV, block, targets, order, scales, needed=any(wanted)).items():
                     found[name].append(term)
                 if any(wanted):  # logits_pV now holds the gradient
+                    logits_pV = sums.cast(logits_pV)
                     sums.add(place_p, hidden_pH, logits_pV, weight_c)
                 del logits_pV
             terms = [torch.cat(found[name]) if found[name] else hidden_NH.new_zeros(0).float() for name in scales]

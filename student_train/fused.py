@@ -121,7 +121,8 @@ class _Fused(torch.autograd.Function):
                 hidden_pH = hidden_NH.detach()[place_p].to(compute_dtype)
                 logits_pV = project(hidden_pH, weight_c, bias_V)
                 parts.append(_judge_chunk(logits_pV, targets.slice(start, stop), spec, scale, needed=needed))
-                if needed:  # logits_pV now holds the gradient
+                if needed:  # logits_pV now holds the gradient; its float32 goes before the products need room
+                    logits_pV = sums.cast(logits_pV)
                     sums.add(place_p, hidden_pH, logits_pV, weight_c)
                 del logits_pV
             kd_P = torch.cat([kd for kd, _ in parts]) if parts else hidden_NH.new_zeros(0).float()
@@ -159,26 +160,30 @@ class Sums:
         empty = torch.empty_like if overwritten else torch.zeros_like
         self.weight = empty(weight, dtype=torch.float32) if wanted[1] else None
         self.bias = torch.zeros_like(bias, dtype=torch.float32) if wanted[2] and bias is not None else None
-        self._weight_dtype = weight.dtype
+        self._weight_dtype, self._dtype = weight.dtype, dtype
         self._first = True
+
+    def cast(self, grad_pV: torch.Tensor) -> torch.Tensor:
+        """Return a chunk's gradient by its logits as `add` takes it; the bias' share is added here, from float32."""
+        if self.bias is not None:
+            self.bias += grad_pV.sum(0)
+        return grad_pV.to(self._dtype)
 
     def add(
         self, place_p: torch.Tensor, hidden_pH: torch.Tensor, grad_pV: torch.Tensor, weight_VH: torch.Tensor
     ) -> None:
-        cast_pV = grad_pV.to(hidden_pH.dtype)
+        """Add a chunk's share of the other gradients."""
         if self.hidden is not None:
             # A place may come twice, in two chunks: its gradients add up.
-            self.hidden[place_p] += (cast_pV @ weight_VH).to(self.hidden.dtype)
+            self.hidden[place_p] += (grad_pV @ weight_VH).to(self.hidden.dtype)
         if self.weight is not None and hidden_pH.dtype == torch.float32:
             # The first chunk writes, later ones add: beta 0 reads nothing, so nothing was to be zeroed.
-            self.weight.addmm_(cast_pV.t(), hidden_pH, beta=0.0 if self._first else 1.0)
+            self.weight.addmm_(grad_pV.t(), hidden_pH, beta=0.0 if self._first else 1.0)
         elif self.weight is not None:
             # bf16 products summed in float32, block by block: a whole product is as large as the head
             for start in range(0, len(self.weight), _VOCAB_BLOCK):
                 block = slice(start, start + _VOCAB_BLOCK)
-                self.weight[block] += cast_pV[:, block].t() @ hidden_pH
-        if self.bias is not None:
-            self.bias += grad_pV.sum(0)
+                self.weight[block] += grad_pV[:, block].t() @ hidden_pH
         self._first = False
 
     @property
