@@ -11,8 +11,9 @@ over seeds per document, 95 % percentile bootstrap over documents.
     python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student SMOLLM2_FOLDER --layers 6 \
         --runs runs/ --write docs/results/cross_tokenizer
 
-GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. Without
---write only the runs are made; with --report the runs that there are become the page.
+GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. For a
+machine without a GPU, `--small SMOLLM2_FOLDER --to FOLDER` makes a student of 7 M parameters: give that and no
+--layers. Without --write only the runs are made; with --report the runs that there are become the page.
 """
 
 from __future__ import annotations
@@ -67,10 +68,14 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="Run nothing; report what there is.")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--convert", type=Path, metavar="GGUF")
+    parser.add_argument("--small", type=Path, metavar="SMOLLM2_FOLDER")
     parser.add_argument("--to", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if options.convert:
         convert(options.convert, options.to)
+        return
+    if options.small:
+        small(options.small, options.to)
         return
     methods, seeds = options.methods.split(","), [int(seed) for seed in options.seeds.split(",")]
     if not options.report:
@@ -283,6 +288,22 @@ def convert(gguf: Path, folder: Path) -> None:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     ).save_pretrained(folder)
+
+
+def small(folder: Path, to: Path) -> None:
+    """Write a student of 7 M parameters with the tokenizer and the (projected) embeddings of a larger model."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from benchmarks.quality.student import fresh
+
+    large = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = fresh(large.get_input_embeddings().weight.detach(), seed=0)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(model.config, name, getattr(large.config, name, None))
+    model.generation_config = large.generation_config
+    model.save_pretrained(to)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(to)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def fresh(teacher_weight: torch.Tensor, seed: int) -> Any:
             num_hidden_layers=LAYERS,
             num_attention_heads=2,
             num_key_value_heads=2,
-            max_position_embeddings=512,
+            max_position_embeddings=2048,
             tie_word_embeddings=True,
             attn_implementation="sdpa",
         )
