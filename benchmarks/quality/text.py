@@ -34,7 +34,7 @@ per token are the sizes of those files over their tokens. Each file therefore ca
 position, the teacher's log-probability of the realised token, its entropy, its mass on whitespace and three log Z,
 whatever the method. RS-KD in the layout of its authors, 3 bytes an id, takes {sampled_own:.1f} bytes with nothing
 else. The k of top 7 was chosen so that its file is as large as that of head plus draws at c = 0.04. There is one
-cache for each method, its draws frozen, and three students of it.
+cache for each method, its draws frozen, and three to five students of it.
 
 *Scores.* On documents that were never trained on, against the teacher's full distribution, in float32. The share of
 the gap of a method m is (cross-entropy only - m) / (cross-entropy only - full distribution). The calibration error
@@ -56,7 +56,7 @@ MEANING = """
 - *The draws' own randomness.* There is one cache for each method, so the intervals cover students and documents, not
   other draws. That draws are unbiased is measured in
   [the format's benchmark](../benchmarks/shard_format.md).
-- *Small seeds.* Three seeds bound the spread of students only roughly.
+- *Few seeds.* Three to five seeds bound the spread of students only roughly.
 - *Optimisers.* AdamW divides each gradient by its own recent size, so with its usual epsilon of 1e-8 the row of a
   rare id takes full steps from gradients that are tiny. A full distribution gives every row such gradients; noisy
   records gave less of them, and at a learning rate of 0.006 and seed 0 their students even ended closer to the
