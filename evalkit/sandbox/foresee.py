@@ -46,7 +46,7 @@ def _body(module: list[ast.stmt], names: tuple[str, ...]) -> tuple[list[ast.stmt
             for statement in module:
                 match statement:
                     case ast.FunctionDef(name, ast.arguments(args=[ast.arg(parameter)])) if name == function:
-                        return statement.body, {parameter: argument}
+                        return statement.body, {name: name for name in names} | {parameter: argument}
     return module, {name: name for name in names}
 
 
