@@ -178,6 +178,10 @@ def page(kept: list[dict[str, Any]]) -> str:
         "",
         "## What was run",
         "",
+        "SmolLM2-135M-Instruct is the folder that `teacher-dump --model smollm2-135m` leaves in",
+        "`~/.cache/teacherless/models/`. Asked to complete a function, this chat model mostly ends its answer with its",
+        "first token or begins another function, and solves none; asked as a chat model it solves five.",
+        "",
         "| what | benchmark | protocol | problems, samples | scores | engine | command |",
         "|---|---|---|---|---|---|---|",
     ]
