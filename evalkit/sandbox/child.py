@@ -3,10 +3,9 @@
 Everything in this process belongs to the program: it may rewrite any of this code in memory. So nothing here
 decides anything. It sends values; the judge on the other side compares them.
 
-Messages in: {"program", "names", "inline"?, "ahead"?} once, then {"call": name, "args", "kwargs"} or
-{"calls": name, "inputs": [...]} many times; "ahead" is a list of the first calls, which then do not come again.
-Messages out: {"ok": value} or {"error": [type, text]}, for "calls" {"ok": [...]} of such, perhaps only the first
-few; the answer to the first message has no value.
+Messages in: {"program", "names", "inline"?} once, then {"call": name, "args", "kwargs"} or
+{"calls": name, "inputs": [...]} many times. Messages out: {"ok": value} or {"error": [type, text]},
+for "calls" {"ok": [...]} of such, perhaps only the first few; the answer to the first message has no value.
 """
 
 from __future__ import annotations
@@ -41,8 +40,6 @@ def serve(channel: int) -> None:
     except BaseException as error:
         answer = _failure(error)
     send(channel, pack(answer))
-    for call in request.get("ahead", ()) if "ok" in answer else ():
-        send(channel, _answer(module, call))
     while True:
         try:
             request = reader.receive()

@@ -39,7 +39,6 @@ _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x40000000,
 )
 _PDEATHSIG, _DUMPABLE, _KEEPCAPS, _SECCOMP, _NO_NEW_PRIVS = 1, 4, 8, 22, 38
-_SIGKILL = int(signal.SIGKILL)
 _CAP_DAC_READ_SEARCH = 1 << 2
 _SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -73,7 +72,7 @@ def _prctl(option: int, first: int, second: int = 0) -> None:
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent dies; a refusal is not an error."""
-    _libc().prctl(_PDEATHSIG, _SIGKILL, 0, 0, 0)
+    _libc().prctl(_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def hide_memory() -> None:

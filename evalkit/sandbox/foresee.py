@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import ast
 from functools import lru_cache
-from typing import Any
 
-from evalkit.sandbox.values import UnsupportedValueError, encode
+from evalkit.sandbox.values import UnsupportedValueError, encode, pack
 
-_MOST_CALLS = 256
-_MOST_BYTES = 1 << 18
+_MOST_BYTES = 1 << 16
+"""Of all requests: what a socket holds, so that sending them never waits for a program that waits to be heard."""
 _BRANCHES = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 """What decides when it runs whether, or how often, a call inside is made."""
 
 
 @lru_cache(maxsize=4096)
-def foreseen(test: str, names: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
-    """Return the first calls of `names` that `test` makes, as requests (`child`), up to where that is no longer plain.
+def foreseen(test: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Return the first calls of `names` that `test` makes, as messages (`child`), up to where that is no longer plain.
 
     A test is statements, or one function `check(f)` that is called with one of `names` at the end.
     """
-    if len(test) > _MOST_BYTES:
-        return ()
     try:
         body, called = _body(ast.parse(test).body, names)
     except (SyntaxError, ValueError, RecursionError):  # the judge will say so when it runs it
@@ -35,7 +32,7 @@ def foreseen(test: str, names: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
     for statement in body:
         if not found.add(statement):
             break
-    return tuple(found.requests[:_MOST_CALLS])
+    return tuple(found.messages)
 
 
 def _body(module: list[ast.stmt], names: tuple[str, ...]) -> tuple[list[ast.stmt], dict[str, str]]:
@@ -55,7 +52,8 @@ class _Calls(ast.NodeVisitor):
 
     def __init__(self, called: dict[str, str]) -> None:
         self.called = called
-        self.requests: list[dict[str, Any]] = []
+        self.messages: list[bytes] = []
+        self._room = _MOST_BYTES
         self._plain = True
 
     def add(self, statement: ast.stmt) -> bool:
@@ -90,9 +88,11 @@ class _Calls(ast.NodeVisitor):
         try:
             args = [encode(ast.literal_eval(argument)) for argument in node.args]
             kwargs = {str(word.arg): encode(ast.literal_eval(word.value)) for word in node.keywords if word.arg}
+            message = pack({"call": self.called[node.func.id], "args": args, "kwargs": kwargs})
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, UnsupportedValueError):
             self._plain = False
             return
-        self._plain = len(kwargs) == len(node.keywords)
+        self._room -= len(message)
+        self._plain = len(kwargs) == len(node.keywords) and self._room >= 0
         if self._plain:
-            self.requests.append({"call": self.called[node.func.id], "args": args, "kwargs": kwargs})
+            self.messages.append(message)

@@ -129,11 +129,13 @@ class Session:
         self.broken: tuple[str, str] | None = None  # (outcome, detail); set once, final
         self.raised: BaseException | None = None  # the last exception that came from the program
         self.last_call = ""
-        self.ahead: deque[bytes] = deque()  # calls that were sent with the program; their answers come in this order
+        self.ahead: deque[bytes] = deque()  # messages that were sent early; their answers come in this order
         self.out_of_step = False  # the test made another call than was foreseen; final, whatever the test catches
 
-    def ask(self, request: dict[str, Any]) -> Any:
+    def ask(self, request: dict[str, Any], *, ahead: tuple[bytes, ...] = ()) -> Any:
         """Send one request, unless that was done ahead, and return the answer's message.
+
+        `ahead` are messages of the next requests, sent at once with this one.
 
         Raises:
             ChannelError, DeadlineError: there is none; the session is broken from here on.
@@ -146,7 +148,8 @@ class Session:
         message = pack(request)
         try:
             if not self.ahead:
-                send(self.channel, message, deadline=self.deadline)
+                send(self.channel, message + b"".join(ahead), deadline=self.deadline)
+                self.ahead.extend(ahead)
             elif self.ahead.popleft() != message:
                 self.out_of_step = True
                 raise OutOfStepError
@@ -233,13 +236,12 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str
     namespace: dict[str, Any] = {"__name__": "check", "__builtins__": builtins}
     try:
         first = {"program": job["program"], "names": job["entry_points"]}
-        ahead: tuple[dict[str, Any], ...] = ()
+        ahead: tuple[bytes, ...] = ()
         if job["inline"]:
             first["inline"] = job["prelude"] + "\n" + job["test"]
         elif foresee and job["inputs"] is None:
-            first["ahead"] = ahead = foreseen(job["test"], tuple(job["entry_points"]))
-        session.value(session.ask(first))
-        session.ahead.extend(pack(request) for request in ahead)
+            ahead = foreseen(job["test"], tuple(job["entry_points"]))
+        session.value(session.ask(first, ahead=ahead))
         if job["inline"]:
             return "pass", ""
         if job["inputs"] is not None:

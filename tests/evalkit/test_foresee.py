@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.sandbox.foresee import foreseen
-from evalkit.sandbox.values import encode
+from evalkit.sandbox.values import encode, pack
 from evalkit.tasks import Benchmark
 
 values = st.recursive(
@@ -19,14 +19,14 @@ values = st.recursive(
 )
 
 
-def made(test: str) -> list[dict]:
+def made(test: str) -> list[bytes]:
     """Run a test on functions that record their calls and answer None; return the calls."""
-    calls: list[dict] = []
+    calls: list[bytes] = []
 
     def recorder(name: str):
         def record(*args, **kwargs):
             named = {key: encode(value) for key, value in kwargs.items()}
-            calls.append({"call": name, "args": encode(list(args)), "kwargs": named})
+            calls.append(pack({"call": name, "args": encode(list(args)), "kwargs": named}))
 
         return record
 
@@ -69,6 +69,12 @@ def test_plain_tests_are_foreseen_whole(calls):
 )
 def test_foresight_ends_where_a_test_stops_being_plain(test: str, number: int):
     assert len(foreseen(test, ("f", "g"))) == number
+
+
+def test_no_more_is_sent_ahead_than_a_socket_holds():
+    found = foreseen("\n".join(f"assert f({'x' * 1000!r}, {i})" for i in range(200)), ("f",))
+    assert 50 < len(found) < 200
+    assert sum(map(len, found)) <= 1 << 16
 
 
 def test_most_calls_of_humaneval_are_foreseen(humaneval: Benchmark):

@@ -106,6 +106,11 @@ def test_what_was_sent_ahead_is_called_once_and_in_order(pool: Pool):
     assert pool.submit(job(counts, test)).result().outcome == "pass"
 
 
+def test_answers_larger_than_a_socket_holds_do_not_stop_what_was_sent_ahead(pool: Pool):
+    lines = [f"assert f({i}, {'x' * 2000!r}) == 'y' * 300000" for i in range(20)]
+    assert pool.submit(job("def f(i, x): return 'y' * 300000", "\n".join(lines))).result().outcome == "pass"
+
+
 def test_a_failed_check_counts_before_what_a_later_call_does(pool: Pool):
     program = "import os\ndef f(x):\n    if x:\n        os._exit(0)\n    return 0"
     verdict = pool.submit(job(program, "assert f(0) == 1\nassert f(1) == 1")).result()
