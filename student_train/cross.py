@@ -13,8 +13,8 @@ from shards.chunk import Chunk
 from shards.tokenizer import token_bytes
 from student_train.align import align
 from student_train.config import Config
-from student_train.cross_loss import ByteOrder
 from student_train.cross_targets import Tables
+from student_train.cross_terms import ByteOrder
 from student_train.errors import TrainError
 from student_train.student import Student
 from student_train.vocabulary import load_vocabulary

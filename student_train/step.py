@@ -15,8 +15,9 @@ from torch import nn
 
 from shards.chunk import RowInfo
 from student_train.config import Config
-from student_train.cross_loss import ByteOrder, CrossOutput, CrossScores, cross_loss, cross_scores, gradient_norms
+from student_train.cross_loss import CrossOutput, CrossScores, cross_loss, cross_scores, gradient_norms
 from student_train.cross_targets import CrossTargets
+from student_train.cross_terms import ByteOrder
 from student_train.errors import StudentError, TrainError
 from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
 from student_train.packing import Batch, empty_batch

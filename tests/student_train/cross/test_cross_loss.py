@@ -16,8 +16,9 @@ import torch
 
 from shards.chunk import Chunk
 from student_train import fused
-from student_train.cross_loss import ALM_TEMPERATURE, ByteOrder, blocks, coins, cross_loss, cross_scores
+from student_train.cross_loss import blocks, cross_loss, cross_scores
 from student_train.cross_targets import CrossRows, Tables, cross_targets
+from student_train.cross_terms import ALM_TEMPERATURE, ByteOrder, coins
 from student_train.vocabulary import WHITESPACE, Vocabulary
 
 H = 8
