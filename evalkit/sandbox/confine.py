@@ -20,10 +20,8 @@ import resource
 import signal
 import struct
 import sys
-from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalkit.sandbox import syscalls
 
@@ -45,8 +43,7 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR, _WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One layer of confinement on this machine."""
 
     name: str
@@ -55,7 +52,7 @@ class Layer:
     """What it gives, or why it is off."""
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
 @cache
@@ -68,6 +65,11 @@ def _libc() -> ctypes.CDLL:
 def _prctl(option: int, first: int, second: int = 0) -> None:
     if _libc().prctl(option, first, second, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def die_with_parent() -> None:
@@ -93,7 +95,7 @@ def enter_namespaces() -> list[Layer]:
             maps = (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1"))
             for name, text in maps:
                 with contextlib.suppress(OSError):
-                    Path("/proc/self", name).write_text(text)
+                    _write(f"/proc/self/{name}", text)
     if failed:
         why = os.strerror(ctypes.get_errno())
         return [Layer(name="namespaces", on=False, detail=f"not allowed here ({why})")]
@@ -104,7 +106,7 @@ def confine_zygote(*, readable: list[str]) -> list[Layer]:
     """Confine this process and all that it will fork; `readable` are extra folders that programs may read."""
     layers = []
     with contextlib.suppress(OSError):  # when memory runs out, the kernel takes a program, not evalkit
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        _write("/proc/self/oom_score_adj", "1000")
     ruleset, why_not = _landlock_ruleset(readable)
     shut_out = os.getuid() == 0 and _nobody_is_shut_out()
     layers.append(_drop_user(shut_out=shut_out, landlock=ruleset is not None))
@@ -204,8 +206,12 @@ def _drop_user(*, shut_out: bool, landlock: bool) -> Layer:
 
 def _nobody_is_shut_out() -> bool:
     """Say whether nobody is shut out of the standard library (a Python under /root)."""
-    path = Path(os.__file__).resolve()
-    return not all(parent.stat().st_mode & 0o001 for parent in path.parents)
+    path = os.path.realpath(os.__file__)
+    while (parent := os.path.dirname(path)) != path:
+        if not os.stat(parent).st_mode & 0o001:
+            return True
+        path = parent
+    return False
 
 
 def _drop_capabilities(*, keep: int) -> None:
@@ -222,21 +228,15 @@ def readable_paths(extra: list[str]) -> list[tuple[str, bool]]:
 
     Installed packages are left out on purpose: one of them holds the reference solutions.
     """
-    library = Path(os.__file__).parent
-    paths: list[tuple[str, bool]] = [(str(library), True)]
-    for entry in sorted(library.iterdir()):
-        if entry.name not in ("site-packages", "dist-packages"):
-            paths.append((str(entry), False))
-    for root in (
-        Path(sys.base_prefix, "lib"),
-        *map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")),
-    ):
-        if root.is_dir():
-            paths += [
-                (str(entry), False)
-                for entry in sorted(root.iterdir())
-                if entry.name.endswith("-linux-gnu") or ".so" in entry.name
-            ]
+    library = os.path.dirname(os.__file__)
+    paths = [(library, True)]
+    for name in sorted(os.listdir(library)):
+        if name not in ("site-packages", "dist-packages"):
+            paths.append((f"{library}/{name}", False))
+    for root in (f"{sys.base_prefix}/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"):
+        if os.path.isdir(root):
+            names = [name for name in sorted(os.listdir(root)) if name.endswith("-linux-gnu") or ".so" in name]
+            paths += [(f"{root}/{name}", False) for name in names]
     system = ("/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache", "/sys/devices/system/cpu")
     devices = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
     return [*paths, *((path, False) for path in (*system, *devices, *extra))]
