@@ -58,6 +58,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="0: one epoch.")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--adam-eps", type=float, default=1e-8)
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--held-out", type=float, default=0.12)
     parser.add_argument("--held-out-tokens", type=int, default=40_000)
     parser.add_argument("--methods", default=",".join(METHODS))
@@ -115,6 +117,8 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
             batch_tokens=options.batch_tokens,
             micro_tokens=options.batch_tokens,
             learning_rate=options.learning_rate,
+            adam_eps=options.adam_eps,
+            dtype=options.dtype,
             held_out=options.held_out,
             held_out_tokens=options.held_out_tokens,
             seed=seed,

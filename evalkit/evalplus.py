@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, DataFile, locate
+from evalkit.mbpp import other_ids
 from evalkit.sandbox.cache import default_folder
 from evalkit.tasks import Benchmark, Problem
 
@@ -61,4 +62,10 @@ def _load(name: str, file: DataFile, data_dir: Path | None) -> Benchmark:
         )
         for row in rows
     )
-    return Benchmark(name=name, problems=problems, source=f"{file.title}, {path.name}", sha256=file.sha256)
+    return Benchmark(
+        name=name,
+        problems=problems,
+        source=f"{file.title}, {path.name}",
+        sha256=file.sha256,
+        others=other_ids(problems) if name == "mbpp+" else frozenset(),
+    )

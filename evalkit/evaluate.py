@@ -24,7 +24,7 @@ from evalkit.files import require_writable, sha256_file, sha256_text, write_json
 from evalkit.generate import Answer, Prompt, Settings, choose_settings, write_answers
 from evalkit.grade import Grader
 from evalkit.results_page import Judged, write_page
-from evalkit.samples import Sample, SampleFile, read_samples
+from evalkit.samples import Given, Sample, SampleFile, read_samples
 from evalkit.sandbox.cache import VerdictCache, default_folder
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
@@ -138,16 +138,22 @@ def _one_benchmark(
     reporter: Reporter,
 ) -> list[Judged]:
     protocol = None
-    given: list[Sample] = []
+    given = Given([], [])
     if checkpoint is None:
         assert request.samples is not None
         given = read_samples(request.samples, benchmark)
-        wanted = {sample.task_id for sample in given}
+        wanted = {sample.task_id for sample in given.samples}
         chosen = [problem for problem in benchmark.problems if problem.task_id in wanted]
         num_missing = len(benchmark.problems) - len(chosen)
         if num_missing:
             total = len(benchmark.problems)
             reporter.note(f"{num_missing} of {total} {benchmark.name} problems have no sample: left out")
+        if given.others:
+            names = ", ".join(sorted({*given.others}, key=lambda name: int(name.rpartition("/")[2]))[:3])
+            reporter.note(
+                f"{len(given.others)} samples are of {len({*given.others})} problems that {benchmark.name} does not "
+                f"have ({names}, ...): left out"
+            )
     else:
         protocol = _protocol(request, benchmark)
         chosen = protocols.select(protocol, benchmark)
@@ -173,7 +179,7 @@ def _one_benchmark(
         settings, reused = _generate(request, benchmark, list(problems.values()), checkpoint, protocol, take, reporter)
         result["generation"] = settings.as_dict() | {"seed": request.seed}
         result["protocol"][benchmark.name] = protocol.as_dict()
-    for sample in given:
+    for sample in given.samples:
         if sample.task_id in problems:
             take(sample)
     if grader.num_distinct:
@@ -185,7 +191,7 @@ def _one_benchmark(
     for sample, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
         pairs.setdefault(sample.task_id, []).append((sample, verdict))
     by_task = {task_id: [verdict for _, verdict in pairs[task_id]] for task_id in problems if task_id in pairs}
-    result["scores"][benchmark.name] = summarise(by_task) | {"missing": num_missing}
+    result["scores"][benchmark.name] = summarise(by_task) | {"missing": num_missing, "left_out": len(given.others)}
     # The benchmark's own ids; where two benchmarks of one run share them, the second's get its name in front.
     start = f"{benchmark.name}:" if any(task_id in result["tasks"] for task_id in by_task) else ""
     result["data"][benchmark.name]["id_prefix"] = start + next(iter(by_task)).rpartition("/")[0] + "/"

@@ -10,6 +10,7 @@ import ast
 import builtins
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,13 @@ def load_sanitized(data_dir: Path | None) -> Benchmark:
         problems=problems,
         source=f"{MBPP_SANITIZED.title}, {path.name}",
         sha256=MBPP_SANITIZED.sha256,
+        others=other_ids(problems),
     )
+
+
+def other_ids(problems: Iterable[Problem]) -> frozenset[str]:
+    """Return the ids of MBPP's 974 problems that are not of `problems`."""
+    return frozenset(f"Mbpp/{number}" for number in range(1, 975)) - {problem.task_id for problem in problems}
 
 
 def _problem(row: dict[str, Any], *, description: str, setup: str) -> Problem:

@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from evalkit.errors import EvalError
 from evalkit.tasks import Benchmark, Problem
@@ -52,15 +52,26 @@ class Sample:
         return json.dumps(fields) + "\n"
 
 
-def read_samples(path: Path, benchmark: Benchmark) -> list[Sample]:
+class Given(NamedTuple):
+    """Samples made elsewhere."""
+
+    samples: list[Sample]
+    others: list[str]
+    """Ids of samples of `Benchmark.others`, one for each sample; they cannot be judged."""
+
+
+def read_samples(path: Path, benchmark: Benchmark) -> Given:
     """Read samples made elsewhere (JSONL, also .gz); ids may be plain (`11`) or the benchmark's (`Mbpp/11`).
 
     Raises:
-        EvalError: the file is missing or empty, or a line is not a sample of this benchmark; names the line.
+        EvalError: the file is missing or has no sample of this benchmark, or a line is not a sample of it, nor of
+            another form of it; names the line.
     """
     known = {problem.task_id: problem.task_id for problem in benchmark.problems}
+    known |= {task_id: task_id for task_id in benchmark.others}
     known |= {task_id.rpartition("/")[2]: task_id for task_id in known}
     samples: list[Sample] = []
+    others: list[str] = []
     counts: dict[str, int] = {}
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
@@ -74,6 +85,9 @@ def read_samples(path: Path, benchmark: Benchmark) -> list[Sample]:
                         f"{path} line {number}: task_id {fields['task_id']!r} is not of {benchmark.name}, whose "
                         f"ids look like {benchmark.problems[0].task_id}; name the right benchmark with --tasks"
                     )
+                if task_id in benchmark.others:
+                    others.append(task_id)
+                    continue
                 index = counts.get(task_id, 0)
                 counts[task_id] = index + 1
                 text = {key: fields[key] for key in ("completion", "solution") if key in fields}
@@ -83,8 +97,9 @@ def read_samples(path: Path, benchmark: Benchmark) -> list[Sample]:
     except UnicodeDecodeError as error:
         raise EvalError(f"{path}: is not UTF-8 text ({error.reason}); expected samples as JSONL") from error
     if not samples:
-        raise EvalError(f"{path}: holds no sample; expected lines with task_id and completion or solution")
-    return samples
+        which = f"only samples of problems that {benchmark.name} does not have" if others else "no sample"
+        raise EvalError(f"{path}: holds {which}; expected lines with task_id and completion or solution")
+    return Given(samples, others)
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:

@@ -67,6 +67,8 @@ class Benchmark:
     source: str
     sha256: str
     """Digest of the file that was read."""
+    others: frozenset[str] = frozenset()
+    """Ids of problems that a larger or an older form of this benchmark has, and this one has not."""
 
     def as_dict(self) -> dict[str, Any]:
         return {"source": self.source, "sha256": self.sha256, "problems": len(self.problems)}

@@ -156,7 +156,7 @@ def test_data_that_is_not_the_pinned_one_is_refused(tmp_path: Path, shared_data:
 def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
     path = tmp_path / "samples.jsonl"
     path.write_text('{"task_id": 11, "solution": "x"}\n{"task_id": "Mbpp/12", "completion": "y"}\n')
-    found = read_samples(path, tasks.load("mbpp", data_dir=shared_data))
+    found = read_samples(path, tasks.load("mbpp", data_dir=shared_data)).samples
     assert [sample.task_id for sample in found] == ["Mbpp/11", "Mbpp/12"]
 
 

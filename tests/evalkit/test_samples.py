@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_completions_continue_the_prompt_and_solutions_stand_alone(tmp_path: Pat
         '{"task_id": "HumanEval/0", "completion": "    return 1\\n"}\n\n'
         '{"task_id": "HumanEval/1", "solution": "x = 1"}\n'
     )
-    first, second = read_samples(path, humaneval)
+    first, second = read_samples(path, humaneval).samples
     assert first.program(humaneval.problems[0]) == humaneval.problems[0].prompt + "    return 1\n"
     assert second.program(humaneval.problems[1]) == "x = 1"
 
@@ -28,7 +29,7 @@ def test_plain_ids_gz_files_and_several_samples_per_task_are_read(tmp_path: Path
     path = tmp_path / "samples.jsonl.gz"
     with gzip.open(path, "wt") as stream:
         stream.write('{"task_id": "3", "completion": "a"}\n{"task_id": 3, "completion": "b", "extra": 1}\n')
-    samples = read_samples(path, humaneval)
+    samples = read_samples(path, humaneval).samples
     assert [(sample.task_id, sample.index, sample.completion) for sample in samples] == [
         ("HumanEval/3", 0, "a"),
         ("HumanEval/3", 1, "b"),
@@ -54,6 +55,22 @@ def test_bad_sample_files_are_named_with_their_line(tmp_path: Path, humaneval: B
     path.write_text(text)
     with pytest.raises(EvalError, match=message):
         read_samples(path, humaneval)
+
+
+def test_samples_of_another_form_of_the_benchmark_are_left_out_and_counted(tmp_path: Path, humaneval: Benchmark):
+    smaller = replace(humaneval, problems=humaneval.problems[:2], others=frozenset({"HumanEval/2", "HumanEval/3"}))
+    path = tmp_path / "samples.jsonl"
+    lines = [f'{{"task_id": "HumanEval/{number}", "completion": "a"}}\n' for number in (0, 2, 3, 3)]
+    path.write_text("".join(lines))
+    given = read_samples(path, smaller)
+    assert [sample.task_id for sample in given.samples] == ["HumanEval/0"]
+    assert given.others == ["HumanEval/2", "HumanEval/3", "HumanEval/3"]
+    path.write_text(lines[1])
+    with pytest.raises(EvalError, match="only samples of problems that humaneval does not have"):
+        read_samples(path, smaller)
+    path.write_text('{"task_id": "HumanEval/7", "completion": "a"}\n')
+    with pytest.raises(EvalError, match="is not of humaneval"):
+        read_samples(path, smaller)
 
 
 def test_binary_and_missing_files_are_refused(tmp_path: Path, humaneval: Benchmark):
