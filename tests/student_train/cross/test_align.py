@@ -201,6 +201,22 @@ def test_a_tokenizer_that_does_not_fit_is_refused_with_its_token(folders: dict[s
         load_vocabulary(folders["byte-level"], vocab_size=300)
 
 
+@pytest.mark.parametrize("family", ["byte-level", "sentencepiece"])
+def test_a_tokenizer_may_lack_a_control_character_and_leaves_out_the_rows_that_have_it(
+    folders: dict[str, Path], vocabularies: dict[str, Vocabulary], tmp_path: Path, cross: Any, family: str
+) -> None:
+    piece = {"byte-level": "\u0104", "sentencepiece": "<0x04>"}[family]  # U+0004 as each of them writes it
+    without = broken(
+        folders[family],
+        tmp_path / "t",
+        model__vocab=lambda v: {("<odd>" if p == piece else p): i for p, i in v.items()},
+    )
+    rows = [*cross.rows_of("a = 1\n", vocabularies["plain"]), *cross.rows_of("a = '\x04'\n", vocabularies["plain"])]
+    met = align(rows, vocabularies["plain"].strings, load_vocabulary(without))
+    assert len(met.rows) == 1
+    assert met.counts == {"rows left out: the student's tokenizer does not give their text back": 1}
+
+
 def test_padded_and_special_ids_stand_for_nothing_and_equal_bytes_are_neighbours(
     folders: dict[str, Path], vocabularies: dict[str, Vocabulary]
 ) -> None:
