@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from evalkit import calibrate, protocols, tasks
+from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.grade import Grader
 from evalkit.samples import read_samples
@@ -202,3 +204,17 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
 )
 def test_answers_are_compared_by_evalplus_rules(given, wanted, tolerance: float, same: bool):
     assert differential.agrees("HumanEval/0", "f", [], given, wanted, tolerance) is same
+
+
+def test_samples_for_an_older_mbpp_plus_are_left_out_and_said(tmp_path: Path, shared_data: Path):
+    samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
+    reference = tasks.load("mbpp+", data_dir=shared_data).problems[0]
+    lines = [{"task_id": reference.task_id, "solution": reference.reference}, {"task_id": "Mbpp/83", "solution": "x"}]
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["score", "--samples", samples, "--tasks", "mbpp+", "--data-dir", shared_data, "--json", result]
+    done = CliRunner().invoke(main, [str(part) for part in command], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "1 samples are of 1 problems that mbpp+ does not have (Mbpp/83, ...): left out" in done.output
+    scores = json.loads(result.read_text())["scores"]["mbpp+"]
+    assert (scores["pass@1"], scores["left_out"], scores["missing"]) == (1.0, 1, 377)
+    assert "1 samples are of problems that this form" in result.with_suffix(".html").read_text()
