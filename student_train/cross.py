@@ -14,7 +14,7 @@ from shards.tokenizer import token_bytes
 from student_train.align import align
 from student_train.config import Config
 from student_train.cross_targets import Tables
-from student_train.cross_terms import ByteOrder
+from student_train.cross_terms import IdOrder
 from student_train.errors import TrainError
 from student_train.student import Student
 from student_train.vocabulary import load_vocabulary
@@ -27,9 +27,9 @@ class Cross:
     tables: Tables
     """For training."""
     measured: Tables
-    """For evaluation: always `cells`, so that runs with other losses can be compared."""
-    order: ByteOrder
-    """The student's ids in the order of their bytes."""
+    """For evaluation: always the head's cells, so that runs with other losses can be compared."""
+    order: IdOrder
+    """The student's ids, so that cells are ranges."""
     parts: tuple[str, ...]
     """Parts of the loss."""
 
@@ -49,11 +49,10 @@ def cross_of(config: Config, student: Student, cache: shards.Cache) -> Cross:
     table = token_bytes(cache.tokenizer_dir)
     strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
     tables = Tables.of(strings, vocabulary, config.parts_across)
-    same = tables.distribution == "cells"
     return Cross(
         tables=tables,
-        measured=tables if same else Tables.of(strings, vocabulary, ("cells",)),
-        order=ByteOrder.of(vocabulary),
+        measured=tables.to_measure(),
+        order=IdOrder.of(vocabulary, tables.roots),
         parts=config.parts_across,
     )
 

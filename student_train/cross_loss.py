@@ -20,7 +20,7 @@ import torch
 
 from student_train import fused
 from student_train.cross_targets import CrossTargets
-from student_train.cross_terms import ALM_TEMPERATURE, ByteOrder, cell_divergence, coins, sorted_distance
+from student_train.cross_terms import ALM_TEMPERATURE, IdOrder, cell_divergence, coins, sorted_distance
 
 _SMALLEST_WHITE = 1e-30
 _MEMORY = 4
@@ -47,7 +47,7 @@ def gradient_norms(
     bias_V: torch.Tensor | None,
     index_P: torch.Tensor,
     targets: CrossTargets,
-    order: ByteOrder,
+    order: IdOrder,
     parts: tuple[str, ...],
     compute_dtype: torch.dtype = torch.float32,
 ) -> dict[str, float]:
@@ -96,7 +96,7 @@ def cross_loss(
     *,
     index_P: torch.Tensor,
     targets: CrossTargets,
-    order: ByteOrder,
+    order: IdOrder,
     scales: dict[str, float],
     compute_dtype: torch.dtype = torch.float32,
 ) -> CrossOutput:
@@ -119,7 +119,7 @@ class _CrossFused(torch.autograd.Function):
         bias_V: torch.Tensor | None,
         index_P: torch.Tensor,
         targets: CrossTargets,
-        order: ByteOrder,
+        order: IdOrder,
         scales: dict[str, float],
         compute_dtype: torch.dtype,
     ):
@@ -191,7 +191,7 @@ def _judge_block(
     logits_pV: torch.Tensor,
     block: Block,
     targets: CrossTargets,
-    order: ByteOrder,
+    order: IdOrder,
     scales: dict[str, float],
     *,
     needed: bool,
@@ -263,7 +263,7 @@ def cross_scores(
     *,
     index_P: torch.Tensor,
     targets: CrossTargets,
-    order: ByteOrder,
+    order: IdOrder,
     compute_dtype: torch.dtype = torch.float32,
 ) -> CrossScores:
     """Return what evaluation needs; `targets` are those of `cells`."""
@@ -279,7 +279,7 @@ def cross_scores(
     return CrossScores(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _score_block(logits_pV: torch.Tensor, block: Block, targets: CrossTargets, order: ByteOrder) -> CrossScores:
+def _score_block(logits_pV: torch.Tensor, block: Block, targets: CrossTargets, order: IdOrder) -> CrossScores:
     realised_n = targets.realised_P[block.start : block.stop]
     S_pV, logp_n = _student(logits_pV, realised_n)
     best_p, top_p = S_pV.max(1)

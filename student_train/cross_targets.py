@@ -84,8 +84,12 @@ class Tables:
     student: Vocabulary
     distribution: str | None
     """The loss that compares distributions: `cells`, `matched`, `uld` or None."""
-    roots: Roots | None
-    """Roots for it."""
+    roots: Roots
+    """Roots of the teacher's ids."""
+    exact: Roots | None = None
+    """Those of `matched`, in the order of `roots`."""
+    head_only: bool = False
+    """Whether draws make no cells: to measure, see `cells.py`."""
 
     @classmethod
     def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> Tables:
@@ -93,12 +97,13 @@ class Tables:
         kinds = [name for name in losses if name in ACROSS[1:]]
         assert len(kinds) <= 1, f"two losses share one kind of target: {kinds}"
         kind = kinds[0] if kinds else None
-        roots = None
-        if kind in ("cells", "uld"):
-            roots = prefix_roots(strings, student)
-        elif kind == "matched":
-            roots = exact_roots(strings, student)
-        return cls(strings=strings, student=student, distribution=kind, roots=roots)
+        roots = prefix_roots(strings, student)
+        exact = exact_roots(strings, student, roots) if kind == "matched" else None
+        return cls(strings=strings, student=student, distribution=kind, roots=roots, exact=exact)
+
+    def to_measure(self) -> Tables:
+        """Return the tables of the KL on the head's cells, which any run measures."""
+        return replace(self, distribution="cells", exact=None, head_only=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,16 +178,14 @@ def _cells(teacher_B: Int64, rows: list[Chunk], tables: Tables, *, tail: Float64
         drawn = np.bincount(draw_at, minlength=len(teacher_B))
         draws = draw_at, draw_ids, tail[teacher_B[draw_at]] / drawn[draw_at]
     return partition(
-        tables.roots if tables.roots is not None else _NO_ROOTS,
+        tables.exact or tables.roots,
         boundaries=len(teacher_B),
         vocab_size=len(tables.student.strings),
         head=(head_at, head_ids, head_p.astype(np.float64)),
         top=(head_at[first], head_ids[first]),
         draws=draws,
+        head_only=tables.head_only,
     )
-
-
-_NO_ROOTS = Roots(root_U=np.zeros(0, np.int64), low_R=np.zeros(0, np.int64), high_R=np.zeros(0, np.int64))
 
 
 def _entries(

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from student_train.cells import Roots
 from student_train.cross_targets import CrossTargets
 from student_train.vocabulary import Vocabulary
 
@@ -39,26 +40,26 @@ _UNIT = 2.0**60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ByteOrder:
+class IdOrder:
     """The student's ids as the losses need them, on one device."""
 
     order_V: torch.Tensor
-    """int64; ids by their bytes."""
+    """int64; ids so that every cell is one range of them (`cells.Roots`)."""
     rank_V: torch.Tensor
     """int64; the place of each id in `order_V`."""
     white_V: torch.Tensor
     """float32; 1 for ids that begin with whitespace or end a text."""
 
     @classmethod
-    def of(cls, student: Vocabulary) -> ByteOrder:
-        """Return the order of a vocabulary."""
+    def of(cls, student: Vocabulary, roots: Roots) -> IdOrder:
+        """Return the order of a vocabulary by a teacher's roots."""
         return cls(
-            order_V=torch.from_numpy(student.order),
-            rank_V=torch.from_numpy(student.rank),
+            order_V=torch.from_numpy(roots.order_V),
+            rank_V=torch.from_numpy(roots.rank_V),
             white_V=torch.from_numpy(student.white).float(),
         )
 
-    def to(self, device: torch.device) -> ByteOrder:
+    def to(self, device: torch.device) -> IdOrder:
         """Return the order on `device`."""
         return replace(
             self, order_V=self.order_V.to(device), rank_V=self.rank_V.to(device), white_V=self.white_V.to(device)
@@ -83,7 +84,7 @@ def _log1mexp(x: torch.Tensor) -> torch.Tensor:
 
 
 def cell_divergence(
-    S_bV: torch.Tensor, targets: CrossTargets, boundaries: slice, order: ByteOrder
+    S_bV: torch.Tensor, targets: CrossTargets, boundaries: slice, order: IdOrder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the terms of `cells` [b], and what S is to be multiplied with for their gradient [b, V]."""
     low_bK, high_bK = targets.low_BK[boundaries], targets.high_BK[boundaries]
@@ -99,8 +100,8 @@ def cell_divergence(
 class _Cells:
     """The student's mass in each cell, and the way back from cells to ids.
 
-    The edges of the ranges, sorted, cut the ids (in byte order) into segments; the innermost range around a segment is
-    the last of those that hold its edge, as columns are in byte order.
+    The edges of the ranges, sorted, cut the ids (in order) into segments; the innermost range around a segment is
+    the last of those that hold its edge, as outer ranges come first.
     """
 
     def __init__(self, S_bV: torch.Tensor, low_bK: torch.Tensor, high_bK: torch.Tensor) -> None:
@@ -122,7 +123,7 @@ class _Cells:
         """float64 [b, K + 1]; OTHER first."""
 
     def spread(self, value_bC: torch.Tensor) -> torch.Tensor:
-        """Return each id's value, that of its cell, in byte order [b, V]. To be called once."""
+        """Return each id's value, that of its cell, in order [b, V]. To be called once."""
         value_bS = torch.cat((value_bC[:, :1], value_bC.gather(1, self._owner_bE)), 1)
         # Each id's segment is the number of edges up to it. Edges that coincide write the same number.
         same_bE = (self._edges_bE[:, :, None] == self._edges_bE[:, None, :]).sum(2)
@@ -131,7 +132,7 @@ class _Cells:
 
 
 def sorted_distance(
-    S_bV: torch.Tensor, targets: CrossTargets, boundaries: slice, order: ByteOrder
+    S_bV: torch.Tensor, targets: CrossTargets, boundaries: slice, order: IdOrder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the terms of `uld` [b], and what S is to be multiplied with for their gradient [b, V]."""
     t_bK = targets.mass_BK[boundaries]

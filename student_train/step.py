@@ -17,7 +17,7 @@ from shards.chunk import RowInfo
 from student_train.config import Config
 from student_train.cross_loss import CrossOutput, CrossScores, cross_loss, cross_scores, gradient_norms
 from student_train.cross_targets import CrossTargets
-from student_train.cross_terms import ByteOrder
+from student_train.cross_terms import IdOrder
 from student_train.errors import StudentError, TrainError
 from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
 from student_train.packing import Batch, empty_batch
@@ -27,7 +27,7 @@ from student_train.parallel import World, whole
 class Distiller(nn.Module):
     """A causal language model whose forward pass ends in a loss instead of logits."""
 
-    def __init__(self, model: Any, spec: LossSpec, *, dtype: str, order: ByteOrder | None = None) -> None:
+    def __init__(self, model: Any, spec: LossSpec, *, dtype: str, order: IdOrder | None = None) -> None:
         super().__init__()
         self.order = order
         self.model = model

@@ -18,7 +18,7 @@ from shards.chunk import Chunk
 from student_train import fused
 from student_train.cross_loss import blocks, cross_loss, cross_scores
 from student_train.cross_targets import CrossRows, Tables, cross_targets
-from student_train.cross_terms import ALM_TEMPERATURE, ByteOrder, coins
+from student_train.cross_terms import ALM_TEMPERATURE, IdOrder, coins
 from student_train.vocabulary import WHITESPACE, Vocabulary
 
 H = 8
@@ -82,7 +82,7 @@ def reference(
             for here, there in itertools.pairwise(met)
             if here[0] == there[0] and there[2] == here[2] + 1 and there[3] == here[3] + 1
         ]
-    judge = {"cells": _cells, "matched": _matched, "uld": _uld}[name]
+    judge = {"cells": _cells, "head cells": _head_cells, "matched": _matched, "uld": _uld}[name]
     return torch.stack([judge(*position[t], logp_PV[s], teacher, student) for _, _, t, s in met])
 
 
@@ -109,19 +109,19 @@ def _alm(rows, met, logp_PV, realised_P, teacher, student):  # type: ignore[no-u
 
 def _root(u: int, teacher: Vocabulary, student: Vocabulary) -> bytes:
     raw = teacher.strings[u]
-    if not raw or raw in student.strings:
+    if not raw or (raw.strip() and raw in student.strings):
         return raw
     try:
-        text = raw.decode()
+        text = raw.decode() + "x" * (not raw.strip())
     except UnicodeDecodeError:
-        return raw[:1]
+        return raw if raw in student.strings else raw[:1]
     before = "\n" if student.has_dummy else ""
     joined = b""
     for token in student.encode([before + text])[0]:
         joined += student.strings[token]
         root = joined[student.has_dummy + len(before) :]
         if root:
-            return root
+            return root[: len(raw)]
     raise AssertionError
 
 
@@ -141,24 +141,43 @@ def _entries(row: Chunk, p: int) -> tuple[list[tuple[int, float]], list[int], fl
     return pairs, row.draw_ids[draws].tolist(), float(row.tail_mass[p])
 
 
+_ALL_ROOTS: dict[tuple[int, int], set[bytes]] = {}
+
+
 def _cells(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
+    pair = id(teacher), id(student)
+    if pair not in _ALL_ROOTS:
+        _ALL_ROOTS[pair] = {_root(u, teacher, student) for u in range(len(teacher.strings))} - {b""}
+    return _kl(*_cell_masses(row, p, teacher, student, all_roots=_ALL_ROOTS[pair]), logp_V)
+
+
+def _head_cells(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
+    return _kl(*_cell_masses(row, p, teacher, student, all_roots=set()), logp_V)
+
+
+def _cell_masses(
+    row: Chunk, p: int, teacher: Vocabulary, student: Vocabulary, *, all_roots: set[bytes]
+) -> tuple[dict[Any, float], dict[Any, list[int]]]:
+    """Return the teacher's mass and the student's ids of each cell: True or False (of the head), and its root."""
     head, draws, tau = _entries(row, p)
     roots = {_root(u, teacher, student) for u, _ in head} - {b""}
 
-    def cell(raw: bytes) -> bytes:
-        """Return the longest root that `raw` begins with, b"" for OTHER."""
-        return max((r for r in roots if raw.startswith(r)), key=len, default=b"")
+    def cell(raw: bytes) -> tuple[bool, bytes]:
+        for own, known in ((True, roots), (False, all_roots)):
+            if longest := max((r for r in known if raw.startswith(r)), key=len, default=b""):
+                return own, longest
+        return False, b""
 
-    members: dict[bytes, list[int]] = {b"": [], **{r: [] for r in roots}}
+    q: dict[Any, float] = {(False, b""): 0.0}
+    for root, mass in [*((_root(u, teacher, student), m) for u, m in head),
+                       *((_root(u, teacher, student), tau / len(draws)) for u in draws)]:  # fmt: skip
+        q[cell(root)] = q.get(cell(root), 0.0) + mass
+    q[False, b""] = max(0.0, 1.0 - sum(mass for key, mass in q.items() if key[1]))
+    members: dict[Any, list[int]] = {key: [] for key in q}
     for v, raw in enumerate(student.strings):
-        members[cell(raw)].append(v)
-    q = dict.fromkeys(members, 0.0)
-    for u, mass in head:
-        q[_root(u, teacher, student)] += mass
-    for u in draws:
-        q[cell(_root(u, teacher, student))] += tau / len(draws)
-    q[b""] = max(0.0, 1.0 - sum(mass for r, mass in q.items() if r))
-    return _kl(q, members, logp_V)
+        key = cell(raw)
+        members[key if key in q else (False, b"")].append(v)
+    return q, members
 
 
 def _matched(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student: Vocabulary) -> torch.Tensor:
@@ -199,7 +218,7 @@ def check(
     total.backward()
 
     mine = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
-    out = cross_loss(*mine, index_P=index, targets=found.targets, order=ByteOrder.of(student), scales=parts)
+    out = cross_loss(*mine, index_P=index, targets=found.targets, order=IdOrder.of(student, tables.roots), scales=parts)
     out.loss.backward()
     for name, terms in expected.items():
         torch.testing.assert_close(out.terms[name].double(), terms.detach(), rtol=2e-4, atol=2e-4)
@@ -302,8 +321,8 @@ def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, V
     weight = logits.T.contiguous().requires_grad_()
     scales = {"alm": 1.0, "cells": 1.0}
     out = cross_loss(
-        eye, weight, None, index_P=torch.arange(len(logits)), targets=found.targets, order=ByteOrder.of(vocabulary),
-        scales=scales,
+        eye, weight, None, index_P=torch.arange(len(logits)), targets=found.targets,
+        order=IdOrder.of(vocabulary, tables.roots), scales=scales,
     )  # fmt: skip
     out.loss.backward()
     assert len(out.terms["alm"]) > 5
@@ -327,7 +346,10 @@ def test_cells_hold_all_of_both_models(names: tuple[str, str], vocabularies: dic
         assert (targets.high_BK[padded] == len(student.strings)).all()
 
 
-def test_draws_keep_the_masses_of_cells_unbiased(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
+@pytest.mark.parametrize("head_only", [False, True])
+def test_draws_keep_the_masses_of_cells_unbiased(
+    head_only: bool, vocabularies: dict[str, Vocabulary], cross: Any
+) -> None:
     """Over many draws the mean mass of each cell is what all ids below the head would have brought it."""
     from student_train.cells import partition, prefix_roots
 
@@ -347,31 +369,48 @@ def test_draws_keep_the_masses_of_cells_unbiased(vocabularies: dict[str, Vocabul
         zeros = np.zeros(len(head), dtype=np.int64)
         return partition(
             roots, boundaries=1, vocab_size=len(student.strings), head=(zeros, head, p[head]),
-            top=(zeros[:1], head[:1]), draws=(np.zeros(len(ids), np.int64), ids, weight),
+            top=(zeros[:1], head[:1]), draws=(np.zeros(len(ids), np.int64), ids, weight), head_only=head_only,
         )  # fmt: skip
+
+    def by_first_id(found: Any) -> np.ndarray:
+        mass = np.zeros(len(student.strings) + 1)
+        mass[found.low_BK[0]] += found.mass_BK[0]
+        return mass
 
     exact = masses(rest, p[rest])
     drawn = [masses(rng.choice(rest, size=8, p=p[rest] / tau), np.full(8, tau / 8)) for _ in range(2000)]
-    mean = np.mean([d.mass_BK[0] for d in drawn], axis=0)
-    np.testing.assert_allclose(mean, exact.mass_BK[0], atol=0.01)
-    assert exact.mass_BK[0].sum() > p[head].sum() + 0.01, "some draws must fall into cells for this to mean anything"
+    mean = np.mean([by_first_id(d) for d in drawn], axis=0)
+    np.testing.assert_allclose(mean, by_first_id(exact), atol=0.01)
+    in_head = exact.mass_BK[0][np.isin(exact.low_BK[0], roots.low_R[roots.root_U[head]])].sum()
+    assert in_head > p[head].sum() + 0.01, "some draws must fall into cells of the head for this to mean anything"
+    if head_only:
+        assert exact.mass_BK[0].sum() == pytest.approx(in_head)
+    else:
+        assert exact.mass_BK[0].sum() == pytest.approx(1.0, abs=1e-6), "all teacher ids have roots"
 
 
 def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     rows = cross.rows_of(cross.text, teacher, window=50)[:2]
-    found = cross_targets(rows, Tables.of(teacher.strings, student, ("alm", "cells")))
+    tables = Tables.of(teacher.strings, student, ("alm", "matched")).to_measure()
+    found = cross_targets(rows, tables)
     hidden, weight, bias, index = made(found, len(student.strings))
     logits_PV = hidden[index] @ weight.T + bias
     scores = cross_scores(
-        hidden.float(), weight.float(), bias.float(), index_P=index, targets=found.targets, order=ByteOrder.of(student)
+        hidden.float(),
+        weight.float(),
+        bias.float(),
+        index_P=index,
+        targets=found.targets,
+        order=IdOrder.of(student, tables.roots),
     )
     torch.testing.assert_close(
         scores.nll_P.double(), reference("ce", rows, found, logits_PV, teacher, student), rtol=1e-4, atol=1e-4
     )
     torch.testing.assert_close(
-        scores.cell_kl_B.double(), reference("cells", rows, found, logits_PV, teacher, student), rtol=2e-4, atol=2e-4
-    )
+        scores.cell_kl_B.double(), reference("head cells", rows, found, logits_PV, teacher, student),
+        rtol=2e-4, atol=2e-4,
+    )  # fmt: skip
     assert torch.equal(scores.hit_P, logits_PV.argmax(1) == found.targets.realised_P)
     torch.testing.assert_close(scores.confidence_P.double(), logits_PV.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
     assert len(scores.chunk_kl_C) == len(found.targets.first_C)
@@ -380,14 +419,13 @@ def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: 
 
 def test_a_student_without_any_row_has_no_loss(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["byte-level"], vocabularies["sentencepiece"]
-    found = cross_targets(
-        cross.rows_of("a = '\u2581'\n", teacher), Tables.of(teacher.strings, student, ("alm", "cells"))
-    )
+    tables = Tables.of(teacher.strings, student, ("alm", "cells"))
+    found = cross_targets(cross.rows_of("a = '\u2581'\n", teacher), tables)
     assert found.rows == []
     hidden, weight = torch.zeros(2, H, requires_grad=True), torch.zeros(len(student.strings), H, requires_grad=True)
     out = cross_loss(
         hidden, weight, None, index_P=torch.zeros(0, dtype=torch.int64), targets=found.targets,
-        order=ByteOrder.of(student), scales={"ce": 1.0, "alm": 1.0, "cells": 1.0},
+        order=IdOrder.of(student, tables.roots), scales={"ce": 1.0, "alm": 1.0, "cells": 1.0},
     )  # fmt: skip
     out.loss.backward()
     assert out.loss.item() == 0.0
