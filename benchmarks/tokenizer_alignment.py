@@ -35,7 +35,7 @@ import numpy as np
 
 from shards.chunk import Chunk, RowInfo
 from student_train.align import align
-from student_train.cells import exact_roots, prefix_roots
+from student_train.cells import exact_roots
 from student_train.cross_targets import Tables, cross_targets
 from student_train.vocabulary import WHITESPACE, Vocabulary, load_vocabulary
 
@@ -104,8 +104,10 @@ def read(files: list[Path], megabytes: float) -> list[str]:
 
 
 def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
-    exact, roots = exact_all(teacher, student), prefix_roots(teacher.strings, student)
-    conservative = exact_roots(teacher.strings, student)
+    roots = tables.roots
+    # What matching by strings would pair, blanks and digits included, and without them.
+    exact = exact_roots(teacher.strings, student, roots, all_kinds=True)
+    conservative = exact_roots(teacher.strings, student, roots)
     counts: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     wrong: Counter[str] = Counter()
@@ -146,24 +148,15 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         counts["line starts shared"] += int(np.isin(lines, text_ends).sum())
         # What comes next at each boundary, on both sides.
         u, v = row.tokens[met.teacher_B + 1], met.realised_P[met.student_B]
-        rank = student.rank[v]
-        has = exact.root_U[u] >= 0
-        hit = has & (exact.low_U[u] <= rank) & (rank < exact.high_U[u])
+        has, hit = exact.root_U[u] >= 0, exact.holds(u, v)
         counts["boundaries with an equal string"] += int(has.sum())
         for token in u[has & ~hit].tolist():
             wrong[kind_of(teacher.strings[token])] += 1
         safe = conservative.root_U[u] >= 0
         counts["conservative boundaries"] += int(safe.sum())
         counts["conservative misses"] += int((safe & ~hit).sum())
-        counts["in the cell"] += int(((roots.low_U[u] <= rank) & (rank < roots.high_U[u])).sum())
+        counts["in the cell"] += int(roots.holds(u, v).sum())
     return summarise(counts, kinds, wrong, kept, len(texts)) | windows(texts, teacher, student, tables)
-
-
-def exact_all(teacher: Vocabulary, student: Vocabulary) -> Any:
-    """Return the ids of equal bytes, blanks and digits included: what matching by strings would pair."""
-    from student_train.cells import _numbered, _range
-
-    return _numbered([_range(student, raw, exact=True) for raw in teacher.strings])
 
 
 def row_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, window: int = 0, end: int = 0) -> Chunk:
@@ -281,7 +274,7 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         return align(batch, teacher.strings, student)
 
     def chunked(batch: list[Chunk]) -> object:
-        return cross_targets(batch, Tables(tables.strings, student, None, None))
+        return cross_targets(batch, replace(tables, distribution=None))
 
     rng = np.random.default_rng(0)
     recorded = {id(batch): [with_records(row, teacher, rng) for row in batch] for batch in batches}

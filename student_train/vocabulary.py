@@ -70,13 +70,6 @@ class Vocabulary:
         return np.array(sorted(range(len(self.strings)), key=self.strings.__getitem__), dtype=np.int64)
 
     @cached_property
-    def rank(self) -> Int64:
-        """[V] the place of each id in `order`."""
-        rank = np.empty_like(self.order)
-        rank[self.order] = np.arange(len(rank))
-        return rank
-
-    @cached_property
     def white(self) -> npt.NDArray[np.bool_]:
         """[V] True for ids that begin with a whitespace byte or end a text."""
         found = np.array([raw[:1] in _WHITE_BYTES for raw in self.strings])
