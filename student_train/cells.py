@@ -222,8 +222,8 @@ def _innermost(roots: Roots, head: Int64, keys: Int64, width: int) -> Int64:
     place = np.searchsorted(head, keys, side="right") - 1
     left = np.arange(len(keys))
     while len(left):  # one step outwards each
-        here = place[left]
-        left = left[(here >= 0) & (head[here] // width == at[left])]
+        left = left[place[left] >= 0]
+        left = left[head[place[left]] // width == at[left]]
         here = place[left]
         outer = head[here] % width
         holds = (roots.low_R[outer] <= low[left]) & (high[left] <= roots.high_R[outer])

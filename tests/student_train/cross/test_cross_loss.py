@@ -389,6 +389,25 @@ def test_draws_keep_the_masses_of_cells_unbiased(
         assert exact.mass_BK[0].sum() == pytest.approx(1.0, abs=1e-6), "all teacher ids have roots"
 
 
+def test_a_tail_without_any_head_has_cells(vocabularies: dict[str, Vocabulary]) -> None:
+    """A teacher so unsure that no id is above the threshold: every mass comes from draws."""
+    from student_train.cells import partition, prefix_roots
+
+    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
+    roots = prefix_roots(teacher.strings, student)
+    none, ids = np.zeros(0, np.int64), np.flatnonzero(teacher.lengths > 0)[:5]
+    draws = np.zeros(len(ids), np.int64), ids, np.full(len(ids), 0.2)
+    size = len(student.strings)
+    for head_only, cells in ((False, len(set(roots.root_U[ids]))), (True, 0)):
+        found = partition(
+            roots, boundaries=1, vocab_size=size, head=(none, none, np.zeros(0)), top=(none, none), draws=draws,
+            head_only=head_only,
+        )  # fmt: skip
+        assert (found.mass_BK > 0).sum() == cells
+        assert found.mass_BK.sum() + found.other_B[0] == pytest.approx(1.0)
+        assert found.top_B.tolist() == [-1]
+
+
 def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     rows = cross.rows_of(cross.text, teacher, window=50)[:2]
