@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--keep-weights", action="store_true", help="Keep models; they are deleted when measured.")
     parser.add_argument("--report", action="store_true", help="Run nothing; report what there is.")
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--title", default="Gemma 3 270M into SmolLM2's tokenizer", help="Of the page.")
     parser.add_argument("--convert", type=Path, metavar="GGUF")
     parser.add_argument("--small", type=Path, metavar="SMOLLM2_FOLDER")
     parser.add_argument("--to", type=Path, metavar="FOLDER")
@@ -86,7 +87,7 @@ def main() -> None:
             for method in methods:
                 run(method, seed, options)
     results = [found for seed in seeds for method in methods if (found := read(options.runs, method, seed))]
-    summary = summarise(results)
+    summary = {"title": options.title} | summarise(results)
     print(json.dumps(summary, indent=1))
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
@@ -155,18 +156,16 @@ def read(runs: Path, method: str, seed: int) -> Result | None:
 
 
 def summarise(results: list[Result]) -> dict[str, Any]:
-    """Return means over seeds and paired differences to `ce`, over the seeds that every method has."""
+    """Return means over each method's seeds, and paired differences to `ce` over the seeds that both have."""
     by_method: dict[str, dict[int, Result]] = {}
     for result in results:
         by_method.setdefault(result.method, {})[result.seed] = result
-    shared = sorted(set.intersection(*(set(found) for found in by_method.values()))) if by_method else []
-    if not shared:
-        return {"seeds": [], "methods": {}}
+    if not by_method:
+        return {"methods": {}}
     documents = sorted({row["document"] for row in results[0].rows})
     picks = np.random.RandomState(0).randint(len(documents), size=(2000, len(documents)))
     first = results[0].record
     found: dict[str, Any] = {
-        "seeds": shared,
         "documents": len(documents),
         "held-out bytes": first["held_out"]["bytes"],
         "held-out tokens": first["held_out"]["tokens"],
@@ -178,7 +177,8 @@ def summarise(results: list[Result]) -> dict[str, Any]:
             "parameters": first["student"]["parameters"],
         },
         "settings": {
-            k: first["config"][k] for k in ("batch_tokens", "learning_rate", "ce_weight", "held_out", "student_layers")
+            k: first["config"][k]
+            for k in ("batch_tokens", "learning_rate", "adam_eps", "dtype", "held_out", "held_out_tokens")
         },
         "steps": first["train"]["steps"],
         "student tokens trained on": first["train"]["tokens"],
@@ -187,23 +187,29 @@ def summarise(results: list[Result]) -> dict[str, Any]:
     }
     for method, runs in by_method.items():
         entry: dict[str, Any] = {
-            "tokens_per_s": round(float(np.mean([runs[seed].record["train"]["tokens_per_s"] for seed in shared])), 1)
+            "seeds": sorted(runs),
+            "tokens_per_s": round(float(np.mean([run.record["train"]["tokens_per_s"] for run in runs.values()])), 1),
         }
+        paired = sorted(set(runs) & set(by_method.get("ce", {})))
         for measure, (_, above, below, factor) in MEASURES.items():
-            mine = [_sums(runs[seed], documents, above, below) for seed in shared]
+            mine = [_sums(runs[seed], documents, above, below) for seed in entry["seeds"]]
             per_seed = [float(factor * sums[:, 0].sum() / sums[:, 1].sum()) for sums in mine]
             sums = np.mean(mine, axis=0)
             entry[measure] = {
-                "before": runs[shared[0]].record["held_out"]["before"][measure]["mean"],
+                "before": results[0].record["held_out"]["before"][measure]["mean"],
                 "mean": float(np.mean(per_seed)),
                 "per seed": per_seed,
                 **_interval(factor * sums[:, 0], sums[:, 1], picks),
             }
-            if "ce" in by_method and method != "ce":
-                theirs = np.mean([_sums(by_method["ce"][seed], documents, above, below) for seed in shared], axis=0)
-                change = factor * (sums[:, 0] - theirs[:, 0])
+            if paired and method != "ce":
+                both = [
+                    (_sums(runs[seed], documents, above, below), _sums(by_method["ce"][seed], documents, above, below))
+                    for seed in paired
+                ]
+                change = factor * np.mean([one[:, 0] - other[:, 0] for one, other in both], axis=0)
                 entry[measure]["minus ce"] = {
                     "mean": float(change.sum() / sums[:, 1].sum()),
+                    "per seed": [float(factor * (a - b)[:, 0].sum() / a[:, 1].sum()) for a, b in both],
                     **_interval(change, sums[:, 1], picks),
                 }
         found["methods"][method] = entry
@@ -227,24 +233,25 @@ def _interval(above: np.ndarray, below: np.ndarray, picks: np.ndarray) -> dict[s
 def page(found: dict[str, Any], name: str) -> str:
     layers = found["student"]["layers"]
     lines = [
-        "# Across tokenizers, on a real pair",
+        f"# Across tokenizers: {found['title']}",
         "",
-        f"Teacher {found['teacher']}, student {found['student']['source']}"
-        f"{f' with {layers} of its layers' if layers else ''},",
-        f"{found['student']['parameters'] / 1e6:.0f} M parameters;"
-        f" {found['teacher tokens']:,} teacher tokens of the standard library;",
-        f"{found['steps']} steps, {found['student tokens trained on']:,} student tokens; {len(found['seeds'])} seeds;"
-        f" {found['documents']} held-out documents, {found['held-out bytes']:,} bytes.",
-        "Settings: " + ", ".join(f"{k} {v}" for k, v in found["settings"].items()) + ". Commands: the script's head,"
-        " `benchmarks/cross_tokenizer.py`.",
+        f"Student: {found['student']['parameters'] / 1e6:.0f} M parameters"
+        f"{f', {layers} layers of the whole model' if layers else ''}. {found['teacher tokens']:,} teacher tokens of",
+        f"the standard library in the cache; {found['steps']} steps, {found['student tokens trained on']:,} student"
+        f" tokens; {found['documents']} held-out",
+        f"documents, {found['held-out bytes']:,} bytes. Made by",
+        "",
+        f"    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student {found['student']['source']}/ \\",
+        f"        {' '.join(f'--{k.replace("_", "-")} {v}' for k, v in found['settings'].items())} \\",
+        f"        --runs runs/ --write docs/results/{name}",
         "",
         f"![Differences to cross-entropy only, with intervals]({name}.png)",
         "",
-        "Brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only; below zero is",
-        "better.",
+        "Means over seeds; brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only,",
+        "seed by seed and document by document; below zero is better.",
         "",
-        "| method | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | tokens/s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | tokens/s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, entry in found["methods"].items():
         cells = []
@@ -253,10 +260,21 @@ def page(found: dict[str, Any], name: str) -> str:
             cells.append(f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
             change = value.get("minus ce")
             cells.append(f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "")
-        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {entry['tokens_per_s']:,.0f} |")
+        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} | {entry['tokens_per_s']:,.0f} |")
     start = next(iter(found["methods"].values()))
     before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
-    return "\n".join([*lines, "", f"Before training: {before}.", ""])
+    lines += [
+        "",
+        f"Before training: {before}.",
+        "",
+        "Difference to cross-entropy only, in bits per byte, seed by seed:",
+        "",
+    ]
+    for method, entry in found["methods"].items():
+        if change := entry["bits_per_byte"].get("minus ce"):
+            values = ", ".join(f"{value:+.4f}" for value in change["per seed"])
+            lines.append(f"- `{method}`: {values}")
+    return "\n".join([*lines, ""])
 
 
 def picture(found: dict[str, Any], path: Path) -> None:
