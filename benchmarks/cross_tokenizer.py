@@ -232,6 +232,7 @@ def _interval(above: np.ndarray, below: np.ndarray, picks: np.ndarray) -> dict[s
 
 def page(found: dict[str, Any], name: str) -> str:
     layers = found["student"]["layers"]
+    settings = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in found["settings"].items())
     lines = [
         f"# Across tokenizers: {found['title']}",
         "",
@@ -242,7 +243,7 @@ def page(found: dict[str, Any], name: str) -> str:
         f"documents, {found['held-out bytes']:,} bytes. Made by",
         "",
         f"    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student {found['student']['source']}/ \\",
-        f"        {' '.join(f'--{k.replace("_", "-")} {v}' for k, v in found['settings'].items())} \\",
+        f"        {settings} \\",
         f"        --runs runs/ --write docs/results/{name}",
         "",
         f"![Differences to cross-entropy only, with intervals]({name}.png)",
