@@ -188,7 +188,6 @@ def summarise(results: list[Result]) -> dict[str, Any]:
     for method, runs in by_method.items():
         entry: dict[str, Any] = {
             "seeds": sorted(runs),
-            "tokens_per_s": round(float(np.mean([run.record["train"]["tokens_per_s"] for run in runs.values()])), 1),
         }
         paired = sorted(set(runs) & set(by_method.get("ce", {})))
         for measure, (_, above, below, factor) in MEASURES.items():
@@ -251,8 +250,8 @@ def page(found: dict[str, Any], name: str) -> str:
         "Means over seeds; brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only,",
         "seed by seed and document by document; below zero is better.",
         "",
-        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | tokens/s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for method, entry in found["methods"].items():
         cells = []
@@ -261,7 +260,7 @@ def page(found: dict[str, Any], name: str) -> str:
             cells.append(f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
             change = value.get("minus ce")
             cells.append(f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "")
-        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} | {entry['tokens_per_s']:,.0f} |")
+        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} |")
     start = next(iter(found["methods"].values()))
     before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
     lines += [
