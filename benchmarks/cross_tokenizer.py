@@ -6,14 +6,14 @@ is finished is not done again. Methods: cross-entropy only (`ce`), `alm`, `cells
 student starts from the same weights. Held-out documents are never trained on; differences to `ce` are paired: means
 over seeds per document, 95 % percentile bootstrap over documents.
 
-    teacher-dump --model GEMMA_FOLDER --data stdlib --engine transformers --max-tokens 330000 --window-tokens 512 \
-        --out gemma-shards/
-    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student SMOLLM2_FOLDER --layers 6 \
-        --runs runs/ --write docs/results/cross_tokenizer
+    teacher-dump --model GEMMA_FOLDER --data stdlib --engine transformers --dtype bfloat16 --max-tokens 330000 \
+        --max-documents 400 --window-tokens 512 --task-tokens 20000 --chunk-tokens 8192 --out gemma-shards/
+    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student SMOLLM2_FOLDER --runs runs/ \
+        --write docs/results/cross_tokenizer
 
 GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. For a
-machine without a GPU, `--small SMOLLM2_FOLDER --to FOLDER` makes a student of 7 M parameters: give that and no
---layers. Without --write only the runs are made; with --report the runs that there are become the page.
+machine without a GPU, `--small SMOLLM2_FOLDER --to FOLDER` makes a student of 7 M parameters, and --layers keeps a few
+of a large one's. Without --write only the runs are made; with --report the runs that there are become the page.
 """
 
 from __future__ import annotations
@@ -231,11 +231,12 @@ def _interval(above: np.ndarray, below: np.ndarray, picks: np.ndarray) -> dict[s
 
 def page(found: dict[str, Any], name: str) -> str:
     layers = found["student"]["layers"]
+    seeds = sorted({seed for entry in found["methods"].values() for seed in entry["seeds"]})
     settings = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in found["settings"].items())
     lines = [
         f"# Across tokenizers: {found['title']}",
         "",
-        f"Student: {found['student']['parameters'] / 1e6:.0f} M parameters"
+        f"Student: {found['student']['parameters'] / 1e6:.1f} M parameters"
         f"{f', {layers} layers of the whole model' if layers else ''}. {found['teacher tokens']:,} teacher tokens of",
         f"the standard library in the cache; {found['steps']} steps, {found['student tokens trained on']:,} student"
         f" tokens; {found['documents']} held-out",
@@ -243,12 +244,13 @@ def page(found: dict[str, Any], name: str) -> str:
         "",
         f"    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student {found['student']['source']}/ \\",
         f"        {settings} \\",
-        f"        --runs runs/ --write docs/results/{name}",
+        f"        --methods {','.join(found['methods'])} --seeds {','.join(map(str, seeds))} --runs runs/"
+        f" --write docs/results/{name}",
         "",
         f"![Differences to cross-entropy only, with intervals]({name}.png)",
         "",
         "Means over seeds; brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only,",
-        "seed by seed and document by document; below zero is better.",
+        "seed by seed and document by document; below zero is better. In the picture a stroke is a seed.",
         "",
         "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce |",
         "|---|---|---|---|---|---|---|---|",
@@ -290,6 +292,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
             change = found["methods"][method][measure]["minus ce"]
             axes.plot([change["low"], change["high"]], [i, i], color="#4878a8")
             axes.plot(change["mean"], i, "o", color="#4878a8")
+            axes.plot(change["per seed"], [i] * len(change["per seed"]), "|", color="#222222", markersize=9)
         axes.axvline(0, color="#888888", linewidth=0.8)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("difference to cross-entropy only")
