@@ -88,6 +88,8 @@ def main() -> None:
                 run(method, seed, options)
     results = [found for seed in seeds for method in methods if (found := read(options.runs, method, seed))]
     summary = {"title": options.title} | summarise(results)
+    if options.shards and results:
+        summary["teacher's bits per byte"] = teacher_bits(options.shards, results[0].rows)
     print(json.dumps(summary, indent=1))
     if options.write:
         options.write.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +155,24 @@ def read(runs: Path, method: str, seed: int) -> Result | None:
         return None
     rows = [json.loads(line) for line in (out / "held_out.jsonl").read_text().splitlines()]
     return Result(method=method, seed=seed, record=json.loads((out / "run.json").read_text()), rows=rows)
+
+
+def teacher_bits(place: str, held_out: list[dict[str, Any]]) -> float:
+    """Return the teacher's own bits per byte on the held-out rows, from its stored log-probabilities."""
+    import shards
+
+    wanted = {(row["document"], row["window"]) for row in held_out}
+    cache = shards.open(place)
+    nats, size = 0.0, 0
+    for i in range(len(cache)):
+        chunk = cache[i]
+        # A row of n tokens has n - 1 positions.
+        begins = chunk.row_starts - np.arange(len(chunk.row_starts))
+        for row, begin, end in zip(chunk.rows, begins[:-1], begins[1:], strict=True):
+            if (row.document, row.window) in wanted:
+                nats -= float(chunk.realised_logp[begin:end].astype(np.float64).sum())
+                size += row.byte_end - row.byte_start
+    return nats / math.log(2) / size
 
 
 def summarise(results: list[Result]) -> dict[str, Any]:
@@ -265,9 +285,11 @@ def page(found: dict[str, Any], name: str) -> str:
         lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} |")
     start = next(iter(found["methods"].values()))
     before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
+    bits = found.get("teacher's bits per byte")
     lines += [
         "",
         f"Before training: {before}.",
+        *([f"The teacher's own bits per byte on these rows: {bits:.4f}."] if bits else []),
         "",
         "Difference to cross-entropy only, in bits per byte, seed by seed:",
         "",
