@@ -159,21 +159,21 @@ def partition(
     `head` and `draws` are (boundary, teacher id, weight) of entries, in any order; `top` is (boundary, teacher id) of
     the likeliest ones; `vocab_size` is the student's. With `head_only` draws make no cells of their own.
     """
-    width = len(roots.low_R) + 1
-    key, mass = _summed(roots, head, width)
+    bits = len(roots.low_R).bit_length()
+    key, mass = _summed(roots, head, bits)
     in_head = np.ones(len(key), dtype=np.bool_)
     if draws is not None and len(draws[0]):
-        drawn, drawn_mass = _summed(roots, draws, width)
-        inner = _innermost(roots, key, drawn, width)
+        drawn, drawn_mass = _summed(roots, draws, bits)
+        inner = _innermost(roots, key, drawn, bits)
         held = inner >= 0
         mass = mass + np.bincount(inner[held], weights=drawn_mass[held], minlength=len(key))
         if not head_only:
-            free = ~held & (roots.own_R > roots.low_R)[drawn % width]
+            free = ~held & (roots.own_R > roots.low_R)[drawn & ((1 << bits) - 1)]
             key, mass = np.concatenate((key, drawn[free])), np.concatenate((mass, drawn_mass[free]))
             order = np.argsort(key, kind="stable")
             in_head = order < len(in_head)
             key, mass = key[order], mass[order]
-    cell_at, cell_root = key // width, key % width
+    cell_at, cell_root = key >> bits, key & ((1 << bits) - 1)
     count = np.bincount(cell_at, minlength=boundaries)
     start = np.cumsum(count) - count
     column = np.arange(len(key)) - start[cell_at]
@@ -192,7 +192,7 @@ def partition(
     top_at, top_id = top
     top_root = roots.root_U[top_id]
     rooted = top_root >= 0
-    top_at, top_key = top_at[rooted], top_at[rooted] * width + top_root[rooted]
+    top_at, top_key = top_at[rooted], top_at[rooted] << bits | top_root[rooted]
     found = np.searchsorted(key, top_key)
     top_B[top_at] = column[found]
     return Partition(
@@ -204,29 +204,30 @@ def partition(
     )
 
 
-def _summed(roots: Roots, entries: tuple[Int64, Int64, Float64], width: int) -> tuple[Int64, Float64]:
-    """Return the roots of (boundary, teacher id, weight) as ascending keys boundary * width + root, and their mass."""
+def _summed(roots: Roots, entries: tuple[Int64, Int64, Float64], bits: int) -> tuple[Int64, Float64]:
+    """Return the roots of (boundary, teacher id, weight) as ascending keys boundary << bits | root, and their mass."""
     at, ids, weight = entries
     root = roots.root_U[ids]
     known = root >= 0
-    key, place = np.unique(at[known] * width + root[known], return_inverse=True)
+    key, place = np.unique(at[known] << bits | root[known], return_inverse=True)
     mass: Float64 = np.bincount(place, weights=weight[known], minlength=len(key))
     return key, mass
 
 
-def _innermost(roots: Roots, head: Int64, keys: Int64, width: int) -> Int64:
+def _innermost(roots: Roots, head: Int64, keys: Int64, bits: int) -> Int64:
     """Return for each key the last of the ascending `head` of its boundary whose range holds its root's; -1: none."""
-    at, root = keys // width, keys % width
-    low, high = roots.low_R[root], roots.high_R[root]
+    mask = (1 << bits) - 1
+    at, head_at = keys >> bits, head >> bits
+    low, high = roots.low_R[keys & mask], roots.high_R[keys & mask]
+    head_low, head_high = roots.low_R[head & mask], roots.high_R[head & mask]
     found = np.full(len(keys), -1, dtype=np.int64)
     place = np.searchsorted(head, keys, side="right") - 1
     left = np.arange(len(keys))
     while len(left):  # one step outwards each
         left = left[place[left] >= 0]
-        left = left[head[place[left]] // width == at[left]]
+        left = left[head_at[place[left]] == at[left]]
         here = place[left]
-        outer = head[here] % width
-        holds = (roots.low_R[outer] <= low[left]) & (high[left] <= roots.high_R[outer])
+        holds = (head_low[here] <= low[left]) & (high[left] <= head_high[here])
         found[left[holds]] = here[holds]
         left = left[~holds]
         place[left] -= 1
