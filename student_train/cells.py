@@ -216,19 +216,17 @@ def _summed(roots: Roots, entries: tuple[Int64, Int64, Float64], bits: int) -> t
 
 def _innermost(roots: Roots, head: Int64, keys: Int64, bits: int) -> Int64:
     """Return for each key the last of the ascending `head` of its boundary whose range holds its root's; -1: none."""
-    mask = (1 << bits) - 1
-    at, head_at = keys >> bits, head >> bits
-    low, high = roots.low_R[keys & mask], roots.high_R[keys & mask]
-    head_low, head_high = roots.low_R[head & mask], roots.high_R[head & mask]
-    found = np.full(len(keys), -1, dtype=np.int64)
-    place = np.searchsorted(head, keys, side="right") - 1
-    left = np.arange(len(keys))
-    while len(left):  # one step outwards each
-        left = left[place[left] >= 0]
-        left = left[head_at[place[left]] == at[left]]
-        here = place[left]
-        holds = (head_low[here] <= low[left]) & (high[left] <= head_high[here])
-        found[left[holds]] = here[holds]
-        left = left[~holds]
-        place[left] -= 1
+    mask, size = (1 << bits) - 1, len(roots.order_V).bit_length()
+    head_high = roots.high_R[head & mask]
+    goal = keys >> bits << size | roots.high_R[keys & mask]
+    # How far the ranges up to each of the head reach: most draws are in none, and need no search.
+    reach = np.maximum.accumulate(head >> bits << size | head_high)
+    found = np.searchsorted(head, keys, side="right") - 1
+    held = found >= 0
+    held[held] = reach[found[held]] >= goal[held]
+    found[~held] = -1
+    left = np.flatnonzero(held)
+    while len(left):  # one step outwards each; ranges begin in order, so the first that reaches far enough holds it
+        left = left[head_high[found[left]] < roots.high_R[keys[left] & mask]]
+        found[left] -= 1
     return found
