@@ -166,11 +166,9 @@ def teacher_bits(place: str, held_out: list[dict[str, Any]]) -> float:
     nats, size = 0.0, 0
     for i in range(len(cache)):
         chunk = cache[i]
-        # A row of n tokens has n - 1 positions.
-        begins = chunk.row_starts - np.arange(len(chunk.row_starts))
-        for row, begin, end in zip(chunk.rows, begins[:-1], begins[1:], strict=True):
+        for r, row in enumerate(chunk.rows):
             if (row.document, row.window) in wanted:
-                nats -= float(chunk.realised_logp[begin:end].astype(np.float64).sum())
+                nats -= float(chunk.row(r).realised_logp.astype(np.float64).sum())
                 size += row.byte_end - row.byte_start
     return nats / math.log(2) / size
 
@@ -206,9 +204,8 @@ def summarise(results: list[Result]) -> dict[str, Any]:
         "methods": {},
     }
     for method, runs in by_method.items():
-        entry: dict[str, Any] = {
-            "seeds": sorted(runs),
-        }
+        agreement = [run.record["held_out"]["after"]["top1_agreement"]["mean"] for run in runs.values()]
+        entry: dict[str, Any] = {"seeds": sorted(runs), "agreement": float(np.mean(agreement))}
         paired = sorted(set(runs) & set(by_method.get("ce", {})))
         for measure, (_, above, below, factor) in MEASURES.items():
             mine = [_sums(runs[seed], documents, above, below) for seed in entry["seeds"]]
@@ -270,10 +267,11 @@ def page(found: dict[str, Any], name: str) -> str:
         f"![Differences to cross-entropy only, with intervals]({name}.png)",
         "",
         "Means over seeds; brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only,",
-        "seed by seed and document by document; below zero is better. In the picture a stroke is a seed.",
+        "seed by seed and document by document; below zero is better. Agreement: the share of shared boundaries at",
+        "which both models' likeliest tokens lie in one cell. In the picture a stroke is a seed.",
         "",
-        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | agreement |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, entry in found["methods"].items():
         cells = []
@@ -282,7 +280,7 @@ def page(found: dict[str, Any], name: str) -> str:
             cells.append(f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
             change = value.get("minus ce")
             cells.append(f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "")
-        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} |")
+        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} | {entry['agreement']:.1%} |")
     start = next(iter(found["methods"].values()))
     before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
     bits = found.get("teacher's bits per byte")

@@ -187,7 +187,7 @@ def partition(
     low_BK[cell_at, column] = low
     high_BK[cell_at, column] = high
     mass_BK[cell_at, column] = mass
-    held = np.bincount(cell_at, weights=mass, minlength=boundaries)
+    mass_B = np.bincount(cell_at, weights=mass, minlength=boundaries)
     top_B = np.full(boundaries, -1, dtype=np.int64)
     top_at, top_id = top
     top_root = roots.root_U[top_id]
@@ -199,7 +199,7 @@ def partition(
         low_BK=low_BK,
         high_BK=high_BK,
         mass_BK=mass_BK,
-        other_B=np.maximum(1.0 - held, 0.0).astype(np.float32),
+        other_B=np.maximum(1.0 - mass_B, 0.0).astype(np.float32),
         top_B=top_B,
     )
 

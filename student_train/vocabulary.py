@@ -98,8 +98,7 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
     """Return the vocabulary of the tokenizer in `folder`, over `vocab_size` ids (0: as many as the tokenizer has).
 
     Raises: StudentError, naming the token, where the tokenizer is of no known family, has no token for a character of
-    ASCII, or
-    does not give back the bytes of a text.
+    ASCII, or does not give back the bytes of a text.
     """
     from tokenizers import Tokenizer
 
