@@ -72,6 +72,7 @@ class Zygote:
         )
         # Only what Python needs: no token or path of the user's is in a program's reach.
         environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["LD_BIND_NOW"] = "1"  # or each fork resolves the same symbols anew
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],

@@ -226,21 +226,23 @@ class InBatches(TransformersEngine):
         yield from self._forward(list(windows))
 
 
-def test_the_noise_floor_in_float64_is_tiny_and_below_that_of_float32(made: Any) -> None:
+def test_the_noise_floor_in_float64_is_tiny_and_below_a_change_of_type(made: Any) -> None:
     model = resolve(made.model)
     _, spec = record_layout(made, model)
     cache = shards.open(made.out)
     numbers, rows = sample(cache, 6, 0)
     wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
-    largest = {}
-    for dtype in ("float64", "float32"):
-        engine = InBatches(replace(teaching(made, model, spec), dtype=dtype))
-        tallies = noise(cache, numbers, wanted, two_runs(engine, wanted, spec))
-        largest[dtype] = {name: t.to_dict(with_place=False) for name, t in tallies.items()}
-        assert tallies["draws"].agreeing == tallies["draws"].count > 0
+    double, single = (
+        two_runs(InBatches(replace(teaching(made, model, spec), dtype=dtype)), wanted, spec)
+        for dtype in ("float64", "float32")
+    )
+    # Two float32 runs need not differ: on some processors a product does not depend on its batch. Two types do.
+    floors = [noise(cache, numbers, wanted, runs) for runs in (double, single, [double[0], single[0]])]
+    assert all(f["draws"].agreeing == f["draws"].count > 0 for f in floors[:2])
+    tiny, _, typed = ({name: t.to_dict(with_place=False) for name, t in f.items()} for f in floors)
     # Records are float32 whatever the model is, so a last bit may differ.
-    assert all(t["max_steps"] < 0.01 for t in largest["float64"].values())
-    assert largest["float64"]["log Z"]["mean"] < largest["float32"]["log Z"]["mean"]
+    assert all(t["max_steps"] < 0.01 for t in tiny.values())
+    assert tiny["log Z"]["mean"] < typed["log Z"]["mean"]
 
 
 def test_noise_of_bfloat16_is_not_taken_for_damage(
