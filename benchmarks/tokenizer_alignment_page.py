@@ -1,0 +1,121 @@
+"""How do the figures of `tokenizer_alignment.py` look on a page: Markdown and a picture?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def page(found: dict[str, Any], name: str) -> str:
+    """Return the Markdown of `found`, as `tokenizer_alignment.main` makes it; `name` is that of the picture."""
+    corpora = ["standard library", "installed packages"]
+    lib = found[corpora[0]]
+
+    def line(title: str, key: str, *, percent: bool = True) -> str:
+        values = [found[c][key] for c in corpora]
+        return f"| {title} | " + " | ".join(_percent(v) if percent else f"{v:,}" for v in values) + " |"
+
+    rows = [
+        "# Two tokenizers on Python, measured",
+        "",
+        f"Teacher `{found['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{found['student']}`",
+        f"(byte-level BPE, added tokens for blanks); {found['date']}, {found['machine']}. Made by",
+        "",
+        f"    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/{found['teacher']} \\",
+        f"        --student ../shared/data/tokenizers/{found['student']} --megabytes {found['megabytes']:g}"
+        f" --write docs/results/{name}",
+        "",
+        f"![What each loss sees, and what matching strings would teach]({name}.png)",
+        "",
+        "| | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        line("files", "files", percent=False),
+        line("files that do not give their bytes back (left out)", "files left out", percent=False),
+        line("bytes", "bytes", percent=False),
+        line("bytes per teacher token", "bytes per teacher token", percent=False),
+        line("bytes per student token", "bytes per student token", percent=False),
+        line("shared boundaries per teacher token", "shared boundaries per teacher token"),
+        line("word ends (non-blank, then blank) that both share", "word ends that are shared"),
+        line("line starts (line feed, then non-blank) that both share", "line starts that are shared"),
+        line("student tokens per word chunk", "student tokens per word chunk", percent=False),
+        line("shared boundaries whose next teacher token has an equal string", "boundaries with an equal string"),
+        line("**... which is not the student's next token**", "equal string is not the student's token"),
+        line("... blanks, digits, line breaks left out (`matched`)", "conservative map is not the student's token"),
+        line("**student's next token lies in the cell of the teacher's**", "student's token is in the cell"),
+        line("windows of 1,024 tokens that tokenise otherwise alone", "windows whose tokens alone differ"),
+        line("tokens of windows alone that are the document's own", "tokens that are the document's own"),
+        "",
+        "What matching by strings would have taught wrongly, by kind of the teacher's token, of all shared boundaries:",
+        "",
+        "| kind | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        *(
+            f"| {kind} | " + " | ".join(_percent(found[c]["by kind"].get(kind, 0.0)) for c in corpora) + " |"
+            for kind in lib["by kind"]
+        ),
+        "",
+        "Stretches between neighbouring shared boundaries, teacher tokens : student tokens (standard library):",
+        "",
+        "| stretch | share | of teacher tokens | of bytes |",
+        "|---|---|---|---|",
+        *(
+            f"| {kind} | {_percent(v['share'])} | {_percent(v['teacher tokens'])} | {_percent(v['bytes'])} |"
+            for kind, v in lib["stretches"].items()
+        ),
+        "",
+        "What each loss sees:",
+        "",
+        "| loss | positions of the student | bytes |",
+        "|---|---|---|",
+        *(
+            f"| `{loss}` | {_percent(v['positions'])} | {'-' if v['bytes'] is None else _percent(v['bytes'])} |"
+            for loss, v in lib["seen by"].items()
+        ),
+        "",
+        f"Speed, teacher tokens per second of one core (process time; of each batch the best of {found['rounds']}; load"
+        f" of the machine {found['load']:g}):",
+        "",
+        "| | " + " | ".join(corpora) + " |",
+        "|---|---|---|",
+        *(
+            f"| {what} | " + " | ".join(f"{found[c]['teacher tokens per second'][what]:,}" for c in corpora) + " |"
+            for what in lib["teacher tokens per second"]
+        ),
+        "",
+        f"Tables of both vocabularies are made once per run, in {found['seconds_for_tables']} s.",
+        "",
+    ]
+    return "\n".join(rows)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %" if value < 0.9999 or value == 1 else f"{100 * value:.4f} %"
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    """Draw what each loss sees, and what matching by strings would teach."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    corpora = ["standard library", "installed packages"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
+    seen = found[corpora[0]]["seen by"]
+    left.barh(list(seen), [100 * v["positions"] for v in seen.values()], color="#4878a8")
+    left.set_xlabel("student positions with a target, %")
+    left.set_xlim(0, 100)
+    left.set_title("what each loss sees", fontsize=10)
+    kinds = list(found[corpora[0]]["by kind"])
+    start = np.zeros(2)
+    for kind, colour in zip(kinds, ("#c44e52", "#dd8452", "#ccb974", "#8172b3", "#937860"), strict=False):
+        values = np.array([100 * found[c]["by kind"].get(kind, 0.0) for c in corpora])
+        right.barh(corpora, values, left=start, label=kind, color=colour)
+        start += values
+    right.barh(["in no cell"], [100 * (1 - found[corpora[0]]["student's token is in the cell"])], color="#4878a8")
+    right.set_xlabel("shared boundaries taught wrongly by equal strings, %")
+    right.set_title("the student writes another token", fontsize=10)
+    right.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
