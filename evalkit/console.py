@@ -51,7 +51,7 @@ class Progress:
 
     def step(self, steps: int = 1, tokens: int = 0) -> None:
         if not self._tokens:
-            self._started = time.monotonic()  # the rate is that of writing, without loading the model
+            self._started = self._spoke = time.monotonic()  # the rate is that of writing, without loading the model
         self._steps += steps
         self._tokens += tokens
         now = time.monotonic()

