@@ -181,7 +181,7 @@ def page(kept: list[dict[str, Any]]) -> str:
         "SmolLM2-135M-Instruct is the folder that `teacher-dump --model smollm2-135m` leaves in",
         "`~/.cache/teacherless/models/`. Asked to complete a function, this chat model mostly ends its answer with its",
         "first token or begins another function, and solves none; asked as a chat model it solves five. The demo's",
-        "student is what `make demo` leaves in `demo/ckpt/`; it is asked for 128 tokens at most.",
+        "student is what `make demo` leaves in `demo/ckpt/`; it is asked for 128 tokens at most, for MBPP at n = 20 for 64.",
         "",
         "| what | benchmark | protocol | problems, samples | scores | engine | command |",
         "|---|---|---|---|---|---|---|",
