@@ -43,16 +43,16 @@ def decided(number: int, arguments: tuple[int, ...] = (), architecture: int = AR
                 raise AssertionError(f"an instruction that no filter here has: {operation:#x}")
 
 
-@pytest.mark.parametrize("number", range(600))
-def test_each_call_is_let_through_only_if_it_is_named(number: int) -> None:
-    answer, steps = decided(number)
-    name = NAMES.get(number)
-    if name in syscalls._ALLOWED:
-        assert answer == ALLOW
-    elif name is None:
-        newer = number > syscalls._NEWEST_KNOWN or number == 435
-        assert answer == (ENOSYS if newer else EPERM)
-    assert steps < 25
+def test_each_call_is_let_through_only_if_it_is_named() -> None:
+    for number in range(600):
+        answer, steps = decided(number)
+        name = NAMES.get(number)
+        if name in syscalls._ALLOWED:
+            assert answer == ALLOW, name
+        elif name is None:
+            newer = number > syscalls._NEWEST_KNOWN or number == 435
+            assert answer == (ENOSYS if newer else EPERM), number
+        assert steps < 25
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
