@@ -26,7 +26,7 @@ from contextlib import suppress
 from evalkit.sandbox import child, confine
 
 WARM = """
-    abc bisect collections collections.abc contextlib copy decimal enum fractions functools heapq inspect
+    abc bisect collections collections.abc contextlib copy dataclasses decimal enum fractions functools heapq inspect
     io itertools json linecache math operator random re string struct sys textwrap time traceback types typing
 """
 """Modules imported before the first fork: what solutions import most. The rest is theirs to import: every library
