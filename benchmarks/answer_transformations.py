@@ -1,0 +1,153 @@
+"""Programs that answer as a reference does, in another type: list as array, int as numpy scalar, str as UserString.
+
+The differential suites of evalkit give such programs to evalkit and to a benchmark's own checker, and compare the
+verdicts. Each transformation is a Python function body that maps one answer. It returns the answer itself where
+it does not apply, so `applies` needs no list of types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformation:
+    """One way to answer in another type."""
+
+    name: str
+    """Such as `list -> numpy.ndarray`."""
+    body: str
+    """Source of the body of a function of `value`; it returns `value` itself where it does not apply."""
+    imports: str = ""
+    """Source that the body needs, run once."""
+
+
+_NUMPY = "import numpy as np"
+_COLLECTIONS = "import collections"
+
+
+def _simple(kind: str, target: str, expression: str, imports: str = "") -> Transformation:
+    """Return a transformation of the answers whose exact type is `kind`."""
+    body = f"return {expression} if type(value) is {kind} else value"
+    return Transformation(name=f"{kind} -> {target}", body=body, imports=imports)
+
+
+def _of_items(kind: str, inner: str, target: str, expression: str, imports: str = "") -> Transformation:
+    """Return a transformation of non-empty lists (or tuples) whose items all have the exact type `inner`."""
+    test = f"type(value) is {kind} and value and all(type(item) is {inner} for item in value)"
+    body = f"return {expression} if {test} else value"
+    return Transformation(name=f"{kind} of {inner} -> {target}", body=body, imports=imports)
+
+
+TRANSFORMATIONS: tuple[Transformation, ...] = (
+    _simple("list", "numpy.ndarray", "np.array(value)", _NUMPY),
+    _simple("list", "object array", "np.array([*value, None], dtype=object)[:-1]", _NUMPY),
+    _simple("list", "tuple", "tuple(value)"),
+    _simple("list", "tuple(numpy.ndarray)", "tuple(np.array(value))", _NUMPY),
+    _simple("list", "list(numpy.ndarray)", "list(np.array(value))", _NUMPY),
+    _simple("list", "UserList", "collections.UserList(value)", _COLLECTIONS),
+    _simple("list", "deque", "collections.deque(value)", _COLLECTIONS),
+    _simple("list", "list subclass", "Items(value)", "class Items(list): pass"),
+    _simple("list", "generator", "(item for item in value)"),
+    _simple("list", "iterator", "iter(value)"),
+    _simple("list", "dict_values", "dict(enumerate(value)).values()"),
+    _simple("list", "memoryview of its repr", "memoryview(repr(value).encode())"),
+    _of_items("list", "int", "array.array", "array.array('q', value)", "import array"),
+    _of_items("list", "int", "list of numpy.int64", "[np.int64(item) for item in value]", _NUMPY),
+    _of_items("list", "int", "list of float", "[float(item) for item in value]"),
+    _of_items("list", "float", "array.array", "array.array('d', value)", "import array"),
+    _of_items("list", "float", "list of numpy.float32", "[np.float32(item) for item in value]", _NUMPY),
+    _of_items("list", "str", "array of str", "np.array(value)", _NUMPY),
+    _of_items("list", "str", "list of UserString", "[collections.UserString(x) for x in value]", _COLLECTIONS),
+    _of_items("list", "str", "keys of a dict", "dict.fromkeys(value).keys()"),
+    _simple("tuple", "list", "list(value)"),
+    _simple("tuple", "numpy.ndarray", "np.array(value, dtype=object)", _NUMPY),
+    _simple(
+        "tuple",
+        "namedtuple",
+        "collections.namedtuple('Answer', [f'f{place}' for place in range(len(value))])(*value)",
+        _COLLECTIONS,
+    ),
+    _simple("int", "numpy.int64", "np.int64(value)", _NUMPY),
+    _simple("int", "numpy.int32", "np.int32(value % 2**31)", _NUMPY),
+    _simple("int", "numpy.float64", "np.float64(value)", _NUMPY),
+    _simple("int", "0-d array", "np.array(value)", _NUMPY),
+    _simple("int", "one-element array", "np.array([value])", _NUMPY),
+    _simple("int", "float", "float(value)"),
+    _simple("int", "Fraction", "Fraction(value)", "from fractions import Fraction"),
+    _simple("int", "Decimal", "Decimal(value)", "from decimal import Decimal"),
+    _simple("int", "int subclass", "Whole(value)", "class Whole(int): pass"),
+    _simple("int", "str", "str(value)"),
+    _simple("float", "numpy.float64", "np.float64(value)", _NUMPY),
+    _simple("float", "numpy.float32", "np.float32(value)", _NUMPY),
+    _simple("float", "numpy.float16", "np.float16(value)", _NUMPY),
+    _simple("float", "numpy.longdouble", "np.longdouble(value)", _NUMPY),
+    _simple("float", "0-d array", "np.array(value)", _NUMPY),
+    _simple("float", "Fraction", "Fraction(value)", "from fractions import Fraction"),
+    _simple("float", "Decimal", "Decimal(value)", "from decimal import Decimal"),
+    _simple("float", "complex", "complex(value)"),
+    _simple("float", "str", "str(value)"),
+    _simple("bool", "numpy.bool_", "np.bool_(value)", _NUMPY),
+    _simple("bool", "one-element array", "np.array([value])", _NUMPY),
+    _simple("bool", "int", "int(value)"),
+    _simple("bool", "float", "float(value)"),
+    _simple("bool", "str", "str(value)"),
+    _simple("str", "UserString", "collections.UserString(value)", _COLLECTIONS),
+    _simple("str", "str subclass", "Text(value)", "class Text(str): pass"),
+    _simple("str", "numpy.str_", "np.str_(value)", _NUMPY),
+    _simple("str", "0-d array", "np.array(value)", _NUMPY),
+    _simple("str", "bytes", "value.encode()"),
+    _simple("str", "list", "list(value)"),
+    _simple("dict", "MappingProxyType", "types.MappingProxyType(value)", "import types"),
+    _simple("dict", "OrderedDict", "collections.OrderedDict(value)", _COLLECTIONS),
+    _simple("dict", "Counter", "collections.Counter(value)", _COLLECTIONS),
+    _simple("dict", "defaultdict", "collections.defaultdict(int, value)", _COLLECTIONS),
+    _simple("dict", "UserDict", "collections.UserDict(value)", _COLLECTIONS),
+    _simple("dict", "ChainMap", "collections.ChainMap(value)", _COLLECTIONS),
+    _simple("dict", "dict subclass", "Table(value)", "class Table(dict): pass"),
+    _simple("dict", "items", "value.items()"),
+    _simple("set", "frozenset", "frozenset(value)"),
+    _simple("set", "keys of a dict", "dict.fromkeys(value).keys()"),
+    _simple("set", "list", "list(value)"),
+)
+"""Every transformation that the suites try."""
+
+_WRAPPER = """
+
+{imports}
+def _change(value):
+    {body}
+def _wrap(function):
+    depth = 0
+    def wrapped(*args, **kwargs):
+        # A reference that calls itself must get its own answers: only the outermost call is changed.
+        nonlocal depth
+        depth += 1
+        try:
+            answer = function(*args, **kwargs)
+        finally:
+            depth -= 1
+        return _change(answer) if depth == 0 else answer
+    return wrapped
+{name} = _wrap({name})
+"""
+
+
+def transform(program: str, entry_point: str, transformation: Transformation) -> str:
+    """Return `program` with the answers of its function `entry_point` changed."""
+    return program + _WRAPPER.format(imports=transformation.imports, body=transformation.body, name=entry_point)
+
+
+def applies(transformation: Transformation, answers: Iterable[Any]) -> bool:
+    """Say whether the transformation changes any of a reference's answers."""
+    namespace: dict[str, Any] = {}
+    exec(f"{transformation.imports}\ndef _change(value):\n    {transformation.body}", namespace)
+    for answer in answers:
+        try:
+            if namespace["_change"](answer) is not answer:
+                return True
+        except (ValueError, TypeError, OverflowError):  # numpy has no such array: programs may not answer so
+            continue
+    return False
