@@ -10,10 +10,12 @@ blocks of their own tasks, one at a time. The list holds the corpus's text, so i
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -31,6 +33,7 @@ from shards.schema import canonical_json
 from shards.store import cannot_write, publish, write_whole
 from shards.temporary import temporary_beside
 from teacher_dump.corpus import Dropped
+from teacher_dump.errors import DumpError
 from teacher_dump.plan import Task
 from teacher_dump.windows import Window
 
@@ -64,7 +67,8 @@ class TaskList:
 def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str], dropped: Dropped) -> int:
     """Write the list of tasks as they come, and return their number; no list where there is none.
 
-    `counts` and `dropped` are read when the last task is there. Raises StoreError where there is no room.
+    `counts` and `dropped` are read when the last task is there. Raises StoreError where there is no room, DumpError
+    where the corpus cannot be read.
     """
     path = out / FOLDER / _WINDOWS
     temporary = temporary_beside(path)
@@ -72,7 +76,7 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            for task in tasks:
+            for task in _reading(tasks):
                 block = _pack(task.windows)
                 blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
                 file.write(block)
@@ -89,6 +93,22 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
     index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(dropped.save(out)), "tasks": blocks}
     write_whole(out / FOLDER / _INDEX, canonical_json(index))
     return len(blocks)
+
+
+def _reading(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Yield the tasks. An error of the system while they are made is one of reading, not of writing the list."""
+    try:
+        yield from tasks
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DumpError(
+                f"{tempfile.gettempdir()}: no room for the scratch files that order the corpus; free some room, or set "
+                "TMPDIR to a folder with more"
+            ) from None
+        where = error.filename if isinstance(error.filename, str) else "--data"
+        raise DumpError(
+            f"{where}: cannot read the corpus ({error.strerror or error}); check the file and your rights to it"
+        ) from None
 
 
 def load(out: Path, fingerprint: str) -> TaskList | None:

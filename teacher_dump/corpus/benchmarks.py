@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +121,9 @@ def _from_hub(name: str, source: str) -> Benchmark:
 def _rows(file: Path) -> list[dict[str, Any]]:
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
         rows = json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(x) for x in text.split("\n") if x.strip()]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
         raise DumpError(f"{file}: not readable ({error}); expected a benchmark as JSON or JSONL") from None
     if not all(isinstance(row, dict) for row in rows):
         raise DumpError(f"{file}: found a line that is no object, expected one problem as an object a line")

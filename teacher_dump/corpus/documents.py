@@ -1,4 +1,4 @@
-"""Which documents are read, and in which order? A source, one set of filters, a seeded hash of the content.
+"""The documents of a corpus in order: a source, one set of filters, a seeded hash of the content.
 
 Each filter counts what it drops; `dropped` gets a line for each document. What is decided first: whether the text can
 be read, its size and lines, its licence, who wrote it; then whether it was there before, whether a benchmark is in it,
@@ -30,6 +30,7 @@ from teacher_dump.corpus.dropped import Dropped
 from teacher_dump.corpus.duplicates import ExactDuplicates, NearDuplicates
 from teacher_dump.corpus.filters import Filters, generated, licence_problem, too_odd
 from teacher_dump.corpus.licences import allowed
+from teacher_dump.corpus.raw import Raw
 
 BLOCK = 10_000
 """Documents of a streamed data set that are ordered at a time."""
@@ -88,16 +89,9 @@ class Corpus:
     def _read(self) -> Iterator[tuple[Document, str | None]]:
         """Yield each text that is Unicode, with its licence: None where the corpus has no field for it."""
         has_field = False
-        for raw in sources.read(self.data):
+        for raw in sources.read(self.data, self.counts):
             self.counts["documents read"] += 1
-            problem, text, encoded = None, "", b""
-            try:
-                text = raw.text.decode("utf-8") if isinstance(raw.text, bytes) else raw.text
-                encoded = text.encode("utf-8")
-            except UnicodeDecodeError as error:
-                problem, encoded = ("not UTF-8", f"byte {error.start}"), bytes(error.object)
-            except UnicodeEncodeError as error:
-                problem, encoded = ("lone surrogates", f"character {error.start}"), text.encode("utf-8", "replace")
+            problem, text, encoded = _decoded(raw)
             # A row without a field that other rows have says nothing; a corpus without the field cannot.
             has_field = has_field or raw.licence is not None
             document = Document(
@@ -163,6 +157,19 @@ def provenance(filters: Filters) -> dict[str, Any]:
     if filters.decontaminate == AUTO and not benchmarks:
         facts["not_checked"] = f"humaneval: {HOW_TO_GET_HUMANEVAL}"
     return facts
+
+
+def _decoded(raw: Raw) -> tuple[tuple[str, str] | None, str, bytes]:
+    """Return why a document has no usable text or None, the text, and the bytes that its digest is of."""
+    if raw.problem is not None:
+        return raw.problem, "", raw.text if isinstance(raw.text, bytes) else raw.text.encode()
+    try:
+        text = raw.text.decode("utf-8") if isinstance(raw.text, bytes) else raw.text
+        return None, text, text.encode("utf-8")
+    except UnicodeDecodeError as error:
+        return ("not UTF-8", f"byte {error.start}"), "", bytes(error.object)
+    except UnicodeEncodeError as error:
+        return ("lone surrogates", f"character {error.start}"), "", error.object.encode("utf-8", "replace")
 
 
 def _in_blocks(documents: Iterator[Document], place: Callable[[Document], bytes]) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""Where do documents come from? The standard library, a folder, parquet or JSONL files, a hub data set.
+"""Documents of a corpus: the standard library, a folder, parquet or JSONL files, a hub data set.
 
 Every source yields its documents in an order of its own that is the same each time, one at a time: nothing here holds
 more than a batch of a table.
@@ -6,19 +6,19 @@ more than a batch of a table.
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any
 
-import zstandard
-
+from teacher_dump.corpus.folder import list_folder, read_sources, unreadable
+from teacher_dump.corpus.raw import COLUMNS, TEXT, Raw, printable, raw_of
+from teacher_dump.corpus.tables import ENDINGS, read_tables
 from teacher_dump.errors import DumpError
 
 THE_STACK_FACTS: dict[str, Any] = {
@@ -27,24 +27,7 @@ THE_STACK_FACTS: dict[str, Any] = {
     "cite": "StarCoder, arXiv 2305.06161, table 1, after near-deduplication",
 }
 
-_TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-_TEXT = ("content", "text", "code")
-_SOURCE = ("max_stars_repo_name", "repo_name", "repository", "repo")
-_PATH = ("max_stars_repo_path", "path", "file_path")
-_LICENCE = ("max_stars_repo_licenses", "licenses", "license", "licence")
-_SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "__pycache__", ".git", ".venv", "node_modules"}
 _HUB = "hub:"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Raw:
-    """A document as its source has it."""
-
-    text: str | bytes
-    source: str
-    path: str
-    licence: str | None
-    """None where the source has no field for it, "" where the field is empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +43,7 @@ def is_hub_id(data: str) -> bool:
     """Return whether `--data` names a hub data set rather than something on this machine."""
     if data.startswith(_HUB):
         return True
-    if data == "stdlib" or data.endswith(_TABLES) or Path(data).exists():
+    if data == "stdlib" or data.endswith(ENDINGS) or Path(data).exists():
         return False
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[^:]+)?(:.+)?", data) is not None
 
@@ -91,74 +74,46 @@ def pinned(data: str) -> str:
     return f"{name.repo}@{revision}" + (f":{name.folder}" if name.folder else "")
 
 
-def read(data: str) -> Iterator[Raw]:
-    """Yield the documents of a corpus. Raises DumpError where it cannot be read."""
+def read(data: str, counts: Counter[str] | None = None) -> Iterator[Raw]:
+    """Yield the documents of a corpus. Raises DumpError where it cannot be read.
+
+    Args:
+        data: `--data`.
+        counts: Gets the number of files and folders that are not read, by reason.
+    """
     if data == "stdlib":
         version = ".".join(map(str, sys.version_info[:3]))
-        return _folder(Path(sysconfig.get_path("stdlib")), source=f"cpython {version}", licence="PSF-2.0")
+        listing = list_folder(Path(sysconfig.get_path("stdlib")))
+        return read_sources(listing, source=f"cpython {version}", licence="PSF-2.0")
     if is_hub_id(data):
-        name = parse_hub(data)
-        rows = hub_rows(name.repo, name.revision, folder=name.folder, split="train", streaming=True)
-        return (_raw(row, where=f"{name.repo} row {n}", source=name.repo) for n, row in enumerate(rows))
+        return _hub_documents(parse_hub(data))
     path = Path(data)
     if path.is_dir():
-        files = sorted(file for suffix in _TABLES for file in path.glob(f"**/*{suffix}"))
-        return _tables(files) if files else _folder(path, source=path.resolve().name, licence=None)
+        return _folder(path, Counter() if counts is None else counts)
     if not path.is_file():
         raise DumpError(
-            f"--data {data}: found no such file, expected stdlib, a folder, parquet or JSONL files, or a hub data "
-            "set org/name"
+            f"--data {printable(data)}: found no such file, expected stdlib, a folder, parquet or JSONL files, or a "
+            "hub data set org/name"
         )
-    return _tables([path])
+    return read_tables([path])
 
 
-def _folder(root: Path, *, source: str, licence: str | None) -> Iterator[Raw]:
-    for path in sorted(root.glob("**/*.py")):
-        relative = path.relative_to(root)
-        if not _SKIPPED_FOLDERS.intersection(relative.parts[:-1]) and path.is_file():
-            yield Raw(text=path.read_bytes(), source=source, path=relative.as_posix(), licence=licence)
+def _folder(path: Path, counts: Counter[str]) -> Iterator[Raw]:
+    listing = list_folder(path)
+    listing.require_one_kind()
+    counts.update(listing.not_read)
+    source = printable(path.resolve().name)
+    documents = read_tables(listing.tables) if listing.tables else read_sources(listing, source=source, licence=None)
+    return chain(unreadable(listing, source=source), documents)
 
 
-def _tables(files: list[Path]) -> Iterator[Raw]:
-    for file in files:
-        for line, row in enumerate(_parquet(file) if file.suffix == ".parquet" else _jsonl(file)):
-            yield _raw(row, where=f"{file} row {line}", source=file.name)
-
-
-def _parquet(file: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1000):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise DumpError(f"{file}: not a readable parquet file ({error})") from None
-
-
-def _jsonl(file: Path) -> Iterator[dict[str, Any]]:
-    with _open_text(file) as lines:
-        for number, line in enumerate(lines):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise DumpError(
-                        f"{file} line {number + 1}: not JSON ({error}); expected one object a line"
-                    ) from None
-                if not isinstance(row, dict):
-                    raise DumpError(f"{file} line {number + 1}: found {type(row).__name__}, expected an object")
-                yield row
-
-
-def _open_text(file: Path) -> TextIO:
-    if file.suffix == ".zst":
-        # A stranger's file: a frame may ask for a large window, the text is streamed.
-        reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(file.open("rb"), closefd=True)
-        return io.TextIOWrapper(reader, encoding="utf-8")
-    if file.suffix == ".gz":
-        return cast(TextIO, gzip.open(file, "rt", encoding="utf-8"))
-    return file.open(encoding="utf-8")
+def _hub_documents(name: HubName) -> Iterator[Raw]:
+    rows = hub_rows(name.repo, name.revision, folder=name.folder, split="train", streaming=True, columns=COLUMNS)
+    for number, row in enumerate(rows):
+        raw = raw_of(row, number=number, source=name.repo)
+        if number == 0 and not any(column in row for column in TEXT):
+            raise DumpError(f"{name.repo} row 0: {raw.problem[1] if raw.problem else ''}")
+        yield raw
 
 
 def hub_rows(
@@ -169,17 +124,23 @@ def hub_rows(
     config: str | None = None,
     split: str,
     streaming: bool,
+    columns: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a hub data set. Raises DumpError where it cannot be had, and says what to do."""
+    """Yield the rows of a hub data set. Raises DumpError where it is unavailable, and says what to do.
+
+    With `columns`, only those of them that the data set has are decoded.
+    """
     data = f"{repo}@{revision}" if revision else repo
     try:
         import datasets
     except ImportError as error:
         raise DumpError(f"--data {data}: needs the package {error.name}; pip install 'teacherless[dump]'") from None
     try:
-        yield from datasets.load_dataset(
-            repo, config, revision=revision, data_dir=folder, split=split, streaming=streaming
-        )
+        rows = datasets.load_dataset(repo, config, revision=revision, data_dir=folder, split=split, streaming=streaming)
+        there = getattr(rows, "column_names", None) or []  # None where a stream does not know before its first row
+        if used := [column for column in columns if column in there]:
+            rows = rows.select_columns(used)
+        yield from rows
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _hub_error(data, repo, error) from error
 
@@ -207,22 +168,3 @@ def _hub_error(data: str, repo: str, error: Exception) -> DumpError:
             f"--data {data}: the hub cannot be reached ({kind}); connect, or give --data files on this machine"
         )
     return DumpError(f"--data {data}: cannot be read as a data set ({kind}: {error}); give [:folder] or files")
-
-
-def _raw(row: dict[str, Any], *, where: str, source: str) -> Raw:
-    def first(names: tuple[str, ...], default: Any) -> Any:
-        return next((row[n] for n in names if row.get(n) is not None), default)
-
-    text = first(_TEXT, None)
-    if not isinstance(text, str | bytes):
-        raise DumpError(f"{where}: found columns {', '.join(row)}, expected the text in one of {', '.join(_TEXT)}")
-    licence = first(_LICENCE, "" if any(n in row for n in _LICENCE) else None)
-    if isinstance(licence, list):
-        # What was found in one repository: all of them may apply.
-        licence = " AND ".join(map(str, licence))
-    return Raw(
-        text=text,
-        source=str(first(_SOURCE, source)),
-        path=str(first(_PATH, where.rsplit(" ", 2)[-1])),
-        licence=None if licence is None else str(licence),
-    )
