@@ -87,7 +87,8 @@ def score(
 ) -> None:
     """Score CHECKPOINT (a transformers folder or hub id), or samples made elsewhere."""
     from evalkit import console
-    from evalkit.evaluate import Request, evaluate
+    from evalkit.evaluate import evaluate
+    from evalkit.request import Request
 
     if (checkpoint is None) == (samples is None):
         raise click.UsageError("expected either CHECKPOINT or --samples FILE")
@@ -104,6 +105,11 @@ def score(
     )
     outcome = evaluate(request, console.Progress())
     console.print_scores(outcome, request.result, request.page)
+    if failed := sum(score["infra_errors"] for score in outcome["scores"].values()):
+        raise EvalError(
+            f"{failed} samples could not be judged on this machine (infra_error, see {request.result}) and are left "
+            "out of the scores; mend the cause and run the same command again"
+        )
 
 
 def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | None) -> Path:

@@ -46,7 +46,7 @@ class Comparison:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result of `evalkit score`.
+    """Read a result of `evalkit score`, without the verdicts that say nothing of the model (`infra_error`).
 
     Raises:
         EvalError: it is missing or something else.
@@ -54,7 +54,16 @@ def read_result(path: Path) -> dict[str, Any]:
     result = read_json(path, what="a result of 'evalkit score'")
     if not isinstance(result, dict) or not isinstance(result.get("scores"), dict) or "tasks" not in result:
         raise EvalError(f"{path}: holds no scores; expected a result of 'evalkit score --json'")
-    return result | {"path": str(path)}
+    return result | {"path": str(path), "tasks": _without_infra_errors(result["tasks"])}
+
+
+def _without_infra_errors(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the verdicts that are answers of the model; problems without any are left out."""
+    judged = {
+        task: [verdict for verdict in verdicts if verdict.get("outcome") != "infra_error"]
+        for task, verdicts in tasks.items()
+    }
+    return {task: verdicts for task, verdicts in judged.items() if verdicts}
 
 
 def what_was_scored(result: dict[str, Any]) -> str:

@@ -98,6 +98,10 @@ def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -
                 f"{score['solved']} of {score['problems']}" if first else "",
                 ", ".join(f"{count} {kind}" for kind, count in score["outcomes"].items()) if first else "",
             )
+        if not score["interval"]:
+            table.add_row(
+                name, "none", "-", "-", "0 of 0", ", ".join(f"{n} {kind}" for kind, n in score["outcomes"].items())
+            )
     console.print(table)
     if result["limit"]:
         console.print(f"only the first {result['limit']} problems: a quick look, not the benchmark's score")

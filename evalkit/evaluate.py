@@ -1,4 +1,4 @@
-"""How good is it? From a checkpoint or a file of samples to one JSON result.
+"""Score a checkpoint or a file of samples: generate, judge, and write one JSON result.
 
 The result holds `scores` (benchmark -> pass@k with its interval), `tasks` (task id -> list of verdicts, one per
 sample, in order), and what it takes to get the same again: checkpoint, protocol, data, confinement, versions.
@@ -11,18 +11,19 @@ import json
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import evalkit
-from evalkit import protocols, stats, tasks
+from evalkit import protocols, tasks
 from evalkit.calibrate import calibrate
 from evalkit.checkpoint import Checkpoint, find_checkpoint
 from evalkit.errors import EvalError
 from evalkit.files import require_writable, sha256_file, sha256_text, write_json
 from evalkit.generate import Answer, Prompt, Settings, choose_settings, write_answers
 from evalkit.grade import Grader
+from evalkit.metrics import summarise
+from evalkit.request import Reporter, Request
 from evalkit.results_page import Judged, write_page
 from evalkit.samples import Given, Sample, SampleFile, read_samples
 from evalkit.sandbox.cache import VerdictCache, default_folder
@@ -33,55 +34,6 @@ from evalkit.tasks import Benchmark, Problem
 
 FORMAT = 1
 """Version of the result's form."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What was asked for."""
-
-    checkpoint: str | None = None
-    samples: Path | None = None
-    tasks: tuple[str, ...] = ("humaneval",)
-    result: Path
-    """Where the JSON goes; samples that are written go beside it."""
-    page: Path | None = None
-    """Where the HTML page goes; None for no page."""
-    protocol: str | None = None
-    engine: str = "auto"
-    max_new_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    num_samples: int | None = None
-    batch_size: int | None = None
-    dtype: str = "auto"
-    seed: int = 0
-    limit: int | None = None
-    """Only the first so many problems: for a quick look, never a benchmark's score."""
-    deterministic: bool = False
-    strict: bool = False
-    workers: int | None = None
-    data_dir: Path | None = None
-    use_cache: bool = True
-
-    def __post_init__(self) -> None:
-        if (self.checkpoint is None) == (self.samples is None):
-            raise EvalError("expected either a checkpoint or --samples FILE; name one of them")
-
-
-class Reporter(Protocol):
-    """How a run tells what it does; `cli.py` prints it."""
-
-    def note(self, text: str) -> None:
-        """Say one line."""
-
-    def start(self, what: str, total: int) -> None:
-        """Begin a phase of `total` steps."""
-
-    def step(self, steps: int = 1, tokens: int = 0) -> None:
-        """Go on by so many steps and tokens."""
-
-    def stop(self) -> None:
-        """End the phase."""
 
 
 def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
@@ -120,6 +72,8 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
                 reporter.note("warning: neither seccomp nor Landlock is on; see 'evalkit doctor'")
             for benchmark in benchmarks:
                 judged[benchmark.name] = _one_benchmark(request, benchmark, checkpoint, pool, cache, result, reporter)
+        if cache.problem:
+            reporter.note(f"warning: verdicts are not kept for later runs ({cache.problem})")
     finally:
         cache.close()
     write_json(request.result, result)
@@ -198,34 +152,6 @@ def _one_benchmark(
     for task_id, of_task in by_task.items():
         result["tasks"][start + task_id] = [verdict.as_dict() for verdict in of_task]
     return [Judged(problem=problem, pairs=tuple(pairs[id_])) for id_, problem in problems.items() if id_ in pairs]
-
-
-def summarise(by_task: dict[str, list[Verdict]]) -> dict[str, Any]:
-    """Return pass@k for the usual k, with intervals over problems, and how often each outcome came."""
-    num_samples = min(len(verdicts) for verdicts in by_task.values())
-    scores: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
-    for k in (1, 2, 5, 10, 50, 100):
-        if k <= num_samples:
-            values = [
-                stats.pass_at_k(len(verdicts), sum(verdict.passed for verdict in verdicts), k)
-                for verdicts in by_task.values()
-            ]
-            estimate = stats.interval(values)
-            scores[f"pass@{k}"] = estimate.mean
-            intervals[f"pass@{k}"] = estimate.as_dict()
-    outcomes: dict[str, int] = {}
-    for verdicts in by_task.values():
-        for verdict in verdicts:
-            outcomes[verdict.outcome] = outcomes.get(verdict.outcome, 0) + 1
-    return {
-        **scores,
-        "interval": intervals,
-        "problems": len(by_task),
-        "solved": sum(any(verdict.passed for verdict in verdicts) for verdicts in by_task.values()),
-        "samples": sum(len(verdicts) for verdicts in by_task.values()),
-        "outcomes": dict(sorted(outcomes.items(), key=lambda item: -item[1])),
-    }
 
 
 def _protocol(request: Request, benchmark: Benchmark) -> protocols.Protocol:

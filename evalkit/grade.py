@@ -1,15 +1,21 @@
-"""Does each sample pass? Identical programs once, known verdicts from the cache, the doubtful again alone.
+"""Judge samples: identical programs once, known verdicts from the cache, the doubtful again alone.
 
 Samples may be added while a model still writes: judging takes a few milliseconds each and goes on beside it.
+Each verdict is in the cache as soon as there is one, so an interrupted run keeps them.
 """
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
+from functools import partial
 
 from evalkit.sandbox.cache import VerdictCache, job_key
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+
+_PAUSE_S = 2.0
+"""Time for a machine to recover before what it failed at twice is tried for the last time."""
 
 
 class Grader:
@@ -36,7 +42,8 @@ class Grader:
             self.num_reused += 1
             return
         self._jobs[key] = job
-        self._running[key] = self._pool.submit(job)
+        future = self._running[key] = self._pool.submit(job)
+        future.add_done_callback(partial(self._keep, key))
 
     @property
     def num_done(self) -> int:
@@ -49,16 +56,26 @@ class Grader:
         return len(self._running)
 
     def finish(self) -> list[Verdict]:
-        """Wait for all, run the doubtful ones again alone, and return one verdict per added job."""
+        """Wait for all, run the doubtful ones again alone, and return one verdict per added job.
+
+        What the machine fails at is run again twice, the second time after a pause. What fails then is final.
+        """
         doubtful = []
         for key, future in self._running.items():
-            verdict = future.result()
-            if verdict.outcome in RETRIED:
+            self._known[key] = future.result()
+            if self._known[key].outcome in RETRIED:
                 doubtful.append(key)
-            else:
-                self._known[key] = verdict
-                self._cache.put(key, verdict)
-        for key in doubtful:
-            self._known[key] = self._pool.alone(self._jobs[key], after=self._running[key].result())
-            self._cache.put(key, self._known[key])
+        self._again(doubtful)
+        if failed := [key for key in doubtful if self._known[key].outcome == "infra_error"]:
+            time.sleep(_PAUSE_S)
+            self._again(failed)
         return [self._known[key] for key in self._keys]
+
+    def _again(self, keys: list[str]) -> None:
+        for key in keys:
+            self._known[key] = self._pool.alone(self._jobs[key], after=self._known[key])
+            self._cache.put(key, self._known[key])
+
+    def _keep(self, key: str, future: Future[Verdict]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._cache.put(key, future.result())

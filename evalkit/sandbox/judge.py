@@ -40,10 +40,7 @@ from evalkit.sandbox.values import (
     pack,
     send,
 )
-from evalkit.sandbox.zygote import ENDED, KILL, START
-
-JUDGE_MEMORY_BYTES = 4 << 30
-"""Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
+from evalkit.sandbox.zygote import ENDED, KILL, START, WAIT
 
 _START_S = 30.0
 
@@ -99,21 +96,22 @@ class Zygote:
         here.setblocking(False)
         return here.detach()
 
-    def end(self) -> dict[str, Any]:
-        """Kill the program if it still runs; return its exit status and the CPU seconds that it used.
+    def end(self, *, wait: bool = False) -> dict[str, Any]:
+        """Kill the program if it still runs; return how it ended, by the names of `zygote.ENDED`'s fields.
+
+        With `wait` it gets a moment to end by itself: a program that closed its channel may be about to.
 
         Raises:
             ChannelError: the zygote is of no more use.
         """
         try:
-            self._socket.sendall(KILL)
+            self._socket.sendall(WAIT if wait else KILL)
             answer = self._socket.recv(ENDED.size, socket.MSG_WAITALL)
         except OSError as error:
             raise ChannelError(f"the zygote does not answer ({error})") from None
         if len(answer) < ENDED.size:
             raise ChannelError("the zygote ended")
-        status, cpu_s = ENDED.unpack(answer)
-        return {"status": status, "cpu_s": cpu_s}
+        return dict(zip(("status", "cpu_s", "by_itself", "memory_bytes", "refused"), ENDED.unpack(answer), strict=True))
 
     def close(self) -> None:
         self._socket.close()
@@ -217,7 +215,7 @@ def judge(zygote: Zygote, job: dict[str, Any], *, foresee: bool = True) -> dict[
         outcome, detail = _check(session, job, foresee=foresee)
     finally:
         os.close(channel)
-        usage = zygote.end()
+        usage = zygote.end(wait=session.broken is not None and session.broken[1].startswith("channel closed"))
     if session.out_of_step:
         return judge(zygote, job, foresee=False)
     if session.broken:
@@ -276,6 +274,8 @@ def _failed(session: Session, job: dict[str, Any], error: BaseException) -> tupl
         if kind == "AssertionError" and job["inline"]:
             return "wrong", text
         return "exception", text
+    if isinstance(error, OSError | ImportError):  # raised on this side: a file of the judge's, never the program's
+        return "infra_error", f"the judge failed: {type(error).__name__}: {error}"
     where = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_filename == "<test>":
@@ -289,13 +289,22 @@ def _explain(broken: tuple[str, str], usage: dict[str, Any], job: dict[str, Any]
     """Say why the program stopped answering, from how its process ended."""
     outcome, detail = broken
     status, cpu_s = usage["status"], usage["cpu_s"]
+    if usage["refused"]:
+        return "infra_error", f"the program could not be started ({os.strerror(usage['refused'])})"
+    # No program can send SIGKILL. The kernel sends it at the hard CPU limit, which is a second above the soft one.
+    if status == -signal.SIGKILL and usage["by_itself"] and cpu_s < job["cpu_limit_s"] + 0.9:
+        held = usage["memory_bytes"] / 1e6
+        return (
+            "infra_error",
+            f"killed from outside, most likely by the kernel for lack of memory (it held {held:.0f} MB)",
+        )
     # The kernel counts in ticks and whole seconds: within a tenth of the limit is at the limit.
     if status == -signal.SIGXCPU or cpu_s >= job["cpu_limit_s"] - 0.1:
         return "timeout_cpu", f"used {cpu_s:.1f} s of CPU (limit {job['cpu_limit_s']} s)"
     if outcome == "timeout_wall":
         return outcome, f"{detail} ({job['wall_s']:.0f} s by the clock, {cpu_s:.1f} s of CPU)"
     if status == -signal.SIGKILL and detail.startswith("channel closed"):
-        return "exited", "closed its channel, or was killed from outside"
+        return "exited", "closed its channel"
     if status < 0 and status != -signal.SIGKILL:
         return "killed", f"signal {signal.Signals(-status).name}"
     if status >= 0 and detail.startswith("channel closed"):
@@ -315,18 +324,21 @@ def _short_text(text: str, limit: int = 400) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def main(*, root: str, numpy_folder: str) -> None:
-    """Serve jobs from standard input until it closes."""
+def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
+    """Serve jobs from standard input until it closes, within `memory_bytes` of address space."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a test that prints must not write into the answers
     sys.stdout = io.StringIO()
-    resource.setrlimit(resource.RLIMIT_AS, (JUDGE_MEMORY_BYTES, JUDGE_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is sent to a whole process group ends it without a traceback
     zygotes = {"": Zygote(root=root, numpy_folder="")}
     confine.hide_memory()
     answers.write(json.dumps({"layers": zygotes[""].layers}) + "\n")
     for line in sys.stdin:
         job = json.loads(line)
         folder = numpy_folder if "numpy" in job["program"] else ""  # importing it slows every fork threefold
+        if folder in zygotes and zygotes[folder].process.poll() is not None:  # killed since the last job
+            zygotes.pop(folder).close()
         try:
             if folder not in zygotes:
                 zygotes[folder] = Zygote(root=root, numpy_folder=folder)
@@ -336,7 +348,10 @@ def main(*, root: str, numpy_folder: str) -> None:
             if (broken := zygotes.pop(folder, None)) is not None:
                 broken.process.kill()
                 broken.close()
-        answers.write(json.dumps(verdict) + "\n")
+        try:
+            answers.write(json.dumps(verdict) + "\n")
+        except BrokenPipeError:  # evalkit was ended; the rest of the jobs is nobody's
+            os._exit(0)
         sys.stdout = io.StringIO()
     for zygote in zygotes.values():
         zygote.close()

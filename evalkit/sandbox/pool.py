@@ -1,4 +1,4 @@
-"""How do many programs get judged? One judge per processor, jobs handed out, doubtful ones run again alone.
+"""Judge many programs: one judge per processor, jobs handed out, doubtful ones run again alone.
 
 Guarantees: every job gets a verdict, whatever the programs do; a judge that stops answering is killed with all
 it started and replaced; nothing outlives `close`. What timed out by the clock is run again with the machine to
@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,8 +26,15 @@ from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.sandbox.confine import Layer
-from evalkit.sandbox.values import ChannelError, DeadlineError, wait_ready
-from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+from evalkit.sandbox.values import MAX_MESSAGE_BYTES, ChannelError, DeadlineError, wait_ready
+from evalkit.sandbox.verdict import (
+    EVALPLUS_MEMORY_BYTES,
+    JUDGE_MEMORY_BYTES,
+    MEMORY_BYTES,
+    RETRIED,
+    Job,
+    Verdict,
+)
 
 _GRACE_S = 10.0
 """How much longer than the program's own deadline a judge may take before it is replaced."""
@@ -60,7 +68,8 @@ class _Judge:
         folder = str(Path(numpy.origin).parent.parent) if numpy and numpy.origin else ""
         start = (
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox import judge\n"
-            f"sys.path.remove({root!r})\njudge.main(root={root!r}, numpy_folder={folder!r})"
+            f"sys.path.remove({root!r})\njudge.main(root={root!r}, numpy_folder={folder!r}, "
+            f"memory_bytes={JUDGE_MEMORY_BYTES})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
@@ -90,13 +99,17 @@ class _Judge:
             raise ChannelError(f"the judge ended ({error.strerror})") from None
         return Verdict(**self._hear(time.monotonic() + job.wall_s + _GRACE_S))
 
+    def kill(self) -> None:
+        """End it and what it started, from any thread; the thread that uses it closes it then."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def close(self, *, kill: bool = False) -> None:
         """End it: by closing its input, or by force."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         if kill:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self.kill()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._process.wait()
@@ -131,9 +144,12 @@ class Pool:
         """
         self.workers = workers or math.ceil(1.5 * len(os.sched_getaffinity(0)))
         self._idle: list[_Judge] = []
+        self._all: set[_Judge] = set()
+        self._ending = False
         self._lock = threading.Lock()
+        require_address_space()
         try:
-            first = _Judge()
+            first = self._new_judge()
         except (ChannelError, DeadlineError, OSError) as error:
             raise EvalError(f"the confined executor did not start ({error}); 'evalkit doctor' shows more") from error
         self.layers = first.layers
@@ -150,12 +166,12 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(kill=kind is not None)
 
     def submit(self, job: Job) -> Future[Verdict]:
         """Have a program judged beside others; see `alone` for what to do with a doubtful verdict."""
-        return self._threads.submit(self._judge, job)
+        return self._submit(job)
 
     def alone(self, job: Job, *, after: Verdict | None = None) -> Verdict:
         """Judge one program while no other of ours runs. Call it when all futures are done.
@@ -163,7 +179,7 @@ class Pool:
         `after` is a doubtful verdict: a program that was kept waiting for a processor gets longer by the clock.
         """
         longer = replace(job, patience=_patience(job, after)) if after is not None else job
-        return self._threads.submit(self._judge, longer).result()
+        return self._submit(longer).result()
 
     def judge_all(self, jobs: list[Job]) -> Iterator[tuple[int, Verdict]]:
         """Yield (index, verdict) for every job: sure ones as they come, doubtful ones last, run alone."""
@@ -178,23 +194,77 @@ class Pool:
         for index in doubtful:
             yield index, self.alone(jobs[index], after=futures[index].result())
 
-    def close(self) -> None:
-        """End all judges and wait for them."""
+    def close(self, *, kill: bool = False) -> None:
+        """End all judges and wait for them; with `kill`, at once, in place of after the programs that run."""
+        with self._lock:
+            self._ending = True
+            for judge in self._all if kill else ():
+                judge.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
 
+    def _submit(self, job: Job) -> Future[Verdict]:
+        try:
+            return self._threads.submit(self._judge, job)
+        except RuntimeError as error:
+            raise EvalError(f"no thread for a judge ({error}); raise the limit on processes (ulimit -u)") from error
+
+    def _new_judge(self) -> _Judge:
+        """Start a judge.
+
+        Raises:
+            ChannelError, DeadlineError, OSError: it does not come up.
+        """
+        judge = _Judge()
+        with self._lock:
+            self._all.add(judge)
+            if not self._ending:
+                return judge
+        self._drop(judge)
+        raise ChannelError("evalkit is ending")
+
+    def _drop(self, judge: _Judge) -> None:
+        with self._lock:
+            self._all.discard(judge)
+        judge.close(kill=True)
+
     def _judge(self, job: Job) -> Verdict:
+        if (size := _program_bytes(job)) > MAX_MESSAGE_BYTES:
+            detail = f"a program of {size / 1e6:.3g} MB, limit {MAX_MESSAGE_BYTES / 1e6:.3g} MB"
+            return Verdict(outcome="exception", detail=detail)
         with self._lock:
             judge = self._idle.pop() if self._idle else None
         try:
-            judge = judge or _Judge()
+            judge = judge or self._new_judge()
             verdict = judge.judge(job)
         except (ChannelError, DeadlineError, OSError) as error:
             if judge is not None:
-                judge.close(kill=True)
+                self._drop(judge)
             late = isinstance(error, DeadlineError)
             return Verdict(outcome="timeout_wall" if late else "infra_error", detail=f"the check did not end: {error}")
         with self._lock:
             self._idle.append(judge)
         return verdict
+
+
+def require_address_space() -> None:
+    """Refuse to start where `ulimit -v` leaves judges or programs less than their own limits.
+
+    Raises:
+        EvalError: it does.
+    """
+    needed = max(JUDGE_MEMORY_BYTES, MEMORY_BYTES, EVALPLUS_MEMORY_BYTES)
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        raise EvalError(
+            f"the limit on address space (ulimit -v) is {allowed / 1e6:,.0f} MB, evalkit needs {needed / 1e6:,.0f} MB; "
+            "raise it with 'ulimit -v unlimited'"
+        )
+
+
+def _program_bytes(job: Job) -> int:
+    """Return the bytes that the program takes in a message, roughly when it is far from the limit."""
+    length = len(job.program)
+    # JSON in ASCII takes at most twelve bytes for a character. The envelope of the message is small.
+    return length if 12 * length < MAX_MESSAGE_BYTES else len(json.dumps(job.program)) + 4096

@@ -18,6 +18,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from evalkit.text import one_line
+
 OUTCOMES = (
     "pass",
     "wrong",
@@ -39,6 +41,9 @@ MEMORY_BYTES = 2 << 30
 
 EVALPLUS_MEMORY_BYTES = 4 << 30
 """Address space of one program on EvalPlus' inputs: EvalPlus' own limit."""
+
+JUDGE_MEMORY_BYTES = 4 << 30
+"""Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
 
 CPU_S = 3.0
 """Least CPU time of one program over all its checks, in seconds; slow references raise it."""
@@ -97,6 +102,7 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome {self.outcome!r} is none of {', '.join(OUTCOMES)}")
+        object.__setattr__(self, "detail", one_line(self.detail))
 
     @property
     def passed(self) -> bool:

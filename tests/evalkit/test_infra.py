@@ -1,0 +1,291 @@
+"""The machine's failure is never the program's verdict: not counted as an answer, not cached, tried again, reported."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from processes import alive, descendants
+
+from evalkit import grade
+from evalkit.cli import main
+from evalkit.compare import read_result
+from evalkit.grade import Grader
+from evalkit.metrics import summarise
+from evalkit.sandbox.cache import VerdictCache
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import Job, Verdict
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOLDS_700_MB = "    return x + y\n_b = bytearray(b'x') * (700 << 20)\n"
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+
+
+def job(program: str, test: str = "assert f(1) == 2", **settings) -> Job:
+    return Job(program=program, entry_points=("f",), prelude="", test=test, **settings)
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grade, "_PAUSE_S", 0.0)
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A cgroup (version 1 or 2) of 600 MB, where this process may make one."""
+    parent, name = (
+        (MEMORY_GROUPS, "memory.limit_in_bytes")
+        if MEMORY_GROUPS.is_dir()
+        else (
+            Path("/sys/fs/cgroup"),
+            "memory.max",
+        )
+    )
+    folder = parent / f"evalkit-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+        (folder / name).write_text(str(600 << 20))
+        with contextlib.suppress(OSError):
+            (folder / "memory.swap.max").write_text("0")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        pytest.skip(f"no cgroup can be made here ({error})")
+    yield folder
+    folder.rmdir()
+
+
+def test_a_program_that_the_kernel_kills_for_memory_is_not_counted_and_not_cached(tmp_path: Path, small_group: Path):
+    samples = tmp_path / "s.jsonl"
+    lines = [
+        {"task_id": "HumanEval/53", "completion": HOLDS_700_MB},
+        {"task_id": "HumanEval/53", "completion": "    return x + y\n"},
+        {"task_id": "HumanEval/53", "completion": "    return x - y\n"},
+    ]
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [sys.executable, "-m", "evalkit", "score", "--samples", samples, "--json", tmp_path / "r.json"]
+    inside = f'echo $$ > {small_group}/cgroup.procs && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", inside, "sh", *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1 samples could not be judged" in done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert [verdict["outcome"] for verdict in result["tasks"]["HumanEval/53"]] == ["infra_error", "pass", "wrong"]
+    assert "killed from outside" in result["tasks"]["HumanEval/53"][0]["detail"]
+    assert result["scores"]["humaneval"]["pass@1"] == 0.5
+    assert result["scores"]["humaneval"]["infra_errors"] == 1
+    again = call("score", "--samples", samples, "--json", tmp_path / "r.json")  # outside: there is room
+    assert again.exit_code == 0, again.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert [verdict["outcome"] for verdict in result["tasks"]["HumanEval/53"]] == ["pass", "pass", "wrong"]
+
+
+def kill_soon(before: set[str], place: int) -> threading.Thread:
+    """Half a second from now, kill one of the processes that a pool started: they come in the order of their ids."""
+
+    def kill() -> None:
+        time.sleep(0.5)
+        os.kill(sorted(int(process.split()[0]) for process in descendants() - before)[place], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, -1], ids=["judge", "zygote", "zygote inside", "program"])
+def test_whatever_is_killed_from_outside_the_program_gets_its_verdict_later(tmp_path: Path, place: int):
+    before = descendants()
+    cache = VerdictCache(tmp_path)
+    with Pool(workers=1) as judges:
+        thread = kill_soon(before, place)
+        grader = Grader(judges, cache)
+        grader.add(job("import time\ntime.sleep(1.5)\ndef f(x): return x + 1"))
+        first = next(iter(grader._running.values())).result()
+        thread.join()
+        assert first.outcome == "infra_error", first
+        assert [verdict.outcome for verdict in grader.finish()] == ["pass"]
+    cache.close()
+
+
+def test_a_program_that_closes_its_channel_is_still_one_that_left(pool: Pool):
+    verdict = pool.alone(job("import os\ndef f(x):\n    os.closerange(0, 64)\n    while True: pass"))
+    assert (verdict.outcome, verdict.detail) == ("exited", "closed its channel")
+
+
+def test_what_exceeds_the_sandbox_own_limit_is_still_oom(pool: Pool):
+    verdict = pool.alone(job("def f(x): return len(bytearray(3 << 30))", memory_bytes=1 << 30))
+    assert verdict.outcome == "oom"
+
+
+class _Script:
+    """A pool that answers from a list."""
+
+    def __init__(self, *outcomes: str) -> None:
+        self.outcomes = list(outcomes)
+
+    def alone(self, job: Job, *, after: Verdict | None = None) -> Verdict:
+        return Verdict(outcome=self.outcomes.pop(0))
+
+    def submit(self, job: Job):
+        from concurrent.futures import Future
+
+        future: Future[Verdict] = Future()
+        future.set_result(self.alone(job))
+        return future
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "final"),
+    [
+        (("infra_error", "pass"), "pass"),
+        (("infra_error", "infra_error", "wrong"), "wrong"),
+        (("infra_error", "infra_error", "infra_error"), "infra_error"),
+        (("timeout_wall", "infra_error", "pass"), "pass"),
+        (("timeout_wall", "timeout_wall"), "timeout_wall"),
+    ],
+)
+def test_what_the_machine_failed_at_is_tried_twice_again(tmp_path: Path, outcomes: tuple[str, ...], final: str):
+    cache = VerdictCache(tmp_path)
+    script = _Script(*outcomes)
+    grader = Grader(script, cache)  # type: ignore[arg-type]
+    grader.add(job("a"))
+    (key,) = grader._keys
+    assert [verdict.outcome for verdict in grader.finish()] == [final]
+    assert script.outcomes == []
+    assert (cache.get(key) is None) == (final in ("infra_error", "timeout_wall"))
+    cache.close()
+
+
+def test_infra_errors_are_in_no_denominator():
+    right, wrong, lost = (Verdict(outcome=outcome) for outcome in ("pass", "wrong", "infra_error"))
+    score = summarise({"a": [right, lost], "b": [wrong, wrong], "c": [lost, lost]})
+    assert score["pass@1"] == 0.5
+    assert (score["problems"], score["solved"], score["samples"], score["infra_errors"]) == (2, 1, 6, 3)
+    assert "pass@2" not in score  # one problem has a single sample left
+    nothing = summarise({"a": [lost]})
+    assert (nothing["interval"], nothing["problems"], nothing["infra_errors"]) == ({}, 0, 1)
+
+
+def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Pool, "_judge", lambda self, job: Verdict(outcome="infra_error", detail="no room"))
+    samples = tmp_path / "s.jsonl"
+    samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
+    done = call("score", "--samples", samples)
+    assert done.exit_code == 1
+    assert "1 samples could not be judged" in done.stderr
+    result = tmp_path / "s-evalkit" / "score.json"
+    assert json.loads(result.read_text())["scores"]["humaneval"]["infra_errors"] == 1
+    assert (tmp_path / "s-evalkit" / "score.html").is_file()
+    assert read_result(result)["tasks"] == {}
+
+
+def test_a_limit_that_the_machine_refuses_is_not_the_programs_failure():
+    """The hard limit is below the program's own: no program could begin."""
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); sys.path.insert(0, sys.argv[1])\n"
+        "from evalkit.sandbox.pool import Pool\nfrom evalkit.sandbox.verdict import Job\n"
+        "with Pool(workers=1) as pool:\n"
+        "    print(pool.alone(Job(program='def f(x): return x + 1', entry_points=('f',), prelude='', "
+        "test='assert f(1) == 2', cpu_s=90.0)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(ROOT)], capture_output=True, text=True)
+    assert "outcome='infra_error'" in done.stdout, done.stderr
+    assert "the program could not be started (Operation not permitted)" in done.stdout
+
+
+def test_a_limit_on_address_space_is_one_line(tmp_path: Path):
+    samples = tmp_path / "s.jsonl"
+    samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
+    command = f"ulimit -v 1000000; exec {sys.executable} -m evalkit score --samples {samples}"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("evalkit: the limit on address space (ulimit -v) is 1,024 MB, evalkit needs")
+
+
+def test_a_file_of_the_judges_that_is_missing_is_not_the_programs_failure(pool: Pool):
+    inputs = {"path": "/nowhere/HumanEvalPlus.jsonl.gz", "sha256": "0", "task_id": "HumanEval/53", "cache": None}
+    verdict = pool.alone(job("def f(x): return x + 1", inputs=inputs))
+    assert verdict.outcome == "infra_error", verdict
+    assert "No such file" in verdict.detail
+    missing = pool.alone(job("def f(x): return x + 1", "import no_such_module\nassert f(1) == 2"))
+    assert missing.outcome == "infra_error"
+
+
+def test_a_programs_own_missing_file_is_its_own_failure(pool: Pool):
+    verdict = pool.alone(job("def f(x): return open('/usr/lib/no-such-file')"))
+    assert verdict.outcome not in ("infra_error", "pass")
+    assert pool.alone(job("import no_such_module\ndef f(x): return 2")).outcome == "exception"
+
+
+def test_a_program_too_long_to_send_is_an_exception_in_fitting_units(pool: Pool):
+    verdict = pool.alone(job("def f(x): return x + 1\n#" + "x" * 17_000_000))
+    assert (verdict.outcome, verdict.detail) == ("exception", "a program of 17 MB, limit 16.8 MB")
+    assert pool.alone(job("def f(x): return x + 1\n#" + "x" * 15_000_000)).passed
+
+
+def test_a_full_disk_of_the_verdict_cache_is_told_and_loses_no_verdict(tmp_path: Path, monkeypatch):
+    cache = VerdictCache(tmp_path)
+
+    class Full:
+        def execute(self, *_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(cache, "_database", Full())
+    for number in range(5):
+        cache.put(str(number), Verdict(outcome="pass"))
+    assert cache.problem == f"{tmp_path}: database or disk is full"
+    assert cache.get("0") is None
+
+
+def test_a_verdict_cache_that_is_no_database_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "cache" / "teacherless" / "evalkit"
+    folder.mkdir(parents=True)
+    (folder / "verdicts.sqlite").write_text("not a database" * 100)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    samples = tmp_path / "s.jsonl"
+    samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
+    done = call("score", "--samples", samples, "--no-html")
+    assert done.exit_code == 0
+    assert "verdicts are not kept for later runs" in done.stderr
+
+
+def test_no_process_is_left_when_a_pool_is_ended_in_the_middle():
+    before = descendants()
+    with pytest.raises(KeyboardInterrupt), Pool(workers=2) as judges:
+        started = time.monotonic()
+        for number in range(4):
+            judges.submit(job(f"import time\ntime.sleep({30 + number})"))
+        time.sleep(0.5)
+        running = descendants() - before
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 5.0
+    assert len(running) >= 4
+    deadline = time.monotonic() + 10.0
+    while alive(running) and time.monotonic() < deadline:  # orphans are collected by process 1 in its own time
+        time.sleep(0.05)
+    assert alive(running) == set()
