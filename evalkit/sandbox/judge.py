@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -30,6 +31,7 @@ from typing import Any
 
 from evalkit.sandbox import confine
 from evalkit.sandbox.foresee import foreseen
+from evalkit.sandbox.program_text import stand_in
 from evalkit.sandbox.values import (
     ChannelError,
     DeadlineError,
@@ -40,9 +42,13 @@ from evalkit.sandbox.values import (
     pack,
     send,
 )
-from evalkit.sandbox.zygote import ENDED, KILL, START, WAIT
+from evalkit.sandbox.zygote import ENDED, KILL, START, WAIT, import_numpy
 
 _START_S = 30.0
+_OWN = "raised by the program itself"
+
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class CheckTimeoutError(BaseException):
@@ -70,7 +76,7 @@ class Zygote:
         # Only what Python needs: no token or path of the user's is in a program's reach.
         environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
         environment["LD_BIND_NOW"] = "1"  # or each fork resolves the same symbols anew
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        environment |= _ONE_THREAD
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
             pass_fds=[there.fileno()],
@@ -169,7 +175,7 @@ class Session:
                 self.broken = ("exited", f"the answer is not a value: {error}")
                 raise ChannelError(str(error)) from None
         try:
-            kind, text = answer["error"]
+            kind, text, own = answer["error"]
             error_class = getattr(builtins, str(kind), None)
             if not (isinstance(error_class, type) and issubclass(error_class, Exception)):
                 error_class = RuntimeError
@@ -177,7 +183,7 @@ class Session:
                 self.raised = error_class(str(text))
             except TypeError:  # UnicodeDecodeError and its like take more than a text
                 self.raised = ValueError(str(text))
-            self.raised.__notes__ = [str(kind)]
+            self.raised.__notes__ = [str(kind), _OWN if own is True else ""]
         except (KeyError, TypeError, ValueError):
             self.broken = ("exited", "the answer is neither a value nor an error")
             raise ChannelError("not an answer") from None
@@ -234,12 +240,13 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str
     signal.setitimer(signal.ITIMER_REAL, max(0.01, session.deadline - time.monotonic() + 1.0))
     namespace: dict[str, Any] = {"__name__": "check", "__builtins__": builtins}
     try:
-        first = {"program": job["program"], "names": job["entry_points"]}
+        first = {"program": job["program"], "names": job["entry_points"], "after": ""}
         ahead: tuple[bytes, ...] = ()
         if job["inline"]:
-            first["inline"] = job["prelude"] + "\n" + job["test"]
-        elif foresee and job["inputs"] is None:
-            ahead = foreseen(job["test"], tuple(job["entry_points"]))
+            first["after"] = job["prelude"] + "\n" + job["test"]
+        elif job["inputs"] is None:
+            first["after"] = stand_in(job["test"])
+            ahead = foreseen(job["test"], tuple(job["entry_points"])) if foresee else ()
         session.value(session.ask(first, ahead=ahead))
         if job["inline"]:
             return "pass", ""
@@ -263,11 +270,11 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str
 def _failed(session: Session, job: dict[str, Any], error: BaseException) -> tuple[str, str]:
     """Name the failure that `error` is: the program's own exception, or a check that did not hold."""
     if error is session.raised:
-        kind = error.__notes__[0]
+        kind, own = error.__notes__
         text = f"{kind}: {error}" if str(error) else kind
-        if kind == "MemoryError":
+        if kind == "MemoryError" and not own:
             return "oom", text
-        if kind in ("PermissionError", "BlockingIOError"):
+        if kind in ("PermissionError", "BlockingIOError") and not own:
             return "sandbox_denied", text
         if kind == "SystemExit":
             return "exited", text
@@ -330,6 +337,8 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
     os.dup2(2, 1)  # a test that prints must not write into the answers
     sys.stdout = io.StringIO()
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    warnings.simplefilter("ignore")  # of what a test makes of an answer
+    os.environ.update(_ONE_THREAD)  # should it come to need numpy
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is sent to a whole process group ends it without a traceback
     zygotes = {"": Zygote(root=root, numpy_folder="")}
     confine.hide_memory()
@@ -341,6 +350,8 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
             zygotes.pop(folder).close()
         try:
             if folder not in zygotes:
+                if folder:
+                    import_numpy(folder)  # answers may hold its arrays
                 zygotes[folder] = Zygote(root=root, numpy_folder=folder)
             verdict = judge(zygotes[folder], job)
         except (ChannelError, OSError, UnsupportedValueError) as error:  # the zygote, not the program

@@ -1,11 +1,12 @@
-"""How does a value cross the wall? As plain data, rebuilt on the other side.
+"""Plain forms of values, and the messages that carry them between program and judge.
 
 A message is an 8-byte big-endian length and JSON in ASCII. JSON's own null, booleans, strings, finite and
 non-finite floats, small integers and lists stand for themselves; everything else is {"t": tag, "v": ...}.
 No pickle, no marshal: decoding runs no code of the sender's.
 
-Guarantees: what `decode` returns is built from exact built-in types (a list subclass with its own `__eq__`
-arrives as a list). Not kept: identity, aliasing, user classes (refused), the order of sets.
+Guarantees: what `decode` returns is built from exact types of a closed list: built-in ones, those of the standard
+library in `library_values`, numpy's arrays and scalars in `numpy_values`. A list subclass with its own `__eq__` arrives
+as a list. Not kept: identity, aliasing, user classes (refused), the order of sets.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from __future__ import annotations
 import collections
 import json
 import os
-import re
 import select
 import struct
 import time
 from collections.abc import Iterator
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
+
+from evalkit.sandbox import library_values, numpy_values
+from evalkit.sandbox.errors import UnsupportedValueError as UnsupportedValueError
 
 MAX_MESSAGE_BYTES = 16 << 20
 """Longest message that either side accepts; an answer beyond it fails the program.
@@ -31,10 +32,6 @@ MAX_ITEMS = 1_000_000
 """Most items taken from an iterator that a program returned; endless ones fail here."""
 
 _HEADER = struct.Struct(">Q")
-
-
-class UnsupportedValueError(Exception):
-    """A value that has no plain form: a user's class, a function, a structure that contains itself."""
 
 
 class ChannelError(Exception):
@@ -76,31 +73,20 @@ def _encode(value: Any) -> Any:
 
 
 def _encode_rare(value: Any, kind: type) -> Any:
-    if kind.__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return _encode(value.item())
-    if kind is bytes or kind is bytearray:
-        return {"t": kind.__name__, "v": value.hex()}
-    if kind is complex:
-        return {"t": "complex", "v": [value.real, value.imag]}
-    if kind is range:
-        return {"t": "range", "v": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
-    if kind is Fraction:
-        return {"t": "fraction", "v": [_encode(value.numerator), _encode(value.denominator)]}
-    if kind is Decimal:
-        return {"t": "decimal", "v": str(value)}
-    if kind is collections.deque:
-        return {"t": "deque", "v": [_encode(item) for item in value]}
-    if kind is type({}.keys()):
-        return {"t": "keys", "v": [_encode(key) for key in value]}
-    if kind is re.Match:
-        return {"t": "opaque", "v": "match"}
+    form = library_values.find(kind)
+    if form is not None:
+        return {"t": form.tag, "v": form.content(value, _encode)}
+    if (numbers := numpy_values.encode(value, _encode)) is not None:
+        return numbers
     if kind is type and value in _TYPES.values():
         return {"t": "type", "v": value.__name__}
-    # Subclasses travel as their base: Counter and defaultdict as dict, namedtuple as tuple, IntEnum as int.
-    for base in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset):
-        if issubclass(kind, base):
-            return _encode(_as_base(value, base))
-    if issubclass(kind, Iterator) or kind in (type({}.values()), type({}.items()), memoryview):
+    # Subclasses travel as the nearest type that has a form: namedtuple as tuple, IntEnum as int.
+    for base in kind.__mro__:
+        if base in _AS_BASE:
+            return _encode(_AS_BASE[base](value))
+        if (form := library_values.find(base)) is not None:
+            return {"t": form.tag, "v": form.content(value, _encode)}
+    if issubclass(kind, Iterator):
         items: list[Any] = []
         for item in value:
             if len(items) >= MAX_ITEMS:
@@ -110,29 +96,17 @@ def _encode_rare(value: Any, kind: type) -> Any:
     raise UnsupportedValueError(f"a value of type {kind.__name__}")
 
 
-def _as_base(value: Any, base: type) -> Any:
-    """Rebuild a subclass' value as its base, past any method that the subclass overrides."""
-    if base is str:
-        return str.__str__(value)
-    if base is int:
-        return int.__int__(value)
-    if base is float:
-        return float.__float__(value)
-    if base is complex:
-        return complex(complex.__getattribute__(value, "real"), complex.__getattribute__(value, "imag"))
-    if base is dict:
-        return dict(dict.items(value))
-    return base(base.__iter__(value))  # type: ignore[attr-defined]  # list, tuple, set, frozenset, bytes
-
-
-class Opaque:
-    """Stands for an object without plain form of which only presence can matter: true, and equal to nothing."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return f"<{self._name}>"
+_AS_BASE: dict[type, Any] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    list: lambda value: list(list.__iter__(value)),
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+}
+"""What rebuilds a subclass' value as its base, past any method that the subclass overrides."""
 
 
 _TYPES = {
@@ -147,11 +121,11 @@ _BUILD: dict[str, Any] = {
     "frozenset": frozenset,
     "deque": collections.deque,
     "iterator": iter,
-    "keys": lambda items: dict.fromkeys(items).keys(),
-    "range": lambda items: range(*items),
-    "fraction": lambda items: Fraction(*items),
-    "complex": lambda items: complex(*items),
 }
+"""Builders from a list of items. `deque` stands in answers that were kept by earlier versions."""
+
+_BUILD_RARE = library_values.BUILD | numpy_values.BUILD
+"""Builders from what their own module sent."""
 
 
 def decode(form: Any) -> Any:
@@ -170,16 +144,10 @@ def decode(form: Any) -> Any:
             return {decode(key): decode(item) for key, item in content}
         if tag == "int":
             return int(content, 16)
-        if tag == "bytes":
-            return bytes.fromhex(content)
-        if tag == "bytearray":
-            return bytearray.fromhex(content)
-        if tag == "opaque":
-            return Opaque(str(content)[:40])
         if tag == "type":
             return _TYPES[content]
-        if tag == "decimal":
-            return Decimal(content)
+        if tag in _BUILD_RARE:
+            return _BUILD_RARE[tag](content, decode)
         return _BUILD[tag]([decode(item) for item in content])
     except (KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(f"not an encoded value: {type(error).__name__}") from None

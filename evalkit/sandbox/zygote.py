@@ -51,7 +51,7 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     control = socket.socket(fileno=control_descriptor)
     for name in WARM.split():
         importlib.import_module(name)
-    readable = _import_numpy(numpy_folder) if numpy_folder else []
+    readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
     layers = confine.enter_namespaces()
     if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
         control.close()
@@ -152,12 +152,12 @@ def _ends_by_itself(program: int) -> bool:
     return True
 
 
-def _import_numpy(folder: str) -> list[str]:
-    """Import numpy from `folder` and return the paths that its lazy parts are read from."""
+def import_numpy(folder: str, *, more: tuple[str, ...] = ()) -> list[str]:
+    """Import numpy, and `more` modules, from `folder` and return the paths that its lazy parts are read from."""
     sys.path.append(folder)
     try:
-        importlib.import_module("numpy")
-        importlib.import_module("numpy.random")
+        for name in ("numpy", *more):
+            importlib.import_module(name)
     except ImportError:
         return []
     finally:

@@ -1,4 +1,4 @@
-"""Does a value survive the wall, and does nothing else come through?"""
+"""Values cross between program and judge as plain forms, and nothing else comes through."""
 
 from __future__ import annotations
 
@@ -60,8 +60,6 @@ def test_plain_values_come_back_equal_and_of_the_same_type(value):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        (collections.Counter("aab"), {"a": 2, "b": 1}),
-        (collections.defaultdict(int, {1: 2}), {1: 2}),
         (collections.namedtuple("Point", "x y")(1, 2), (1, 2)),
         (Fraction(1, 3), Fraction(1, 3)),
         (Decimal("1.50"), Decimal("1.50")),
@@ -92,13 +90,6 @@ def test_integers_of_thousands_of_digits_arrive():
 def test_iterators_arrive_materialised():
     assert list(across(x * x for x in range(3))) == [0, 1, 4]
     assert list(across({1: 2}.values())) == [2]
-
-
-def test_numpy_scalars_arrive_as_python_numbers():
-    numpy = pytest.importorskip("numpy")
-    back = across([numpy.int64(3), numpy.float32(0.5), numpy.bool_(True)])
-    assert back == [3, 0.5, True]
-    assert [type(item) for item in back] == [int, float, bool]
 
 
 class AlwaysEqual(list):
