@@ -28,7 +28,8 @@ def stand_in(test: str) -> str:
 def _lines(statement: ast.stmt) -> list[str]:
     match statement:
         case ast.Import() | ast.ImportFrom():
-            return [ast.unparse(statement)]
+            # One that fails here fails in the judge too, which then says whose fault that is.
+            return ["try:", f"    {ast.unparse(statement)}", "except ImportError:", "    pass"]
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [f"def {name}(*args, **kwargs):", f"    raise TypeError('{name} is the name of a test')"]
         case ast.Assign(targets=targets):
