@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from evalkit.errors import EvalError
+from shards.machine import DTYPES
 
 
 class _Group(click.Group):
@@ -53,10 +54,10 @@ def main(debug: bool) -> None:
 @click.option("--batch-size", type=int, help="Answers written side by side.")
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    type=click.Choice([*DTYPES, "float16"]),
     default="auto",
     show_default=True,
-    help="Precision of the model. auto: bfloat16 where the machine computes in it, else float32.",
+    help="Precision of the model. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
 @click.option("--limit", type=int, help="Only the first so many problems: a quick look, not a score.")

@@ -20,7 +20,7 @@ from evalkit.calibrate import calibrate
 from evalkit.checkpoint import Checkpoint, find_checkpoint
 from evalkit.errors import EvalError
 from evalkit.files import require_writable, sha256_file, sha256_text, write_json
-from evalkit.generate import Answer, Prompt, Settings, choose_settings, write_answers
+from evalkit.generate import Answer, Prompt, Settings, announce, choose_settings, hardware, write_answers
 from evalkit.grade import Grader
 from evalkit.metrics import summarise
 from evalkit.request import Reporter, Request
@@ -132,6 +132,7 @@ def _one_benchmark(
     if checkpoint is not None and protocol is not None:
         settings, reused = _generate(request, benchmark, list(problems.values()), checkpoint, protocol, take, reporter)
         result["generation"] = settings.as_dict() | {"seed": request.seed}
+        result["generation"] |= hardware(request.dtype, deterministic=request.deterministic)
         result["protocol"][benchmark.name] = protocol.as_dict()
     for sample in given.samples:
         if sample.task_id in problems:
@@ -231,7 +232,8 @@ def _generate(
             take(sample)
 
         if missing:
-            reporter.note(f"engine {settings.engine} ({why}), {settings.dtype}, protocol {protocol.name}")
+            for line in announce(settings, f"{why}; protocol {protocol.name}", request.dtype):
+                reporter.note(line)
             reporter.start(f"writing {benchmark.name}", len(missing))
             try:
                 write_answers(

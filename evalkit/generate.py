@@ -15,9 +15,10 @@ from typing import Any
 from evalkit.checkpoint import Checkpoint
 from evalkit.errors import EvalError
 from evalkit.protocols import Protocol, cut
+from shards import machine
 
 ENGINES = ("auto", "vllm", "transformers")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = (*machine.DTYPES, "float16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,16 +68,13 @@ def choose_settings(
     """Settle engine, batch size and precision; also say why that engine, in a few words.
 
     `auto` takes vLLM only where it pays: on a GPU. Its start on a CPU costs about a minute, more than the whole
-    of HumanEval on a small model. A dtype of `auto` is bfloat16 where the machine computes in it, and float32
-    elsewhere. `deterministic` fixes batch composition and uses float32, unless a dtype is named.
+    of HumanEval on a small model. `deterministic` fixes batch composition; for dtype see `choose_dtype`.
 
     Raises:
         EvalError: engine or dtype is unknown, or the engine is not installed.
     """
     if engine not in ENGINES:
         raise EvalError(f"engine {engine!r} is unknown; expected one of {', '.join(ENGINES)}")
-    if dtype not in DTYPES:
-        raise EvalError(f"dtype {dtype!r} is unknown; expected one of {', '.join(DTYPES)}")
     has_vllm = importlib.util.find_spec("vllm") is not None
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         raise EvalError("generation needs torch and transformers, which are not installed; install 'teacherless[eval]'")
@@ -89,17 +87,48 @@ def choose_settings(
     if engine == "auto":
         engine = "vllm" if has_vllm and gpu else "transformers"
         why = "vLLM and a GPU are here" if engine == "vllm" else "no GPU" if not gpu else "vLLM is not installed"
-    if dtype == "auto":
-        dtype = "bfloat16" if not deterministic and (gpu or _cpu_has_bfloat16()) else "float32"
+    settled = choose_dtype(dtype, deterministic=deterministic).dtype
     usual = (256 if gpu else 64) if engine == "vllm" else 64 if gpu else 16
-    return Settings(engine=engine, batch_size=batch_size or usual, dtype=dtype, deterministic=deterministic), why
+    return Settings(engine=engine, batch_size=batch_size or usual, dtype=settled, deterministic=deterministic), why
 
 
-def _cpu_has_bfloat16() -> bool:
+def choose_dtype(asked: str, *, deterministic: bool) -> machine.DtypeChoice:
+    """Settle the precision, see `shards.machine`; `deterministic` makes `auto` float32.
+
+    Raises:
+        EvalError: the dtype is unknown.
+    """
+    if asked not in DTYPES:
+        raise EvalError(f"dtype {asked!r} is unknown; expected one of {', '.join(DTYPES)}")
+    if asked == "auto" and deterministic:
+        return machine.DtypeChoice(dtype="float32", asked=asked, why="auto: --deterministic")
     import torch
 
-    found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return machine.choose_dtype(asked, gpu=machine.gpu(torch))
+
+
+def announce(settings: Settings, why: str, asked: str) -> list[str]:
+    """Return what to say before generation: the engine, the dtype that `asked` became, threads, and any warning.
+
+    A dtype that this machine does not compute in gets a warning, with the slowdown measured now.
+    """
+    import torch
+
+    choice = choose_dtype(asked, deterministic=settings.deterministic)
+    slow = machine.bfloat16_warning(choice, torch, device="cuda" if torch.cuda.is_available() else "cpu")
+    line = f"engine {settings.engine} ({why}), {choice}, {machine.num_threads()}"
+    return [slow, line] if slow else [line]
+
+
+def hardware(asked: str, *, deterministic: bool) -> dict[str, Any]:
+    """Return what a result says of the machine that scored a checkpoint, as JSON can hold it."""
+    import torch
+
+    return {
+        "dtype_why": choose_dtype(asked, deterministic=deterministic).why,
+        "threads": machine.num_threads().number,
+        "machine": machine.describe(torch),
+    }
 
 
 def write_answers(

@@ -20,6 +20,7 @@ from evalkit.checkpoint import Checkpoint
 from evalkit.generate import Answer, Prompt, Settings, cannot_load, end_ids, finish, fitting_ids, load_tokenizer
 from evalkit.nucleus import keep_nucleus
 from evalkit.protocols import Protocol, cut
+from shards import machine
 
 _TAIL_IDS = 16
 """New ids in which a stop string is looked for at each step: longer than any stop string in tokens."""
@@ -164,6 +165,7 @@ def _load_model(checkpoint: Checkpoint, settings: Settings) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    machine.use_threads(torch)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.source, revision=checkpoint.revision, dtype=getattr(torch, settings.dtype)

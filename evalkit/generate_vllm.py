@@ -25,6 +25,7 @@ from evalkit.generate import (
     load_tokenizer,
 )
 from evalkit.protocols import Protocol
+from shards import machine
 
 _QUEUED = 2
 """Requests in the engine, in batches: one being written, one that waits, so that no place stays free."""
@@ -125,4 +126,4 @@ def _set_environment(settings: Settings, config: Any, *, tokens: int | None) -> 
         wanted = tokens * config.num_hidden_layers * heads * width * 2 * size
         memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(min(wanted, memory / 3) / 2**30))))
-        os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # all processors write; judging takes little
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", machine.vllm_binding())  # all write; judging takes little

@@ -2,9 +2,6 @@
 
 All commands and benchmarks ask here, so that `--dtype auto` and the number of threads mean the same everywhere. What
 only torch can say comes from the torch module that the caller passes in: this package imports none.
-
-Linux is read in full: /proc, /sys, affinity and cgroups of both versions. Elsewhere the answers are safe ones: float32,
-and one thread per CPU that Python reports.
 """
 
 from __future__ import annotations
@@ -12,17 +9,33 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import platform
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
+
+from shards.processor import Processor, processor
+
+__all__ = [
+    "DTYPES",
+    "DtypeChoice",
+    "Gpu",
+    "Processor",
+    "ThreadChoice",
+    "bfloat16_slowdown",
+    "bfloat16_warning",
+    "choose_dtype",
+    "cpu_lists",
+    "describe",
+    "gpu",
+    "num_threads",
+    "processor",
+    "use_threads",
+    "vllm_binding",
+]
 
 DTYPES = ("auto", "float32", "bfloat16")
 """What `--dtype` accepts everywhere; evalkit also accepts float16."""
 
-_ROOT = Path("/")
 _ONEDNN_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Variables that cap oneDNN, in its own order of precedence."""
 _CAPS_WITHOUT_BFLOAT16 = (
@@ -43,52 +56,6 @@ _PROBE_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Processor:
-    """What this process may use of the processor."""
-
-    name: str
-    """Marketing name, the architecture's name where there is none."""
-    architecture: str
-    """As `platform.machine` says: x86_64, aarch64, ..."""
-    features: frozenset[str]
-    """Instruction sets, as the Linux kernel names them."""
-    cores: tuple[int, ...]
-    """One logical CPU of each physical core that this process may run on (affinity, cpusets), ascending."""
-    logical_cpus: int
-    """Logical CPUs that this process may run on."""
-    quota: float | None
-    """CPUs' worth of time that the cgroup grants, None without a limit."""
-    memory_bytes: int
-    """Memory of the machine, 0 where unknown."""
-
-    @property
-    def usable_cores(self) -> tuple[int, ...]:
-        """The cores to compute on: as many as the cgroup's quota, rounded up, and at least one."""
-        return self.cores if self.quota is None else self.cores[: max(1, math.ceil(self.quota))]
-
-    @property
-    def instructions(self) -> str:
-        """The widest instruction set that matters here, for people; "" where none is known."""
-        for flag, name in (
-            ("amx_bf16", "AMX"),
-            ("avx512_bf16", "AVX-512 with bfloat16"),
-            ("avx512f", "AVX-512"),
-            ("avx2", "AVX2"),
-            ("bf16", "bfloat16"),
-            ("asimd", "NEON"),
-        ):
-            if flag in self.features:
-                return name
-        return ""
-
-    @property
-    def bfloat16(self) -> str:
-        """The instructions that compute in bfloat16, "" where there are none. Caps that a user set do not count."""
-        names = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
-        return next((name for flag, name in names.items() if flag in self.features), "")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
     """A GPU, as torch describes it."""
 
@@ -103,6 +70,8 @@ class DtypeChoice:
 
     dtype: str
     """float32, bfloat16 or float16, never auto."""
+    asked: str
+    """What the user gave, auto where nothing."""
     why: str
     """A few words for people: "auto: the processor has AVX-512 BF16", "as given"."""
     emulated: bool = False
@@ -121,26 +90,6 @@ class ThreadChoice:
 
     def __str__(self) -> str:
         return f"{self.number} thread{'s' * (self.number != 1)} ({self.why})"
-
-
-def processor(*, root: Path = _ROOT, allowed: Iterable[int] | None = None) -> Processor:
-    """Describe the processor.
-
-    Args:
-        root: Folder that holds `proc` and `sys`, for tests.
-        allowed: Logical CPUs to count; those that this process may run on where None.
-    """
-    cpus = sorted(_allowed() if allowed is None else set(allowed))
-    facts = _first_cpu(root)
-    return Processor(
-        name=facts.get("model name") or facts.get("cpu model") or platform.machine() or "unknown processor",
-        architecture=platform.machine(),
-        features=frozenset((facts.get("flags") or facts.get("features") or "").split()),
-        cores=_one_per_core(root, cpus),
-        logical_cpus=len(cpus),
-        quota=_cgroup_quota(root),
-        memory_bytes=_memory_bytes(),
-    )
 
 
 def gpu(torch: Any) -> Gpu | None:
@@ -165,17 +114,18 @@ def choose_dtype(asked: str, *, gpu: Gpu | None, cpu: Processor | None = None) -
         cpu: The processor; this machine's where None.
     """
     if asked not in ("auto", "bfloat16"):
-        return DtypeChoice(dtype=asked, why="as given")
+        return DtypeChoice(dtype=asked, asked=asked, why="as given")
     if gpu is not None:
         has, why = gpu.bfloat16, f"{gpu.name} {'has' if gpu.bfloat16 else 'does not compute in'} bfloat16"
     else:
         cpu = processor() if cpu is None else cpu
-        cap = _cap(cpu)
+        cap = _cap(cpu)  # "" too where the processor has no bfloat16 that a cap could take away
         has = bool(cpu.bfloat16) and not cap
         why = f"the processor has {cpu.bfloat16}" if has else cap or "the processor does not compute in bfloat16"
     if asked == "auto":
-        return DtypeChoice(dtype="bfloat16" if has else "float32", why=f"auto: {why}")
-    return DtypeChoice(dtype="bfloat16", why="as given" if has else f"as given, although {why}", emulated=not has)
+        return DtypeChoice(dtype="bfloat16" if has else "float32", asked=asked, why=f"auto: {why}")
+    why = "as given" if has else f"as given, although {why}"
+    return DtypeChoice(dtype="bfloat16", asked=asked, why=why, emulated=not has)
 
 
 def bfloat16_warning(choice: DtypeChoice, torch: Any, *, device: str = "cpu") -> str | None:
@@ -190,6 +140,13 @@ def bfloat16_warning(choice: DtypeChoice, torch: Any, *, device: str = "cpu") ->
         f"warning: --dtype bfloat16: {why}; a matrix product takes {slowdown:.2g} times as long as in float32 "
         "(measured now); --dtype auto takes float32"
     )
+
+
+def use_threads(torch: Any, asked: int = 0) -> ThreadChoice:
+    """Make `torch`, the module, compute with `num_threads(asked)` threads, and return that choice."""
+    choice = num_threads(asked)
+    torch.set_num_threads(choice.number)
+    return choice
 
 
 def bfloat16_slowdown(torch: Any, *, device: str = "cpu") -> float:
@@ -262,6 +219,15 @@ def cpu_lists(workers: int = 1, *, cpu: Processor | None = None) -> list[list[in
     return [list(cores[begin:end])[:most] for begin, end in itertools.pairwise(bounds)]
 
 
+def vllm_binding(workers: int = 1, *, cpu: Processor | None = None) -> str:
+    """Return VLLM_CPU_OMP_THREADS_BIND for the workers of one engine: "0,1" for one, "0|1" for two on two cores.
+
+    vLLM's own choice keeps a core of each worker free, takes no notice of a cgroup's quota, and refuses several workers
+    on one NUMA node.
+    """
+    return "|".join(",".join(map(str, cpus)) for cpus in cpu_lists(workers, cpu=cpu))
+
+
 def describe(torch: Any = None, *, cpu: Processor | None = None) -> str:
     """Return one line that names the machine, for records and benchmark pages.
 
@@ -273,7 +239,7 @@ def describe(torch: Any = None, *, cpu: Processor | None = None) -> str:
     """
     cpu = processor() if cpu is None else cpu
     parts = [part for part in (cpu.architecture, cpu.instructions) if part]
-    cap = _cap(cpu) if cpu.bfloat16 else ""
+    cap = _cap(cpu)
     cores = f"{len(cpu.usable_cores)} core{'s' * (len(cpu.usable_cores) != 1)}"
     line = f"{cpu.name} ({', '.join(parts + [cap] * bool(cap))}), {cores}"
     if cpu.memory_bytes:
@@ -286,7 +252,7 @@ def describe(torch: Any = None, *, cpu: Processor | None = None) -> str:
 
 def _cap(cpu: Processor) -> str:
     """Return which variable keeps torch from computing in bfloat16 on a processor that has it; "" for none."""
-    if cpu.architecture not in ("x86_64", "AMD64", "i686"):
+    if not cpu.bfloat16 or cpu.architecture not in ("x86_64", "AMD64", "i686"):
         return ""
     for variable in _ONEDNN_CAPS:
         if value := os.environ.get(variable, ""):
@@ -295,81 +261,3 @@ def _cap(cpu: Processor) -> str:
             break
     value = os.environ.get(_ATEN_CAP, "")
     return f"{_ATEN_CAP}={value} caps the processor" if value in ("default", "avx2") else ""
-
-
-def _allowed() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
-def _first_cpu(root: Path) -> dict[str, str]:
-    """Return what /proc/cpuinfo says of its first CPU, names in lower case; {} where there is no such file."""
-    facts: dict[str, str] = {}
-    try:
-        with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                name, _, value = line.partition(":")
-                if not name.strip():
-                    break
-                facts[name.strip().lower()] = value.strip()
-    except OSError:
-        pass
-    return facts
-
-
-def _one_per_core(root: Path, cpus: list[int]) -> tuple[int, ...]:
-    """Return the first CPU of each physical core; every CPU counts as a core where the kernel does not say."""
-    first: dict[str, int] = {}
-    for cpu in cpus:
-        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        siblings = _text(topology / "core_cpus_list") or _text(topology / "thread_siblings_list") or str(cpu)
-        first.setdefault(siblings, cpu)
-    return tuple(sorted(first.values()))
-
-
-def _cgroup_quota(root: Path) -> float | None:
-    """Return the CPUs' worth of time that the tightest cgroup of this process grants, None without a limit."""
-    paths = {}
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers == "" or "cpu" in controllers.split(","):
-            paths["cgroup2" if controllers == "" else "cgroup"] = path
-    found: list[float | None] = []
-    for line in _text(root / "proc/self/mountinfo").splitlines():
-        mount, _, system = line.partition(" - ")
-        kind, _, options = (*system.split(), "", "", "")[:3]
-        if kind not in paths or (kind == "cgroup" and "cpu" not in options.split(",")):
-            continue
-        top, place = mount.split()[3:5]
-        inner = PurePosixPath(paths[kind])
-        below = inner.relative_to(top).parts if inner.is_relative_to(top) else ()
-        folder = root / place.lstrip("/")
-        found += [_quota_in(folder.joinpath(*below[:level])) for level in range(len(below) + 1)]
-    return min((quota for quota in found if quota is not None), default=None)
-
-
-def _quota_in(folder: Path) -> float | None:
-    """Return a cgroup's own limit: `cpu.max` of version 2, `cpu.cfs_*_us` of version 1."""
-    both = _text(folder / "cpu.max").split()
-    if not both:
-        both = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-    try:
-        quota, period = (int(value) for value in both)
-    except ValueError:  # "max", or no such files
-        return None
-    return quota / period if quota > 0 and period > 0 else None
-
-
-def _memory_bytes() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""

@@ -50,9 +50,11 @@ def _require_same(
     had = {**Config().identity(), **settings}
     for name, value in config.identity().items():
         if had[name] != value:
+            flag = name.replace("_", "-")
+            cure = f"give --{flag} {had[name]}" if name == "dtype" else "use its settings"
             raise CheckpointError(
-                f"{out}: found a run with {name.replace('_', '-')} {had[name]!r}, expected {value!r}; use "
-                "its settings to continue it, or name another --out"
+                f"{out}: found a run with {flag} {had[name]!r}, expected {value!r}; {cure} to continue it, or name "
+                "another --out"
             )
 
 

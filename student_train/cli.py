@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
+from shards.machine import DTYPES
 from student_train.balance import BALANCES
-from student_train.config import DIVERGENCES, DTYPES, OBJECTIVES, SCHEDULES, Config, from_dict
+from student_train.config import DIVERGENCES, EXPORT_DTYPES, OBJECTIVES, SCHEDULES, Config, from_dict
 from student_train.errors import Interrupted, TrainError
 
 _DEFAULT = Config()
@@ -78,14 +79,18 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("held_out_tokens", "Most held-out tokens to evaluate on.")
 @_option("lora_rank", "Rank of low-rank adapters that train in place of the weights; 0 trains all weights.")
 @_option("eval_every", "Steps between held-out evaluations while training; 0: before and after only.")
-@_option("dtype", "Arithmetic; weights and optimiser stay float32.", **_choice(DTYPES))
-@_option("export_dtype", "Type of the weights in OUT.", **_choice(DTYPES))
+@_option(
+    "dtype",
+    "Arithmetic; weights and optimiser stay float32. auto: bfloat16 where the GPU or the processor computes in it.",
+    **_choice(DTYPES),
+)
+@_option("export_dtype", "Type of the weights in OUT.", **_choice(EXPORT_DTYPES))
 @_option("gradient_checkpointing", "Recompute activations: less memory, a third more time.")
 @_option("compile", "Compile the student's layers with torch.compile.")
 @_option("save_every", "Steps between checkpoints; 0: only at the end.")
 @_option("keep", "Newest checkpoints to keep.")
 @_option("device", "auto, cpu, cuda, cuda:1, ...")
-@_option("threads", "CPU threads; 0: torch's choice.")
+@_option("threads", "CPU threads; 0: OMP_NUM_THREADS, or the physical cores that affinity and cgroup allow.")
 @_option("prefetch", "Steps prepared ahead by the reading thread.")
 @_option("tensorboard", "Write OUT/tb if tensorboard is installed.")
 @_option("wandb", "Log to Weights & Biases too; its own variables (WANDB_MODE, ...) apply.")

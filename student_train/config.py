@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from shards.machine import DTYPES
 from student_train.balance import BALANCES
 from student_train.errors import TrainError
 
@@ -19,7 +20,7 @@ DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-s
 ACROSS = ("alm", "cells", "matched", "uld")
 SCHEDULES = ("cosine", "wsd")
 MAX_SPECIALIST = 4096
-DTYPES = ("float32", "bfloat16")
+EXPORT_DTYPES = ("float32", "bfloat16")
 
 # These do not change the result: they may differ between a run and its continuation.
 _NOT_IDENTITY = frozenset(
@@ -113,8 +114,9 @@ class Config:
     """Rank of adapters that train in place of the model's own weights; 0 trains all weights."""
     eval_every: int = 0
     """Steps between held-out evaluations while training; 0 evaluates before and after only."""
-    dtype: str = "float32"
-    """Arithmetic of the forward and backward pass; weights and optimiser state stay float32."""
+    dtype: str = "auto"
+    """Arithmetic of the forward and backward pass: `float32`, `bfloat16`, or `auto`, which `hardware.settle` settles
+    before a run starts; weights and optimiser state stay float32."""
     export_dtype: str = "float32"
     """Type of the weights in OUT."""
     gradient_checkpointing: bool = False
@@ -129,7 +131,7 @@ class Config:
     device: str = "auto"
     """`auto` is the GPU if there is one, else the CPU."""
     threads: int = 0
-    """CPU threads of torch; 0 leaves its own choice."""
+    """CPU threads of torch; 0 is OMP_NUM_THREADS, or the physical cores that affinity and cgroup allow."""
     prefetch: int = 4
     """Steps that the reading thread prepares ahead."""
     tensorboard: bool = True
@@ -151,7 +153,7 @@ class Config:
             )
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("dtype", self.dtype, DTYPES)
-        _one_of("export-dtype", self.export_dtype, DTYPES)
+        _one_of("export-dtype", self.export_dtype, EXPORT_DTYPES)
         for name in ("ce_weight", "skew", "warmup", "held_out", "beta2"):
             _within(name, getattr(self, name), 0.0, 1.0)
         if self.held_out == 1.0:

@@ -11,6 +11,7 @@ from typing import Any
 from student_train.config import Config
 from student_train.cross import describe as describe_across
 from student_train.evaluate import RowScore, summary
+from student_train.hardware import Hardware
 from student_train.order import Plan
 from student_train.student import Student
 
@@ -26,6 +27,7 @@ def run_record(
     before: list[RowScore],
     after: list[RowScore],
     command: list[str],
+    hardware: Hardware,
 ) -> dict[str, Any]:
     """Return the record of a finished run, as JSON can hold it."""
     teacher = cache.manifest.teacher
@@ -52,6 +54,7 @@ def run_record(
         },
         "versions": versions(),
         "command": command,
+        "hardware": hardware.as_dict(),
         "train": {
             "steps": state["step"],
             "tokens": state["tokens"],

@@ -42,14 +42,12 @@ def stop_on_signals() -> Iterator[Signals]:
 
 
 @contextmanager
-def deterministic(threads: int) -> Iterator[None]:
-    """Make torch repeat itself to the last bit on one machine. `threads` of 0 leaves their number."""
+def deterministic() -> Iterator[None]:
+    """Make torch repeat itself to the last bit on one machine; put this and the number of threads back at the end."""
     was = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     had = torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False
-    if threads:
-        torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from student_train.config import Config
 from student_train.evaluate import RowScore, lines, score, summary
 from student_train.follow import Leg
 from student_train.fused import Scores
+from student_train.hardware import Hardware, lines_for, settle
 from student_train.loader import Step, Stream
 from student_train.log import Log, open_log
 from student_train.packing import Batch
@@ -50,19 +51,22 @@ def run(
     Raises: TrainError and shards.ShardError for what a user can mend, Interrupted after a signal, state saved.
     """
     cache = None if config.follow else shards.open(config.shards)
-    jobs = [config]
-    if config.control:
-        jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
     before = None
-    with deterministic(config.threads), join(config.device) as world:
+    with deterministic(), join(config.device) as world:
         say = say if world.leads else _say_nothing
+        hardware = settle(config, device=world.device)
+        jobs = [config := hardware.config]
+        if config.control:
+            jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
         for job in jobs:
             out = Path(job.out)
             if is_finished(out, job, None if cache is None else cache.manifest_sha256):
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
                 segments = read_record(out).get("segments", [])  # a control sees what its run saw
                 continue
-            before, segments = _train(job, cache, segments, world=world, command=command, say=say, before=before)
+            before, segments = _train(
+                job, cache, segments, world=world, hardware=hardware, command=command, say=say, before=before
+            )
             world.wait()
 
 
@@ -76,6 +80,7 @@ def _train(
     segments: Sequence[dict[str, Any]],
     *,
     world: World,
+    hardware: Hardware,
     command: list[str],
     say: Say,
     before: list[RowScore] | None,
@@ -93,6 +98,12 @@ def _train(
         model = this.student.model
         if state is None:
             say(f"{out}: {describe(config, this.student, this.total, this.first_leg.plan)}")
+        else:
+            say(f"{out}: continuing at step {state['step']} of {this.total}")
+        if before is None:
+            for line in lines_for(hardware, device=world.device):
+                say(f"{out}: {line}")
+        if state is None:
             before = before or _score(this, "held-out, before")
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
             if this.cross is not None:
@@ -100,7 +111,6 @@ def _train(
         else:
             before = [RowScore(**line) for line in state["before"]]
             checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer, world=world)
-            say(f"{out}: continuing at step {state['step']} of {this.total}")
         state |= {
             "manifest_sha256": "" if cache is None else cache.manifest_sha256,
             "segments": this.segments.written if this.segments else [],
@@ -109,7 +119,7 @@ def _train(
         }
         _loop(this, state)
         after = _score(this, "held-out, after")
-        record = _record(this, state, before, after, command)
+        record = _record(this, state, before, after, command, hardware)
         model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
         if world.leads:
             _finish(this, model, record, before, after, say=say)
@@ -122,6 +132,7 @@ def _record(
     before: list[RowScore],
     after: list[RowScore],
     command: list[str],
+    hardware: Hardware,
 ) -> dict[str, Any]:
     return run_record(
         config=this.config,
@@ -131,6 +142,7 @@ def _record(
         before=before,
         after=after,
         command=command,
+        hardware=hardware,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from shards.errors import ShardError
+from shards.machine import DTYPES
 from teacher_dump.corpus.options import filter_options, take_filters
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
 from teacher_dump.worker import Stop
@@ -58,9 +59,9 @@ DEFAULT_MODEL = "codellama-70b"
 @click.option("--threshold", type=float, default=0.04, help="Ids of at least this probability are kept exactly.")
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(DTYPES),
     default="auto",
-    help="auto is bfloat16 on a GPU, float32 on a CPU.",
+    help="auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
 @click.option("--tensor-parallel-size", type=int, default=1, help="GPUs that one engine spreads each layer over.")
 @click.option("--pipeline-parallel-size", type=int, default=1, help="Groups of GPUs that share the layers out.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shards.machine import DTYPES
 from teacher_dump.corpus.filters import Filters
 from teacher_dump.errors import DumpError
 from teacher_dump.worker import Share
@@ -41,7 +42,7 @@ class DumpConfig:
     temperatures: tuple[float, ...] = (1.5, 2.0, 4.0)
     """Temperatures whose log Z is stored."""
     dtype: str = "auto"
-    """auto (bfloat16 on a GPU, float32 on a CPU), float32 or bfloat16."""
+    """auto (bfloat16 where the machine computes in it, else float32), float32 or bfloat16."""
     tensor_parallel_size: int = 1
     """GPUs that one engine spreads the teacher over."""
     pipeline_parallel_size: int = 1
@@ -76,5 +77,5 @@ class DumpConfig:
             raise DumpError("--worker and --ray: found both, expected one: Ray shares the tasks out itself")
         if self.engine not in ("auto", "vllm", "transformers"):
             raise DumpError(f"engine: found {self.engine!r}, expected auto, vllm or transformers")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise DumpError(f"dtype: found {self.dtype!r}, expected auto, float32 or bfloat16")
+        if self.dtype not in DTYPES:
+            raise DumpError(f"dtype: found {self.dtype!r}, expected one of {', '.join(DTYPES)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards import machine
 from shards.growing import DRAFT_NAME
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.manifest import Tokenizer as TokenizerInfo
@@ -46,6 +47,9 @@ class Watcher:
 
     def loading(self, engine: str) -> None:
         """The teacher is about to be loaded."""
+
+    def warned(self, line: str) -> None:
+        """Something about the settings is likely not what the user wants."""
 
     def loaded(self) -> None:
         """The teacher is loaded."""
@@ -110,7 +114,11 @@ def dump(config: DumpConfig, watcher: Watcher | None = None, stop: Stop | None =
 
 def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
     """Do tasks in this process, and return how many."""
-    watcher.loading(job.engine)
+    import torch
+
+    if warning := machine.bfloat16_warning(job.dtype, torch, device="cuda" if torch.cuda.is_available() else "cpu"):
+        watcher.warned(warning)
+    watcher.loading(f"{job.engine}, {job.dtype}, {machine.num_threads()}")
     with dying(job.engine):
         engine = start(job.engine, job.taught())
     watcher.loaded()
@@ -197,6 +205,9 @@ def _draft(job: Job) -> Manifest:
     tokens = token_bytes(model.folder)
     engine = {
         **describe(job.engine, job.taught()),
+        "dtype_why": job.dtype.why,
+        "machine": machine.describe(),
+        "threads": machine.num_threads().number,
         "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",
     }
     draft = Manifest(

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.entries import complete_entry, read_entry
+from shards.machine import DtypeChoice
 from shards.manifest import MANIFEST_NAME, FileEntry, ShardEntry
 from shards.read import open as open_cache
 from shards.schema import FORMAT_VERSION, Layout, canonical_json, file_schema
@@ -24,7 +25,7 @@ from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus, Dropped, pinned, provenance
 from teacher_dump.corpus.dropped import NAME as DROPPED_NAME
-from teacher_dump.engines import Teaching, choose, resolved_dtype, version
+from teacher_dump.engines import Teaching, choose, choose_dtype, version
 from teacher_dump.errors import DumpError
 from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
@@ -43,6 +44,8 @@ class Job:
     config: DumpConfig
     engine: str
     """vllm or transformers."""
+    dtype: DtypeChoice
+    """Also in `config`, where auto is settled."""
     model: Model
     layout: Layout
     spec: RecordSpec
@@ -68,7 +71,8 @@ class Job:
 
 def prepare(config: DumpConfig) -> Job:
     """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
-    config = replace(config, data=pinned(config.data))
+    dtype = choose_dtype(config.dtype)
+    config = replace(config, data=pinned(config.data), dtype=dtype.dtype)
     engine = choose(config.engine)
     model = resolve(config.model, revision=config.revision)
     layout, spec = record_layout(config, model)
@@ -85,6 +89,7 @@ def prepare(config: DumpConfig) -> Job:
     return Job(
         config=config,
         engine=engine,
+        dtype=dtype,
         model=model,
         layout=layout,
         spec=spec,
@@ -126,7 +131,7 @@ def teaching(config: DumpConfig, model: Model, spec: RecordSpec) -> Teaching:
         vocab_size=model.teacher.vocab_size,
         spec=spec,
         seed=config.seed,
-        dtype=config.dtype,
+        dtype=choose_dtype(config.dtype).dtype,
         window_tokens=config.window_tokens,
         tensor_parallel_size=config.tensor_parallel_size,
         pipeline_parallel_size=config.pipeline_parallel_size,
@@ -224,7 +229,7 @@ def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> 
         "weights_sha256": model.teacher.weights_sha256,
         "tokenizer": tokenizer_fingerprint(model.folder),
         "prefix_tokens": list(model.prefix_tokens),
-        "engine": {"name": engine, "version": version(engine), "dtype": resolved_dtype(config.dtype)},
+        "engine": {"name": engine, "version": version(engine), "dtype": config.dtype},
         "data": config.data,
         **{f"filter {name}": value for name, value in provenance(config.filters).items()},
         "seed": config.seed,
@@ -251,14 +256,25 @@ def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
         except (ValueError, KeyError, TypeError):
             raise DumpError(f"{path}: not a readable plan; choose another --out, or delete that folder") from None
         if not same:
-            names = [k for k in identity if identity[k] != old.get(k)]
-            what = "; ".join(f"{n} {old.get(n)} there, {identity[n]} asked for" for n in names[:3])
-            raise DumpError(f"--out {out}: holds a cache with other settings ({what}); choose another --out")
+            raise DumpError(f"--out {out}: holds a cache with other settings ({_differences(old, identity)}")
     elif (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
         raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
     else:
         write_whole(path, canonical_json({"fingerprint": fingerprint, "identity": identity}))
     remove_leftovers(out)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Return the first settings that differ, and what to do about them."""
+    engine = old.get("engine")
+    had = {**old, **{f"engine {k}": v for k, v in (engine if isinstance(engine, dict) else {}).items()}}
+    have = {**new, **{f"engine {k}": v for k, v in new["engine"].items()}}
+    names = [name for name in have if name != "engine" and have[name] != had.get(name)]
+    if names == ["engine dtype"]:
+        there = had.get("engine dtype")
+        return f"dtype {there} there, {have['engine dtype']} here); give --dtype {there}, or choose another --out"
+    what = "; ".join(f"{name} {had.get(name)} there, {have[name]} asked for" for name in names[:3])
+    return f"{what}); choose another --out"
 
 
 def _kinds(counts: Counter[str]) -> str:

@@ -21,7 +21,7 @@ from shards.manifest import ShardEntry
 from shards.temporary import remove_leftovers
 from teacher_dump.config import DumpConfig
 from teacher_dump.dump import Watcher, run_task
-from teacher_dump.engines import dying, resolved_dtype, start
+from teacher_dump.engines import dying, start
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.job import Job, prepare
 from teacher_dump.plan import Task
@@ -73,12 +73,12 @@ def run_on_ray(job: Job, tasks: Sequence[Task], watcher: Watcher, stop: Stop) ->
         there = int(ray.cluster_resources().get("GPU", 0))
         if config.ray_workers is None and 0 < there < gpus:
             raise DumpError(f"--ray: found {there} GPUs on the cluster, expected {gpus} for one engine")
-        if there and config.dtype == "auto" and resolved_dtype("auto") != "bfloat16":
+        if there and job.dtype.asked == "auto" and job.dtype.dtype != "bfloat16":
             raise DumpError("--dtype auto: found GPUs on the cluster, but none here; give --dtype bfloat16")
         number = min(config.ray_workers or max(1, there // gpus), len(tasks))
         actor = ray.remote(num_cpus=1, num_gpus=gpus if there else 0)(Worker)
         actor = actor.options(max_restarts=RETRIES, max_task_retries=RETRIES)
-        watcher.loading(f"{job.engine} on {number} Ray actors")
+        watcher.loading(f"{job.engine} on {number} Ray actors, {job.dtype}")
         actors = [actor.remote(config, os.getcwd()) for _ in range(number)]
         try:
             return _hand_out(ray, actors, tasks, watcher, stop)

@@ -65,6 +65,10 @@ class Bar(Watcher):
         """Say that the teacher is being loaded."""
         self._say(f"loading the teacher into {engine}")
 
+    def warned(self, line: str) -> None:
+        """Show a warning."""
+        self._say(line)
+
     def loaded(self) -> None:
         """Start the clock of the rate."""
         self._begin = time.monotonic()

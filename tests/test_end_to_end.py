@@ -34,12 +34,13 @@ def workspace(
     folder = tmp_path_factory.mktemp("workspace")
     dumped = run(
         "teacher-dump", "--model", tiny_teacher, "--data", corpus_folder, "--engine", "transformers",
-        "--out", "shards/", "--window-tokens", 64, "--task-tokens", 400, "--chunk-tokens", 200, cwd=folder,
+        "--out", "shards/", "--window-tokens", 64, "--task-tokens", 400, "--chunk-tokens", 200, "--dtype", "float32",
+        cwd=folder,
     )  # fmt: skip
     assert dumped.returncode == 0, dumped.stderr
     trained = run(
         "student-train", "--shards", "shards/", "--student", tiny_teacher, "--student-layers", 2, "--max-steps", 6,
-        "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--control", cwd=folder,
+        "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--control", "--dtype", "float32", cwd=folder,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     return folder
@@ -112,7 +113,8 @@ def test_a_published_cache_is_fetched_verified_and_trained_from(
     for source, out in (("fetched/", "from-folder"), (url, "from-bucket")):
         trained = run(
             "student-train", "--shards", source, "--student", tiny_teacher, "--student-layers", 2, "--max-steps", 2,
-            "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--out", out, cwd=workspace,
+            "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--out", out, "--dtype", "float32",
+            cwd=workspace,
         )  # fmt: skip
         assert trained.returncode == 0, trained.stderr
         weights.append((workspace / out / "model.safetensors").read_bytes())

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shards import machine
+from shards.machine import DtypeChoice
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window
@@ -35,6 +37,7 @@ class Teaching:
     spec: RecordSpec
     seed: int
     dtype: str
+    """float32 or bfloat16, never auto."""
     window_tokens: int
     tensor_parallel_size: int
     pipeline_parallel_size: int = 1
@@ -81,7 +84,7 @@ def describe(engine: str, teaching: Teaching) -> dict[str, Any]:
         "name": engine,
         "version": version(engine),
         "torch": torch.__version__,
-        "dtype": resolved_dtype(teaching.dtype),
+        "dtype": teaching.dtype,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "tensor_parallel_size": teaching.tensor_parallel_size,
         "pipeline_parallel_size": teaching.pipeline_parallel_size,
@@ -89,11 +92,11 @@ def describe(engine: str, teaching: Teaching) -> dict[str, Any]:
     }
 
 
-def resolved_dtype(dtype: str) -> str:
-    """Return what `auto` means on this machine: bfloat16 on a GPU, float32 on a CPU."""
+def choose_dtype(asked: str) -> DtypeChoice:
+    """Return the type that `--dtype` means on this machine, see `shards.machine`."""
     import torch
 
-    return dtype if dtype != "auto" else ("bfloat16" if torch.cuda.is_available() else "float32")
+    return machine.choose_dtype(asked, gpu=machine.gpu(torch))
 
 
 def version(engine: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import transformers
 
-from teacher_dump.engines import Packed, Teaching, resolved_dtype
+from shards import machine
+from teacher_dump.engines import Packed, Teaching
 from teacher_dump.reduce import Records, offsets, reduce
 from teacher_dump.windows import Window
 
@@ -28,8 +29,9 @@ class TransformersEngine:
         cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if cuda else "cpu")
         transformers.utils.logging.disable_progress_bar()
+        machine.use_threads(torch)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            teaching.folder, dtype=getattr(torch, resolved_dtype(teaching.dtype))
+            teaching.folder, dtype=getattr(torch, teaching.dtype)
         )
         self._model.to(self._device).eval()
         self._whitespace = torch.from_numpy(teaching.whitespace_mask()).to(self._device)

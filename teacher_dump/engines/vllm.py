@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from teacher_dump.engines import Packed, Teaching, resolved_dtype
+from teacher_dump.engines import Packed, Teaching
 from teacher_dump.engines.vllm_plugin import PREFIX, TASK
 from teacher_dump.errors import DumpError
 from teacher_dump.windows import Window
@@ -43,7 +43,7 @@ class VllmEngine:
         if not stock.endswith("ForCausalLM"):
             raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
         with _engine_log():
-            self._llm = self._start(vllm.LLM, stock, resolved_dtype(teaching.dtype), cuda, options)
+            self._llm = self._start(vllm.LLM, stock, teaching.dtype, cuda, options)
 
     def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
         teaching, spec = self._teaching, self._teaching.spec

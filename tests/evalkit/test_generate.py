@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from evalkit import generate, protocols
 from evalkit.checkpoint import find_checkpoint
 from evalkit.errors import EvalError
+from shards import machine
 
 pytest.importorskip("transformers")
 
@@ -155,12 +157,15 @@ def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.Monke
     assert (settings.engine, why) == ("transformers", "no GPU")
 
 
-@pytest.mark.parametrize(("capable", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({}, "float32")])
-def test_auto_dtype_is_what_the_machine_computes_in(capable: dict, dtype: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("features", "dtype"), [({"avx2", "avx512_bf16"}, "bfloat16"), ({"avx2"}, "float32")])
+def test_auto_dtype_is_what_the_machine_computes_in(features: set, dtype: str, monkeypatch: pytest.MonkeyPatch):
     import torch
 
+    here = dataclasses.replace(machine.processor(), features=frozenset(features), architecture="x86_64")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable, raising=False)
+    monkeypatch.setattr(machine, "processor", lambda: here)
+    for variable in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(variable, raising=False)
     assert generate.choose_settings("auto", batch_size=None, deterministic=False)[0].dtype == dtype
     assert generate.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 

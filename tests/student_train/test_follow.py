@@ -68,6 +68,7 @@ def config(shards: Path, out: Path, **more: Any) -> Config:
         "tensorboard": False,
         "progress": False,
         "threads": 1,
+        "dtype": "float32",
     }
     return Config(**{**settings, **more})
 

@@ -21,7 +21,7 @@ def start(world: Any, out: Path, *, ranks: int, stop_at: int = 0) -> str:
     """Run to the end, or to a signal that one rank gets at `stop_at`; return what was said."""
     flags = ["--student", "teacher", "--student-layers", "2", "--max-steps", STEPS, "--batch-tokens", "150"]
     flags += ["--micro-tokens", "60", "--learning-rate", "3e-3", "--held-out", "0.2", "--save-every", "3"]
-    flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--device", "cpu"]
+    flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--device", "cpu", "--dtype", "float32"]
     arguments = ["--shards", world.shards, "--out", out, *flags]
     code = (
         "import os, signal, sys; from student_train import train; real = train.take_step\n"

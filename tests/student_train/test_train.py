@@ -41,6 +41,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
         "tensorboard": False,
         "progress": False,
         "threads": 1,
+        "dtype": "float32",
     }
     return Config(**{**settings, **more})
 
@@ -158,7 +159,7 @@ def test_a_run_stopped_twice_ends_in_the_same_bits(
 def command(world: Any, out: Path) -> list[str]:
     flags = ["--student", "teacher", "--student-layers", "2", "--max-steps", "20", "--batch-tokens", "150"]
     flags += ["--micro-tokens", "80", "--learning-rate", "3e-3", "--held-out", "0.2", "--save-every", "5"]
-    flags += ["--no-tensorboard", "--no-progress", "--threads", "1"]
+    flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--dtype", "float32"]
     return [sys.executable, "-m", "student_train", "--shards", str(world.shards), "--out", str(out), *flags]
 
 
@@ -436,3 +437,35 @@ def test_accumulation_changes_nothing_but_rounding(world: Any, at_home: Any, tmp
         run(config(world, tmp_path / name, micro_tokens=micro, max_steps=3))
     for (_, a), (_, b) in zip(losses(tmp_path / "small"), losses(tmp_path / "large"), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
+
+
+def capped_run(world: Any, out: Path, *more: str) -> Any:
+    """Run a few steps on a processor that imitates one without bfloat16."""
+    capped = environment(world) | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    arguments = [*command(world, out), "--max-steps", "2", *more]
+    return subprocess.run(arguments, env=capped, cwd=out.parent, capture_output=True, text=True)
+
+
+def test_auto_is_float32_on_a_processor_without_bfloat16_and_is_recorded(world: Any, tmp_path: Path) -> None:
+    done = capped_run(world, tmp_path / "o", "--dtype", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "float32 (auto: " in done.stderr
+    assert "warning" not in done.stderr
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["config"]["dtype"] == "float32"
+    hardware = record["hardware"]
+    assert (hardware["dtype"], hardware["dtype_asked"], hardware["threads"]) == ("float32", "auto", 1)
+    assert hardware["dtype_why"].startswith("auto: ")
+    assert " core" in hardware["machine"]
+    again = capped_run(world, tmp_path / "o", "--dtype", "bfloat16")
+    assert again.returncode == 1
+    assert "found a run with dtype 'float32', expected 'bfloat16'; give --dtype float32 to continue it" in again.stderr
+
+
+def test_bfloat16_on_a_processor_without_it_runs_and_warns_in_one_line(world: Any, tmp_path: Path) -> None:
+    done = capped_run(world, tmp_path / "o", "--dtype", "bfloat16", "--control")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
+    assert "times as long as in float32 (measured now); --dtype auto takes float32" in line
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    assert record["hardware"]["dtype"] == record["config"]["dtype"] == "bfloat16"

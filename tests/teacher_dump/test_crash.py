@@ -42,6 +42,7 @@ SETTINGS: dict[str, Any] = {
     "task_tokens": 150,
     "chunk_tokens": 100,
     "max_tokens": 600,
+    "dtype": "float32",
 }
 FILTERS: dict[str, Any] = {"near_duplicates": 0.0, "decontaminate": "none"}
 """Without those that take half of so small a run's time."""

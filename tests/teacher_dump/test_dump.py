@@ -39,6 +39,7 @@ def config(teacher: Path, corpus: Path, out: Path, **more: Any) -> DumpConfig:
         "task_tokens": 150,
         "chunk_tokens": 100,
         "max_tokens": 900,
+        "dtype": "float32",
     }
     return DumpConfig(model=str(teacher), data=str(corpus), out=out, **{**settings, **more})
 

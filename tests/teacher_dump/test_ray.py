@@ -54,6 +54,7 @@ def test_two_ray_workers_one_of_them_killed_make_the_same_cache(
             data=str(corpus_folder),
             out=tmp_path / out,
             engine="transformers",
+            dtype="float32",
             window_tokens=48,
             task_tokens=100,
             chunk_tokens=100,

@@ -35,7 +35,7 @@ def settings(out: Path, engine: str, **more: Any) -> DumpConfig:
         data="stdlib",
         out=out,
         engine=engine,
-        **{"max_tokens": 2500, "window_tokens": 300, "task_tokens": 1300, **more},
+        **{"max_tokens": 2500, "window_tokens": 300, "task_tokens": 1300, "dtype": "float32", **more},
     )
 
 

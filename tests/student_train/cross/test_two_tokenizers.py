@@ -86,7 +86,7 @@ def config(small: dict[str, Path], out: Path, **more: Any) -> Config:
     settings: dict[str, Any] = {
         "shards": str(small["shards"]), "out": str(out), "student": str(small["student"]), "max_steps": 14,
         "batch_tokens": 300, "micro_tokens": 150, "learning_rate": 1e-2, "held_out": 0.3, "save_every": 5,
-        "tensorboard": False, "progress": False, "threads": 1,
+        "tensorboard": False, "progress": False, "threads": 1, "dtype": "float32",
     }  # fmt: skip
     return Config(**{**settings, **more})
 
@@ -207,7 +207,7 @@ def test_two_processes_train_what_one_trains(small: dict[str, Path], folders: di
     student = phi(tmp_path / "student", folders["byte-level"], vocab=512, dropout=0.0)
     flags = ["--shards", small["shards"], "--student", student, "--balance", "fixed", "--max-steps", 4, "--threads", 1]
     flags += ["--batch-tokens", 300, "--micro-tokens", 60, "--learning-rate", "3e-3", "--held-out", 0.3]
-    flags += ["--no-tensorboard", "--no-progress", "--device", "cpu"]
+    flags += ["--no-tensorboard", "--no-progress", "--device", "cpu", "--dtype", "float32"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     lines = []
     for ranks in (1, 2):

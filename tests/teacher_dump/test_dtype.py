@@ -1,0 +1,51 @@
+"""The type of a dump's arithmetic: settled by the machine, recorded, and the same when a dump goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import shards
+from shards import machine
+from shards.processor import processor
+from teacher_dump.dump import Watcher, dump
+from tests.teacher_dump.test_dump import config
+
+
+def test_auto_is_settled_by_the_machine_and_recorded(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a processor whose bfloat16 a user capped; a cache goes on in the type that it has, and no other."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "o"
+    cache = dump(config(tiny_teacher, corpus_folder, out, dtype="auto")).cache
+    assert cache is not None
+    engine = cache.manifest.engine
+    assert engine["dtype"] == "float32"
+    assert engine["dtype_why"].startswith("auto: ")
+    assert engine["threads"] == 1
+    assert " core" in engine["machine"]
+    assert dump(config(tiny_teacher, corpus_folder, out, dtype="float32")).new_tasks == 0
+    with pytest.raises(shards.ShardError, match=r"dtype float32 there, bfloat16 here\); give --dtype float32"):
+        dump(config(tiny_teacher, corpus_folder, out, dtype="bfloat16"))
+
+
+def test_bfloat16_without_hardware_is_one_warning(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    monkeypatch.setattr(machine, "processor", lambda: replace(processor(), features=frozenset({"avx2"})))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said: list[str] = []
+
+    class Listener(Watcher):
+        def warned(self, line: str) -> None:
+            said.append(line)
+
+    assert dump(config(tiny_teacher, corpus_folder, tmp_path / "o", dtype="bfloat16"), Listener()).cache is not None
+    (line,) = said
+    assert "the processor does not compute in bfloat16; a matrix product takes " in line
