@@ -12,7 +12,7 @@ import shutil
 from typing import Any
 
 from student_train.errors import TrainError
-from student_train.parallel import layers_of
+from student_train.parts import layers_of
 
 
 def compile_layers(model: Any, *, device_type: str) -> None:

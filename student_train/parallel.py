@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from student_train.errors import TrainError
+from student_train.parts import layers_of
 
 CPU = torch.device("cpu")
 
@@ -88,12 +89,6 @@ def split(distiller: nn.Module, world: World) -> nn.Module:
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # else a factor is multiplied in, which gloo cannot
     return distiller
-
-
-def layers_of(model: Any) -> nn.ModuleList:
-    """Return the layers of a transformers model."""
-    count = model.config.num_hidden_layers
-    return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

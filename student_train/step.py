@@ -22,6 +22,7 @@ from student_train.errors import StudentError, TrainError
 from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
 from student_train.packing import Batch, empty_batch
 from student_train.parallel import World, whole
+from student_train.parts import decoder_of
 
 
 class Distiller(nn.Module):
@@ -39,7 +40,7 @@ class Distiller(nn.Module):
         device_type = batch.tokens_BT.device.type
         mixed = self.compute_dtype != torch.float32
         with torch.autocast(device_type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
-            out = self.model.get_decoder()(
+            out = decoder_of(self.model)(
                 input_ids=batch.tokens_BT,
                 position_ids=batch.places_BT,
                 attention_mask=batch.attend_B1TT,
@@ -108,7 +109,7 @@ def require_plain_head(model: Any) -> None:
     model.eval()  # a model that starts fresh has its dropout on
     with torch.no_grad():
         expected = model(input_ids=tokens, use_cache=False).logits
-        found = model.get_output_embeddings()(model.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state)
+        found = model.get_output_embeddings()(decoder_of(model)(input_ids=tokens, use_cache=False).last_hidden_state)
     model.train(was_training)
     if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() + 1e-9)):
         raise StudentError(

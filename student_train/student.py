@@ -6,7 +6,6 @@ The student's weights are float32 while it trains. Its tokenizer may be the shar
 
 from __future__ import annotations
 
-import copy
 import re
 import socket
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from shards.paths import model_dir
 from student_train.checkpoint import tokenizer_files
 from student_train.errors import StudentError
 from student_train.fit import difference
+from student_train.shorten import shorten
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -184,18 +184,19 @@ def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any
     logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder)
+        # Attention is SDPA where the model has it and transformers' own elsewhere: the default.
         if not _has_weights(folder):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise StudentError(
             f"student {name}: {folder} does not load ({said}); expected a transformers folder of a causal language "
             "model"
         ) from None
-    have = int(config.num_hidden_layers)
+    have = int(config.get_text_config().num_hidden_layers)
     # A student as deep as its teacher would have nothing to learn.
     layers = layers or (max(2, (have + 1) // 2) if name == "teacher" else 0)
     if layers > have:
@@ -210,30 +211,6 @@ def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any
 def kept_layers(have: int, keep: int) -> list[int]:
     """Return which of `have` layers stay: `keep` of them, spread evenly, the first and the last always."""
     return [round(i * (have - 1) / (keep - 1)) for i in range(keep)]
-
-
-def shorten(model: Any, kept: list[int]) -> Any:
-    """Return a new model with the layers `kept` of `model`, all else equal.
-
-    Built from a configuration rather than by deleting, so that everything that counts layers counts right.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    config = copy.deepcopy(model.config)
-    config.num_hidden_layers = len(kept)
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in kept]
-    short = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-    old = model.state_dict()
-    number = re.compile(r"(\.(?:layers|h|blocks)\.)(\d+)(\.)")
-    new = {}
-    for key in short.state_dict():
-        source = number.sub(lambda match: f"{match[1]}{kept[int(match[2])]}{match[3]}", key, count=1)
-        new[key] = old[source]
-    short.load_state_dict(new)
-    short.generation_config = model.generation_config
-    return short
 
 
 def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed: int = 0) -> Any:

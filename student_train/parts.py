@@ -1,0 +1,20 @@
+"""Find the decoder and the layers of a transformers model, whatever its class calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def decoder_of(model: Any) -> Any:
+    """Return the text part that ends in hidden states, without the output projection."""
+    decoder = model.get_decoder()
+    # Some classes (Llama 4) return themselves.
+    return model.base_model if decoder is model else decoder
+
+
+def layers_of(model: Any) -> nn.ModuleList:
+    """Return the layers of the text part."""
+    count = model.config.get_text_config().num_hidden_layers
+    return next(m for m in decoder_of(model).modules() if isinstance(m, nn.ModuleList) and len(m) == count)
