@@ -16,8 +16,10 @@ from teacher_dump.corpus.raw import Raw, bad, printable
 from teacher_dump.corpus.tables import ENDINGS
 from teacher_dump.errors import DumpError
 
-_NOT_OURS = {"test", "tests", "idle_test", "site-packages", "__pycache__", "node_modules"}
-"""Folders whose Python files are tests, or somebody else's."""
+_TESTS = {"test", "tests", "idle_test"}
+"""Folders whose Python files are not read. Their tables are read where the folder holds no sources."""
+_PACKAGES = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
+"""Folders that are not entered: what is in them is somebody else's."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,6 +28,7 @@ class Listing:
 
     root: Path
     tables: list[Path] = field(default_factory=list)
+    tables_of_tests: list[Path] = field(default_factory=list)
     sources: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
     """What would be read, but cannot be, with the reason."""
@@ -47,6 +50,10 @@ def list_folder(root: Path) -> Listing:
     """Return what a folder holds, in an order that depends on names alone."""
     listing = Listing(root=root)
     _walk(root, listing, ours=True)
+    if listing.sources and not listing.tables and listing.tables_of_tests:
+        listing.not_read["tables in folders of tests, not read"] += len(listing.tables_of_tests)
+    else:
+        listing.tables += listing.tables_of_tests
     listing.tables.sort()
     listing.sources.sort()
     listing.unreadable.sort()
@@ -67,7 +74,10 @@ def _walk(folder: Path, listing: Listing, *, ours: bool) -> None:
             if entry.name.startswith("."):
                 listing.not_read["hidden files and folders, not read"] += 1
             elif entry.is_dir(follow_symlinks=False):
-                waiting.append((path, ours and entry.name not in _NOT_OURS))
+                if entry.name in _PACKAGES:
+                    listing.not_read["folders of packages, not read"] += 1
+                else:
+                    waiting.append((path, ours and entry.name not in _TESTS))
             elif entry.name.endswith(ENDINGS) or entry.name.endswith(".py"):
                 _place(entry, path, listing, ours=ours)
             elif entry.is_symlink() and os.path.isdir(path):
@@ -84,14 +94,15 @@ def _place(entry: os.DirEntry[str], path: Path, listing: Listing, *, ours: bool)
     except OSError:  # a loop of links
         regular = False
     if not is_table and not ours:
-        listing.not_read["Python files in folders of tests or packages, not read"] += 1
+        listing.not_read["Python files in folders of tests, not read"] += 1
     elif not regular and entry.is_symlink() and os.path.isdir(path):
         listing.not_read["links to folders, not followed"] += 1
     elif not regular:
         broken = entry.is_symlink() and not os.path.exists(path)
         listing.unreadable.append((path, "a link that leads nowhere" if broken else "not a regular file"))
     else:
-        (listing.tables if is_table else listing.sources).append(path)
+        tables = listing.tables if ours else listing.tables_of_tests
+        (tables if is_table else listing.sources).append(path)
 
 
 def read_sources(listing: Listing, *, source: str, licence: str | None) -> Iterator[Raw]:

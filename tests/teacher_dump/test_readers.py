@@ -257,8 +257,19 @@ def test_hidden_folders_are_never_read_and_what_is_left_out_is_counted(hidden: s
     assert counts == {
         "hidden files and folders, not read": 1,
         "files of other kinds, not read": 1,
-        "Python files in folders of tests or packages, not read": 1,
+        "Python files in folders of tests, not read": 1,
     }
+
+
+def test_tables_of_tests_and_of_packages_are_no_mixture(tmp_path: Path) -> None:
+    for folder in ("tests/data", "venv/lib/site-packages/pyarrow", "node_modules/x"):
+        (tmp_path / folder).mkdir(parents=True)
+        lines(tmp_path / folder, GOOD)
+    assert [r.path for r in read(str(tmp_path))] == ["good.py"]  # no sources: the table of the tests is the corpus
+    (tmp_path / "a.py").write_text("x = 1\n")
+    counts: Counter[str] = Counter()
+    assert [r.path for r in read(str(tmp_path), counts)] == ["a.py"]
+    assert counts == {"folders of packages, not read": 2, "tables in folders of tests, not read": 1}
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
