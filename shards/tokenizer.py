@@ -29,8 +29,14 @@ def read_rules(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ShardError(
             f"{folder}: found no tokenizer.json, expected a fast tokenizer; save it with save_pretrained first"
         ) from None
-    except ValueError as error:
+    except OSError as error:
+        raise ShardError(f"{path}: cannot read ({error.strerror or error}); check your rights to it") from None
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"{path}: found no JSON ({error}); fetch the tokenizer again") from None
+    if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+        raise ShardError(
+            f"{path}: found no tokenizer's rules, expected an object with a model; fetch the tokenizer again"
+        )
     rules = {part: data.get(part) for part in _PARTS}
     # Merges are written as "a b" by older releases and as ["a", "b"] by newer ones.
     model = dict(rules["model"] or {})
@@ -40,8 +46,27 @@ def read_rules(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def fingerprint(folder: str | os.PathLike[str]) -> str:
-    """Return the sha256 that identifies the tokenizer in a folder."""
-    return hashlib.sha256(canonical_json(read_rules(folder))).hexdigest()
+    """Return the sha256 that identifies the tokenizer in a folder.
+
+    Raises ShardError where there is none, or where it samples: its ids are then no function of the text.
+    """
+    rules = read_rules(folder)
+    if (sampling := _sampling(rules["model"])) is not None:
+        raise ShardError(
+            f"{folder}: the tokenizer samples ({sampling} in tokenizer.json), so the same text gets other ids each "
+            "time; expected a function of the text: set that field to null"
+        )
+    return hashlib.sha256(canonical_json(rules)).hexdigest()
+
+
+def _sampling(model: dict[str, Any]) -> str | None:
+    """Return the field of a tokenizer's model that makes it sample, None for a function of the text."""
+    for name in ("dropout", "alpha"):  # of BPE, and of Unigram
+        if model.get(name):
+            return f"{name} {model[name]}"
+    if (best := model.get("nbest_size")) not in (None, 0, 1):
+        return f"nbest_size {best}"
+    return None
 
 
 def vocabulary(folder: str | os.PathLike[str]) -> dict[str, int]:

@@ -6,6 +6,7 @@ it loses the task in hand, which is run again whole, with the same rows in the s
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Sequence
@@ -24,13 +25,14 @@ from shards.report import measure
 from shards.store import write_whole
 from shards.temporary import remove_own
 from shards.tokenizer import token_bytes
-from shards.write import Row, ShardWriter, file_sha256
+from shards.write import Row, ShardWriter
 from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import provenance
 from teacher_dump.engines import Engine, Packed, describe, dying, start
 from teacher_dump.errors import DeadEngineError
 from teacher_dump.job import Job, check_machine, prepare
+from teacher_dump.model_folder import without_paths
 from teacher_dump.plan import Task
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window
@@ -199,9 +201,10 @@ def _draft(job: Job) -> Manifest:
     files = [job.dropped]
     for name in _TOKENIZER_FILES:
         if (source := model.folder / name).exists():
-            target = f"{TOKENIZER_FOLDER}/{name}"
-            write_whole(config.out / target, source.read_bytes())
-            files.append(FileEntry(name=target, bytes=source.stat().st_size, sha256=file_sha256(source)))
+            target, content = f"{TOKENIZER_FOLDER}/{name}", without_paths(source.read_bytes())
+            write_whole(config.out / target, content)
+            sha256 = hashlib.sha256(content).hexdigest()
+            files.append(FileEntry(name=target, bytes=len(content), sha256=sha256))
     tokens = token_bytes(model.folder)
     engine = {
         **describe(job.engine, job.taught()),
@@ -218,7 +221,7 @@ def _draft(job: Job) -> Manifest:
         ),
         engine=engine,
         corpus={
-            "source": config.data,
+            "source": identity["data"],
             **dict(sorted(job.counts.items())),
             "filters": provenance(config.filters),
             "dropped_sha256": job.dropped.sha256,
@@ -248,5 +251,6 @@ def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
 
 def _tidy(out: Path) -> None:
     """Take away what only an unfinished cache needs. A kill may come between the manifest and this."""
-    (out / DRAFT_NAME).unlink(missing_ok=True)
+    if (out / DRAFT_NAME).exists():  # asked first: where nothing is left to take away, a read-only disk is as good
+        (out / DRAFT_NAME).unlink(missing_ok=True)
     tasklist.discard(out)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,24 +14,22 @@ from shards.entries import complete_entry, read_entry
 from shards.machine import DtypeChoice
 from shards.manifest import MANIFEST_NAME, FileEntry, ShardEntry
 from shards.read import open as open_cache
-from shards.schema import FORMAT_VERSION, Layout, canonical_json, file_schema
-from shards.store import write_whole
-from shards.temporary import remove_leftovers
-from shards.tokenizer import fingerprint as tokenizer_fingerprint
+from shards.schema import Layout, file_schema
 from shards.tokenizer import token_bytes
 from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import Corpus, Dropped, pinned, provenance
+from teacher_dump.corpus import Corpus, Dropped, pinned
 from teacher_dump.corpus.dropped import NAME as DROPPED_NAME
-from teacher_dump.engines import Teaching, choose, choose_dtype, version
+from teacher_dump.engines import Teaching, choose, choose_dtype
 from teacher_dump.errors import DumpError
+from teacher_dump.identity import claim, identity_of
+from teacher_dump.model_folder import load_tokenizer
 from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.tasklist import TaskList
 from teacher_dump.windows import windows
 
-PLAN_NAME = "plan.json"
 _WHITESPACE = b" \n\r\t"
 
 
@@ -76,9 +72,7 @@ def prepare(config: DumpConfig) -> Job:
     engine = choose(config.engine)
     model = resolve(config.model, revision=config.revision)
     layout, spec = record_layout(config, model)
-    identity = _identity(config, model, layout, engine)
-    fingerprint = hashlib.sha256(canonical_json(identity)).hexdigest()
-    _claim(config.out, fingerprint, identity)
+    identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
     for _ in range(3):  # a worker that completes the cache meanwhile takes the list away
         found = _of_a_complete_cache(config.out) or tasklist.load(config.out, fingerprint)
         if found is not None:
@@ -195,8 +189,6 @@ def _list_tasks(config: DumpConfig, model: Model, fingerprint: str) -> None:
 def _tasks(
     config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str], dropped: Dropped
 ) -> Iterator[Task]:
-    from transformers import AutoTokenizer
-
     corpus = Corpus(
         data=config.data,
         seed=config.seed,
@@ -207,7 +199,7 @@ def _tasks(
     )
     rows = windows(
         corpus,
-        AutoTokenizer.from_pretrained(model.folder),
+        load_tokenizer(model.folder),
         prefix_tokens=model.prefix_tokens,
         window_tokens=config.window_tokens,
         counts=counts,
@@ -219,62 +211,6 @@ def _tasks(
         fingerprint=fingerprint,
         max_tokens=config.max_tokens,
     )
-
-
-def _identity(config: DumpConfig, model: Model, layout: Layout, engine: str) -> dict[str, Any]:
-    """Return everything that decides what a row contains. Another identity is another cache."""
-    return {
-        "format": FORMAT_VERSION,
-        "layout": layout.to_dict(),
-        "weights_sha256": model.teacher.weights_sha256,
-        "tokenizer": tokenizer_fingerprint(model.folder),
-        "prefix_tokens": list(model.prefix_tokens),
-        "engine": {"name": engine, "version": version(engine), "dtype": config.dtype},
-        "data": config.data,
-        **{f"filter {name}": value for name, value in provenance(config.filters).items()},
-        "seed": config.seed,
-        "max_tokens": config.max_tokens,
-        "max_documents": config.max_documents,
-        "window_tokens": config.window_tokens,
-        "task_tokens": config.task_tokens,
-        "chunk_tokens": config.chunk_tokens,
-        "tensor_parallel_size": config.tensor_parallel_size,
-        "pipeline_parallel_size": config.pipeline_parallel_size,
-        "quantization": config.quantization,
-    }
-
-
-def _claim(out: Path, fingerprint: str, identity: dict[str, Any]) -> None:
-    """Write the plan, or check that the folder's plan is this one. Raises DumpError naming what differs."""
-    path = out / PLAN_NAME
-    if out.exists() and not out.is_dir():
-        raise DumpError(f"--out {out}: found a file, expected a folder or nothing")
-    if path.exists():
-        try:
-            plan = json.loads(path.read_bytes())
-            same, old = plan["fingerprint"] == fingerprint, plan["identity"]
-        except (ValueError, KeyError, TypeError):
-            raise DumpError(f"{path}: not a readable plan; choose another --out, or delete that folder") from None
-        if not same:
-            raise DumpError(f"--out {out}: holds a cache with other settings ({_differences(old, identity)}")
-    elif (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
-        raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
-    else:
-        write_whole(path, canonical_json({"fingerprint": fingerprint, "identity": identity}))
-    remove_leftovers(out)
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Return the first settings that differ, and what to do about them."""
-    engine = old.get("engine")
-    had = {**old, **{f"engine {k}": v for k, v in (engine if isinstance(engine, dict) else {}).items()}}
-    have = {**new, **{f"engine {k}": v for k, v in new["engine"].items()}}
-    names = [name for name in have if name != "engine" and have[name] != had.get(name)]
-    if names == ["engine dtype"]:
-        there = had.get("engine dtype")
-        return f"dtype {there} there, {have['engine dtype']} here); give --dtype {there}, or choose another --out"
-    what = "; ".join(f"{name} {had.get(name)} there, {have[name]} asked for" for name in names[:3])
-    return f"{what}); choose another --out"
 
 
 def _kinds(counts: Counter[str]) -> str:

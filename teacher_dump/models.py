@@ -6,11 +6,9 @@ package registry is needed to try the product: its GGUF file is unpacked once in
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
+import math
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -21,8 +19,10 @@ from shards.manifest import Teacher
 from shards.paths import model_dir
 from shards.store import publish
 from shards.tokenizer import vocabulary
+from shards.weights import read_header, require_sound, weights_sha256
 from shards.write import file_sha256
 from teacher_dump.errors import DumpError
+from teacher_dump.model_folder import load_config, load_tokenizer, require_ids_in_embedding, require_known_architecture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,47 +132,35 @@ def known(name: str) -> Known | None:
 def resolve(name: str, *, revision: str | None = None) -> Model:
     """Return the teacher on this machine, fetched or unpacked first where it has to be. Raises DumpError."""
     entry = known(name)
+    is_folder = entry is None and Path(name).is_dir()
     if entry is not None and entry.package is not None:
-        folder, digest = _unpack(name, entry), entry.package[2]
-    elif Path(name).is_dir():
+        folder = _unpack(name, entry)
+    elif is_folder:
         folder = Path(name)
-        digest = weights_sha256(folder)
     else:
-        repo = entry.repo if entry else name
-        folder = _download(repo, entry.revision if entry else revision)
-        digest = weights_sha256(folder)
-    config = _config(folder)
+        folder = _download(entry.repo if entry else name, entry.revision if entry else revision)
+    config = load_config(folder)
+    require_known_architecture(folder)
     tokens = vocabulary(folder)
-    hub_revision = "" if Path(name).is_dir() else folder.name
+    require_ids_in_embedding(folder, config["vocab_size"])
+    tokenizer = load_tokenizer(folder)
+    require_sound(folder)
     teacher = Teacher(
-        name=name if entry else (Path(name).name if Path(name).is_dir() else name),
-        repo=entry.repo if entry else ("" if Path(name).is_dir() else name),
-        revision=entry.revision if entry else hub_revision,
-        weights_sha256=digest,
+        name=name if not is_folder else folder.resolve().name,
+        repo=entry.repo if entry else ("" if is_folder else name),
+        revision=entry.revision if entry else ("" if is_folder else folder.name),
+        weights_sha256=entry.package[2] if entry and entry.package else weights_sha256(folder),
         licence=entry.licence if entry else "",
         restricts_outputs=entry.restricts_outputs if entry else False,
-        vocab_size=min(int(config["vocab_size"]), max(tokens.values()) + 1),
+        vocab_size=min(config["vocab_size"], max(tokens.values()) + 1),
         parameters=entry.parameters if entry else count_parameters(folder),
     )
     return Model(
         folder=folder,
         teacher=teacher,
-        prefix_tokens=_prefix_tokens(folder, tokens),
+        prefix_tokens=_prefix_tokens(folder, tokenizer, tokens),
         end_tokens=_end_tokens(folder, config, tokens),
     )
-
-
-def weights_sha256(folder: Path) -> str:
-    """Return the digest of a folder's weights: the sha256 of the sorted lines "<sha256>  <name>" of its files."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise DumpError(f"{folder}: found no *.safetensors, expected a transformers model folder")
-    lines = []
-    for file in files:
-        # A hub cache names large files by their sha256: hashing 140 GB again would tell nothing new.
-        blob = file.resolve().name
-        lines.append(f"{blob if re.fullmatch('[0-9a-f]{64}', blob) else file_sha256(file)}  {file.name}\n")
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _download(repo: str, revision: str | None) -> Path:
@@ -247,34 +235,14 @@ def _unpack(name: str, entry: Known) -> Path:
     return folder
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-        return config if "vocab_size" in config else {**config, **config["text_config"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise DumpError(f"{folder}: no readable config.json ({error}); expected a transformers model folder") from None
-
-
 def count_parameters(folder: Path) -> int:
     """Return the number of weights, from the headers of the safetensors files."""
-    from safetensors import safe_open
-
-    count = 0
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="np") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - not a dict
-                size = 1
-                for n in tensors.get_slice(key).get_shape():
-                    size *= n
-                count += size
-    return count
+    files = sorted(folder.glob("*.safetensors"))
+    return sum(math.prod(tensor.shape) for file in files for tensor in read_header(file))
 
 
-def _prefix_tokens(folder: Path, tokens: dict[str, int]) -> tuple[int, ...]:
+def _prefix_tokens(folder: Path, tokenizer: Any, tokens: dict[str, int]) -> tuple[int, ...]:
     """Return what the tokenizer itself puts before a text, or else the token that separates texts in training."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     own = tuple(tokenizer("")["input_ids"])
     if own:
         return own[:1]

@@ -69,6 +69,16 @@ def load(decontaminate: str) -> tuple[Benchmark, ...]:
     return found
 
 
+def portable_names(decontaminate: str) -> str:
+    """Return the option's value as it may leave this machine: of a file or folder the last component of its path."""
+
+    def portable(part: str) -> str:
+        name, equals, source = part.strip().partition("=")
+        return f"{name}={Path(source).name}" if equals and not source.startswith("hub:") else part.strip()
+
+    return ",".join(map(portable, decontaminate.split(",")))
+
+
 def _load(part: str) -> Benchmark:
     name, equals, source = part.partition("=")
     if part == "humaneval":

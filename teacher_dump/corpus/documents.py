@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any
 
 from teacher_dump.corpus import lexer, sources
-from teacher_dump.corpus.benchmarks import AUTO, HOW_TO_GET_HUMANEVAL, load
+from teacher_dump.corpus.benchmarks import AUTO, HOW_TO_GET_HUMANEVAL, load, portable_names
 from teacher_dump.corpus.contamination import THRESHOLD, Contamination
 from teacher_dump.corpus.dropped import Dropped
 from teacher_dump.corpus.duplicates import ExactDuplicates, NearDuplicates
@@ -150,6 +150,7 @@ def provenance(filters: Filters) -> dict[str, Any]:
     benchmarks = load(filters.decontaminate)
     facts: dict[str, Any] = {
         **filters.to_dict(),
+        "decontaminate": portable_names(filters.decontaminate),
         "lexer": lexer.VERSION,
         "decontamination_threshold": THRESHOLD,
         "checked_against": [b.to_dict() for b in benchmarks],

@@ -6,6 +6,7 @@ more than a batch of a table.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import sysconfig
@@ -72,6 +73,29 @@ def pinned(data: str) -> str:
         except (ImportError, OSError, ValueError) as error:
             raise _hub_error(data, name.repo, error) from None
     return f"{name.repo}@{revision}" + (f":{name.folder}" if name.folder else "")
+
+
+def portable(data: str) -> str:
+    """Return `--data` as it may leave this machine: of a local corpus the last component of its path."""
+    return data if data == "stdlib" or is_hub_id(data) else printable(Path(data).resolve().name)
+
+
+def files_sha256(data: str) -> str | None:
+    """Return a digest of the names and sizes of a local corpus's files; None of any other, and of a missing one.
+
+    It tells folders of one name apart without reading them.
+    """
+    path = Path(data)
+    if data == "stdlib" or is_hub_id(data) or not path.exists():
+        return None
+    listing = list_folder(path) if path.is_dir() else None
+    files = [path] if listing is None else sorted([*listing.tables, *listing.sources])
+    root = path.parent if listing is None else path
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size if file.exists() else -1
+        digest.update(f"{size} {printable(file.relative_to(root).as_posix())}\n".encode())
+    return digest.hexdigest()
 
 
 def read(data: str, counts: Counter[str] | None = None) -> Iterator[Raw]:
