@@ -21,7 +21,7 @@ def is_finished(out: Path, config: Config, manifest_sha256: str | None) -> bool:
         record = read_record(out)
         _require_same(out, config, manifest_sha256, record["config"], record["manifest_sha256"])
         return True
-    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "tb", "wandb")
+    ours = ("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "completions.json", "tb", "wandb")
     if out.is_dir():
         there = sorted(entry.name for entry in out.iterdir())
         if there and not any(name in ours for name in there):
@@ -48,6 +48,9 @@ def _require_same(
         )
     # A setting that is newer than the run had its default's effect then.
     had = {**Config().identity(), **settings}
+    if "layer_choice" not in settings:  # runs before that setting spread their layers evenly
+        dropped_layers = config.student_layers > 0 or config.student == "teacher"
+        had["layer_choice"] = "even" if dropped_layers else config.layer_choice
     for name, value in config.identity().items():
         if had[name] != value:
             flag = name.replace("_", "-")

@@ -6,6 +6,9 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +16,7 @@ import click
 
 from shards.machine import DTYPES
 from student_train.balance import BALANCES
-from student_train.config import DIVERGENCES, EXPORT_DTYPES, OBJECTIVES, SCHEDULES, Config, from_dict
+from student_train.config import DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES, Config, from_dict
 from student_train.errors import Interrupted, TrainError
 
 _DEFAULT = Config()
@@ -44,7 +47,12 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 )
 @_option(
     "student_layers",
-    "Layers to keep, spread evenly, with both ends; 0: all, of the teacher itself half.",
+    "Layers to keep; 0: all, of the teacher itself half.",
+)
+@_option(
+    "layer_choice",
+    "Which layers stay: importance drops those that change the hidden state least on the cache's rows; even spreads.",
+    **_choice(LAYER_CHOICES),
 )
 @_option("objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy.", **_choice(OBJECTIVES))
 @_option(
@@ -129,12 +137,22 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
 
     # cuBLAS reads this before its first use; without it torch refuses to be deterministic on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    from student_train.train import run
-
     try:
-        run(config, command=sys.argv, segments=record.get("segments", []))
+        with _speaker(config) as say:
+            from student_train.train import run
+
+            run(config, command=sys.argv, say=say, segments=record.get("segments", []))
     except (TrainError, ShardError) as error:
         _fail(context, error)
+
+
+def _speaker(config: Config) -> AbstractContextManager[Callable[[str], None]]:
+    """Return what prints lines: with progress, on the rank that leads, one that also speaks while work lasts."""
+    from shards.heartbeat import Heartbeat
+
+    if config.progress and os.environ.get("RANK", "0") == "0":
+        return Heartbeat()
+    return nullcontext(partial(click.echo, err=True))
 
 
 def _fail(context: click.Context, error: ValueError) -> NoReturn:

@@ -17,6 +17,7 @@ from student_train.errors import TrainError
 
 OBJECTIVES = ("kd", "sft")
 DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "rs-kd", "top-k")
+LAYER_CHOICES = ("importance", "even")
 ACROSS = ("alm", "cells", "matched", "uld")
 SCHEDULES = ("cosine", "wsd")
 MAX_SPECIALIST = 4096
@@ -57,7 +58,9 @@ class Config:
     student: str = ""
     """Short name, hub id or folder; "" picks Phi-2 for a Code Llama and else the teacher itself."""
     student_layers: int = 0
-    """Layers to keep, spread evenly, the first and the last always; 0 keeps all, but half of the teacher's own."""
+    """Layers to keep, see `layer_choice`; 0 keeps all, but half of the teacher's own."""
+    layer_choice: str = "importance"
+    """Which layers stay: `importance` drops those that change the hidden state least, `even` spreads them evenly."""
 
     objective: str = "kd"
     """`kd` learns from the teacher's records mixed with cross-entropy, `sft` from cross-entropy alone."""
@@ -151,6 +154,7 @@ class Config:
             raise TrainError(
                 f"across is {self.across!r}; expected alm, one of {', '.join(ACROSS[1:])}, or alm+ one of those"
             )
+        _one_of("layer-choice", self.layer_choice, LAYER_CHOICES)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("export-dtype", self.export_dtype, EXPORT_DTYPES)
@@ -219,6 +223,8 @@ def from_dict(settings: dict[str, Any]) -> Config:
             f"found unknown settings {', '.join(unknown)}; expected those of student-train --help; "
             "use the version of teacherless that wrote them"
         )
+    # Records that are older than the setting are of runs that spread their layers evenly.
+    settings = {"layer_choice": "even", **settings}
     return Config(**{**settings, "specialist": tuple(settings.get("specialist", ()))})
 
 

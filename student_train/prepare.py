@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from student_train.errors import Interrupted, TrainError
 from student_train.evaluate import held_out_rows
 from student_train.follow import Leg, Segments, plan_of
 from student_train.fused import LossSpec
+from student_train.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.loader import BatchSpec
 from student_train.losses import needs
 from student_train.parallel import World, split
@@ -53,6 +55,8 @@ class Run:
     total: int
     held: list[Any]
     wanted: Signals
+    say: Say
+    """Prints a line for people."""
     cross: Cross | None = None
     """Set where the student has another tokenizer."""
 
@@ -64,8 +68,14 @@ def prepare(
     wanted: Signals,
     world: World,
     say: Say = say_on_stderr,
+    layers: LayerChoice | None = None,
+    on_teacher: Callable[..., None] = lambda model, tokenizer_dir: None,
 ) -> Run:
-    """Get ready. `written` are the segments so far of a run that follows a growing cache."""
+    """Get ready. `written` are the segments so far of a run that follows a growing cache.
+
+    `layers` are those that a run which is continued, or whose control this is, chose before; else they are chosen.
+    `on_teacher` is called with the teacher's uncut model and its tokenizer where the student is made from it.
+    """
     segments = None
     if cache is None:
         segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
@@ -92,6 +102,8 @@ def prepare(
         teacher=manifest.teacher,
         shards_tokenizer=cache.tokenizer_dir,
         seed=config.seed,
+        choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
+        on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
     )
     require_plain_head(student.model)
     if config.lora_rank:
@@ -152,8 +164,36 @@ def prepare(
         total=total,
         held=held,
         wanted=wanted,
+        say=say,
         cross=cross,
     )
+
+
+def _choose(
+    model: Any,
+    keep: int,
+    *,
+    unfit: str,
+    config: Config,
+    cache: shards.Cache,
+    world: World,
+    say: Say,
+    known: LayerChoice | None,
+) -> LayerChoice:
+    """Return the layers to keep, the same on all ranks; a collective where they are measured."""
+    if known is not None:
+        return known
+    choice = None
+    if config.layer_choice == "even":
+        choice = choose_evenly(model, keep)
+    elif world.leads:
+        if not unfit:
+            say("measuring the influence of each layer on the cache's rows")
+        choice = choose_by_importance(model, keep, cache=cache, held_out=config.held_out, unfit=unfit)
+    choice = world.gather(choice)[0]
+    assert choice is not None
+    say(choice.describe())
+    return choice
 
 
 def interrupted(out: Path, step: int, total: int) -> Interrupted:

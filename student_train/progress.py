@@ -1,71 +1,99 @@
-"""What does the user see while it runs? A bar with rate, time left and loss; plain lines where there is no terminal."""
+"""Progress of training and evaluation: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
-_LINE_EVERY_S = 15.0
+from shards.heartbeat import EVERY_S, Heartbeat
 
 
 class Progress:
-    """Progress of `total` steps named `title`, on the error stream. Use as a context manager."""
+    """Progress of `total` steps named `title`. Use as a context manager.
 
-    def __init__(self, title: str, total: int, *, first: int = 0, shown: bool = True) -> None:
-        self._title, self._total, self._done = title, total, first
-        self._shown = shown
+    Where `say` is a `Heartbeat`, its thread prints the lines, so that they come while a step lasts. Any other `say`
+    gets a line when a step ends and the last line is older than `EVERY_S` seconds.
+    """
+
+    def __init__(
+        self, title: str, total: int, *, say: Callable[[str], None], unit: str = "steps", first: int = 0,
+        shown: bool = True, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._title, self._total, self._unit, self._done = title, total, unit, first
+        self._say, self._shown, self._clock = say, shown, clock
+        self._note = ""
         self._recent: deque[tuple[float, int, int]] = deque(maxlen=50)  # time, done, tokens
-        self._last_line = time.monotonic()
+        self._last_line = self._began = clock()
         self._bar = None
+        self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Progress:
-        if self._shown and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, note="")
-            self._bar.start()
-        self._recent.append((time.monotonic(), self._done, 0))
+        self._recent.append((self._clock(), self._done, 0))
+        if not self._shown:
+            return self
+        if sys.stderr.isatty():
+            self._start_bar()
+        elif isinstance(self._say, Heartbeat):
+            self._open.enter_context(self._say.counting(self.status))
         return self
+
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        if isinstance(self._say, Heartbeat):
+            self._open.enter_context(self._say.paused())
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, note="")
+        self._bar.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self._shown and error is None:
-            self._line("")
+        self._open.close()
+        if self._bar is None and self._shown and error is None:
+            self._say(self.status())
 
     def advance(self, *, steps: int, tokens: int, note: str = "") -> None:
         """Count `steps` done with `tokens` tokens."""
         self._done += steps
-        now = time.monotonic()
+        self._note = note
+        now = self._clock()
         self._recent.append((now, self._done, self._recent[-1][2] + tokens))
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=f"{self.rate():,.0f} tokens/s  {note}")
-        elif self._shown and now - self._last_line >= _LINE_EVERY_S:
-            self._line(note)
+        elif self._shown and not isinstance(self._say, Heartbeat) and now - self._last_line >= EVERY_S:
+            self._last_line = now
+            self._say(self.status())
 
     def rate(self) -> float:
         """Return tokens per second over the last steps."""
         (start, _, first), (end, _, last) = self._recent[0], self._recent[-1]
         return (last - first) / (end - start) if end > start else 0.0
 
-    def _line(self, note: str) -> None:
-        self._last_line = time.monotonic()
+    def status(self) -> str:
+        """Return one line: what is done of how much, the rate, and the time left once a step is done."""
         (start, before, _), (end, done, _) = self._recent[0], self._recent[-1]
-        each_s = (end - start) / (done - before) if done > before else 0.0
-        left_s = (self._total - self._done) * each_s
-        line = f"{self._title}: {self._done}/{self._total}, {self.rate():,.0f} tokens/s, {left_s:,.0f} s left"
-        print(f"{line}  {note}".rstrip(), file=sys.stderr, flush=True)
+        text = f"{self._title}: {self._done:,} of {self._total:,} {self._unit}"
+        if done == before:
+            return f"{text}, {self._clock() - self._began:,.0f} s"
+        if self._done >= self._total:
+            text += f" in {end - self._began:,.0f} s, {self.rate():,.0f} tokens/s"
+        else:
+            left_s = max(0.0, (self._total - self._done) * (end - start) / (done - before) - (self._clock() - end))
+            text += f", {self.rate():,.0f} tokens/s, {left_s:,.0f} s left"
+        return f"{text}, {self._note}" if self._note else text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from shards.paths import model_dir
 from student_train.checkpoint import tokenizer_files
 from student_train.errors import StudentError
 from student_train.fit import difference
+from student_train.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.shorten import shorten
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -55,6 +57,8 @@ class Student:
     """Where it came from, for the record: names and revisions, no machine's paths for packaged models."""
     layers: int | None
     """Layers that were kept; None if all."""
+    layer_choice: LayerChoice | None = None
+    """Which layers were kept, and why; None if all."""
     tokenizer_dir: Path
     """Folder with the tokenizer's files that go into the output."""
     vocab_size: int
@@ -73,12 +77,23 @@ def default_name(teacher: Teacher) -> str:
     return "phi-2" if "codellama" in told else "teacher"
 
 
-def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, seed: int) -> Student:
+def load(
+    name: str,
+    *,
+    layers: int,
+    teacher: Teacher,
+    shards_tokenizer: Path,
+    seed: int,
+    choose: Choose = choose_evenly,
+    on_teacher: Callable[[Any], None] = lambda model: None,
+) -> Student:
     """Return the student called `name` ("" for the default) with `layers` layers; 0 is as in `Config`.
 
-    A folder or repository with a configuration but no weights starts fresh, from `seed`.
+    A folder or repository with a configuration but no weights starts fresh, from `seed`. `choose` says which layers
+    stay where some are dropped. `on_teacher` is called with the teacher's uncut model where that is the student.
 
-    Raises: StudentError where it is not to be had, or does not fit the shards.
+    Raises:
+        StudentError: The student is unavailable, or does not fit the shards.
     """
     name = name or default_name(teacher)
     folder, source = find(name, teacher)
@@ -89,12 +104,20 @@ def load(name: str, *, layers: int, teacher: Teacher, shards_tokenizer: Path, se
             f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
             "shards'; save the tokenizer beside the weights"
         )
-    model, kept = _load_model(name, folder, layers=layers, seed=seed)
+    model = _load_model(name, folder, seed=seed)
+    if name == "teacher":
+        on_teacher(model)
+    choice = None
+    if keep := _layers_to_keep(name, model, layers):
+        unfit = "it starts fresh" if not _has_weights(folder) else "its tokenizer is not the shards'" if differs else ""
+        choice = choose(model, keep, unfit=unfit)
+        model = shorten(model, choice.kept)
     config = model.config.get_text_config()
     return Student(
         model=model,
         source=source,
-        layers=kept,
+        layers=None if choice is None else len(choice.kept),
+        layer_choice=choice,
         tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
         vocab_size=model.get_output_embeddings().weight.shape[0],
         other_tokenizer=differs,
@@ -176,7 +199,7 @@ def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
 
 
-def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any, int | None]:
+def _load_model(name: str, folder: Path, *, seed: int) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
@@ -187,30 +210,26 @@ def _load_model(name: str, folder: Path, *, layers: int, seed: int) -> tuple[Any
         # Attention is SDPA where the model has it and transformers' own elsewhere: the default.
         if not _has_weights(folder):
             torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         said = str(error).strip().splitlines()[0]
         raise StudentError(
             f"student {name}: {folder} does not load ({said}); expected a transformers folder of a causal language "
             "model"
         ) from None
-    have = int(config.get_text_config().num_hidden_layers)
+
+
+def _layers_to_keep(name: str, model: Any, layers: int) -> int:
+    """Return how many layers stay of those that `model` has; 0 if all do. `layers` is as in `Config`."""
+    have = int(model.config.get_text_config().num_hidden_layers)
     # A student as deep as its teacher would have nothing to learn.
     layers = layers or (max(2, (have + 1) // 2) if name == "teacher" else 0)
     if layers > have:
         raise StudentError(
             f"student {name}: found {have} layers, expected at least the {layers} of --student-layers; ask for fewer"
         )
-    if not layers or layers == have:
-        return model, None
-    return shorten(model, kept_layers(have, layers)), layers
-
-
-def kept_layers(have: int, keep: int) -> list[int]:
-    """Return which of `have` layers stay: `keep` of them, spread evenly, the first and the last always."""
-    return [round(i * (have - 1) / (keep - 1)) for i in range(keep)]
+    return 0 if layers == have else layers
 
 
 def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed: int = 0) -> Any:

@@ -18,12 +18,14 @@ import torch
 
 import shards
 from shards.inspect import licence_line
-from student_train import balance, checkpoint
+from student_train import balance, checkpoint, completions
 from student_train.claim import is_finished, newest_state, read_record
+from student_train.completions import try_to_complete
 from student_train.config import Config
 from student_train.evaluate import RowScore, lines, score, summary
 from student_train.follow import Leg
 from student_train.fused import Scores
+from student_train.handover import Handover, of_record, of_state, settings_of
 from student_train.hardware import Hardware, lines_for, settle
 from student_train.loader import Step, Stream
 from student_train.log import Log, open_log
@@ -51,7 +53,7 @@ def run(
     Raises: TrainError and shards.ShardError for what a user can mend, Interrupted after a signal, state saved.
     """
     cache = None if config.follow else shards.open(config.shards)
-    before = None
+    handover = Handover(segments=list(segments))
     with deterministic(), join(config.device) as world:
         say = say if world.leads else _say_nothing
         hardware = settle(config, device=world.device)
@@ -62,11 +64,9 @@ def run(
             out = Path(job.out)
             if is_finished(out, job, None if cache is None else cache.manifest_sha256):
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
-                segments = read_record(out).get("segments", [])  # a control sees what its run saw
+                handover = of_record(read_record(out))
                 continue
-            before, segments = _train(
-                job, cache, segments, world=world, hardware=hardware, command=command, say=say, before=before
-            )
+            handover = _train(job, cache, handover, world=world, hardware=hardware, command=command, say=say)
             world.wait()
 
 
@@ -77,30 +77,43 @@ def _say_nothing(line: str) -> None:
 def _train(
     config: Config,
     cache: shards.Cache | None,
-    segments: Sequence[dict[str, Any]],
+    handover: Handover,
     *,
     world: World,
     hardware: Hardware,
     command: list[str],
     say: Say,
-    before: list[RowScore] | None,
-) -> tuple[list[RowScore], list[dict[str, Any]]]:
-    """Do one run; return its held-out scores before training, and its segments. `cache` is None where it grows."""
+) -> Handover:
+    """Do one run; return what it hands over to its control. `cache` is None where it grows."""
     out = Path(config.out)
     if world.leads:
         checkpoint.remove_incomplete(out)
     state = newest_state(out, config, None if cache is None else cache.manifest_sha256)
+    is_control = handover.before is not None
+    if state is not None:
+        config, handover = settings_of(config, state), of_state(state)
+    teacher = handover.teacher_completions
+
+    def on_teacher(model: Any, *, tokenizer_dir: Path) -> None:
+        nonlocal teacher
+        if world.leads and state is None and config.objective == "kd":
+            say("completing three prompts with the teacher, for the report")
+            teacher = try_to_complete(model, tokenizer_dir, say=say)
+
     with stop_on_signals() as wanted:
-        this = prepare(config, cache, state["segments"] if state else list(segments), wanted, world, say)
+        this = prepare(
+            config, cache, handover.segments, wanted, world, say, layers=handover.layers, on_teacher=on_teacher
+        )
         manifest = this.first_leg.cache.manifest
-        if manifest.teacher.restricts_outputs and before is None:
+        if manifest.teacher.restricts_outputs and not is_control:
             say(f"note: the teacher's licence is {licence_line(asdict(manifest.teacher))}")
         model = this.student.model
+        before = handover.before
         if state is None:
             say(f"{out}: {describe(config, this.student, this.total, this.first_leg.plan)}")
         else:
             say(f"{out}: continuing at step {state['step']} of {this.total}")
-        if before is None:
+        if not is_control:
             for line in lines_for(hardware, device=world.device):
                 say(f"{out}: {line}")
         if state is None:
@@ -109,21 +122,25 @@ def _train(
             if this.cross is not None:
                 state |= {"norms": {}, "left_out": {}}
         else:
-            before = [RowScore(**line) for line in state["before"]]
             checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer, world=world)
+        handover = Handover(
+            segments=this.segments.written if this.segments else [],
+            layers=this.student.layer_choice,
+            before=before,
+            teacher_completions=teacher,
+        )
         state |= {
             "manifest_sha256": "" if cache is None else cache.manifest_sha256,
-            "segments": this.segments.written if this.segments else [],
             "config": config.as_dict(),
-            "before": [asdict(row) for row in before],
+            **handover.as_state(),
         }
         _loop(this, state)
         after = _score(this, "held-out, after")
-        record = _record(this, state, before, after, command, hardware)
+        record = _record(this, state, handover.before or [], after, command, hardware)
         model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
         if world.leads:
-            _finish(this, model, record, before, after, say=say)
-    return before, state["segments"]
+            _finish(this, model, record, handover, after, say=say)
+    return handover
 
 
 def _record(
@@ -150,15 +167,19 @@ def _finish(
     this: Run,
     model: Any,
     record: dict[str, Any],
-    before: list[RowScore],
+    handover: Handover,
     after: list[RowScore],
     *,
     say: Say,
 ) -> None:
-    """Write what the run leaves: the model, the held-out rows, and last the record."""
+    """Write what the run leaves: the model, its completions, the held-out rows, and last the record."""
     out = this.out
+    say(f"{out}: writing the student")
     checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=this.config.export_dtype)
-    text = "".join(json.dumps(line) + "\n" for line in lines(after, before))
+    if (texts := try_to_complete(model, this.student.tokenizer_dir, say=say)) is not None:
+        is_teacher = this.config.objective == "kd"
+        completions.write(out, student=texts, teacher=handover.teacher_completions if is_teacher else None)
+    text = "".join(json.dumps(line) + "\n" for line in lines(after, handover.before or []))
     checkpoint.write_text(out / "held_out.jsonl", text)
     checkpoint.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
     say(_result(out, record))
@@ -171,7 +192,7 @@ def _loop(this: Run, state: dict[str, Any]) -> None:
     first = state["step"]
     with (
         open_log(config, first, boards=this.world.leads) as log,
-        Progress("training", this.total, first=first, shown=config.progress and this.world.leads) as bar,
+        Progress("training", this.total, say=this.say, first=first, shown=config.progress and this.world.leads) as bar,
     ):
         for leg in _legs(this, state):
             if leg is None:
@@ -284,7 +305,7 @@ def _score(this: Run, title: str) -> list[RowScore]:
     this.distiller.eval()
     total = sum(len(row.tokens) - 1 - this.batches.skip for row in this.held) // this.world.size
     shown = this.config.progress and total > 0 and this.world.leads
-    with Progress(title, total, shown=shown) as bar:
+    with Progress(title, total, say=this.say, unit="tokens", shown=shown) as bar:
 
         def tick(tokens: int) -> None:
             bar.advance(steps=tokens, tokens=tokens)

@@ -15,6 +15,7 @@ import shards
 from student_train import student as students
 from student_train.errors import StudentError
 from student_train.fit import difference
+from student_train.layer_choice import kept_layers
 from student_train.step import require_plain_head
 
 
@@ -56,12 +57,12 @@ def test_a_code_llama_teaches_phi_2_and_others_themselves(world: Any, name: str,
 
 
 def test_layers_are_spread_evenly_and_keep_both_ends() -> None:
-    assert students.kept_layers(30, 2) == [0, 29]
-    assert students.kept_layers(5, 3) == [0, 2, 4]
-    assert students.kept_layers(30, 12) == [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
+    assert kept_layers(30, 2) == [0, 29]
+    assert kept_layers(5, 3) == [0, 2, 4]
+    assert kept_layers(30, 12) == [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
     for have in range(2, 40):
         for keep in range(2, have + 1):
-            kept = students.kept_layers(have, keep)
+            kept = kept_layers(have, keep)
             assert len(set(kept)) == keep
             assert (kept[0], kept[-1]) == (0, have - 1)
 
@@ -74,7 +75,7 @@ def test_the_teacher_shortened_keeps_its_layers_weights(at_home: Any) -> None:
     assert short.model.config.num_hidden_layers == 3
     assert [layer.self_attn.layer_idx for layer in short.model.model.layers] == [0, 1, 2]
     old, new = whole.model.state_dict(), short.model.state_dict()
-    kept = students.kept_layers(4, 3)
+    kept = kept_layers(4, 3)
     for key, value in new.items():
         parts = key.split(".")
         if parts[1] == "layers":

@@ -91,6 +91,8 @@ def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
     assert record["config"]["seed"] == 0
     assert record["shards"]["rows"] == 48
     assert record["shards"]["teacher"]["licence"] == "Apache-2.0"
+    choice = record["student"].pop("layer_choice")
+    assert (choice["method"], len(choice["kept"]), len(choice["influence"])) == ("importance", 2, 4)
     assert record["student"] | {"parameters": 0} == {"source": "tiny-teacher", "layers": 2, "parameters": 0}
     assert record["train"]["steps"] == 20
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

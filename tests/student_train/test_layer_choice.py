@@ -1,0 +1,242 @@
+"""Tests of which layers a shallower student keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import shards
+from student_train import layer_choice, train
+from student_train import student as students
+from student_train.config import Config, from_dict
+from student_train.errors import CheckpointError
+from student_train.order import is_held_out
+
+
+def slow_influence(model: Any, rows: list[np.ndarray]) -> list[float]:
+    """Return block influence by its definition, token by token, from the hidden states that the model returns."""
+    per_layer: list[list[float]] = [[] for _ in range(model.config.num_hidden_layers)]
+    for row in rows:
+        ids = torch.from_numpy(row)[None]
+        # The last entry of `hidden_states` is normalised, so the last layer's output is computed without the norm.
+        norm, model.model.norm = model.model.norm, torch.nn.Identity()
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states
+        model.model.norm = norm
+        for i in range(len(per_layer)):
+            for t in range(ids.shape[1]):
+                a, b = states[i][0, t].double().numpy(), states[i + 1][0, t].double().numpy()
+                norms = np.sqrt((a @ a) * (b @ b))
+                # The embedding of padding is zero: the cosine with it counts as 0.
+                per_layer[i].append(1.0 - (float(a @ b / norms) if norms else 0.0))
+    return [sum(values) / len(values) for values in per_layer]
+
+
+def test_block_influence_is_that_of_its_definition(tools: Any) -> None:
+    model = tools.llama(vocab=50, layers=5)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 50, size=n) for n in (17, 1, 30)]
+    assert layer_choice.block_influence(model, rows) == pytest.approx(slow_influence(model, rows), rel=1e-5)
+
+
+def test_measuring_leaves_the_model_as_it_was(tools: Any) -> None:
+    model = tools.llama(vocab=50).train()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    first = layer_choice.block_influence(model, [np.arange(20)])
+    assert model.training
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.model.layers)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert first == layer_choice.block_influence(model, [np.arange(20)])
+
+
+def test_a_layer_that_changes_nothing_has_no_influence_and_is_dropped_first(tools: Any) -> None:
+    model = tools.llama(vocab=50, layers=4)
+    with torch.no_grad():
+        model.model.layers[2].self_attn.o_proj.weight.zero_()
+        model.model.layers[2].mlp.down_proj.weight.zero_()
+    influence = layer_choice.block_influence(model, [np.arange(1, 41)])
+    assert influence[2] == pytest.approx(0.0, abs=1e-12)
+    assert min(influence[0], influence[1], influence[3]) > 1e-3
+    assert layer_choice.by_influence(influence, 3, tokens=40).kept == (0, 1, 3)
+
+
+def test_no_rows_are_refused(tools: Any) -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        layer_choice.block_influence(tools.llama(vocab=50), [])
+
+
+@pytest.mark.parametrize(
+    ("influence", "keep", "kept"),
+    [
+        ((0.5, 0.1, 0.3, 0.2), 2, (0, 2)),
+        ((0.1, 0.5, 0.2, 0.3), 3, (1, 2, 3)),
+        ((0.2, 0.2, 0.2, 0.2), 3, (1, 2, 3)),  # equal: the earlier goes
+        ((0.2, 0.1), 2, (0, 1)),
+    ],
+)
+def test_the_layers_of_lowest_influence_go(influence: tuple[float, ...], keep: int, kept: tuple[int, ...]) -> None:
+    choice = layer_choice.by_influence(influence, keep, tokens=7)
+    assert (choice.kept, choice.method, choice.num_layers) == (kept, "importance", len(influence))
+
+
+def test_a_choice_survives_json() -> None:
+    for choice in (
+        layer_choice.by_influence((0.25, 0.5, 0.125), 2, tokens=9),
+        layer_choice.evenly(5, 3, reason="influence not measured: it starts fresh"),
+    ):
+        assert layer_choice.from_dict(json.loads(json.dumps(choice.as_dict()))) == choice
+
+
+def test_runs_of_indices_are_joined() -> None:
+    assert layer_choice.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert layer_choice.ranges([3]) == "3"
+
+
+def test_held_out_rows_are_not_measured_on(world: Any) -> None:
+    cache = shards.open(str(world.shards))
+    rows = layer_choice.training_rows(cache, held_out=0.5, max_tokens=10**6, row_tokens=16)
+    expected = [
+        chunk.row(r).tokens[:16]
+        for chunk in cache
+        for r, info in enumerate(chunk.rows)
+        if not is_held_out(info.document, fraction=0.5)
+    ]
+    assert 0 < len(expected) < len(world.rows)
+    assert [row.tolist() for row in rows] == [row.tolist() for row in expected]
+
+
+def test_no_more_tokens_are_read_than_needed(world: Any) -> None:
+    cache = shards.open(str(world.shards))
+    read: list[int] = []
+
+    class Counting:
+        def __len__(self) -> int:
+            return len(cache)
+
+        def __getitem__(self, i: int) -> Any:
+            read.append(i)
+            return cache[i]
+
+    rows = layer_choice.training_rows(Counting(), held_out=0.0, max_tokens=20, row_tokens=8)
+    assert [len(row) for row in rows] == [8, 8, 4]
+    assert read == [0]
+
+
+def config(world: Any, out: Path, **more: Any) -> Config:
+    settings: dict[str, Any] = {
+        "shards": str(world.shards),
+        "out": str(out),
+        "student": "teacher",
+        "student_layers": 2,
+        "max_steps": 4,
+        "batch_tokens": 150,
+        "micro_tokens": 80,
+        "held_out": 0.2,
+        "tensorboard": False,
+        "progress": False,
+        "threads": 1,
+    }
+    return Config(**{**settings, **more})
+
+
+def record_of(settings: Config) -> tuple[dict[str, Any], list[str]]:
+    said: list[str] = []
+    train.run(settings, command=["student-train"], say=said.append)
+    return json.loads((Path(settings.out) / "run.json").read_text()), said
+
+
+def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home: Any, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    record, said = record_of(config(world, tmp_path / "o", control=True, learning_rate=1e-12))
+    choice = record["student"]["layer_choice"]
+    teacher = AutoModelForCausalLM.from_pretrained(world.teacher_dir, dtype=torch.float32)
+    rows = layer_choice.training_rows(shards.open(str(world.shards)), held_out=0.2)
+    influence = slow_influence(teacher, rows)
+    assert choice["influence"] == pytest.approx(influence, rel=1e-3)
+    assert choice["kept"] == sorted(sorted(range(4), key=influence.__getitem__)[2:])
+    assert choice["tokens"] == sum(map(len, rows))
+    lines = [line for line in said if line.startswith("keeping layers")]
+    assert len(lines) == 1  # the control takes over its run's layers
+    assert all(f"{value:.3f}".removeprefix("0") in lines[0] for value in influence)
+    control = json.loads((tmp_path / "o" / "control" / "run.json").read_text())
+    assert control["student"]["layer_choice"] == choice
+    student = AutoModelForCausalLM.from_pretrained(tmp_path / "o", dtype=torch.float32)
+    for layer, kept in zip(student.model.layers, choice["kept"], strict=True):
+        expected = teacher.model.layers[kept].mlp.up_proj.weight
+        assert torch.allclose(layer.mlp.up_proj.weight, expected, atol=1e-6)
+
+
+def test_even_measures_nothing(world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    record, _ = record_of(config(world, tmp_path / "o", layer_choice="even"))
+    assert record["student"]["layer_choice"] | {"num_layers": 4} == layer_choice.evenly(4, 2).as_dict()
+
+
+def test_a_student_that_starts_fresh_is_cut_evenly_and_told_why(world: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    (folder / "config.json").write_text((world.teacher_dir / "config.json").read_text())
+    record, said = record_of(config(world, tmp_path / "o", student=str(folder)))
+    assert record["student"]["layer_choice"]["kept"] == [0, 3]
+    assert any("influence not measured: it starts fresh" in line for line in said)
+
+
+def test_a_run_that_goes_on_takes_its_layers_from_the_checkpoint(
+    world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = record_of(config(world, tmp_path / "whole", save_every=2, keep=9))
+    (tmp_path / "part").mkdir()
+    (tmp_path / "whole" / "checkpoints").rename(tmp_path / "part" / "checkpoints")
+    shutil.rmtree(tmp_path / "part" / "checkpoints" / "step-4")
+    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured again"))
+    again, _ = record_of(config(world, tmp_path / "part", save_every=2, keep=9))
+    assert again["student"] == whole["student"]
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part"))
+    assert first == second
+
+
+def test_a_checkpoint_from_before_the_setting_is_not_continued_with_other_layers(
+    world: Any, at_home: Any, tmp_path: Path
+) -> None:
+    record_of(config(world, tmp_path / "o", layer_choice="even", save_every=2, keep=9))
+    for path in (tmp_path / "o" / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text())
+        del state["layer_choice"], state["teacher_completions"], state["config"]["layer_choice"]
+        path.write_text(json.dumps(state))
+    (tmp_path / "o" / "run.json").unlink()
+    for name in ("model.safetensors", "config.json", "generation_config.json"):
+        (tmp_path / "o" / name).unlink()
+    for path in (tmp_path / "o").glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="found a run with layer-choice 'even', expected 'importance'"):
+        record_of(config(world, tmp_path / "o", save_every=2, keep=9))
+    record, _ = record_of(config(world, tmp_path / "o", layer_choice="even", save_every=2, keep=9))
+    assert record["student"]["layer_choice"]["method"] == "even"
+
+
+def test_the_record_of_an_older_run_is_repeated_with_even_layers() -> None:
+    settings = Config().as_dict()
+    del settings["layer_choice"]
+    assert from_dict(settings).layer_choice == "even"
+
+
+def test_a_student_with_all_its_layers_has_no_choice(world: Any, at_home: Any) -> None:
+    cache = shards.open(str(world.shards))
+    loaded = students.load(
+        "teacher",
+        layers=4,
+        teacher=dataclasses.replace(cache.manifest.teacher),
+        shards_tokenizer=cache.tokenizer_dir,
+        seed=0,
+        choose=lambda *_, **__: pytest.fail("chosen"),
+    )
+    assert loaded.layers is None
+    assert loaded.layer_choice is None
