@@ -104,7 +104,8 @@ def score(
         use_cache=not no_cache,
         **settings,
     )
-    outcome = evaluate(request, console.Progress())
+    with console.Progress() as progress:
+        outcome = evaluate(request, progress)
     console.print_scores(outcome, request.result, request.page)
     if failed := sum(score["infra_errors"] for score in outcome["scores"].values()):
         raise EvalError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+
+from shards.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from evalkit.compare import Comparison
@@ -21,58 +25,80 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Notes and a progress bar on standard error; without a terminal, a line every half minute."""
+    """Notes and a progress bar on standard error; without a terminal, a line at least every fifteen seconds.
 
-    def __init__(self) -> None:
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    Use as a context manager: inside, work that says nothing is heard of, too.
+    """
+
+    def __init__(self, *, heartbeat: Heartbeat | None = None) -> None:
+        self._say = heartbeat or Heartbeat()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._steps = self._total = self._tokens = 0
-        self._started = self._spoke = 0.0
+        self._started = 0.0
+        self._phase = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._say.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._phase.close()
+        self._say.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._say(text)
 
     def start(self, what: str, total: int) -> None:
         self._steps = self._tokens = 0
         self._total = total
-        self._started = self._spoke = time.monotonic()
-        if self._console.is_terminal:
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._bar.add_task(what, total=total, rate="")
-            self._bar.start()
+        self._started = time.monotonic()
+        if not self._say.is_terminal:
+            self._phase.enter_context(self._say.counting(self._status))
+            return
+        self._phase.enter_context(self._say.paused())
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stderr),
+        )
+        self._task = self._bar.add_task(what, total=total, rate="")
+        self._bar.start()
 
     def step(self, steps: int = 1, tokens: int = 0) -> None:
         if not self._tokens:
-            self._started = self._spoke = time.monotonic()  # the rate is that of writing, without loading the model
+            self._started = time.monotonic()  # the rate is that of writing, without loading the model
         self._steps += steps
         self._tokens += tokens
-        now = time.monotonic()
-        elapsed_s = max(now - self._started, 1e-6)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=steps, rate=f"{self._tokens / elapsed_s:,.0f} tokens/s")
-        elif now - self._spoke > 30 and self._steps:
-            self._spoke = now
-            left_s = elapsed_s / self._steps * (self._total - self._steps)
-            self.note(
-                f"{self._steps} of {self._total} samples, {self._tokens / elapsed_s:,.0f} tokens/s, {left_s:.0f} s left"
-            )
+            self._bar.update(self._task, advance=steps, rate=f"{self._rate():,.0f} tokens/s")
+
+    def _rate(self) -> float:
+        return self._tokens / max(time.monotonic() - self._started, 1e-6)
+
+    def _status(self) -> str:
+        text = f"{self._steps} of {self._total} samples"
+        if not self._tokens:
+            return f"{text}, loading the model, {time.monotonic() - self._started:.0f} s"
+        elapsed_s = time.monotonic() - self._started
+        text += f", {self._tokens:,} tokens, {self._rate():,.0f} tokens/s"
+        if not self._steps:
+            return f"{text}, {elapsed_s:.0f} s"
+        return f"{text}, {elapsed_s / self._steps * (self._total - self._steps):.0f} s left"
 
     def stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elapsed_s = max(time.monotonic() - self._started, 1e-6)
+        self._phase.close()
         self.note(
-            f"wrote {self._steps} samples, {self._tokens:,} tokens in {elapsed_s:.0f} s "
-            f"({self._tokens / elapsed_s:,.0f} tokens/s)"
+            f"wrote {self._steps} samples, {self._tokens:,} tokens in {time.monotonic() - self._started:.0f} s "
+            f"({self._rate():,.0f} tokens/s)"
         )
 
 

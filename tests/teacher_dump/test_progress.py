@@ -1,0 +1,47 @@
+"""Tests of what a dump prints, under a clock that the tests set."""
+
+from __future__ import annotations
+
+import io
+
+from shards.heartbeat import Heartbeat
+from teacher_dump.progress import Bar
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: int, beat: Heartbeat) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            beat.tick()
+
+
+def test_a_log_hears_of_the_engines_start_and_of_its_first_batch() -> None:
+    clock, out = Clock(), io.StringIO()
+    beat = Heartbeat(out=out, clock=clock, first="reading the corpus")
+    with Bar(beat, clock=clock) as bar:
+        clock.pass_by(12, beat)
+        bar.planned(3, 9000, 0, 0)
+        bar.loading("vllm")
+        clock.pass_by(25, beat)
+        bar.loaded()
+        clock.pass_by(31, beat)
+        bar.captured(1500)
+        clock.pass_by(9, beat)
+    assert out.getvalue().splitlines() == [
+        "reading the corpus 10 s",
+        "3 tasks, 9,000 tokens; 0 tasks are done already",
+        "loading the teacher into vllm, which takes about a minute on a CPU",
+        "  10 s",
+        "  20 s",
+        "0 of 9,000 tokens, 5 s; the engine answers a batch of windows at a time",
+        "0 of 9,000 tokens, 15 s; the engine answers a batch of windows at a time",
+        "0 of 9,000 tokens, 25 s; the engine answers a batch of windows at a time",
+        "1,500 of 9,000 tokens, 48 per s, 151 s left",
+    ]
+    assert bar.rate() == "1,500 tokens in 31 s, 48 per s"
