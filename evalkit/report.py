@@ -15,8 +15,18 @@ from evalkit.compare import read_result
 from evalkit.errors import EvalError
 from evalkit.files import require_writable, write_text
 from evalkit.runs import Run, paired_difference, read_run
+from evalkit.text import visible
 
 _ABSENT = "-"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """What the models wrote after one prompt."""
+
+    prompt: str
+    texts: tuple[tuple[str, str], ...]
+    """(model, text), side by side; control characters are escaped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +38,10 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     remarks: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    completions: tuple[Completion, ...]
+    """Empty where the run wrote none."""
+    missing_completions: str
+    """Which models of the run have no completions, and why; "" where none is missing."""
     run: Run
     control: Run | None
 
@@ -71,7 +85,7 @@ def _section(run: Run, control: Run | None, results: list[dict[str, Any]], *, on
             remarks.append(f"{run.folder}/run.json holds no {name}: not shown")
             continue
         other = control.get("held_out", "after", name) if control else None
-        change = paired_difference(run, control, name) if control and name != "top1_agreement" else None
+        change = paired_difference(run, control, name) if control else None
         cells = [_estimate(value, digits) for value in (before, after, other)]
         rows.append((text, *cells, _signed(change, digits) if change else ""))
     rows.append(_humaneval_row(run, control, results, remarks, only=only))
@@ -99,9 +113,35 @@ def _section(run: Run, control: Run | None, results: list[dict[str, Any]], *, on
         rows=tuple(rows),
         remarks=(*_explanations(run, control), *remarks),
         facts=_facts(run),
+        **_completions(run, control),
         run=run,
         control=control,
     )
+
+
+def _completions(run: Run, control: Run | None) -> dict[str, Any]:
+    """Return the fields `completions` and `missing_completions` of a section."""
+    columns = {
+        "teacher": run.completions.get("teacher"),
+        run.label: run.completions.get("student"),
+        "control": control.completions.get("student") if control else None,
+    }
+    there = {name: texts for name, texts in columns.items() if texts}
+    if run.label not in there:
+        return {"completions": (), "missing_completions": ""}
+    shown = tuple(
+        Completion(
+            prompt=visible(prompt),
+            texts=tuple((name, visible(texts[prompt])) for name, texts in there.items() if prompt in texts),
+        )
+        for prompt in there[run.label]
+    )
+    missing = []
+    if "teacher" not in there:
+        missing.append("teacher: not shown, as its weights were not loaded for training")
+    if control and "control" not in there:
+        missing.append("control: its folder holds no completions")
+    return {"completions": shown, "missing_completions": "; ".join(missing)}
 
 
 def _humaneval_row(

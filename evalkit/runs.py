@@ -1,8 +1,9 @@
-"""What did a training run leave behind? The files beside a checkpoint, read and checked.
+"""The files that a training run leaves beside its checkpoint, read and checked.
 
-A run's folder holds `run.json` (settings, shards, final metrics), `metrics.jsonl` (the curve) and
-`held_out.jsonl` (one line per held-out row, in nats). Its control, trained on the same tokens with
-cross-entropy only, lies in the subfolder `control`. Optional keys may be missing; nothing is made up for them.
+A run's folder holds `run.json` (settings, shards, final metrics), `metrics.jsonl` (the curve), `held_out.jsonl` (one
+line per held-out row, in nats) and `completions.json` (texts for people to read). Its control, trained on the same
+tokens with cross-entropy only, lies in the subfolder `control`. Optional keys may be missing; nothing is made up for
+them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Run:
     """Lines of `metrics.jsonl`; empty when there is none."""
     held_out: dict[tuple[str, int], dict[str, float]]
     """Lines of `held_out.jsonl` by (document, window); empty when there is none."""
+    completions: dict[str, dict[str, str]]
+    """`completions.json`: role (teacher, student) -> prompt -> what the model wrote; empty when there is none."""
 
     @property
     def label(self) -> str:
@@ -63,7 +66,28 @@ def read_run(folder: Path) -> Run:
         record=record,
         curve=tuple(_read_lines(folder / "metrics.jsonl", ("step", "loss"))),
         held_out={(str(row["document"]), int(row["window"])): row for row in rows},
+        completions=_read_completions(folder / "completions.json"),
     )
+
+
+def _read_completions(path: Path) -> dict[str, dict[str, str]]:
+    if not path.is_file():
+        return {}
+    told = read_json(path, what="the completions of a training run")
+    try:
+        if told["format"] != 1:
+            raise EvalError(f"{path}: format {told['format']!r}, expected 1; use an evalkit of student-train's version")
+        prompts = [str(prompt) for prompt in told["prompts"]]
+        return {
+            str(role): dict(zip(prompts, map(str, texts), strict=True)) for role, texts in told["completions"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, EvalError):
+            raise
+        raise EvalError(
+            f"{path}: holds no completions ({type(error).__name__}: {error}), expected one text for each prompt; "
+            "remove it, or run student-train again"
+        ) from None
 
 
 def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -88,6 +112,7 @@ def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
 MEASURES: dict[str, tuple[str, str, float]] = {
     "kl": ("kl_sum", "tokens", 1.0),
     "bits_per_byte": ("nll_sum", "bytes", 1.0 / math.log(2.0)),
+    "top1_agreement": ("top1_sum", "tokens", 1.0),
 }
 """Held-out measures by name: what is summed, over what, and the factor to the measure's unit."""
 

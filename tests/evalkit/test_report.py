@@ -106,3 +106,71 @@ def test_the_same_run_gives_the_same_picture(run: Path):
     assert picture == curves(section.run, section.control)
     assert picture.startswith("<svg")
     assert "<script" not in picture
+
+
+def write_completions(
+    folder: Path, texts: dict[str, list[str]], prompts: tuple[str, ...] = ("def f(x):\n", "a <")
+) -> None:
+    record = {"format": 1, "prompts": list(prompts), "max_new_tokens": 8, "completions": texts}
+    (folder / "completions.json").write_text(json.dumps(record))
+
+
+def page_of(run: Path, tmp_path: Path) -> str:
+    write(build([run], scores=[]), out=tmp_path / "r.html")
+    return (tmp_path / "r.html").read_text()
+
+
+def test_completions_stand_side_by_side_and_escaped(run: Path, tmp_path: Path):
+    write_completions(run, {"teacher": ["T1", "T2"], "student": ["<script>alert(1)</script>", "a\x1b[31m&\ud800"]})
+    write_completions(run / "control", {"student": ["C1", "C2"]})
+    first, second = build([run], scores=[]).sections[0].completions
+    assert first.texts == (("teacher", "T1"), ("distilled", "<script>alert(1)</script>"), ("control", "C1"))
+    assert second.texts[1] == ("distilled", "a\\x1b[31m&\\ud800")
+    page = page_of(run, tmp_path)
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.index("T1") < page.index("alert(1)") < page.index("C1") < page.index("T2")
+    assert "not shown" not in page
+
+
+def test_a_model_without_completions_is_named_and_its_column_left_out(run: Path, tmp_path: Path):
+    write_completions(run, {"student": ["S1", "S2"]})
+    assert [name for name, _ in build([run], scores=[]).sections[0].completions[0].texts] == ["distilled"]
+    page = page_of(run, tmp_path)
+    assert "teacher: not shown, as its weights were not loaded for training; control: its folder holds no" in page
+
+
+def test_completions_of_other_prompts_are_not_put_beside_each_other(run: Path):
+    write_completions(run, {"student": ["S1", "S2"]})
+    write_completions(run / "control", {"student": ["C1", "C2"]}, prompts=("def f(x):\n", "other"))
+    first, second = build([run], scores=[]).sections[0].completions
+    assert [name for name, _ in first.texts] == ["distilled", "control"]
+    assert [name for name, _ in second.texts] == ["distilled"]
+
+
+def test_without_completions_there_is_no_such_section(run: Path, tmp_path: Path):
+    assert "What the models write" not in page_of(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds no completions"),
+        ('{"format": 2}', "format 2, expected 1"),
+        ('{"format": 1, "prompts": ["a"], "completions": {"student": []}}', "holds no completions"),
+    ],
+)
+def test_a_broken_file_of_completions_is_named(run: Path, text: str, message: str):
+    (run / "completions.json").write_text(text)
+    with pytest.raises(EvalError, match=message):
+        build([run], scores=[])
+
+
+def test_the_paired_difference_of_agreement_is_shown(run: Path):
+    for folder, rate in ((run, 0.7), (run / "control", 0.6)):
+        lines = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps({**line, "top1_sum": round(rate * line["tokens"])}) + "\n" for line in lines)
+        (folder / "held_out.jsonl").write_text(text)
+    *_, difference = rows(run)["held-out top-1 agreement with teacher"]
+    assert difference == "+0.100 [+0.100, +0.100]"
