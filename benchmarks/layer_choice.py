@@ -1,0 +1,94 @@
+"""Compare layers kept by importance with layers kept evenly, before any training.
+
+For each number of layers and each way the teacher is cut and measured on held-out rows of the cache: KL to the teacher
+(nats per token) and top-1 agreement. Importance is measured on training rows. Prints a Markdown table.
+
+    teacher-dump --model smollm2-135m --data stdlib --out /tmp/shards/ --max-tokens 12000 --window-tokens 256
+    python -m benchmarks.layer_choice --shards /tmp/shards/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", default="demo/shards/")
+    parser.add_argument("--student", default="teacher")
+    parser.add_argument("--layers", type=int, nargs="+", default=[27, 24, 20])
+    parser.add_argument("--held-out", type=float, default=0.2)
+    parser.add_argument("--held-out-tokens", type=int, default=1600)
+    parser.add_argument("--dtype", default="float32")
+    options = parser.parse_args()
+
+    import torch
+
+    import shards
+    from shards import machine
+    from student_train.evaluate import held_out_rows
+
+    cache = shards.open(options.shards)
+    rows = held_out_rows(cache, fraction=options.held_out, max_tokens=options.held_out_tokens)
+    tokens = sum(len(row.tokens) for row in rows)
+    documents = len({row.rows[0].document for row in rows})
+    print(f"{tokens:,} held-out tokens of {documents} documents; {options.dtype}; {machine.describe(torch)}\n")
+    print("| layers kept | evenly: KL (agreement) | by importance: KL (agreement) | dropped by importance |")
+    print("|---|---|---|---|")
+    for keep in options.layers:
+        cells, dropped = [], ""
+        for choice, kl, agreement in _measure(options, cache, rows, keep):
+            cells.append(f"{kl:.2f} ({agreement:.2f})")
+            dropped = _dropped(choice)
+            print(f"{keep} layers, {choice.method}: {cells[-1]}", file=sys.stderr, flush=True)
+        print(f"| {keep} of {choice.num_layers} | {' | '.join(cells)} | {dropped} |", flush=True)
+
+
+def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int) -> Iterator[tuple[Any, float, float]]:
+    """Yield the choice, the KL and the agreement of layers that are kept evenly, then by importance."""
+    from student_train import layer_choice, student
+    from student_train.evaluate import score, summary
+    from student_train.fused import LossSpec
+    from student_train.loader import BatchSpec
+    from student_train.step import Distiller
+
+    manifest = cache.manifest
+    by_importance = partial(layer_choice.choose_by_importance, cache=cache, held_out=options.held_out)
+    for choose in (layer_choice.choose_evenly, by_importance):
+        loaded = student.load(
+            options.student,
+            layers=keep,
+            teacher=manifest.teacher,
+            shards_tokenizer=cache.tokenizer_dir,
+            seed=0,
+            choose=choose,
+        )
+        loss = LossSpec(divergence="forward-kl", ce_weight=0.0, temperature=1.0, skew=0.0)
+        distiller = Distiller(loaded.model, loss, dtype=options.dtype).eval()
+        spec = BatchSpec(
+            vocab_size=loaded.vocab_size,
+            max_row_tokens=loaded.max_row_tokens,
+            micro_tokens=2048,
+            sparse="linear",
+            temperature=1.0,
+            temperature_column=None,
+            skip=max(0, len(manifest.tokenizer.prefix_tokens) - 1),
+            held_out=options.held_out,
+        )
+        found = summary(score(rows, spec, lambda batch, model=distiller: model(batch, None)))
+        assert found is not None
+        yield loaded.layer_choice, found["kl"]["mean"], found["top1_agreement"]["mean"]
+
+
+def _dropped(choice: Any) -> str:
+    from student_train.layer_choice import ranges
+
+    return ranges([i for i in range(choice.num_layers) if i not in choice.kept])
+
+
+if __name__ == "__main__":
+    main()
