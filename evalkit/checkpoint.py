@@ -5,7 +5,9 @@ Nothing here loads weights or imports torch: what is wrong with a folder is said
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +50,18 @@ class Checkpoint:
         return {key: value for key, value in asdict(self).items() if key != "folder"}
 
 
+def files_of_checkpoint(folder: Path) -> list[Path]:
+    """Return the files that make the checkpoint what it is."""
+    return sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
+
+
+def would_belong(folder: Path, path: Path) -> bool:
+    """Say whether a file at `path` would be taken for a part of the checkpoint in `folder`."""
+    if os.path.realpath(path.parent) != os.path.realpath(folder):
+        return False
+    return any(fnmatch.fnmatchcase(path.name, pattern) for pattern in _IDENTITY)
+
+
 def find_checkpoint(source: str) -> Checkpoint:
     """Look at a folder or hub id.
 
@@ -80,14 +94,23 @@ def _local(source: str, folder: Path) -> Checkpoint:
     weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
     if not weights:
         raise EvalError(f"{source}: holds no weights; expected *.safetensors beside config.json; export it again")
-    for index in folder.glob("*.index.json"):
-        named = set(read_json(index, what="an index of weight files").get("weight_map", {}).values())
-        if missing := sorted(name for name in named if not (folder / name).is_file()):
+    kind = "safetensors" if any(folder.glob("*.safetensors*")) else "bin"  # where both lie, the former are loaded
+    for index in folder.glob(f"*.{kind}.index.json"):
+        content = read_json(index, what="an index of weight files")
+        named = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+            raise EvalError(f"{index}: holds no weight_map; expected tensors and their files; export the model again")
+        if missing := sorted(name for name in {*named.values()} if not (folder / name).is_file()):
             raise EvalError(f"{source}: lacks {missing[0]}, which {index.name} names; copy the whole checkpoint")
     if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise EvalError(f"{source}: holds no tokenizer; expected tokenizer.json beside config.json; save it there too")
-    parts = sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
-    digest = sha256_text(json.dumps([[path.name, sha256_file(path)] for path in parts]))
+    try:
+        parts = [[path.name, sha256_file(path)] for path in files_of_checkpoint(folder)]
+    except OSError as error:
+        raise EvalError(
+            f"{error.filename}: cannot be read ({error.strerror}); expected a part of a checkpoint"
+        ) from error
+    digest = sha256_text(json.dumps(parts))
     return Checkpoint(source=source, sha256=digest, folder=folder)
 
 

@@ -1,33 +1,133 @@
-"""What can a user ask for? The `evalkit` command: parse, call, print, map errors to exit codes.
+"""The `evalkit` command: parse, call, print, map errors to exit codes.
 
-Exit 0: done. 1: something that the user can mend, in one line on standard error. 2: usage. A bug keeps its
-traceback. `--debug` shows the traceback of a one-line error, too.
+Exit 0: done. 1: something that the user can mend, in one line on standard error. 2: usage. 129, 130 and 143: ended
+by SIGHUP, Ctrl-C and SIGTERM. A bug keeps its traceback. `--debug` shows the traceback of a one-line error, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from evalkit import paths
 from evalkit.errors import EvalError
+from evalkit.files import is_special
+from evalkit.text import one_line, visible
 from shards.machine import DTYPES
 
 
+class _EndedError(BaseException):
+    """A signal asked to end. Not an Exception: nothing but the command's own end catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals_end_quietly() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that judges are ended and files closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        for again in before:  # what asks a second time is not kept waiting
+            signal.signal(again, signal.SIG_DFL)
+        raise _EndedError(number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class _Group(click.Group):
-    """Turns an EvalError into one line and exit code 1."""
+    """Turns an EvalError into one line and exit code 1, and a signal into one line and its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _signals_end_quietly():
+                return super().invoke(ctx)
         except EvalError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"evalkit: {error}", err=True)
+            click.echo(f"evalkit: {one_line(str(error))}", err=True)
             ctx.exit(1)
+        except MemoryError:
+            click.echo("evalkit: out of memory; free some, or raise the limit (ulimit -v)", err=True)
+            ctx.exit(1)
+        except (KeyboardInterrupt, _EndedError) as error:
+            number = signal.Signals(error.number if isinstance(error, _EndedError) else signal.SIGINT)
+            click.echo(
+                f"evalkit: ended by {number.name}; what was written and judged is kept, "
+                "the same command goes on from there",
+                err=True,
+            )
+            ctx.exit(128 + number)
+
+
+class _UserPath(click.Path):
+    """A path in which `~` is the user's home, as a shell would have it where it stands after an `=`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("is empty; name a file or folder", param, ctx)
+        try:
+            path = Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
+        except RuntimeError as error:
+            self.fail(f"{visible(str(value))}: {error}; write the path out", param, ctx)
+        if "~" in path.parts and not path.exists():
+            self.fail(f"{visible(str(value))}: holds a folder ~; write the path out", param, ctx)
+        return path
+
+
+class _Checkpoint(click.ParamType["str"]):
+    """A folder, in which `~` is the user's home, or a hub id."""
+
+    name = "checkpoint"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        return str(_UserPath().convert(text, param, ctx)) if text.startswith("~") else text
+
+
+class _Tasks(click.ParamType["tuple[str, ...]"]):
+    """Names of benchmarks, separated by commas."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+        if not names:
+            self.fail("names no benchmark; expected one such as humaneval", param, ctx)
+        return names
+
+
+_COUNT = click.IntRange(min=1)
+_OF_GENERATION = (
+    "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
+    "deterministic",
+)  # fmt: skip
+"""Parameters that say how a checkpoint is asked; samples made elsewhere are not."""
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,20 +138,24 @@ def main(debug: bool) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", required=False)
+@click.argument("checkpoint", required=False, type=_Checkpoint())
 @click.option(
-    "--samples", type=click.Path(path_type=Path), help="Score these samples (JSONL) in place of a checkpoint."
+    "--samples",
+    type=_UserPath(),
+    help="Score these samples in place of a checkpoint: JSONL or a JSON array, also gzipped; a folder of EvalPlus; - "
+    "for standard input.",
 )
-@click.option("--tasks", default="humaneval", show_default=True, help="Benchmarks, separated by commas.")
-@click.option("--json", "result", type=click.Path(path_type=Path), help="The result. [default: score.json in --out]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the result. [default: CHECKPOINT/evalkit]")
+@click.option("--sanitize", is_flag=True, help="Of each sample, judge only the program in it. Needs --samples.")
+@click.option("--tasks", default="humaneval", show_default=True, type=_Tasks(), help="Benchmarks, separated by commas.")
+@click.option("--json", "result", type=_UserPath(), help="The result. [default: score.json in --out]")
+@click.option("--out", type=_UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
 @click.option("--protocol", help="How the model is asked; 'evalkit protocols' lists them. [default: the task's]")
 @click.option("--engine", default="auto", show_default=True, help="auto, vllm or transformers.")
 @click.option("--max-new-tokens", type=int, help="Longest answer in tokens. [default: the protocol's]")
-@click.option("--n", "num_samples", type=int, help="Answers per problem. [default: the protocol's]")
+@click.option("--n", "num_samples", type=_COUNT, help="Answers per problem. [default: the protocol's]")
 @click.option("--temperature", type=float, help="0 is greedy. [default: the protocol's]")
 @click.option("--top-p", type=float, help="Share of the probability to sample from. [default: the protocol's]")
-@click.option("--batch-size", type=int, help="Answers written side by side.")
+@click.option("--batch-size", type=_COUNT, help="Answers written side by side.")
 @click.option(
     "--dtype",
     type=click.Choice([*DTYPES, "float16"]),
@@ -60,7 +164,7 @@ def main(debug: bool) -> None:
     help="Precision of the model. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option("--limit", type=int, help="Only the first so many problems: a quick look, not a score.")
+@click.option("--limit", type=_COUNT, help="Only the first so many problems: a quick look, not a score.")
 @click.option("--deterministic", is_flag=True, help="Fixed batches, and float32 unless --dtype.")
 @click.option(
     "--sandbox",
@@ -69,15 +173,17 @@ def main(debug: bool) -> None:
     show_default=True,
     help="strict refuses to run unless every layer of confinement is on.",
 )
-@click.option("--workers", type=int, help="Programs run side by side. [default: three for two processors]")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder with benchmark files. [default: fetched]")
-@click.option("--html", "page", type=click.Path(path_type=Path), help="The page. [default: beside the result]")
+@click.option("--workers", type=_COUNT, help="Programs run side by side. [default: three for two processors]")
+@click.option("--data-dir", type=_UserPath(), help="Folder with benchmark files. [default: fetched]")
+@click.option("--html", "page", type=_UserPath(), help="The page. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
 @click.option("--no-cache", is_flag=True, help="Judge every program anew.")
+@click.pass_context
 def score(
+    ctx: click.Context,
+    /,
     checkpoint: str | None,
     samples: Path | None,
-    tasks: str,
     result: Path | None,
     out: Path | None,
     sandbox: str,
@@ -87,17 +193,18 @@ def score(
     **settings: Any,
 ) -> None:
     """Score CHECKPOINT (a transformers folder or hub id), or samples made elsewhere."""
+    from evalkit.sandbox.pool import require_address_space
+
+    _refuse_what_does_nothing(ctx)
+    require_address_space()  # before the large libraries are loaded, which fail in their own ways without it
     from evalkit import console
     from evalkit.evaluate import evaluate
     from evalkit.request import Request
 
-    if (checkpoint is None) == (samples is None):
-        raise click.UsageError("expected either CHECKPOINT or --samples FILE")
     result = result or _default_folder(out, checkpoint, samples) / "score.json"
     request = Request(
         checkpoint=checkpoint,
         samples=samples,
-        tasks=tuple(dict.fromkeys(name.strip() for name in tasks.split(",") if name.strip())),
         result=result,
         page=page or _default_page(result, no_html),
         strict=sandbox == "strict",
@@ -114,12 +221,36 @@ def score(
         )
 
 
+def _refuse_what_does_nothing(ctx: click.Context) -> None:
+    """Refuse options that do not go together, and those that would be ignored.
+
+    Raises:
+        click.UsageError: there are some.
+    """
+
+    def given(*names: str) -> list[str]:
+        asked = {name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        return [option.opts[0] for option in ctx.command.params if option.name in asked]
+
+    if len(given("checkpoint", "samples")) != 1:
+        raise click.UsageError("expected either CHECKPOINT or --samples FILE")
+    if given("samples") and (idle := given(*_OF_GENERATION)):
+        raise click.UsageError(f"{', '.join(idle)}: does nothing with --samples; it says how a CHECKPOINT is asked")
+    if given("checkpoint", "sanitize") == ["checkpoint", "--sanitize"]:
+        raise click.UsageError("--sanitize is for --samples; for a CHECKPOINT the protocol says what is judged")
+    for one, other in (("page", "no_html"), ("result", "out")):
+        if len(both := given(one, other)) == 2:
+            raise click.UsageError(f"expected either {both[0]} or {both[1]}")
+    if str(ctx.params["result"]) == "-" or str(ctx.params["page"]) == "-":
+        raise click.UsageError("expected the name of a file, found -; /dev/stdout is standard output")
+
+
 def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | None) -> Path:
     """Beside what was scored: in the checkpoint's folder, or here for a hub id; beside a file of samples."""
     if out is not None:
         return out
     if samples is not None:
-        return samples.parent / f"{samples.name.partition('.')[0]}-evalkit"
+        return paths.samples_folder(samples)
     assert checkpoint is not None
     return (
         Path(checkpoint, "evalkit") if Path(checkpoint).is_dir() else Path(f"evalkit-{checkpoint.replace('/', '--')}")
@@ -127,8 +258,10 @@ def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | No
 
 
 def _default_page(result: Path, no_html: bool) -> Path | None:
-    """Beside the result; none where it is not wanted, or what draws it is not installed."""
-    return None if no_html or importlib.util.find_spec("jinja2") is None else result.with_suffix(".html")
+    """Beside the result; none where it is not wanted, has no place, or what draws it is not installed."""
+    if no_html or is_special(result) or importlib.util.find_spec("jinja2") is None:
+        return None
+    return paths.beside(result, ".html")
 
 
 @main.command()
@@ -151,31 +284,35 @@ def protocols() -> None:
 
 
 @main.command()
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page with all of them.")
+@click.argument("results", nargs=-1, required=True, type=_UserPath())
+@click.option("--html", "page", type=_UserPath(), help="Also write a page with all of them.")
 def compare(results: tuple[Path, ...], page: Path | None) -> None:
     """Compare the first of RESULTS with each other one, problem by problem."""
     from evalkit import console
     from evalkit.compare import compare as compare_results
     from evalkit.compare_page import write_comparison
 
+    paths.refuse_overlap({"--html": page}, results)
     comparisons = compare_results(list(results))
     console.print_comparisons(comparisons)
     if page is not None:
         write_comparison(page, results, comparisons)
-        click.echo(f"page: {page}")
+        click.echo(f"page: {visible(str(page))}")
 
 
 @main.command()
-@click.argument("run_dirs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The HTML file.")
-@click.option("--score", "scores", multiple=True, type=click.Path(path_type=Path), help="A result of 'evalkit score'.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Also write the table as Markdown.")
+@click.argument("run_dirs", nargs=-1, required=True, type=_UserPath())
+@click.option("--out", required=True, type=_UserPath(), help="The HTML file.")
+@click.option("--score", "scores", multiple=True, type=_UserPath(), help="A result of 'evalkit score'.")
+@click.option("--markdown", type=_UserPath(), help="Also write the table as Markdown.")
 def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], markdown: Path | None) -> None:
     """Show what student-train measured in RUN_DIRS, beside HumanEval results, as a table and one HTML file."""
     from evalkit import console
     from evalkit.report import build, write
+    from evalkit.runs import files_of
 
+    read = [*scores, *(path for folder in run_dirs for path in files_of(folder))]
+    paths.refuse_overlap({"--out": out, "--markdown": markdown}, read)
     built = build(list(run_dirs), scores=list(scores))
     write(built, out=out, markdown=markdown)
     console.print_report(built, out)

@@ -1,4 +1,4 @@
-"""Is one run better than another? The same problems, paired, and whether the difference is one.
+"""Comparison of two runs: the same problems, paired, and whether the difference is one.
 
 A run's value on a problem is the share of its samples that pass. Differences are means over the problems that both
 runs answered, with the paired bootstrap over problems; one whose interval holds 0 is not called a difference.
@@ -52,9 +52,32 @@ def read_result(path: Path) -> dict[str, Any]:
         EvalError: it is missing or something else.
     """
     result = read_json(path, what="a result of 'evalkit score'")
-    if not isinstance(result, dict) or not isinstance(result.get("scores"), dict) or "tasks" not in result:
+    if not isinstance(result, dict) or not all(isinstance(result.get(key), dict) for key in ("scores", "tasks")):
         raise EvalError(f"{path}: holds no scores; expected a result of 'evalkit score --json'")
+    if broken := _broken(result):
+        raise EvalError(f"{path}: {broken}; expected a result of 'evalkit score --json'; score again")
     return result | {"path": str(path), "tasks": _without_infra_errors(result["tasks"])}
+
+
+def _broken(result: dict[str, Any]) -> str:
+    """Say what of a result has not the form that `evalkit score` writes; empty when all has."""
+    for key in ("scores", "tasks", "data", "protocol", "checkpoint", "samples"):
+        if not isinstance(result.get(key), dict | None):
+            return f"{key} is no object"
+    for name, score in result["scores"].items():
+        if not isinstance(score, dict) or not isinstance(score.get("interval", {}), dict):
+            return f"the score of {name} is no object"
+        for metric, interval in score.get("interval", {}).items():
+            values = [interval.get(key) for key in ("mean", "low", "high")] if isinstance(interval, dict) else [None]
+            if not all(isinstance(value, int | float) for value in values):
+                return f"{metric} of {name} is no number with an interval"
+    for name, data in (result.get("data") or {}).items():
+        if not isinstance(data, dict) or not all(isinstance(data.get(key, ""), str) for key in ("id_prefix", "sha256")):
+            return f"the data of {name} is not named by id_prefix and sha256"
+    for task, verdicts in result["tasks"].items():
+        if not isinstance(verdicts, list) or not all(isinstance(one, dict) and "passed" in one for one in verdicts):
+            return f"{task} has no list of verdicts"
+    return ""
 
 
 def _without_infra_errors(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -99,6 +122,9 @@ def compare(paths: list[Path]) -> list[Comparison]:
 
 
 def _compare(first: dict[str, Any], second: dict[str, Any], benchmark: str) -> Comparison:
+    for result in (first, second):
+        if not {"id_prefix", "sha256"} <= (result.get("data") or {}).get(benchmark, {}).keys():
+            raise EvalError(f"{result['path']}: does not say on which data {benchmark} was scored; score again")
     ours, theirs = tasks_of(first, benchmark), tasks_of(second, benchmark)
     both = [task for task in ours if task in theirs]
     if not both:
@@ -128,7 +154,7 @@ def _compare(first: dict[str, Any], second: dict[str, Any], benchmark: str) -> C
 
 
 def _protocol(result: dict[str, Any], benchmark: str) -> str:
-    return str((result["protocol"].get(benchmark) or {}).get("name", "not recorded"))
+    return str(((result.get("protocol") or {}).get(benchmark) or {}).get("name", "not recorded"))
 
 
 def _share(verdicts: list[dict[str, Any]]) -> float:

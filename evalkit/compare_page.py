@@ -53,7 +53,7 @@ def _letter(place: int) -> str:
 def _scored(run: dict[str, Any], benchmark: str) -> dict[str, Any]:
     result = run["result"]
     score = result["scores"][benchmark]
-    protocol = (result["protocol"].get(benchmark) or {}).get("name", "not recorded")
+    protocol = ((result.get("protocol") or {}).get(benchmark) or {}).get("name", "not recorded")
     return {
         "letter": run["letter"],
         "what": run["what"],

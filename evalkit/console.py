@@ -1,20 +1,24 @@
-"""What does the terminal show? Progress with rate and time left, and one table per command."""
+"""What the terminal shows: progress with rate and time left, and one table per command.
+
+Nothing printed is read as markup or as emoji codes, and what cannot be shown is escaped: paths, details and what
+models wrote may hold anything. A style is put on a `Text`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
+from evalkit.text import one_line, visible
 from shards.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -22,6 +26,17 @@ if TYPE_CHECKING:
     from evalkit.doctor import Examination
     from evalkit.protocols import Protocol
     from evalkit.report import Report
+
+
+class _Safe(Console):
+    """A console that shows strings as they are, but for what is escaped."""
+
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Return the text to show: tables and `print` make theirs here."""
+        return super().render_str(visible(text), **settings)
 
 
 class Progress:
@@ -49,7 +64,7 @@ class Progress:
         self._say.__exit__(kind, error, trace)
 
     def note(self, text: str) -> None:
-        self._say(text)
+        self._say(one_line(text))
 
     def start(self, what: str, total: int) -> None:
         self._steps = self._tokens = 0
@@ -60,12 +75,12 @@ class Progress:
             return
         self._phase.enter_context(self._say.paused())
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
+            console=_Safe(stderr=True),
         )
         self._task = self._bar.add_task(what, total=total, rate="")
         self._bar.start()
@@ -111,7 +126,7 @@ def _table(*columns: str, title: str | None = None) -> Table:
 
 def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -> None:
     """Print the scores of one result and where it lies."""
-    console = Console(highlight=False)
+    console = _Safe()
     table = _table("benchmark", "metric", "score", "95% interval", "solved", "outcomes")
     for name, score in result["scores"].items():
         for metric, interval in score["interval"].items():
@@ -138,9 +153,9 @@ def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -
 
 def print_comparisons(comparisons: list[Comparison]) -> None:
     """Print one row per pair and benchmark, and what the interval allows to say."""
-    console = Console(highlight=False)
+    console = _Safe()
     for one in comparisons:
-        console.print(f"{one.benchmark}: {one.first} against {one.second}, {one.num_problems} problems", markup=False)
+        console.print(f"{one.benchmark}: {one.first} against {one.second}, {one.num_problems} problems", soft_wrap=True)
         table = _table("first", "second", "difference", "95% interval", "only first", "only second", "")
         low, high = 100 * one.difference.low, 100 * one.difference.high
         table.add_row(
@@ -154,42 +169,42 @@ def print_comparisons(comparisons: list[Comparison]) -> None:
         )
         console.print(table)
         for remark in one.remarks:
-            console.print(f"- {remark}", markup=False)
+            console.print(f"- {remark}")
 
 
 def print_doctor(examination: Examination) -> bool:
     """Print the layers and trials; return whether all trials came out as they should."""
-    console = Console(highlight=False)
+    console = _Safe()
     layers = _table("layer", "", "what it gives, or why it is off")
     for layer in examination.layers:
-        layers.add_row(layer.name, "[green]on[/]" if layer.on else "[red]off[/]", layer.detail)
+        layers.add_row(layer.name, Text("on", "green") if layer.on else Text("off", "red"), layer.detail)
     trials = _table("trial", "", "outcome")
     for what, verdict, fine in examination.trials:
-        mark = "[green]ok[/]" if fine else "[red]NOT STOPPED[/]"
-        trials.add_row(what, mark, escape(f"{verdict.outcome} {verdict.detail}"[:90]))
+        mark = Text("ok", "green") if fine else Text("NOT STOPPED", "red")
+        trials.add_row(what, mark, f"{verdict.outcome} {verdict.detail}"[:90])
     console.print(layers, "", trials)
     return examination.sound
 
 
 def print_protocols(protocols: tuple[Protocol, ...]) -> None:
     """Print every preset with every setting."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _Safe(soft_wrap=True)
     for protocol in protocols:
-        console.print(f"[bold]{protocol.name}[/]  for {', '.join(protocol.tasks)}")
+        console.print(Text.assemble((protocol.name, "bold"), f"  for {', '.join(protocol.tasks)}"))
         for key, value in protocol.as_dict().items():
             if key not in ("name", "tasks"):
-                console.print(f"    {key:<15} {value!r}" if key == "stop" else f"    {key:<15} {value}", markup=False)
+                console.print(f"    {key:<15} {value!r}" if key == "stop" else f"    {key:<15} {value}")
 
 
 def print_report(report: Report, path: Path) -> None:
     """Print one table per run, what to keep in mind, and where the HTML lies."""
-    console = Console(highlight=False)
+    console = _Safe()
     for section in report.sections:
         table = _table(*section.columns, title=section.title)
         for row in section.rows:
             # The interval goes under its mean: the table fits a terminal of 80 columns.
-            table.add_row(*(escape(cell.replace(" [", "\n[")) for cell in row))
+            table.add_row(*(cell.replace(" [", "\n[") for cell in row))
         console.print(table)
         for remark in section.remarks:
-            console.print(f"- {remark}", soft_wrap=True, markup=False)
+            console.print(f"- {remark}", soft_wrap=True)
     console.print(f"report: {path}", soft_wrap=True)

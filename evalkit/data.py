@@ -82,6 +82,15 @@ MBPP_PLUS = DataFile(
 )
 
 
+def data_files(data_dir: Path | None) -> list[Path]:
+    """Return the benchmark files in the data folder."""
+    if data_dir is None:
+        return []
+    names = [name for file in (MBPP, MBPP_SANITIZED, HUMANEVAL_PLUS, MBPP_PLUS) for name in file.names]
+    folders = (data_dir, data_dir / "mbpp", data_dir / "evalplus")
+    return [folder / name for folder in folders for name in (*names, "HumanEval.jsonl.gz") if (folder / name).is_file()]
+
+
 def locate(file: DataFile, data_dir: Path | None) -> Path:
     """Find the file in the data folder and check its digest; without a folder, fetch it.
 

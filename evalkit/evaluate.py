@@ -11,21 +11,25 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import evalkit
 from evalkit import protocols, tasks
 from evalkit.calibrate import calibrate
-from evalkit.checkpoint import Checkpoint, find_checkpoint
+from evalkit.checkpoint import Checkpoint, files_of_checkpoint, find_checkpoint, would_belong
+from evalkit.data import data_files
 from evalkit.errors import EvalError
-from evalkit.files import require_writable, sha256_file, sha256_text, write_json
+from evalkit.files import is_special, require_writable, sha256_text, write_json
 from evalkit.generate import Answer, Prompt, Settings, announce, choose_settings, hardware, write_answers
+from evalkit.given_samples import Given, Source, fence_hint, open_source, programs, samples_of, sanitized
 from evalkit.grade import Grader
 from evalkit.metrics import summarise
+from evalkit.paths import beside, claimed, refuse_overlap
 from evalkit.request import Reporter, Request
 from evalkit.results_page import Judged, write_page
-from evalkit.samples import Given, Sample, SampleFile, read_samples
+from evalkit.samples import Sample, SampleFile
 from evalkit.sandbox.cache import VerdictCache, default_folder
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
@@ -43,17 +47,57 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
         EvalError: something that was asked for is missing, broken or cannot be written.
     """
     # First what only looks: a checkpoint or a file that is not there leaves no folder behind.
-    checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
-    samples = _samples_entry(request.samples)
-    benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
-    require_writable(request.result)
-    if request.page is not None:
-        require_writable(request.page)
+    with ExitStack() as stack:
+        checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
+        source = stack.enter_context(open_source(request.samples)) if request.samples is not None else None
+        benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
+        _check_outputs(request, checkpoint)
+        if not is_special(request.result):
+            stack.enter_context(claimed(request.result))
+        return _evaluate(request, benchmarks, checkpoint, source, reporter)
+
+
+def _check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
+    """Refuse, before anything runs, outputs that would replace what is read, or that cannot be written.
+
+    Raises:
+        EvalError: there is one.
+    """
+    outputs = {"--json": request.result, "--html": request.page}
+    if checkpoint is not None:
+        if is_special(request.result):
+            raise EvalError(f"--json {request.result}: the samples go beside the result; name a file in a folder")
+        outputs |= {f"the samples of {name}:": _sample_path(request, name) for name in request.tasks}
+    read = data_files(request.data_dir)
+    if checkpoint is not None and checkpoint.folder is not None:
+        read += files_of_checkpoint(checkpoint.folder)
+        for option, path in outputs.items():
+            if path is not None and would_belong(checkpoint.folder, path):
+                raise EvalError(f"{option} {path}: would be taken for a part of the checkpoint; name another file")
+    if request.samples is not None:
+        read += programs(request.samples) if request.samples.is_dir() else [request.samples]
+    refuse_overlap(outputs, read)
+    for path in (request.result, request.page):
+        if path is not None:
+            require_writable(path)
+
+
+def _sample_path(request: Request, task: str) -> Path:
+    return beside(request.result, ".samples.jsonl" if request.tasks == (task,) else f".{task}.samples.jsonl")
+
+
+def _evaluate(
+    request: Request,
+    benchmarks: list[Benchmark],
+    checkpoint: Checkpoint | None,
+    source: Source | None,
+    reporter: Reporter,
+) -> dict[str, Any]:
     cache = VerdictCache(default_folder() if request.use_cache else None)
     result: dict[str, Any] = {
         "format": FORMAT,
         "checkpoint": checkpoint.as_dict() if checkpoint else None,
-        "samples": samples,
+        "samples": source.as_dict() | {"sanitized": request.sanitize} if source else None,
         "limit": request.limit,
         "protocol": {},
         "generation": None,
@@ -71,7 +115,9 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
             if not any(layer.on for layer in pool.layers if layer.name in ("seccomp", "landlock")):
                 reporter.note("warning: neither seccomp nor Landlock is on; see 'evalkit doctor'")
             for benchmark in benchmarks:
-                judged[benchmark.name] = _one_benchmark(request, benchmark, checkpoint, pool, cache, result, reporter)
+                judged[benchmark.name] = _one_benchmark(
+                    request, benchmark, checkpoint or source, pool, cache, result, reporter
+                )
         if cache.problem:
             reporter.note(f"warning: verdicts are not kept for later runs ({cache.problem})")
     finally:
@@ -85,7 +131,7 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
 def _one_benchmark(
     request: Request,
     benchmark: Benchmark,
-    checkpoint: Checkpoint | None,
+    subject: Checkpoint | Source | None,
     pool: Pool,
     cache: VerdictCache,
     result: dict[str, Any],
@@ -93,9 +139,11 @@ def _one_benchmark(
 ) -> list[Judged]:
     protocol = None
     given = Given([], [])
-    if checkpoint is None:
-        assert request.samples is not None
-        given = read_samples(request.samples, benchmark)
+    checkpoint = subject if isinstance(subject, Checkpoint) else None
+    if isinstance(subject, Source):
+        given = samples_of(subject, benchmark)
+        if request.sanitize:
+            given = Given([sanitized(sample, benchmark) for sample in given.samples], given.others)
         wanted = {sample.task_id for sample in given.samples}
         chosen = [problem for problem in benchmark.problems if problem.task_id in wanted]
         num_missing = len(benchmark.problems) - len(chosen)
@@ -142,6 +190,8 @@ def _one_benchmark(
     verdicts = grader.finish()
     if reused or grader.num_reused:
         reporter.note(f"reused: {reused} of {len(samples)} samples, {grader.num_reused} of {len(samples)} verdicts")
+    if isinstance(subject, Source) and not request.sanitize and (hint := fence_hint(samples, verdicts)):
+        reporter.note(hint)
     pairs: dict[str, list[tuple[Sample, Verdict]]] = {}
     for sample, verdict in sorted(zip(samples, verdicts, strict=True), key=lambda pair: pair[0].index):
         pairs.setdefault(sample.task_id, []).append((sample, verdict))
@@ -197,10 +247,9 @@ def _generate(
     entry_points = {problem.task_id: problem.entry_points[0] for problem in problems if problem.entry_points}
     # The longest first: a batch holds little padding, and memory fails early.
     wanted.sort(key=lambda prompt: -len((prompt.user or "") + prompt.text))
-    suffix = "" if request.tasks == (benchmark.name,) else f".{benchmark.name}"
-    with SampleFile(request.result.with_suffix(f"{suffix}.samples.jsonl"), run=run) as file:
-        if file.moved_aside:
-            reporter.note(f"{file.path} holds samples of another checkpoint or setting: moved to {file.path.name}.old")
+    with SampleFile(_sample_path(request, benchmark.name), run=run) as file:
+        if file.set_aside is not None:
+            reporter.note(f"{file.path} held samples of another checkpoint or setting: moved to {file.set_aside.name}")
         num_found = 0
         for prompt in wanted:
             if (sample := file.found.get((prompt.task_id, prompt.index))) is not None:
@@ -247,14 +296,6 @@ def _generate(
             finally:
                 reporter.stop()
     return settings, num_found
-
-
-def _samples_entry(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    if not path.is_file():
-        raise EvalError(f"{path}: no such file; expected samples as JSONL")
-    return {"path": str(path), "sha256": sha256_file(path)}
 
 
 def _missing(wanted: list[Prompt], file: SampleFile, settings: Settings) -> list[Prompt]:

@@ -1,8 +1,8 @@
-"""How does a file come to exist? Complete or not at all.
+"""Write files complete or not at all, and read JSON.
 
 A result is written under a temporary name in its own folder, flushed to the disk and renamed. A reader never
-sees half a file, and a failed run leaves nothing behind. Samples are the one exception: they grow line by
-line on purpose (`evalkit/samples.py`).
+sees half a file, and a failed run leaves nothing behind. A link is followed; a pipe or device is written to as it
+is. Samples are the one exception: they grow line by line on purpose (`evalkit/samples.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,27 +19,47 @@ from typing import Any
 from evalkit.errors import EvalError
 
 
+def is_special(path: Path) -> bool:
+    """Say whether `path` is neither a file nor a folder, but a pipe, a terminal or a device such as /dev/null."""
+    if path.parts[:2] in (
+        ("/", "dev"),
+        ("/", "proc"),
+    ):  # /dev/stdout may lead to a file: it is still not ours to replace
+        return path.exists() and not path.is_dir()
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step: temporary name, fsync, rename.
+    """Write `text` to `path` in one step: temporary name, fsync, rename. Lone surrogates are escaped.
 
     Raises:
         EvalError: the folder cannot be made or written to.
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        if is_special(path):
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+                stream.write(text)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".tmp")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)  # mkstemp gives 0600; a result is meant to be read by others
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise EvalError(f"{path}: cannot be written ({error.strerror}); name a file in a writable folder") from error
 
 
 def _unwritable(path: Path, error: OSError) -> EvalError:
@@ -58,12 +79,15 @@ def require_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise EvalError(f"{path}: is a folder, expected the name of a file; add a file name to it")
+    if is_special(path):
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder = Path(os.path.realpath(path)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{path.name}.", suffix=".tmp"):
             pass
     except OSError as error:
-        raise EvalError(f"{path}: cannot be written ({error.strerror}); name a file in a writable folder") from error
+        raise _unwritable(path, error) from error
 
 
 def read_json(path: Path, *, what: str) -> Any:
@@ -73,11 +97,13 @@ def read_json(path: Path, *, what: str) -> Any:
         EvalError: it is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise EvalError(f"{path}: cannot be read ({error.strerror}); expected {what}") from error
+    except RecursionError:
+        raise EvalError(f"{path}: is nested too deeply; expected {what}") from None
     except ValueError as error:
-        raise EvalError(f"{path}: is not JSON ({error}); expected {what}") from error
+        raise EvalError(f"{path}: is not JSON ({str(error)[:200]}); expected {what}") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -15,6 +15,7 @@ class Request:
 
     checkpoint: str | None = None
     samples: Path | None = None
+    """A file or folder of samples made elsewhere; `-` is standard input."""
     tasks: tuple[str, ...] = ("humaneval",)
     result: Path
     """Where the JSON goes; samples that are written go beside it."""
@@ -35,6 +36,8 @@ class Request:
     strict: bool = False
     workers: int | None = None
     data_dir: Path | None = None
+    sanitize: bool = False
+    """Of samples made elsewhere, judge only the program in each."""
     use_cache: bool = True
 
     def __post_init__(self) -> None:

