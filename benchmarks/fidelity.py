@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from shards.machine import describe
+
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- example -->", "<!-- /example -->"
 MODEL = "smollm2-135m"
@@ -57,7 +59,7 @@ def main() -> None:
     arguments = " ".join(sys.argv[1:]).replace(str(options.shards), "shards/")
     text = (
         f"`python -m benchmarks.fidelity {arguments}`, {time.strftime('%Y-%m-%d')}; the check took "
-        f"{seconds:.0f} s of processor time.\n\n{report}\n\n{check}\n\n"
+        f"{seconds:.0f} s of processor time on {describe()}.\n\n{report}\n\n{check}\n\n"
         "![captured mass, error and bytes](pictures/fidelity.svg)"
     )
     page = options.page.read_text()

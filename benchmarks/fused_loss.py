@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from shards import machine
 
 WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd")
 
@@ -43,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=2560)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtype", default="auto", choices=machine.DTYPES)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--against", default="fused-ce", choices=WAYS)
@@ -53,6 +54,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    options.dtype = settled_dtype(options)
     if options.what == "time":
         for line in measure_time(options):
             print(json.dumps(line), flush=True)
@@ -67,8 +69,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     way, device, dtype = options.ways[0], torch.device(options.device), getattr(torch, options.dtype)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    machine.use_threads(torch, options.threads)
     small = random_targets(64, options.vocab).to(device)
     run(make_step(way, small, dtype), *inputs(options, device, positions=64))
     targets = random_targets(options.positions, options.vocab).to(device)
@@ -89,8 +90,7 @@ def measure_time(options: argparse.Namespace) -> list[dict[str, Any]]:
     import torch
 
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    machine.use_threads(torch, options.threads)
     targets = random_targets(options.positions, options.vocab).to(device)
     hidden, weight = inputs(options, device)
     small = random_targets(64, options.vocab).to(device)
@@ -135,6 +135,14 @@ def run(step: Any, hidden: Any, weight: Any) -> tuple[float, float]:
     return time.perf_counter() - started, time.process_time() - started_cpu
 
 
+def settled_dtype(options: argparse.Namespace) -> str:
+    """Return what `--dtype` means on the device of the run."""
+    import torch
+
+    gpu = machine.gpu(torch) if options.device.startswith("cuda") else None
+    return machine.choose_dtype(options.dtype, gpu=gpu).dtype
+
+
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
@@ -147,7 +155,7 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": platform.machine(),
+        "machine": machine.describe(torch),
     }
 
 

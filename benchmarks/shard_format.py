@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
+from shards.machine import describe
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.job import record_layout, teaching
@@ -189,7 +190,7 @@ def main() -> None:
             "# The shard format beside other layouts",
             "",
             f"`python -m benchmarks.shard_format --tokens {options.tokens}`, {time.strftime('%Y-%m-%d')}, one core of "
-            f"{platform.machine()} ({processor()}), Python {platform.python_version()}. Speeds are medians of "
+            f"{describe()}, Python {platform.python_version()}. Speeds are medians of "
             f"{options.repeats} runs, in processor time; decoding of ours includes the sha256 of every byte.",
             "",
             f"SmolLM2-135M-Instruct over {num_tokens:,} tokens of the standard library in windows of 512.",
@@ -218,12 +219,6 @@ def quantisation(layout: Ours) -> np.ndarray:
     tail = np.maximum(1 - np.bincount(owner, exact), 1e-12)
     kl: np.ndarray = np.bincount(owner, exact * np.log(exact / chunk.head_probs))
     return kl + tail * np.log(tail / np.maximum(chunk.tail_mass, 1e-12))
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def picture(points: list[tuple[str, float, float, str]], path: Path) -> None:

@@ -30,6 +30,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from shards.machine import DTYPES
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="auto", choices=DTYPES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -47,22 +50,26 @@ def main() -> None:
 
     import shards
     from student_train.config import Config
+    from student_train.hardware import settle
     from student_train.loader import Rows, Stream, read_step
     from student_train.parallel import join
     from student_train.prepare import prepare
     from student_train.session import Signals
     from student_train.step import take_step
 
-    torch.set_num_threads(options.threads)
-    config = Config(
+    asked = Config(
         shards=options.shards,
         student=options.student,
         student_layers=options.student_layers,
         batch_tokens=options.batch_tokens,
         held_out=0.0,
+        dtype=options.dtype,
         device=options.device,
+        threads=options.threads,
     )
-    with join(config.device) as world, s3_copy(Path(options.shards)) as url:
+    with join(asked.device) as world, s3_copy(Path(options.shards)) as url:
+        hardware = settle(asked, device=world.device)
+        config = hardware.config
         places = {"local": shards.open(options.shards), "s3": shards.open(url)}
         this = prepare(config, places["local"], [], Signals(), world)
         plan = this.first_leg.plan
@@ -119,7 +126,7 @@ def main() -> None:
                 "rounds": options.rounds,
                 "batch_tokens": options.batch_tokens,
                 "device": str(world.device),
-                "threads": torch.get_num_threads(),
+                **hardware.as_dict(),
                 "torch": torch.__version__,
                 "date": time.strftime("%Y-%m-%d"),
             }

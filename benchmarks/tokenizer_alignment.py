@@ -20,7 +20,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import sys
 import sysconfig
 import time
@@ -36,6 +35,7 @@ import numpy as np
 
 from benchmarks.tokenizer_alignment_page import page, picture
 from shards.chunk import Chunk, RowInfo
+from shards.machine import describe
 from student_train.align import align
 from student_train.cells import exact_roots
 from student_train.cross_targets import Tables, cross_targets
@@ -60,7 +60,7 @@ def main() -> None:
         "teacher": Path(options.teacher).name,
         "student": Path(options.student).name,
         "seconds_for_tables": round(time.process_time() - start, 2),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": describe(),
         "date": time.strftime("%Y-%m-%d"),
         "megabytes": options.megabytes,
         "rounds": ROUNDS,
