@@ -3,7 +3,7 @@
 For each number of layers and each way the teacher is cut and measured on held-out rows of the cache: KL to the teacher
 (nats per token) and top-1 agreement. Importance is measured on training rows. Prints a Markdown table.
 
-    teacher-dump --model smollm2-135m --data stdlib --out /tmp/shards/ --max-tokens 12000 --window-tokens 256
+    teacher-dump --model smollm2-135m --data stdlib --out /tmp/shards/ --max-tokens 24000 --window-tokens 512
     python -m benchmarks.layer_choice --shards /tmp/shards/
 """
 

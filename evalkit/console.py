@@ -197,14 +197,16 @@ def print_protocols(protocols: tuple[Protocol, ...]) -> None:
 
 
 def print_report(report: Report, path: Path) -> None:
-    """Print one table per run, what to keep in mind, and where the HTML lies."""
+    """Print one table per run, what to keep in mind, and where the HTML lies. The table fits 80 columns."""
     console = _Safe()
     for section in report.sections:
-        table = _table(*section.columns, title=section.title)
+        table = _table("", title=section.title)
+        for column in section.columns[1:]:
+            table.add_column(column.replace(" ", "\n"), no_wrap=True)
         for row in section.rows:
-            # The interval goes under its mean: the table fits a terminal of 80 columns.
-            table.add_row(*(cell.replace(" [", "\n[") for cell in row))
+            # An interval goes under its mean, and parts under each other; only the name of a row is wrapped.
+            table.add_row(*(cell.replace(" [", "\n[").replace(" / ", " /\n") for cell in row))
         console.print(table)
         for remark in section.remarks:
-            console.print(f"- {remark}", soft_wrap=True)
+            console.print(f"- {remark}")
     console.print(f"report: {path}", soft_wrap=True)

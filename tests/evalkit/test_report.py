@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from run_folder import write_run
 
+from evalkit.console import print_report
 from evalkit.errors import EvalError
 from evalkit.pictures import curves
 from evalkit.report import as_markdown, build, write
@@ -174,3 +175,15 @@ def test_the_paired_difference_of_agreement_is_shown(run: Path):
         (folder / "held_out.jsonl").write_text(text)
     *_, difference = rows(run)["held-out top-1 agreement with teacher"]
     assert difference == "+0.100 [+0.100, +0.100]"
+
+
+def test_the_table_fits_a_terminal_of_80_columns(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_report(build([run], scores=[]), Path("demo/report.html"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    # An interval is never broken: each bracket closes on its line.
+    assert all(line.count("[") == line.count("]") for line in lines)
+    assert any("[2.700, 3.100]" in line and "[0.750, 0.850]" in line and "[1.050, 1.150]" in line for line in lines)
