@@ -21,6 +21,7 @@ import torch
 from student_train import fused
 from student_train.cross_targets import CrossTargets
 from student_train.cross_terms import ALM_TEMPERATURE, IdOrder, cell_divergence, coins, sorted_distance
+from student_train.head import PLAIN, LogitMap
 
 _SMALLEST_WHITE = 1e-30
 _MEMORY = 4
@@ -50,6 +51,7 @@ def gradient_norms(
     order: IdOrder,
     parts: tuple[str, ...],
     compute_dtype: torch.dtype = torch.float32,
+    logit_map: LogitMap = PLAIN,
 ) -> dict[str, float]:
     """Return, for each part, the norm of the gradient of its mean term by the projection; 0 without terms."""
     found = {}
@@ -66,6 +68,7 @@ def gradient_norms(
                 order=order,
                 scales={part: 1.0 / max(1, count)},
                 compute_dtype=compute_dtype,
+                logit_map=logit_map,
             )
             (grad,) = torch.autograd.grad(out.loss, weight)
         found[part] = float(torch.linalg.vector_norm(grad, dtype=torch.float32)) if count else 0.0
@@ -99,6 +102,7 @@ def cross_loss(
     order: IdOrder,
     scales: dict[str, float],
     compute_dtype: torch.dtype = torch.float32,
+    logit_map: LogitMap = PLAIN,
 ) -> CrossOutput:
     """Return the sum over `scales` (part -> factor) of factor times the sum of the part's terms.
 
@@ -106,7 +110,9 @@ def cross_loss(
     one that `targets` were made for may be named.
     """
     names = tuple(scales)
-    loss, *terms = _CrossFused.apply(hidden_NH, weight_VH, bias_V, index_P, targets, order, scales, compute_dtype)
+    loss, *terms = _CrossFused.apply(
+        hidden_NH, weight_VH, bias_V, index_P, targets, order, scales, compute_dtype, logit_map
+    )
     return CrossOutput(loss=loss, terms=dict(zip(names, terms, strict=True)))
 
 
@@ -122,6 +128,7 @@ class _CrossFused(torch.autograd.Function):
         order: IdOrder,
         scales: dict[str, float],
         compute_dtype: torch.dtype,
+        logit_map: LogitMap,
     ):
         wanted = ctx.needs_input_grad[:3]
         found: dict[str, list[torch.Tensor]] = {name: [] for name in scales}
@@ -132,12 +139,15 @@ class _CrossFused(torch.autograd.Function):
                 place_p = index_P[block.start : block.look]
                 hidden_pH = hidden_NH.detach()[place_p].to(compute_dtype)
                 logits_pV = fused.project(hidden_pH, weight_c, bias_V)
+                slope_pV = logit_map.apply(logits_pV, needed=any(wanted))
                 for name, term in _judge_block(logits_pV, block, targets, order, scales, needed=any(wanted)).items():
                     found[name].append(term)
                 if any(wanted):  # logits_pV now holds the gradient
+                    if slope_pV is not None:
+                        logits_pV.mul_(slope_pV)
                     logits_pV = sums.cast(logits_pV)
                     sums.add(place_p, hidden_pH, logits_pV, weight_c)
-                del logits_pV
+                del logits_pV, slope_pV
             terms = [torch.cat(found[name]) if found[name] else hidden_NH.new_zeros(0).float() for name in scales]
         ctx.grads = sums.grads
         ctx.mark_non_differentiable(*terms)
@@ -149,7 +159,7 @@ class _CrossFused(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, (None, None, None)
         if float(grad) != 1.0:
             grads = tuple(None if g is None else g.mul_(grad) for g in grads)
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 class Block(NamedTuple):
@@ -265,6 +275,7 @@ def cross_scores(
     targets: CrossTargets,
     order: IdOrder,
     compute_dtype: torch.dtype = torch.float32,
+    logit_map: LogitMap = PLAIN,
 ) -> CrossScores:
     """Return what evaluation needs; `targets` are those of `cells`."""
     found: list[CrossScores] = []
@@ -272,7 +283,9 @@ def cross_scores(
         weight_c = weight_VH.to(compute_dtype)
         for block in blocks(targets, len(weight_VH)):
             hidden_pH = hidden_NH[index_P[block.start : block.look]].to(compute_dtype)
-            found.append(_score_block(fused.project(hidden_pH, weight_c, bias_V), block, targets, order))
+            logits_pV = fused.project(hidden_pH, weight_c, bias_V)
+            logit_map.apply(logits_pV)
+            found.append(_score_block(logits_pV, block, targets, order))
     if not found:
         none = hidden_NH.new_zeros(0).float()
         return CrossScores(none, none, none.bool(), none, none, none.bool())

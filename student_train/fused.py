@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from student_train.head import PLAIN, LogitMap
 from student_train.losses import judge
 from student_train.targets import Targets
 
@@ -88,12 +89,16 @@ def fused_loss(
     spec: LossSpec,
     scale: float,
     compute_dtype: torch.dtype = torch.float32,
+    logit_map: LogitMap = PLAIN,
 ) -> LossOutput:
     """Return scale * sum over positions of (1 - ce) T^2 divergence + ce cross-entropy.
 
-    `index_P` (int64, no repeats) says which of the N places each target belongs to.
+    `index_P` (int64, no repeats) says which of the N places each target belongs to. `logit_map` turns projections into
+    logits.
     """
-    loss, kd_P, ce_P = _Fused.apply(hidden_NH, weight_VH, bias_V, index_P, targets, spec, scale, compute_dtype)
+    loss, kd_P, ce_P = _Fused.apply(
+        hidden_NH, weight_VH, bias_V, index_P, targets, spec, scale, compute_dtype, logit_map
+    )
     return LossOutput(loss=loss, kd_P=kd_P, ce_P=ce_P)
 
 
@@ -109,6 +114,7 @@ class _Fused(torch.autograd.Function):
         spec: LossSpec,
         scale: float,
         compute_dtype: torch.dtype,
+        logit_map: LogitMap,
     ):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             needed = any(ctx.needs_input_grad[:3])
@@ -120,11 +126,14 @@ class _Fused(torch.autograd.Function):
                 place_p = index_P[start:stop]
                 hidden_pH = hidden_NH.detach()[place_p].to(compute_dtype)
                 logits_pV = project(hidden_pH, weight_c, bias_V)
+                slope_pV = logit_map.apply(logits_pV, needed=needed)
                 parts.append(_judge_chunk(logits_pV, targets.slice(start, stop), spec, scale, needed=needed))
                 if needed:  # logits_pV now holds the gradient; its float32 goes before the products need room
+                    if slope_pV is not None:
+                        logits_pV.mul_(slope_pV)
                     logits_pV = sums.cast(logits_pV)
                     sums.add(place_p, hidden_pH, logits_pV, weight_c)
-                del logits_pV
+                del logits_pV, slope_pV
             kd_P = torch.cat([kd for kd, _ in parts]) if parts else hidden_NH.new_zeros(0).float()
             ce_P = torch.cat([ce for _, ce in parts]) if parts else hidden_NH.new_zeros(0).float()
         ctx.grads = sums.grads
@@ -139,7 +148,7 @@ class _Fused(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, (None, None, None)
         if float(grad) != 1.0:
             grads = tuple(None if g is None else g.mul_(grad) for g in grads)
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 class Sums:
@@ -300,6 +309,7 @@ def fused_scores(
     index_P: torch.Tensor,
     targets: Targets,
     compute_dtype: torch.dtype = torch.float32,
+    logit_map: LogitMap = PLAIN,
 ) -> Scores:
     """Return what evaluation needs of each position."""
     found: list[Scores] = []
@@ -308,6 +318,7 @@ def fused_scores(
         for start, stop in chunks(len(index_P), len(weight_VH)):
             part = targets.slice(start, stop)
             logits_pV = project(hidden_NH[index_P[start:stop]].to(compute_dtype), weight_c, bias_V)
+            logit_map.apply(logits_pV)
             best_p, top_p = logits_pV.max(1)
             view = look(logits_pV, part)
             judged = judge("forward-kl", logp_PK=view.logp_pK, log_tail_P=view.log_tail_p, targets=part)

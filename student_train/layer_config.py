@@ -144,5 +144,5 @@ def _intervals(config: Any, values: dict[str, Any], kept: Sequence[int], have: i
 def _no_period(setting: str, kept: Sequence[int]) -> StudentError:
     return StudentError(
         f"student-layers: found {setting}, which repeats over the layers, and layers {', '.join(map(str, kept))} do "
-        "not repeat; expected layers whose kinds repeat; keep another number of layers, or all of them"
+        "not repeat; expected layers whose kinds repeat; keep others (--layer-choice, --student-layers), or all"
     )

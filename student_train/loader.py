@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
-from shards.chunk import Chunk
+import numpy as np
+
+from shards.chunk import Chunk, RowInfo
 from student_train.cross_targets import Tables, cross_targets
 from student_train.errors import TrainError
 from student_train.order import Plan, RowRef, is_held_out, rows_of_step
@@ -44,6 +46,10 @@ class BatchSpec:
     """Longest row that the student can read."""
     micro_tokens: int
     """Most tokens of a batch."""
+    layout: str = "mask"
+    """How rows share a sequence, one of `packing.LAYOUTS`."""
+    widest: int | None = None
+    """Most places of a sequence that rows share; None without a limit."""
     sparse: str
     """What the loss needs, see `targets.targets_of`."""
     temperature: float
@@ -89,16 +95,38 @@ def batches_of(rows: list[Chunk], spec: BatchSpec) -> tuple[Batch, ...]:
     rows = [row for row in rows if len(row.tokens) - 1 > spec.skip]
     if spec.tables is not None:
         lengths = [len(row.tokens) for row in rows]
-        return tuple(_cross_batch(rows[part], spec) for part in groups(lengths, micro_tokens=spec.micro_tokens))
-    for row in rows:
-        if len(row.tokens) > spec.max_row_tokens:
-            info = row.rows[0]
-            raise TrainError(
-                f"document {info.document[:12]} window {info.window} has {len(row.tokens)} tokens; the student reads "
-                f"at most {spec.max_row_tokens}; choose another student, or dump shorter windows"
-            )
+        return tuple(_cross_batch(rows[part], spec) for part in _groups(lengths, spec))
     lengths = [len(row.tokens) for row in rows]
-    return tuple(_batch(rows[part], spec) for part in groups(lengths, micro_tokens=spec.micro_tokens))
+    for row, length in zip(rows, lengths, strict=True):
+        if length > spec.max_row_tokens:
+            raise _too_long(row.rows[0], length, spec.max_row_tokens)
+    return tuple(_batch(rows[part], spec) for part in _groups(lengths, spec))
+
+
+def require_context(cache: Chunks, *, max_row_tokens: int, window_tokens: int | None) -> None:
+    """Raise TrainError, naming the first row of more than `max_row_tokens` tokens.
+
+    Chunks are read only where `window_tokens`, the longest window that the dump was told to make, allows such a row.
+    """
+    if window_tokens is not None and window_tokens <= max_row_tokens:
+        return
+    for i in range(len(cache)):
+        chunk = cache[i]
+        lengths = np.diff(chunk.row_starts)
+        r = int(lengths.argmax()) if len(lengths) else 0
+        if len(lengths) and lengths[r] > max_row_tokens:
+            raise _too_long(chunk.rows[r], int(lengths[r]), max_row_tokens)
+
+
+def _too_long(info: RowInfo, length: int, limit: int) -> TrainError:
+    return TrainError(
+        f"document {info.document[:12]} window {info.window} has {length} tokens; the student reads at most {limit}; "
+        f"dump again with teacher-dump --window-tokens {limit}, or choose another --student"
+    )
+
+
+def _groups(lengths: list[int], spec: BatchSpec) -> list[slice]:
+    return groups(lengths, micro_tokens=spec.micro_tokens, layout=spec.layout)
 
 
 def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
@@ -113,7 +141,7 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
         rs_draws=spec.rs_draws,
         seed=spec.seed,
     )
-    return pack(rows, targets, skip=spec.skip)
+    return pack(rows, targets, skip=spec.skip, layout=spec.layout, widest=spec.widest)
 
 
 def _cross_batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
@@ -122,7 +150,7 @@ def _cross_batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
     found = cross_targets(rows, spec.tables, max_tokens=spec.max_row_tokens)
     if not found.rows:
         return replace(empty_batch(cross=True), aligned=found)
-    return pack(found.rows, found.targets, aligned=found)
+    return pack(found.rows, found.targets, aligned=found, layout=spec.layout, widest=spec.widest)
 
 
 class Rows:
@@ -145,6 +173,8 @@ def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int =
     """Return global step `step` as `rank` sees it."""
     found = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
     kept = [row for row in found if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
+    if spec.layout == "padded":  # rows of one length leave no padding
+        kept.sort(key=lambda row: -len(row.tokens))
     return Step(number=step, batches=batches_of(kept, spec))
 
 

@@ -1,7 +1,7 @@
-"""How do rows share a sequence? Bins of rows, with little left empty, and attention kept within rows.
+"""Pack rows into sequences, with little padding and each row computed as if it were alone.
 
-Shapes: B bins, T places of a bin, P positions with a target. Places beyond a bin's rows are padding: token 0, seen by
-nobody. A row's positions count from 0, so it is computed as if it were alone (tests hold both against each other).
+Shapes: B bins, T places of a bin, P positions with a target. Places beyond a bin's rows are padding: token 0, which no
+row attends to. A row's positions count from 0. `layout.py` finds out which of `LAYOUTS` a model allows.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from student_train.targets import Targets
 
 MAX_WASTE = 0.02
 """Share of padding that is accepted before rows share wider bins. Wider bins cost attention, narrow ones padding."""
+LAYOUTS = ("mask", "positions", "masks", "padded", "single")
+"""How rows share a sequence.
+
+`mask`: one attention mask for all layers keeps them apart.
+`positions`: positions that restart say where rows begin, and the model makes masks of them.
+`masks`: those masks, one for each kind of layer, are made for the model.
+`padded`: a sequence holds one row. `single`: a forward pass holds one row.
+"""
 
 
 class Row(Protocol):
@@ -81,28 +89,38 @@ class Batch:
         )
 
 
-def groups(lengths: list[int], *, micro_tokens: int) -> list[slice]:
-    """Return consecutive slices of rows that hold at most `micro_tokens` tokens each, or a single longer row."""
-    found, start, held = [], 0, 0
+def groups(lengths: list[int], *, micro_tokens: int, layout: str = "mask") -> list[slice]:
+    """Return consecutive slices of rows that hold at most `micro_tokens` places each, or a single longer row.
+
+    Padding counts where each row has a sequence of its own.
+    """
+    if layout == "single":
+        return [slice(i, i + 1) for i in range(len(lengths))]
+    found, start, held, longest = [], 0, 0, 0
     for i, length in enumerate(lengths):
-        if held and held + length > micro_tokens:
+        longest = max(longest, length)
+        places = longest * (i + 1 - start) if layout == "padded" else held + length
+        if held and places > micro_tokens:
             found.append(slice(start, i))
-            start, held = i, 0
+            start, held, longest = i, 0, length
         held += length
     if lengths:
         found.append(slice(start, len(lengths)))
     return found
 
 
-def bins(lengths: list[int]) -> tuple[list[list[int]], int]:
+def bins(lengths: list[int], *, widest: int | None = None) -> tuple[list[list[int]], int]:
     """Return rows by bin, and the bins' width: the narrowest multiple of the longest row that wastes little.
 
     First fit, longest rows first; a pure function of the lengths. A single bin of all rows wastes nothing, so the
-    search ends.
+    search ends. Bins of at most `widest` places may waste more.
     """
     longest, total = max(lengths), sum(lengths)
     by_length = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     for times in (1, 2, 3, 4, 6, 8):
+        if widest is not None and longest * (times + 1) > widest:
+            filled = _first_fit(lengths, by_length, max(longest, widest))
+            return filled, max(sum(lengths[i] for i in rows) for rows in filled)
         filled = _first_fit(lengths, by_length, longest * times)
         width = max(sum(lengths[i] for i in rows) for rows in filled)
         if total >= (1.0 - MAX_WASTE) * width * len(filled):
@@ -123,12 +141,23 @@ def _first_fit(lengths: list[int], by_length: list[int], capacity: int) -> list[
     return filled
 
 
-def pack(
-    rows: Sequence[Row], targets: Targets | CrossTargets, *, skip: int = 0, aligned: CrossRows | None = None
-) -> Batch:
-    """Return one batch of `rows` (chunks of one row); `targets` are theirs, in their order, without `skip` each."""
-    lengths = [len(row.tokens) for row in rows]
-    filled, width = bins(lengths)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrangement:
+    """Rows in sequences: the inputs of a forward pass."""
+
+    tokens_BT: torch.Tensor
+    places_BT: torch.Tensor | None
+    attend_B1TT: torch.Tensor | None
+    """These three are as in `Batch`."""
+    starts: npt.NDArray[np.int64]
+    """Place, flattened over bins, at which each row starts."""
+
+
+def arrange(rows: Sequence[npt.NDArray[np.integer]], *, layout: str = "mask", widest: int | None = None) -> Arrangement:
+    """Return token ids of rows as sequences, in one of `LAYOUTS`, of at most `widest` places where rows share them."""
+    lengths = [len(row) for row in rows]
+    alone = layout in ("padded", "single")
+    filled, width = ([[i] for i in range(len(rows))], max(lengths)) if alone else bins(lengths, widest=widest)
     tokens_BT = np.zeros((len(filled), width), dtype=np.int64)
     places_BT = np.zeros((len(filled), width), dtype=np.int64)
     owner_BT = np.full((len(filled), width), -1, dtype=np.int64)
@@ -137,17 +166,37 @@ def pack(
         at = 0
         for i in members:
             span = slice(at, at + lengths[i])
-            tokens_BT[b, span] = rows[i].tokens
+            tokens_BT[b, span] = rows[i]
             places_BT[b, span] = np.arange(lengths[i])
             owner_BT[b, span] = i
             starts[i] = b * width + at
             at += lengths[i]
-    index_P = np.concatenate([starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
     shared = any(len(members) > 1 for members in filled)
-    return Batch(
+    return Arrangement(
         tokens_BT=torch.from_numpy(tokens_BT),
         places_BT=torch.from_numpy(places_BT) if shared else None,
-        attend_B1TT=_within_rows(owner_BT) if shared else None,
+        attend_B1TT=_within_rows(owner_BT) if shared and layout == "mask" else None,
+        starts=starts,
+    )
+
+
+def pack(
+    rows: Sequence[Row],
+    targets: Targets | CrossTargets,
+    *,
+    skip: int = 0,
+    aligned: CrossRows | None = None,
+    layout: str = "mask",
+    widest: int | None = None,
+) -> Batch:
+    """Return one batch of `rows` (chunks of one row); `targets` are theirs, in their order, without `skip` each."""
+    lengths = [len(row.tokens) for row in rows]
+    found = arrange([row.tokens for row in rows], layout=layout, widest=widest)
+    index_P = np.concatenate([found.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
+    return Batch(
+        tokens_BT=found.tokens_BT,
+        places_BT=found.places_BT,
+        attend_B1TT=found.attend_B1TT,
         index_P=torch.from_numpy(index_P),
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),

@@ -10,8 +10,7 @@ from torch import nn
 def decoder_of(model: Any) -> Any:
     """Return the text part that ends in hidden states, without the output projection."""
     decoder = model.get_decoder()
-    # Some classes (Llama 4) return themselves.
-    return model.base_model if decoder is model else decoder
+    return model.model if decoder is model else decoder  # Llama 4's class returns itself
 
 
 def layers_of(model: Any) -> nn.ModuleList:

@@ -23,12 +23,14 @@ from student_train.errors import Interrupted, TrainError
 from student_train.evaluate import held_out_rows
 from student_train.follow import Leg, Segments, plan_of
 from student_train.fused import LossSpec
+from student_train.head import find_logit_map
 from student_train.layer_choice import LayerChoice, choose_by_importance, choose_evenly
-from student_train.loader import BatchSpec
+from student_train.layout import Layout, choose_layout
+from student_train.loader import BatchSpec, require_context
 from student_train.losses import needs
 from student_train.parallel import World, split
 from student_train.session import Signals
-from student_train.step import Distiller, make_optimizer, require_plain_head
+from student_train.step import Distiller, make_optimizer
 from student_train.student import Student, load
 
 Say = Callable[[str], None]
@@ -105,11 +107,12 @@ def prepare(
         choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
         on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
     )
-    require_plain_head(student.model)
+    logit_map = find_logit_map(student.model)
     if config.lora_rank:
         student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
     if config.specialist and max(config.specialist) >= student.vocab_size:
         raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
+    layout = world.gather(_layout(student, cache, world, say))[0]
     if config.gradient_checkpointing:
         student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.compile:
@@ -125,7 +128,8 @@ def prepare(
         cross = cross_of(config, student, cache)
         say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
     order = None if cross is None else cross.order.to(world.device)
-    distiller = split(Distiller(student.model, spec, dtype=config.dtype, order=order).to(world.device), world)
+    distiller = Distiller(student.model, spec, dtype=config.dtype, order=order, layout=layout.name, logit_map=logit_map)
+    distiller = split(distiller.to(world.device), world)
     skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
     held = [row for row in held if len(row.tokens) - 1 > skip]
@@ -151,6 +155,8 @@ def prepare(
             vocab_size=student.vocab_size,
             max_row_tokens=student.max_row_tokens,
             micro_tokens=config.micro_tokens,
+            layout=layout.name,
+            widest=layout.widest,
             sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
             temperature=config.temperature,
             temperature_column=column,
@@ -194,6 +200,22 @@ def _choose(
     assert choice is not None
     say(choice.describe())
     return choice
+
+
+def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> Layout:
+    """Return how rows share a sequence, having checked that the student can read each of them."""
+    if student.other_tokenizer is None:
+        require_context(
+            cache, max_row_tokens=student.max_row_tokens, window_tokens=cache.manifest.settings.get("window_tokens")
+        )
+    layout = choose_layout(
+        student.model.to(world.device),
+        longest=cache.manifest.settings.get("window_tokens"),
+        context=student.max_row_tokens,
+    )
+    if layout.reason:
+        say(layout.reason)
+    return layout
 
 
 def interrupted(out: Path, step: int, total: int) -> Interrupted:

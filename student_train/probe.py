@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from student_train.errors import StudentError
 from student_train.parts import decoder_of
 
 TOLERANCE = 1e-3
@@ -73,6 +74,15 @@ def last_hidden(model: Any, ids_BT: torch.Tensor, **inputs: Any) -> torch.Tensor
     """Return the hidden states [B, T, H] that the output projection of `model` reads."""
     hidden: torch.Tensor = decoder_of(model)(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
     return hidden
+
+
+def require_finite(model: Any, values: torch.Tensor) -> None:
+    """Raise StudentError where what `model` computed is not finite."""
+    if not bool(torch.isfinite(values).all()):
+        raise StudentError(
+            f"student: found values that are not finite in the forward pass of a {type(model).__name__}, expected "
+            "numbers; look for NaN or infinity in its weights"
+        )
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -160,5 +160,6 @@ def _bypassed(layers: Sequence[nn.Module], kept: Sequence[int]) -> Iterator[None
 def _changed(model: Any, kept: Sequence[int], found: str) -> StudentError:
     return StudentError(
         f"student-layers: keeping layers {', '.join(map(str, kept))} of a {type(model).__name__} changes more than "
-        f"their number: found {found}; expected each layer as it was; keep other layers, or all of them"
+        f"their number: found {found}; expected each layer as it was; keep others "
+        "(--layer-choice, --student-layers), or all"
     )

@@ -18,35 +18,55 @@ from student_train.config import Config
 from student_train.cross_loss import CrossOutput, CrossScores, cross_loss, cross_scores, gradient_norms
 from student_train.cross_targets import CrossTargets
 from student_train.cross_terms import IdOrder
-from student_train.errors import StudentError, TrainError
+from student_train.errors import TrainError
 from student_train.fused import LossOutput, LossSpec, Scores, fused_loss, fused_scores
+from student_train.head import PLAIN, LogitMap
+from student_train.layout import inputs_of
 from student_train.packing import Batch, empty_batch
 from student_train.parallel import World, whole
-from student_train.parts import decoder_of
+from student_train.probe import last_hidden
 
 
 class Distiller(nn.Module):
     """A causal language model whose forward pass ends in a loss instead of logits."""
 
-    def __init__(self, model: Any, spec: LossSpec, *, dtype: str, order: IdOrder | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        spec: LossSpec,
+        *,
+        dtype: str,
+        order: IdOrder | None = None,
+        layout: str = "mask",
+        logit_map: LogitMap = PLAIN,
+    ) -> None:
         super().__init__()
         self.order = order
+        self.layout = layout
+        self.logit_map = logit_map
         self.model = model
         self.spec = spec
         self.compute_dtype = getattr(torch, dtype)
+
+    def over(self, model: Any) -> Distiller:
+        """Return the same loss over another model of the student's class."""
+        return Distiller(
+            model,
+            self.spec,
+            dtype=str(self.compute_dtype).removeprefix("torch."),
+            order=self.order,
+            layout=self.layout,
+            logit_map=self.logit_map,
+        )
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Return what the projection reads [B * T, H]."""
         device_type = batch.tokens_BT.device.type
         mixed = self.compute_dtype != torch.float32
+        inputs = inputs_of(self.model, places_BT=batch.places_BT, attend_B1TT=batch.attend_B1TT, layout=self.layout)
         with torch.autocast(device_type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
-            out = decoder_of(self.model)(
-                input_ids=batch.tokens_BT,
-                position_ids=batch.places_BT,
-                attention_mask=batch.attend_B1TT,
-                use_cache=False,
-            )
-        return out.last_hidden_state.flatten(0, 1)
+            hidden = last_hidden(self.model, batch.tokens_BT, **inputs)
+        return hidden.flatten(0, 1)
 
     def forward(
         self, batch: Batch, scale: float | dict[str, float] | None, measure: bool = False
@@ -70,6 +90,7 @@ class Distiller(nn.Module):
                     index_P=batch.index_P,
                     targets=batch.targets,
                     compute_dtype=self.compute_dtype,
+                    logit_map=self.logit_map,
                 )
         return fused_loss(
             self.hidden(batch),
@@ -80,6 +101,7 @@ class Distiller(nn.Module):
             spec=self.spec,
             scale=scale,
             compute_dtype=self.compute_dtype,
+            logit_map=self.logit_map,
         )
 
     def _across(
@@ -91,6 +113,7 @@ class Distiller(nn.Module):
             "targets": targets,
             "order": self.order,
             "compute_dtype": self.compute_dtype,
+            "logit_map": self.logit_map,
         }
         if scales is None:
             with torch.no_grad():
@@ -100,22 +123,6 @@ class Distiller(nn.Module):
         if not measure:
             return out
         return replace(out, norms=gradient_norms(hidden, head.weight, bias_V=head.bias, parts=tuple(scales), **where))
-
-
-def require_plain_head(model: Any) -> None:
-    """Raise StudentError if the model does more to its hidden states than project them (soft caps, scales)."""
-    tokens = torch.arange(4, device=next(model.parameters()).device)[None]
-    was_training = model.training
-    model.eval()  # a model that starts fresh has its dropout on
-    with torch.no_grad():
-        expected = model(input_ids=tokens, use_cache=False).logits
-        found = model.get_output_embeddings()(decoder_of(model)(input_ids=tokens, use_cache=False).last_hidden_state)
-    model.train(was_training)
-    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() + 1e-9)):
-        raise StudentError(
-            f"student: found a {type(model).__name__} that changes its logits after the projection, expected a plain "
-            "one; choose another student"
-        )
 
 
 def make_optimizer(model: Any, config: Config) -> torch.optim.AdamW:

@@ -18,6 +18,7 @@ from shards.paths import model_dir
 from student_train.checkpoint import tokenizer_files
 from student_train.errors import StudentError
 from student_train.fit import difference
+from student_train.head import require_projection
 from student_train.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.shorten import shorten
 
@@ -105,6 +106,7 @@ def load(
             "shards'; save the tokenizer beside the weights"
         )
     model = _load_model(name, folder, seed=seed)
+    require_projection(model)
     if name == "teacher":
         on_teacher(model)
     choice = None
@@ -121,8 +123,14 @@ def load(
         tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
         vocab_size=model.get_output_embeddings().weight.shape[0],
         other_tokenizer=differs,
-        max_row_tokens=int(getattr(config, "max_position_embeddings", 0) or 2**31),
+        max_row_tokens=_context(config),
     )
+
+
+def _context(config: Any) -> int:
+    """Return the most tokens that a model of this text configuration reads."""
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    return next((int(value) for value in named if value), 2**31)
 
 
 def find(name: str, teacher: Teacher) -> tuple[Path, str]:
@@ -230,32 +238,3 @@ def _layers_to_keep(name: str, model: Any, layers: int) -> int:
             f"student {name}: found {have} layers, expected at least the {layers} of --student-layers; ask for fewer"
         )
     return 0 if layers == have else layers
-
-
-def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed: int = 0) -> Any:
-    """Return the student's model as an ordinary one with whole parameters, on the rank that leads; None elsewhere.
-
-    `rank` is that of its adapters, 0 for none; they are merged. A collective.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from student_train.adapters import add_adapters, merged
-    from student_train.parallel import whole
-
-    if world_size == 1:
-        return merged(student.adapted) if rank else student.model
-    tensors = {}
-    for name, p in student.model.named_parameters():
-        tensor = whole(p)  # all ranks gather; one keeps
-        if leads:
-            tensors[name] = tensor
-    if not leads:
-        return None
-    copy_ = AutoModelForCausalLM.from_config(student.model.config, dtype=torch.float32)
-    adapted = add_adapters(copy_, rank=rank, seed=seed) if rank else None
-    with torch.no_grad():
-        for name, parameter in copy_.named_parameters():
-            parameter.copy_(tensors[name])
-    copy_.generation_config = student.model.generation_config
-    return merged(adapted) if rank else copy_

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from student_train.claim import is_finished, newest_state, read_record
 from student_train.completions import try_to_complete
 from student_train.config import Config
 from student_train.evaluate import RowScore, lines, score, summary
+from student_train.exported import export_and_score
 from student_train.follow import Leg
 from student_train.fused import Scores
 from student_train.handover import Handover, of_record, of_state, settings_of
@@ -40,7 +42,6 @@ from student_train.step import (
     learning_rate,
     take_step,
 )
-from student_train.student import plain
 
 
 def run(
@@ -135,9 +136,8 @@ def _train(
             **handover.as_state(),
         }
         _loop(this, state)
-        after = _score(this, "held-out, after")
+        model, after = export_and_score(this, partial(_score, title="held-out, after"))
         record = _record(this, state, handover.before or [], after, command, hardware)
-        model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
         if world.leads:
             _finish(this, model, record, handover, after, say=say)
     return handover

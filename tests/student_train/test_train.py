@@ -389,6 +389,17 @@ def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
     assert digest(stopped) == digest(whole)
 
 
+@pytest.mark.parametrize("more", [{}, {"lora_rank": 4, "learning_rate": 1e-2}])
+def test_the_records_figures_are_those_of_the_exported_weights(
+    world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    run(config(world, first, max_steps=4, save_every=0, export_dtype="bfloat16", **more))
+    run(config(world, again, max_steps=1, save_every=0, student=str(first), student_layers=0))
+    after, before = (json.loads((out / "run.json").read_text())["held_out"] for out in (first, again))
+    assert after["after"] == before["before"]
+
+
 def test_gradient_checkpointing_changes_no_bit(world: Any, at_home: Any, finished: Path, tmp_path: Path) -> None:
     run(config(world, tmp_path / "out", gradient_checkpointing=True))
     assert digest(tmp_path / "out") == digest(finished)

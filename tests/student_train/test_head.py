@@ -1,0 +1,127 @@
+"""What a model does to its logits after the projection is found, and trained through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BertConfig, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
+
+from student_train.errors import StudentError
+from student_train.fused import LossSpec, fused_loss
+from student_train.head import PLAIN, LogitMap, find_logit_map
+from student_train.loader import BatchSpec, batches_of
+from student_train.step import Distiller
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+SPEC = BatchSpec(
+    vocab_size=60,
+    max_row_tokens=128,
+    micro_tokens=1000,
+    sparse="linear",
+    temperature=1.0,
+    temperature_column=None,
+    skip=0,
+    held_out=0.0,
+)
+HEADS = {
+    "plain": (LlamaConfig(**SIZES), PLAIN),
+    "soft-capped": (Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0), LogitMap(cap=2.0)),
+    "divided": (GraniteConfig(**SIZES, logits_scaling=7.0), LogitMap(scale=1.0 / 7.0)),
+    "multiplied": (CohereConfig(**SIZES, logit_scale=0.0625), LogitMap(scale=0.0625)),
+}
+
+
+def model_of(config: Any) -> Any:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def row_of(tools: Any, length: int, *, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    probs_PV = rng.dirichlet(np.full(60, 0.1), size=length - 1) + 1e-9
+    probs_PV /= probs_PV.sum(1, keepdims=True)
+    tokens = rng.integers(0, 60, size=length)
+    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_map_is_found_with_the_configurations_own_numbers(name: str) -> None:
+    config, expected = HEADS[name]
+    assert find_logit_map(model_of(config)) == expected
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_cross_entropy_and_its_gradients_are_those_of_the_models_own_logits(tools: Any, name: str) -> None:
+    config, logit_map = HEADS[name]
+    model = model_of(config)
+    row = row_of(tools, 30)
+    (batch,) = batches_of([row], SPEC)
+    spec = LossSpec(divergence=None, ce_weight=1.0)
+    Distiller(model, spec, dtype="float32", logit_map=logit_map)(batch, 1.0).loss.backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    ids = torch.from_numpy(row.tokens.astype(np.int64))
+    logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1]
+    torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum").backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(
+            found[name], parameter.grad, rtol=1e-4, atol=1e-5 * float(parameter.grad.abs().max())
+        )
+
+
+@pytest.mark.parametrize("logit_map", [LogitMap(scale=0.5), LogitMap(cap=1.5), LogitMap(scale=2.0, cap=1.5)])
+def test_the_divergences_gradient_is_the_slope_of_the_loss(tools: Any, logit_map: LogitMap) -> None:
+    row = row_of(tools, 20)
+    (batch,) = batches_of([row], SPEC)
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((20, 16), (60, 16), (60,)))
+    along = torch.randn(20, 16, generator=generator)
+    along /= along.norm()
+
+    def loss(shift: float) -> tuple[torch.Tensor, torch.Tensor]:
+        live = (hidden + shift * along).requires_grad_()
+        out = fused_loss(
+            live,
+            weight,
+            bias,
+            index_P=batch.index_P,
+            targets=batch.targets,
+            spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
+            scale=1.0,
+            logit_map=logit_map,
+        )
+        return out.loss, live
+
+    value, live = loss(0.0)
+    value.backward()
+    step = 1e-2
+    slope = (loss(step)[0].item() - loss(-step)[0].item()) / (2 * step)
+    assert float((live.grad * along).sum()) == pytest.approx(slope, rel=2e-3, abs=2e-3)
+
+
+def test_a_head_that_does_more_is_refused() -> None:
+    names = {k: v for k, v in SIZES.items() if k != "num_key_value_heads"}
+    with pytest.raises(StudentError, match="BertLMHeadModel that changes its logits after the projection"):
+        find_logit_map(model_of(BertConfig(**names, is_decoder=True)))
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    model = model_of(HEADS["plain"][0])
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(StudentError, match="values that are not finite in the forward pass of a LlamaForCausalLM"):
+        find_logit_map(model)
