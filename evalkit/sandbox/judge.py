@@ -328,10 +328,10 @@ def _explain(broken: tuple[str, str], usage: dict[str, Any], job: dict[str, Any]
 
 
 def _short(value: Any) -> str:
-    """Return a value's text, cut to a line; values here are plain, so their repr is Python's own."""
+    """Return a value's text, cut to a line; values here are plain, so their repr is the library's own."""
     try:
         return _short_text(repr(value), limit=120)
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits; endless nesting
+    except (ValueError, RecursionError, ArithmeticError):  # more than 4,300 digits; endless nesting; dates far away
         return f"<{type(value).__name__}>"
 
 

@@ -1,4 +1,4 @@
-"""What would a program do to pass without solving, to get out, or to do harm? Forty-odd that try.
+"""Programs that try to pass without solving, to get out, or to do harm.
 
 Each is (name, source). The task is `f(x)`, tested by `assert f(1) == 2`, `assert f(41) == 42` and more that the
 program cannot know. None solves it honestly. {canary} is a file that must stay as it is, {outside} a folder that
@@ -49,8 +49,77 @@ FORGED = {
     "an exception class that lies": "class AssertionError(Exception): pass\nclass E(BaseException):\n    __module__ = 'builtins'\n    def __str__(s): return 'pass'\ndef f(x): raise E()",
     "a destructor that exits": "import os\nclass E:\n    def __del__(s): os._exit(0)\ndef f(x):\n    E()\n    return 0",
     "a returned class that lies about itself": "class E:\n    __class__ = int\n    def __index__(s): return 2\n    def __int__(s): return 2\n    def __eq__(s, o): return True\ndef f(x): return E()",
+    "an array equal to everything": "import numpy as np\nclass E(np.ndarray):\n    def __eq__(s, o): return True\n    def __bool__(s): return True\ndef f(x): return np.array([0]).view(E)",
+    "an array with its own ufuncs": "import numpy as np\nclass E(np.ndarray):\n    def __array_ufunc__(s, *a, **k): return np.True_\n    def __array_function__(s, *a, **k): return np.True_\ndef f(x): return np.array(0).view(E)",
+    "a numpy scalar equal to everything": "import numpy as np\nclass E(np.float64):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return E(0)",
+    "an object array of things equal to everything": "import numpy as np\nclass E:\n    def __eq__(s, o): return True\ndef f(x): return np.array([E()], dtype=object)",
+    "an array of everything, one of which is right": "import numpy as np\ndef f(x): return np.arange(50)",
+    "an array without items": "import numpy as np\ndef f(x): return np.array([])",
+    "an array of every shape at once": "import numpy as np\ndef f(x): return np.zeros((0, 3))",
+    "not a time": "import numpy as np\ndef f(x): return np.datetime64('NaT')",
+    "records": "import numpy as np\ndef f(x): return np.zeros(1, dtype=[('a', 'i8'), ('b', 'O')])",
+    "numpy's comparison replaced": "import numpy as np\nnp.equal = np.ndarray.tobytes = lambda *a, **k: True\ndef f(x): return np.array([0])",
+    "a UserList equal to everything": "from collections import UserList\nclass E(UserList):\n    def __eq__(s, o): return True\ndef f(x): return E([0])",
+    "a UserList whose data is a spoof": "from collections import UserList\nclass D(list):\n    def __eq__(s, o): return True\ndef f(x):\n    u = UserList()\n    u.data = D([0])\n    return u",
+    "a UserString equal to everything": "from collections import UserString\nclass E(UserString):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return E('0')",
+    "a proxy of a mapping that lies": "import types\nclass E(dict):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return types.MappingProxyType(E())",
+    "a ChainMap of maps that lie": "from collections import ChainMap\nclass E(dict):\n    def __eq__(s, o): return True\n    def __contains__(s, k): return True\n    __hash__ = None\ndef f(x): return ChainMap(E())",
+    "a named tuple that is none": "class E(tuple):\n    _fields = ('a',)\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return E((0,))",
+    "a default that is the answer": "from collections import defaultdict\ndef f(x): return defaultdict(lambda: 2)",
+    "a decimal and a date that lie": "import datetime, decimal\nclass D(decimal.Decimal):\n    def __eq__(s, o): return True\n    __hash__ = None\nclass T(datetime.datetime):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return D(0) if x > 1 else T(2024, 1, 1)",
+    "an array.array that lies": "import array\nclass E(array.array):\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return E('q', [0])",
+    "a decorator for the test": "def f(x): return 0\ndef nothing(test): return lambda *a: None\n@nothing",
+    "the names of the test taken": "import builtins\nclass E(dict):\n    def __setitem__(s, *a): pass\nglobals().update(check=None, METADATA=None)\ndef f(x): return 0\ncheck = lambda *a: None\nx = \\",
+    "a stack without the program": "class E(Exception):\n    __traceback__ = 7\ndef f(x): raise E",
 }
 """Programs that try to get a pass without earning it."""
+
+WRITTEN = {
+    "a shape without data": '{"t":"numpy array","v":["<i8",[10000000000],""]}',
+    "a shape with too many sides": '{"t":"numpy array","v":["<i8",[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"AAAAAAAAAAA="]}',
+    "no items and a huge side": '{"t":"numpy array","v":["<i8",[0,4611686018427387904],""]}',
+    "a negative side": '{"t":"numpy array","v":["<i8",[-1,-1],"AAAAAAAAAAA="]}',
+    "pointers": '{"t":"numpy array","v":["|O",[1],"QUFBQUFBQUE="]}',
+    "pointers in a record": '{"t":"numpy array","v":["O,O",[1],"QUFBQUFBQUE="]}',
+    "a type from a text": '{"t":"numpy array","v":["i8, (1000000000,)i8",[1],"AAAAAAAAAAA="]}',
+    "wide texts": '{"t":"numpy array","v":["<U99999999",[99],[%s"a"]]}' % ('"a",' * 98),
+    "wide bytes": '{"t":"numpy array","v":["|S99999999",[1],"AAAAAAAAAAA="]}',
+    "items without width": '{"t":"numpy array","v":["|S0",[1000000000],""]}',
+    "many wide texts": "[%s0]" % ('{"t":"numpy array","v":["<U1000000",[1],["a"]]},' * 2000),
+    "characters beyond Unicode": '{"t":"numpy array","v":["<U1",[1],"////fw=="]}',
+    "a boolean that is neither": '{"t":"numpy scalar","v":["|b1",[],"/w=="]}',
+    "not an object scalar": '{"t":"numpy scalar","v":["|O",[],[2]]}',
+    "a year out of range": '{"t":"numpy scalar","v":["<M8[Y]",[],"/////////38="]}',
+    "a matrix of one side": '{"t":"numpy matrix","v":["|b1",[1],"AA=="]}',
+    "a foreign type code": '{"t":"array","v":["O","QUFBQUFBQUE="]}',
+    "a view of pointers": '{"t":"memoryview","v":["P",[1],"QUFBQUFBQUE="]}',
+    "a view of a huge shape": '{"t":"memoryview","v":["B",[9999999999,9999999999],"AA=="]}',
+    "a user list of a text": '{"t":"userlist","v":"abc"}',
+    "a factory that is code": '{"t":"defaultdict","v":["__import__",[]]}',
+    "a chain of itself": '{"t":"chainmap","v":[{"t":"chainmap","v":[{"t":"chainmap","v":7}]}]}',
+    "a proxy of a number": '{"t":"mappingproxy","v":2}',
+    "a date with a time zone of its own": '{"t":"datetime","v":[{"year":1,"month":1,"day":1,"tzinfo":2},null]}',
+    "a decimal of parts": '{"t":"decimal","v":[0,[1,2],"F"]}',
+    "a huge exponent": '{"t":"set","v":[{"t":"decimal","v":"1e999999999999999999"}]}',
+    "an endless range as a list": '{"t":"userlist","v":{"t":"range","v":[0,1000000000000,1]}}',
+    "deep proxies": '{"t":"mappingproxy","v":' * 3000 + "1" + "}" * 3000,
+    "deep maps": '{"t":"chainmap","v":[' * 3000 + "[]" + "]}" * 3000,
+    "many maps": '{"t":"chainmap","v":[%s{"t":"dict","v":[]}]}' % ('{"t":"dict","v":[[1,1]]},' * 100000),
+    "three parts of an error": '0},"error":["E","t",true,4],"x":{"y":0',
+    "an error that is its own": '0},"error":[["E"],{"t":1},"own"],"x":{"y":0',
+}
+"""Answers made by hand, in place of the first one, by a program that has numpy."""
+
+
+def _by_hand(answer: str) -> str:
+    """Return a program that writes an answer itself, in place of the one to the first call."""
+    body = f'{{"ok":{answer}}}'.encode()
+    lines = ["import numpy, os, struct", "def write(body):", "    data = struct.pack('>Q', len(body)) + body"]
+    lines += ["    while data: data = data[os.write(3, data):]", "write(b'{\"ok\":null}')", f"write({body!r})"]
+    return "\n".join([*lines, "def f(x): return 0"])
+
+
+FORGED |= {f"written by hand: {name}": _by_hand(answer) for name, answer in WRITTEN.items()}
 
 HARMFUL = {
     "fork": "import os\ndef f(x):\n    while True: os.fork()",
@@ -93,6 +162,18 @@ HARMFUL = {
     "changing rights": "import os\ndef f(x): return os.chmod('{canary}', 0o777)",
     "a temporary file": "import tempfile\ndef f(x): return tempfile.mkdtemp()",
     "a file in memory": "import os\ndef f(x): return os.memfd_create('x')",
+    "a message to an address": "import socket\ndef f(x): return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', '\\0{outside}')",
+    "a file in a temporary folder": "import tempfile\ndef f(x): return tempfile.NamedTemporaryFile(dir='{outside}')",
+    "an array of ten gigabytes": "import numpy as np\ndef f(x): return np.broadcast_to(np.uint8(2), (10 ** 10,))",
+    "an array with a huge stride": "import numpy as np\ndef f(x): return np.lib.stride_tricks.as_strided(np.zeros(2), (9,), (1 << 40,))",
+    "an array read backwards": "import numpy as np\ndef f(x): return np.zeros(1 << 23)[::-1]",
+    "an array in itself": "import numpy as np\ndef f(x):\n    a = np.empty(1, dtype=object)\n    a[0] = a\n    return a",
+    "an array of arrays without end": "import numpy as np\ndef f(x):\n    a = np.zeros(1)\n    for _ in range(9999):\n        b = np.empty(1, dtype=object)\n        b[0] = a\n        a = b\n    return a",
+    "a ChainMap of itself": "from collections import ChainMap\ndef f(x):\n    c = ChainMap()\n    c.maps.append(c)\n    return c",
+    "a UserList in itself": "from collections import UserList\ndef f(x):\n    u = UserList()\n    u.append(u)\n    return u",
+    "a huge UserString": "from collections import UserString\ndef f(x): return UserString('x') * (1 << 29)",
+    "a view of much memory": "def f(x): return memoryview(bytearray(1 << 28))",
+    "threads that wait for ever": "import multiprocessing as m\ndef f(x):\n    lock = m.Lock()\n    lock.acquire()\n    lock.acquire()",
     "shared memory": "from multiprocessing import shared_memory\ndef f(x): return shared_memory.SharedMemory(create=True, size=9).size",
     "a connection": "import socket\ndef f(x): return socket.create_connection(('127.0.0.1', {port}), 1)",
     "a listening socket": "import socket\ndef f(x): return socket.socket().listen()",

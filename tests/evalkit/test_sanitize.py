@@ -1,12 +1,15 @@
-"""Is the program found in what a chat model says, whole, and without what it adds?"""
+"""The program in what a chat model says is found, whole, and without what it adds."""
 
 from __future__ import annotations
 
+import time
+import warnings
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.sanitize import sanitize
+from evalkit.sanitize import _lines, _longest_code, _parse, sanitize
 
 
 def run(code: str) -> dict:
@@ -71,3 +74,78 @@ def test_all_references_pass_through_it_unharmed(humaneval, pool):
         for problem in humaneval.problems
     ]
     assert all(verdict.passed for _, verdict in pool.judge_all(answers))
+
+
+SEPARATORS = ["\u2028", "\u2029", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\x85"]
+
+
+@pytest.mark.parametrize("separator", SEPARATORS, ids=ascii)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=ascii)
+def test_lines_end_where_python_ends_them(separator: str, end: str):
+    lines = [
+        f"SEP = 'a{separator}b'",
+        "def f(x):",
+        f"    '''{separator}'''",
+        "    return len(SEP) and x + 1",
+        "print(f(1))",
+    ]
+    code = sanitize(end.join(lines), "f")
+    assert run(code)["f"](1) == 2
+    assert len(run(code)["SEP"]) == 3
+    assert "print" not in code
+
+
+PIECES = [
+    "def f(x):", "    return x", "    if x:", "        y = (1,", "             2)", "    '''doc", "it's", "    '''",
+    "'''", "Here is the code:", "```python", "```", "import os", "x = [", "]", "else:", "    else:", "try:",
+    "except E:", "    pass", "@deco", "    @deco", "class A:", "    def m(self):", "    try:", "        return {",
+    "        }", "print(f(1))", "", "# comment", "x = 1 \\", "\treturn 2", "- item", "1. item", "(see", 'x = """a',
+    "f'{x", "async def g():", "match x:", "    case 1:", "  bad", "x: int", "return", "\x0c", "a\u2028b", "if a and \\",
+]  # fmt: skip
+
+
+def longest(text: str) -> int:
+    """Try every stretch, as EvalPlus does; return how many lines of the longest that is Python are not blank."""
+    lines = _lines(text if _parse(text) is not None else text.expandtabs(4))
+    starts = [start for start, line in enumerate(lines) if line.strip() and not line[0].isspace()]
+    whole = [range(len(lines))] if _parse("\n".join(lines)) is not None else []
+    spans = [range(start, end) for start in starts for end in range(start + 1, len(lines) + 1)]
+    found = whole or [span for span in spans if _parse("\n".join(lines[span.start : span.stop])) is not None]
+    return max((sum(bool(lines[line].strip()) for line in span) for span in found), default=0)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("\n".join))
+@settings(max_examples=500, deadline=None)
+def test_the_longest_stretch_is_found(text: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree, lines = _longest_code(text)
+        assert sum(bool(line.strip()) for line in lines) == longest(text)
+        assert (tree is None) == (lines == []) or text.strip() == ""
+
+
+F = "def f(x):\n    return x + 1\n"
+LONG = {
+    "prose": "It's a long story, isn't it?\n" * 5000 + F,
+    "prose on both sides": "Here is a line\n" * 2500 + F + "Here is another line\n" * 2500,
+    "many blocks of code": f"```python\n{F}```\nThis is the function:\n" * 1000,
+    "a long program": "Sure! It's this:\n" + "def g(x):\n    return x\n\n" * 1700 + F + "Isn't it?",
+    "open quotes": "'''a\n\"\"\"b\n" * 2500 + F,
+    "open brackets": "x = [\n" * 5000 + F,
+    "decorators": F + "@cache\n" * 5000 + "what is this\n",
+    "tries": F + "try:\n    a\n" * 2500 + "what is this\n",
+    "a try without end": F + "try:\n" + "    a = 1\n" * 5000 + "what is this\n",
+    "blank lines": "\n" * 5000 + "what is this\n" + F,
+    "items": F + "y = 1\n" * 2500 + "what is this\n" + "- item\n" * 2000,
+    "brackets in brackets": "(" * 5000 + "\n" + F,
+    "a chain": "".join(f"def g{i}(x):\n    return g{i + 1}(x)\n" for i in range(2500)) + F + "what is this\n",
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_an_answer_of_thousands_of_lines_is_searched_in_bounded_time(name: str):
+    started = time.process_time()
+    code = sanitize(LONG[name], "f")
+    assert time.process_time() - started < 20  # it takes 0.1 to 3 s where a processor of 2024 is idle
+    assert run(code)["f"](1) == 2
+    assert len(code) < 100
