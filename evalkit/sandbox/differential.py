@@ -52,7 +52,7 @@ def check(
     """
     inputs = job["inputs"]
     try:
-        task = load(inputs["path"], inputs["sha256"], inputs["task_id"], inputs["cache"], inputs["machine"])
+        task = load(inputs["path"], inputs["sha256"], inputs["task_id"], inputs["cache"], inputs.get("machine", ""))
     except MemoryError:
         return "infra_error", "the reference needs more memory than a judge may have"
     program = _Program(session, numpy_folder=job["numpy_folder"])

@@ -227,7 +227,7 @@ def judge(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
     if job["inputs"] is None:
         return _run(zygote, job)
     verdict = _run(zygote, job, suites=("base", "plus"))
-    if not verdict["base_passed"] or verdict["outcome"] in ("pass", "infra_error"):
+    if not verdict["base_passed"] or verdict["outcome"] in ("pass", "infra_error", "timeout_cpu"):
         return verdict
     # EvalPlus gives the added inputs a process of their own: what the base inputs left behind must not decide.
     again = _run(zygote, job, suites=("plus",))
