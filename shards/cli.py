@@ -14,6 +14,7 @@ from typing import Any, ParamSpec
 import click
 
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
+from shards.interrupts import interruptible
 
 _P = ParamSpec("_P")
 
@@ -23,11 +24,12 @@ def one_line_errors(command: Callable[_P, None]) -> Callable[_P, None]:
 
     @wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except ShardError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(1)
+        with interruptible():
+            try:
+                command(*args, **kwargs)
+            except ShardError as error:
+                click.echo(f"error: {error}", err=True)
+                sys.exit(1)
 
     return wrapped
 

@@ -1,6 +1,14 @@
-"""What does `python -m student_train` do? The same as `student-train`."""
+"""The program `student-train`, also run by `python -m student_train`."""
 
-from student_train.cli import main
+from __future__ import annotations
+
+from shards.interrupts import run_program
+
+
+def main() -> None:
+    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    run_program("student_train.cli")
+
 
 if __name__ == "__main__":
     main()

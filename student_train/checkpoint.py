@@ -1,4 +1,4 @@
-"""How do we stop and go on? Checkpoints that are complete or absent, and a plain folder at the end.
+"""Checkpoints that are complete or absent, and a plain model folder at the end.
 
 `OUT/checkpoints/step-N/` holds what torch's distributed checkpoint writes (`.metadata`, `__R_0.distcp`: parameters that
 train and the optimiser's state, float32, each rank's part in its own file) and `state.json` (global: step, identity of
@@ -78,7 +78,8 @@ def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: 
         if not leads:
             return place
         files[".metadata"] = _sha256(temporary / ".metadata")
-        text = json.dumps({**state, "version": STATE_VERSION, "files": files}, indent=1)
+        body = {**state, "version": STATE_VERSION, "files": files}
+        text = json.dumps({**body, "sha256": _digest(body)}, indent=1)
         (temporary / "state.json").write_text(text, encoding="utf-8")
         for entry in temporary.iterdir():
             _sync(entry)
@@ -90,15 +91,25 @@ def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: 
     return place
 
 
-def read_state(out: Path, *, step: int) -> dict[str, Any]:
-    """Return the state of a checkpoint. Raises: CheckpointError for one of another version."""
-    state = json.loads((path_of(out, step=step) / "state.json").read_text(encoding="utf-8"))
-    if state["version"] != STATE_VERSION:
+def read_state(out: Path, *, step: int) -> dict[str, Any] | None:
+    """Return the state of a checkpoint, None where it is cut or damaged.
+
+    Raises: CheckpointError for one of another version.
+    """
+    place = path_of(out, step=step)
+    try:
+        state = dict(json.loads((place / "state.json").read_bytes()))
+        version = state["version"]
+        if "sha256" in state and state.pop("sha256") != _digest(state):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if version != STATE_VERSION:
         raise CheckpointError(
-            f"{path_of(out, step=step)}: found checkpoint version {state['version']}, expected {STATE_VERSION}; use "
-            "the version of teacherless that wrote it, or another --out"
+            f"{place}: found checkpoint version {version}, expected {STATE_VERSION}; use the version of teacherless "
+            "that wrote it, or another --out"
         )
-    return dict(state)
+    return state
 
 
 def load(out: Path, *, step: int, model: Any, optimizer: Any, world: Any = None) -> None:
@@ -110,7 +121,10 @@ def load(out: Path, *, step: int, model: Any, optimizer: Any, world: Any = None)
     import torch.distributed.checkpoint as dcp
 
     place = path_of(out, step=step)
-    _require_sound(place, read_state(out, step=step)["files"], world)
+    state_of = read_state(out, step=step)
+    if state_of is None:
+        raise _broken(place, "found damage: state.json is cut or missing")
+    _require_sound(place, state_of["files"], world)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     try:
         reader = dcp.FileSystemReader(place)
@@ -153,6 +167,11 @@ def _broken(place: Path, what: str) -> CheckpointError:
     return CheckpointError(
         f"{place}: {what}; expected a whole checkpoint of this run; remove that folder to go on from the one before it"
     )
+
+
+def _digest(state: dict[str, Any]) -> str:
+    """Return the digest of a state as JSON holds it, so that a flipped digit is seen."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -226,10 +245,15 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all. Raises: CheckpointError where the disk is full."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all. Raises: CheckpointError where the disk is full."""
     temporary = path.with_name(_TEMPORARY + path.name)
-    with _FullDisk(path.parent, len(text), temporary):
+    with _FullDisk(path.parent, len(content), temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         _sync(temporary)
         temporary.rename(path)
 
@@ -270,11 +294,19 @@ class _FullDisk:
 
 
 def _no_room(out: Path, needed: int, free: int | None) -> CheckpointError:
-    found = "a full disk" if free is None else f"{free / 2**20:.0f} MiB free"
+    found = "a full disk" if free is None else f"{_bytes(free)} free on its disk"
     return CheckpointError(
-        f"{out}: found {found}, expected {needed / 2**20:.0f} MiB for what is written next; make room, then run the "
-        "same command to go on"
+        f"{out}: found {found}, expected {_bytes(needed)} for what is written next; make room, then run the same "
+        "command to go on"
     )
+
+
+def _bytes(number: int) -> str:
+    """Return a size in the largest unit of which it has at least ten: 12.5 MB, 980,000 bytes."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if number >= 10 * size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number:,} bytes"
 
 
 def _sync(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What does `student-train` accept? Options become a `Config`; errors become one line and an exit code."""
+"""The command `student-train`: options become a `Config`, errors one line and an exit code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from shards.interrupts import interruptible
 from shards.machine import DTYPES
 from student_train.balance import BALANCES
 from student_train.config import DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES, Config, from_dict
@@ -125,7 +126,12 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
 
     A run that was stopped continues from its newest checkpoint when the same command is given again.
     """
-    # `shards` and torch are imported here, so that --help answers at once.
+    with interruptible():
+        _run(context, repeat, specialist, settings)
+
+
+def _run(context: click.Context, repeat: str | None, specialist: str | None, settings: dict[str, Any]) -> None:
+    """Train. `shards` and torch are imported here, so that --help answers at once."""
     try:
         if specialist is not None:
             settings["specialist"] = _read_ids(specialist)
@@ -167,7 +173,7 @@ def _record(path: str | None) -> dict[str, Any]:
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         return {"config": dict(record["config"]), "segments": list(record.get("segments", []))}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainError(f"{path}: found no run's record ({error}); expected the run.json of a finished run") from None
 
 

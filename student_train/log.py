@@ -1,4 +1,4 @@
-"""What is logged while a run goes? Lines of JSON, one a step, and the same to TensorBoard and Weights & Biases.
+"""The log of a run: lines of JSON, one a step, and the same to TensorBoard and Weights & Biases.
 
 TensorBoard is written where it is installed, Weights & Biases where it was asked for.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,14 +33,14 @@ class Board(Protocol):
 class Log:
     """Open files of one run; lines go out at once."""
 
-    def __init__(self, out: Path, first: int, *, boards: list[Board]) -> None:
-        self._out, self._first, self._boards = out, first, boards
+    def __init__(self, out: Path, first: int, *, boards: list[Board], say: Callable[[str], None]) -> None:
+        self._out, self._first, self._boards, self._say = out, first, boards, say
         self._files: dict[str, Any] = {}
 
     def write(self, name: str, line: dict[str, Any], *, prefix: str = "") -> None:
         """Append `line`, which has a "step", to the file `name`; its numbers go to the boards as prefix + key."""
         if name not in self._files:
-            self._files[name] = _reopen(self._out / name, self._first)
+            self._files[name] = _reopen(self._out / name, self._first, self._say)
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
         numbers = {prefix + key: value for key, value in line.items() if key != "step"}
@@ -56,8 +56,12 @@ class Log:
 
 
 @contextmanager
-def open_log(config: Config, first: int, *, boards: bool) -> Iterator[Log]:
+def open_log(
+    config: Config, first: int, *, boards: bool, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Log]:
     """Open the log of a run that starts after step `first`; without `boards`, lines of JSON only.
+
+    `say` gets a line about what is damaged in a log that is continued.
 
     Raises: TrainError where Weights & Biases was asked for and is not installed.
     """
@@ -67,20 +71,35 @@ def open_log(config: Config, first: int, *, boards: bool) -> Iterator[Log]:
         opened.append(_WeightsAndBiases(config))
     if boards and config.tensorboard and (board := _tensorboard(out, first)) is not None:
         opened.append(board)
-    log = Log(out, first, boards=opened)
+    log = Log(out, first, boards=opened, say=say)
     try:
         yield log
     finally:
         log.close()
 
 
-def _reopen(path: Path, first: int) -> Any:
-    kept = ""
+def _reopen(path: Path, first: int, say: Callable[[str], None]) -> Any:
+    """Open a log to append to, without its lines past step `first` and those that a crash left cut or damaged."""
+    kept, damaged = [], 0
     if first and path.is_file():
-        told = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = "".join(line for line in told if line.endswith("\n") and json.loads(line)["step"] <= first)
-    checkpoint.write_text(path, kept)
+        for line in path.read_bytes().splitlines(keepends=True):
+            step = _step(line)
+            damaged += step is None
+            if step is not None and step <= first:
+                kept.append(line)
+    if damaged:
+        say(f"{path}: left out {damaged} damaged lines; the others are kept")
+    checkpoint.write_bytes(path, b"".join(kept))
     return path.open("a", encoding="utf-8")
+
+
+def _step(line: bytes) -> int | None:
+    """Return the step of a whole line, None of a damaged one."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return step if isinstance(step, int) and line.endswith(b"\n") else None
 
 
 def _tensorboard(out: Path, first: int) -> Board | None:

@@ -1,4 +1,4 @@
-"""What is written down about a run? Settings, data, student, versions, speed, held-out results: `run.json`."""
+"""The record of a run, `run.json`: settings, data, student, versions, speed, held-out results."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def run_record(
             "layers": student.layers,
             **({"layer_choice": student.layer_choice.as_dict()} if student.layer_choice else {}),
             "parameters": count_parameters(student),
+            "weights_sha256": state["base_sha256"],
             **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
         },
         "versions": versions(),
@@ -61,6 +62,7 @@ def run_record(
             "tokens": state["tokens"],
             "seconds": state["seconds"],
             "tokens_per_s": state["tokens"] / max(state["seconds"], 1e-9),
+            **({"empty_steps": state["empty_steps"]} if state.get("empty_steps") else {}),
             **({"left_out": state["left_out"]} if "left_out" in state else {}),
         },
         "held_out": {
@@ -84,6 +86,32 @@ def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
         f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
         f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
     )
+
+
+def result_line(out: Path, record: dict[str, Any]) -> str:
+    """Return one line that says what a finished run did and how its held-out figures moved."""
+    train, held = record["train"], record["held_out"]
+    text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
+    if held["after"] is None:
+        return text
+    names = {
+        "kl": "KL to the teacher",
+        "chunk_kl": "KL of chunks",
+        "cell_kl": "KL of cells",
+        "bits_per_byte": "bits per byte",
+        "top1_agreement": "top-1 agreement",
+    }
+    for what, count in record["train"].get("left_out", {}).items():
+        text += f"; {what}: {count:,}"
+    for key, name in names.items():
+        if key not in held["after"]:
+            continue
+        after = held["after"][key]
+        text += (
+            f"; {name} {held['before'][key]['mean']:.4f} -> {after['mean']:.4f} "
+            f"[{after['low']:.4f}, {after['high']:.4f}]"
+        )
+    return text + f" on {held['tokens']:,} held-out tokens"
 
 
 def count_parameters(student: Student) -> int:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.errors import ShardError
 from shards.manifest import Teacher
 from shards.paths import model_dir
+from shards.weights import weights_sha256
 from student_train.checkpoint import tokenizer_files
 from student_train.errors import StudentError
 from student_train.fit import difference
@@ -157,14 +159,28 @@ def _find_teacher(teacher: Teacher) -> tuple[Path, str]:
     if (packaged / "config.json").is_file():
         return packaged, source
     for place in (teacher.name, teacher.repo):
-        if place and Path(place).is_dir():
-            return Path(place), source
+        if place and Path(place).is_dir() and _has_weights(Path(place)):
+            return _require_teacher(Path(place), teacher), source
     if _HUB_ID.fullmatch(teacher.repo):
-        return _fetch("teacher", teacher.repo, teacher.revision), source
+        return _require_teacher(_fetch("teacher", teacher.repo, teacher.revision), teacher), source
     raise StudentError(
         f"student teacher: found no {teacher.name} at {packaged}, expected the folder that teacher-dump unpacks; run "
         f"teacher-dump --model {teacher.name} on this machine, or name another --student"
     )
+
+
+def _require_teacher(folder: Path, teacher: Teacher) -> Path:
+    """Return `folder`. Raises: StudentError where its weights are not those that made the records."""
+    try:
+        found = weights_sha256(folder)
+    except ShardError as error:
+        raise StudentError(f"student teacher: {error}") from None
+    if found != teacher.weights_sha256:
+        raise StudentError(
+            f"student teacher: found weights with digest {found[:12]} in {folder}, but the shards were made by "
+            f"{teacher.weights_sha256[:12]}; name the teacher's own folder with --student, or train another student"
+        )
+    return folder
 
 
 def _fetch(name: str, repo: str, revision: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,11 @@ from typing import Any
 import torch
 
 import shards
+from shards.growing import open_growing
 from shards.inspect import licence_line
 from student_train import balance, checkpoint, completions
-from student_train.claim import is_finished, newest_state, read_record
+from student_train.base import base_sha256, known_base_sha256
+from student_train.claim import Identity, is_finished, newest_state, read_record
 from student_train.completions import try_to_complete
 from student_train.config import Config
 from student_train.evaluate import RowScore, lines, score, summary
@@ -30,18 +33,20 @@ from student_train.fused import Scores
 from student_train.handover import Handover, of_record, of_state, settings_of
 from student_train.hardware import Hardware, lines_for, settle
 from student_train.loader import Step, Stream
+from student_train.lock import locked
 from student_train.log import Log, open_log
 from student_train.packing import Batch
 from student_train.parallel import World, join
 from student_train.prepare import Run, Say, interrupted, prepare, say_on_stderr
 from student_train.progress import Progress
-from student_train.record import describe, run_record
+from student_train.record import describe, result_line, run_record
 from student_train.session import deterministic, stop_on_signals
 from student_train.step import (
     StepResult,
     learning_rate,
     take_step,
 )
+from student_train.trainable import count_empty, require_trainable, require_trained
 
 
 def run(
@@ -61,14 +66,30 @@ def run(
         jobs = [config := hardware.config]
         if config.control:
             jobs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
-        for job in jobs:
-            out = Path(job.out)
-            if is_finished(out, job, None if cache is None else cache.manifest_sha256):
+        with ExitStack() as locks:  # the lock of OUT is kept while its control trains
+            for job in jobs:
+                out, identity = Path(job.out), _identity(job, cache)
+                if not is_finished(out, identity, say=say):
+                    locks.enter_context(locked(out, world, say=say))
+                    if not is_finished(out, identity, say=_say_nothing):  # else another process just ended
+                        handover = _train(
+                            identity, cache, handover, world=world, hardware=hardware, command=command, say=say
+                        )
+                        world.wait()
+                        continue
                 say(f"{out}: finished earlier, nothing to do; name another --out for another run")
                 handover = of_record(read_record(out))
-                continue
-            handover = _train(job, cache, handover, world=world, hardware=hardware, command=command, say=say)
-            world.wait()
+
+
+def _identity(config: Config, cache: shards.Cache | None) -> Identity:
+    """Return what makes a run this one. Of a cache of which nothing is there yet, the teacher is not known."""
+    growing = open_growing(config.shards) if cache is None else None
+    there = growing.cache if growing is not None else cache
+    return Identity(
+        config=config,
+        manifest_sha256=None if cache is None else cache.manifest_sha256,
+        base_sha256=None if there is None else known_base_sha256(config.student, there.manifest.teacher),
+    )
 
 
 def _say_nothing(line: str) -> None:
@@ -76,7 +97,7 @@ def _say_nothing(line: str) -> None:
 
 
 def _train(
-    config: Config,
+    identity: Identity,
     cache: shards.Cache | None,
     handover: Handover,
     *,
@@ -86,10 +107,11 @@ def _train(
     say: Say,
 ) -> Handover:
     """Do one run; return what it hands over to its control. `cache` is None where it grows."""
+    config = identity.config
     out = Path(config.out)
     if world.leads:
         checkpoint.remove_incomplete(out)
-    state = newest_state(out, config, None if cache is None else cache.manifest_sha256)
+    state = newest_state(out, identity, leads=world.leads, say=say)
     is_control = handover.before is not None
     if state is not None:
         config, handover = settings_of(config, state), of_state(state)
@@ -118,6 +140,8 @@ def _train(
             for line in lines_for(hardware, device=world.device):
                 say(f"{out}: {line}")
         if state is None:
+            if this.segments is None:
+                require_trainable(config, this.first_leg, this.batches)
             before = before or _score(this, "held-out, before")
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
             if this.cross is not None:
@@ -133,9 +157,11 @@ def _train(
         state |= {
             "manifest_sha256": "" if cache is None else cache.manifest_sha256,
             "config": config.as_dict(),
+            "base_sha256": identity.base_sha256 or base_sha256(config.student, manifest.teacher),
             **handover.as_state(),
         }
         _loop(this, state)
+        require_trained(out, state)
         model, after = export_and_score(this, partial(_score, title="held-out, after"))
         record = _record(this, state, handover.before or [], after, command, hardware)
         if world.leads:
@@ -182,7 +208,7 @@ def _finish(
     text = "".join(json.dumps(line) + "\n" for line in lines(after, handover.before or []))
     checkpoint.write_text(out / "held_out.jsonl", text)
     checkpoint.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
-    say(_result(out, record))
+    say(result_line(out, record))
 
 
 def _loop(this: Run, state: dict[str, Any]) -> None:
@@ -191,7 +217,7 @@ def _loop(this: Run, state: dict[str, Any]) -> None:
     this.distiller.train()
     first = state["step"]
     with (
-        open_log(config, first, boards=this.world.leads) as log,
+        open_log(config, first, boards=this.world.leads, say=this.say) as log,
         Progress("training", this.total, say=this.say, first=first, shown=config.progress and this.world.leads) as bar,
     ):
         for leg in _legs(this, state):
@@ -260,9 +286,11 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
         state["norms"] = balance.smoothed(state["norms"], result.norms)
         _count_left_out(this, step, state)
     state["seconds"] += took
-    if this.world.leads:
+    if this.world.leads and result.positions:
         log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took, weights=weights))
-    bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}")
+    if result.positions == 0:
+        count_empty(this.out, state, say=this.say)
+    bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}" if result.positions else "nothing")
     last = state["step"] == this.total
     if last or result.stop or (config.save_every and state["step"] % config.save_every == 0):
         _save(this, state)
@@ -318,28 +346,3 @@ def _score(this: Run, title: str) -> list[RowScore]:
 
         tables = None if this.cross is None else this.cross.measured
         return score(this.held, this.batches, scorer, world=this.world, tick=tick, tables=tables)
-
-
-def _result(out: Path, record: dict[str, Any]) -> str:
-    train, held = record["train"], record["held_out"]
-    text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
-    if held["after"] is None:
-        return text
-    names = {
-        "kl": "KL to the teacher",
-        "chunk_kl": "KL of chunks",
-        "cell_kl": "KL of cells",
-        "bits_per_byte": "bits per byte",
-        "top1_agreement": "top-1 agreement",
-    }
-    for what, count in record["train"].get("left_out", {}).items():
-        text += f"; {what}: {count:,}"
-    for key, name in names.items():
-        if key not in held["after"]:
-            continue
-        after = held["after"][key]
-        text += (
-            f"; {name} {held['before'][key]['mean']:.4f} -> {after['mean']:.4f} "
-            f"[{after['low']:.4f}, {after['high']:.4f}]"
-        )
-    return text + f" on {held['tokens']:,} held-out tokens"

@@ -1,6 +1,14 @@
-"""`python -m teacher_dump` is `teacher-dump`."""
+"""The program `teacher-dump`, also run by `python -m teacher_dump`."""
 
-from teacher_dump.cli import main
+from __future__ import annotations
+
+from shards.interrupts import run_program
+
+
+def main() -> None:
+    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    run_program("teacher_dump.cli")
+
 
 if __name__ == "__main__":
     main()

@@ -159,6 +159,8 @@ def main(
             sys.exit(DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
     except KeyboardInterrupt:
         stop.signal = stop.signal or signal.SIGINT
+    except EOFError as error:  # click would take it for Ctrl-D and say "Aborted!"
+        raise RuntimeError("a file or stream ended before its end, and its reader did not say which") from error
     if stop.signal is not None:
         name = signal.Signals(stop.signal).name
         click.echo(f"stopped by {name}; finished tasks are kept, the same command goes on from there", err=True)

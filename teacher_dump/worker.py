@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
 
+from shards.interrupts import end_now
 from teacher_dump.errors import DumpError
 
 _Work = TypeVar("_Work")
@@ -73,5 +74,5 @@ class Stop:
         self.signal = self.signal or kind
         if kind != signal.SIGUSR1:
             for again in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(again, signal.SIG_DFL)
+                signal.signal(again, end_now)
             raise Stopped

@@ -115,7 +115,7 @@ def test_too_little_room_is_seen_before_writing(tools: Any, tmp_path: Path, monk
     made = model_and_optimizer(tools)
     usage = checkpoint.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match=r"found 0 MiB free, expected .* make room, then run the same command"):
+    with pytest.raises(CheckpointError, match=r"found 1,000 bytes free .*, expected [\d,]+ bytes .* make room"):
         save(tmp_path / "new", *made, 1)
     assert not (tmp_path / "new").exists()
 

@@ -93,7 +93,8 @@ def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
     assert record["shards"]["teacher"]["licence"] == "Apache-2.0"
     choice = record["student"].pop("layer_choice")
     assert (choice["method"], len(choice["kept"]), len(choice["influence"])) == ("importance", 2, 4)
-    assert record["student"] | {"parameters": 0} == {"source": "tiny-teacher", "layers": 2, "parameters": 0}
+    expected = {"source": "tiny-teacher", "layers": 2, "parameters": 0, "weights_sha256": "ab" * 32}
+    assert record["student"] | {"parameters": 0} == expected
     assert record["train"]["steps"] == 20
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert record["train"]["tokens"] == lines[-1]["tokens"]
