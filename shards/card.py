@@ -7,8 +7,7 @@ from collections import Counter
 
 from shards.inspect import licence_line
 from shards.manifest import Manifest
-
-CARD_NAME = "README.md"
+from shards.side_files import seal_card
 
 _HUB_LICENCES = {
     *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "mpl-2.0", "unlicense", "zlib"),
@@ -58,7 +57,7 @@ def card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
         "To have a document taken out, name its sha256, repository or path to the publisher: "
         "`logit-shards withdraw` removes it and leaves a tombstone.",
     ]
-    return "\n".join(line for line in lines if line) + "\n"
+    return seal_card("\n".join(line for line in lines if line) + "\n")
 
 
 _NO_TEXT = """This copy holds no text: the lists of tokens are empty. `logit-shards hydrate` puts the tokens back from

@@ -126,6 +126,7 @@ def verify(path: str, fix_plan: bool, as_json: bool) -> None:
 
     from shards import verify as checks
     from shards.read import open as open_cache
+    from shards.side_files import not_checked
 
     try:
         cache = open_cache(path)
@@ -144,6 +145,8 @@ def verify(path: str, fix_plan: bool, as_json: bool) -> None:
         click.echo(f"{path}: {len(problems)} problems; fetch or dump the shards named above again", err=True)
         sys.exit(1)
     if not as_json:
+        for name in not_checked(cache):
+            click.echo(f"not checked: {name} (the manifest does not list it)", err=True)
         rest = "" if cache.manifest.layout.tokens == "kept" else ", without its text"
         click.echo(
             f"{path}: sound{rest}, {cache.rows:,} rows, {cache.tokens:,} tokens, manifest {cache.manifest_sha256[:12]}"
@@ -157,8 +160,10 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     for item in plan["again"]:
         click.echo(f"again: {item['name']} ({len(item['problems'])} problems)")
     if plan["again"]:
-        click.echo(f"to fetch: {plan['to_fetch']}  (what is sound is not fetched again)")
-        click.echo(f"to dump: delete {' '.join(plan['to_dump']['delete'])}, then run {plan['to_dump']['run']}")
+        if plan["to_fetch"]:
+            click.echo(f"to fetch: {plan['to_fetch']}  (what is sound is not fetched again)")
+        then = f", then run {plan['to_dump']['run']}" if plan["to_dump"]["run"] else ""
+        click.echo(f"to dump: delete {' '.join(plan['to_dump']['delete'])}{then}")
 
 
 @main.command()

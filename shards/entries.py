@@ -36,7 +36,7 @@ def read_entry(shard: Path) -> ShardEntry | None:
     try:
         entry = ShardEntry.from_dict(json.loads(entry_path(shard).read_bytes()))
         return entry if shard.stat().st_size == entry.bytes else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
 
 

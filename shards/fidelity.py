@@ -10,8 +10,8 @@ from typing import Any
 
 from shards.errors import ShardError
 from shards.read import Cache
+from shards.side_files import CHECK_NAME
 
-CHECK_NAME = "check.json"
 Lines = list[tuple[str, str]]
 
 _UNITS = {
@@ -36,7 +36,7 @@ def read_check(cache: Cache) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = json.loads(cache.store.read(CHECK_NAME))
         of = str(found["manifest_sha256"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ShardError(f"{where}: found no result of a check; delete it, or run teacher-dump --check again") from None
     return found if of == cache.manifest_sha256 else {"of": of}
 

@@ -57,7 +57,7 @@ def _entries(store: Store) -> tuple[ShardEntry, ...]:
         if name.endswith(_ENTRY) and not name.startswith("."):
             try:
                 entry = ShardEntry.from_dict(json.loads(store.read(name)))
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
                 raise CorruptShardError(
                     f"{store.root}/{name}: not a shard's entry ({error!r}); dump that shard again"
                 ) from None

@@ -197,13 +197,16 @@ class Manifest:
         """
         try:
             data = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptShardError(f"{where}: found no JSON ({error}); fetch or dump the cache again") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT_NAME:
             raise ShardError(f'{where}: found a JSON file without "format": "{FORMAT_NAME}"; expected a manifest')
         check_version(data.get("version"), where=where)
         promised = data.pop("sha256", None)
-        found = hashlib.sha256(canonical_json(data)).hexdigest()
+        try:
+            found = hashlib.sha256(canonical_json(data)).hexdigest()
+        except ValueError as error:  # NaN or infinity, which JSON has no word for
+            raise CorruptShardError(f"{where}: found a number that is none ({error}); fetch the cache again") from None
         if promised != found:
             raise CorruptShardError(
                 f"{where}: content hashes to {found[:12]}, the manifest says {str(promised)[:12]}; "
@@ -229,5 +232,7 @@ class Manifest:
                 tombstones=tuple(Tombstone(**t) for t in data.get("tombstones", ())),
                 history=tuple(data.get("history", ())),
             )
-        except (KeyError, TypeError, IndexError) as error:
+        except ShardError:
+            raise
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise ShardError(f"{where}: {error!r}; expected the fields of version {FORMAT_VERSION}") from None

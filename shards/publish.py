@@ -14,13 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shards.card import CARD_NAME, card
+from shards.card import card
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
 from shards.hydrate import strip
 from shards.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.read import Cache
 from shards.read import open as open_cache
 from shards.rewrite import columns, fetch_shard
+from shards.side_files import CARD_NAME
 from shards.store import Store, open_store, unwatched, write_whole
 from shards.write import file_sha256
 

@@ -22,20 +22,25 @@ from shards.errors import ShardError
 from shards.manifest import MANIFEST_NAME, ChunkEntry, Manifest, ShardEntry
 from shards.read import Cache, read_batch
 from shards.schema import Layout, canonical_json, file_schema, read_file_metadata
+from shards.side_files import NOTE_NAME, seal_note
 from shards.store import Store, cannot_write, publish, unwatched, write_whole
 from shards.write import ZSTD_LEVEL, file_sha256
 
-NOTE_NAME = "edit.json"
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 
 def claim(out: Path, step: str, inputs: Sequence[str]) -> None:
     """Mark `out` as the place where `step` makes a cache of `inputs`. Raises ShardError where it holds another."""
-    note = canonical_json({"step": step, "inputs": list(inputs)})
+    body = {"step": step, "inputs": list(inputs)}
+    note = seal_note(body)
     if out.exists() and not out.is_dir():
         raise ShardError(f"--out {out}: found a file, expected a folder or nothing")
     path = out / NOTE_NAME
-    if path.exists() and path.read_bytes() == note and not (out / MANIFEST_NAME).exists():
+    same = path.exists() and path.read_bytes() in (
+        note,
+        canonical_json(body),
+    )  # of an earlier release without its digest
+    if same and not (out / MANIFEST_NAME).exists():
         for leftover in out.glob(".*.part"):
             leftover.unlink(missing_ok=True)
     elif path.exists() or (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):

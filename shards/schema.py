@@ -132,7 +132,7 @@ def read_file_metadata(found: pa.Schema, *, where: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = json.loads(raw)
         version = about["version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ShardError(f"{where}: the metadata of the file is damaged; fetch or dump that shard again") from None
     check_version(version, where=where)
     return about

@@ -219,6 +219,11 @@ class Store:
                 raise StoreError(f"{where}: {error}; check your access to it") from None
             except NotImplementedError:
                 raise StoreError(f"{where}: this kind of URL can only be read; choose a folder or bucket") from None
+            except MemoryError:
+                raise StoreError(
+                    f"{where}: not enough memory on this machine to read it; close other programs, or use a machine "
+                    "with more"
+                ) from None
             except _ShortReplyError as error:
                 if attempt == ATTEMPTS or self.is_local:
                     raise CorruptShardError(

@@ -1,4 +1,4 @@
-"""Is it true? Digests, schema and invariants of a whole cache; every problem, not the first.
+"""Check digests, schema and invariants of a whole cache; find every problem, not the first.
 
 Checked: each file's size and digest; each shard's schema, metadata and place in the manifest; each chunk's digest;
 each row's digest; ids below the vocabulary, finite values, mass within [0, 1] and equal to one in sum, heads in
@@ -25,6 +25,7 @@ from shards.hydrate import decode_records
 from shards.manifest import MANIFEST_NAME, ChunkEntry, ShardEntry
 from shards.read import Cache, decode_chunk, read_batch, row_infos
 from shards.schema import Layout, read_file_metadata, schema
+from shards.side_files import side_problems
 from shards.write import row_digest
 
 
@@ -57,6 +58,8 @@ def find_problems(cache: Cache, *, progress: Callable[[int], None] = lambda toke
         for text in _shard_problems(cache, entry, first, seen, progress):
             yield Problem(file=entry.name, text=text)
         first += len(entry.chunks)
+    for name, text in side_problems(cache):
+        yield Problem(file=name, text=text)
 
 
 def fix_plan(cache: Cache, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -68,8 +71,12 @@ def fix_plan(cache: Cache, problems: Sequence[Problem]) -> dict[str, Any]:
     files = {f.name: f for f in cache.manifest.files}
     again: list[dict[str, Any]] = []
     for name, texts in wrong.items():
-        about = shards.get(name) or files[name]
+        about = shards.get(name) or files.get(name)
         kind = "shard" if name in shards else "file"
+        if about is None:
+            kind = "manifest" if name == MANIFEST_NAME else "side file"
+            again.append({"name": name, "kind": kind, "problems": texts})
+            continue
         again.append({"name": name, "kind": kind, "bytes": about.bytes, "sha256": about.sha256, "problems": texts})
     return _plan(cache.store.root, cache.manifest_sha256, again)
 
@@ -81,13 +88,17 @@ def manifest_plan(path: str, problem: str) -> dict[str, Any]:
 
 def _plan(path: str, manifest_sha256: str | None, again: list[dict[str, Any]]) -> dict[str, Any]:
     remove = [n for a in again for n in (a["name"], *([f"{a['name']}.json"] if a["kind"] == "shard" else []))]
+    damaged = any(a["kind"] != "side file" for a in again)
     return {
         "path": path,
         "manifest_sha256": manifest_sha256,
         "sound": not again,
         "again": again,
-        "to_fetch": f"logit-shards fetch URL {path}" if again else None,
-        "to_dump": {"delete": [*remove, MANIFEST_NAME], "run": "teacher-dump with the same settings"}
+        "to_fetch": f"logit-shards fetch URL {path}" if damaged else None,
+        "to_dump": {
+            "delete": list(dict.fromkeys([*remove, MANIFEST_NAME])) if damaged else remove,
+            "run": "teacher-dump with the same settings" if damaged else None,
+        }
         if again
         else None,
     }

@@ -11,7 +11,6 @@ Half a step is rounding; where two ids share the largest probability the writer 
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +22,7 @@ from shards.chunk import Chunk
 from shards.fidelity import CHECK_NAME
 from shards.read import Cache
 from shards.read import open as open_cache
+from shards.side_files import seal_json
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.write import Row
 from teacher_dump.compare import Exact, Said, Tally, add_all, between, from_exact
@@ -141,7 +141,7 @@ def write(cache: Cache, found: dict[str, Any]) -> None:
 
 def to_bytes(found: dict[str, Any]) -> bytes:
     """Return a result as the bytes of its file."""
-    return json.dumps(found, indent=1, allow_nan=False).encode() + b"\n"
+    return seal_json(found)
 
 
 def refuse_others(cache: Cache, model: Model) -> None:

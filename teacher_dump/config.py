@@ -1,14 +1,19 @@
-"""What was asked for? One frozen set of settings, checked once."""
+"""Settings of a dump: one frozen set, checked once."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shards.machine import DTYPES
+from shards.schema import MAX_ENTRIES
 from teacher_dump.corpus.filters import Filters
 from teacher_dump.errors import DumpError
 from teacher_dump.worker import Share
+
+LEAST_THRESHOLD = math.ceil(1e4 / MAX_ENTRIES) / 1e4
+"""Least value of --threshold: as many draws as one position can need then fit into the format."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +75,11 @@ class DumpConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DumpError(f"{name}: found {value}, expected at least 1")
+        if not LEAST_THRESHOLD <= self.threshold <= 0.5:
+            raise DumpError(
+                f"threshold: found {self.threshold:g}, expected from {LEAST_THRESHOLD:.4f} to 0.5: below that a "
+                f"position could need more than the {MAX_ENTRIES} ids that the format holds"
+            )
         share = self.gpu_memory_utilization
         if share is not None and not 0 < share <= 1:
             raise DumpError(f"gpu_memory_utilization: found {share}, expected a share above 0, at most 1")

@@ -14,6 +14,7 @@ from typing import Any
 
 from shards.manifest import MANIFEST_NAME
 from shards.schema import FORMAT_VERSION, Layout, canonical_json
+from shards.side_files import PLAN_NAME
 from shards.store import write_whole
 from shards.temporary import remove_leftovers
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
@@ -24,7 +25,6 @@ from teacher_dump.engines import version
 from teacher_dump.errors import DumpError
 from teacher_dump.models import Model
 
-PLAN_NAME = "plan.json"
 _NEWER = ("config_sha256", "data_files")
 """Keys that plans of earlier releases lack."""
 

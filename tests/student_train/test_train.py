@@ -295,8 +295,8 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
 ) -> None:
     real = train.prepare
 
-    def broken(*args: Any) -> Any:
-        made = real(*args)
+    def broken(*args: Any, **named: Any) -> Any:
+        made = real(*args, **named)
         with torch.no_grad():
             made.student.model.model.norm.weight[0] = float("nan")
         return made
