@@ -1,4 +1,4 @@
-"""Is this a checkpoint, and which one? A transformers folder, or a hub id, and the digest that names it.
+"""Checkpoints: a transformers folder, or a hub id, and the digest that names it.
 
 Nothing here loads weights or imports torch: what is wrong with a folder is said in a moment.
 """
@@ -55,6 +55,20 @@ def files_of_checkpoint(folder: Path) -> list[Path]:
     return sorted({path for pattern in _IDENTITY for path in folder.glob(pattern) if path.is_file()})
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that the model's weights are loaded from: those of an index, else the one file or all."""
+    for kind, single in (("safetensors", "model.safetensors"), ("bin", "pytorch_model.bin")):
+        indices = sorted(folder.glob(f"*.{kind}.index.json"))
+        if (folder / single).is_file():
+            return [folder / single]
+        if indices:
+            named = read_json(indices[0], what="an index of weight files")["weight_map"].values()
+            return sorted({folder / name for name in named})
+        if found := sorted(folder.glob(f"*.{kind}")):
+            return found
+    return []
+
+
 def would_belong(folder: Path, path: Path) -> bool:
     """Say whether a file at `path` would be taken for a part of the checkpoint in `folder`."""
     if os.path.realpath(path.parent) != os.path.realpath(folder):
@@ -82,6 +96,11 @@ def find_checkpoint(source: str) -> Checkpoint:
 
 
 def _local(source: str, folder: Path) -> Checkpoint:
+    if (folder / "adapter_config.json").is_file():
+        raise EvalError(
+            f"{source}: holds an adapter (adapter_config.json), expected a whole model; merge it into its base "
+            "model (peft: merge_and_unload) and save that"
+        )
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) or "nothing"
         raise EvalError(

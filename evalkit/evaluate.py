@@ -35,6 +35,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sanitize import sanitize
 from evalkit.tasks import Benchmark, Problem
+from evalkit.weights import check_weights
 
 FORMAT = 1
 """Version of the result's form."""
@@ -52,6 +53,11 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
         source = stack.enter_context(open_source(request.samples)) if request.samples is not None else None
         benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
         _check_outputs(request, checkpoint)
+        if checkpoint is not None:
+            engine = _settings(request)[0].engine
+            reporter.note(f"checking the weights of {checkpoint.source}")
+            for remark in check_weights(checkpoint, engine=engine):
+                reporter.note(remark)
         if not is_special(request.result):
             stack.enter_context(claimed(request.result))
         return _evaluate(request, benchmarks, checkpoint, source, reporter)
@@ -215,6 +221,12 @@ def _protocol(request: Request, benchmark: Benchmark) -> protocols.Protocol:
     )
 
 
+def _settings(request: Request) -> tuple[Settings, str]:
+    return choose_settings(
+        request.engine, batch_size=request.batch_size, deterministic=request.deterministic, dtype=request.dtype
+    )
+
+
 def _generate(
     request: Request,
     benchmark: Benchmark,
@@ -225,9 +237,7 @@ def _generate(
     reporter: Reporter,
 ) -> tuple[Settings, int]:
     """Write the samples that are not there yet; also return how many were there."""
-    settings, why = choose_settings(
-        request.engine, batch_size=request.batch_size, deterministic=request.deterministic, dtype=request.dtype
-    )
+    settings, why = _settings(request)
     # Settings that are off are left out: one that is added later leaves the samples of earlier runs valid.
     asked = {key: value for key, value in protocol.as_dict().items() if value is not False}
     run = sha256_text(json.dumps([checkpoint.sha256, asked, settings.as_dict(), request.seed]))[:16]
