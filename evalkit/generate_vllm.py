@@ -26,6 +26,7 @@ from evalkit.generate import (
 )
 from evalkit.protocols import Protocol
 from shards import machine
+from shards.lifetime import bind_children
 
 _QUEUED = 2
 """Requests in the engine, in batches: one being written, one that waits, so that no place stays free."""
@@ -117,6 +118,8 @@ def _set_environment(settings: Settings, config: Any, *, tokens: int | None) -> 
     """Set what vLLM reads from the environment alone, where the user has not; `tokens` to keep on a CPU."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # spawned processes end with this one
+    bind_children()
     if settings.deterministic:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # otherwise a step holds what happened to arrive
     if tokens is not None:

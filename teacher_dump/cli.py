@@ -14,7 +14,7 @@ from shards.errors import ShardError
 from shards.machine import DTYPES
 from teacher_dump.corpus.options import filter_options, take_filters
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
-from teacher_dump.worker import Stop
+from teacher_dump.worker import Stop, Stopped
 
 DEFAULT_MODEL = "codellama-70b"
 
@@ -157,7 +157,7 @@ def main(
         if stop.signal in (None, signal.SIGUSR1):  # else it is how the engine took the signal
             click.echo(f"error: {error}", err=True)
             sys.exit(DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
-    except KeyboardInterrupt:
+    except (Stopped, KeyboardInterrupt):
         stop.signal = stop.signal or signal.SIGINT
     except EOFError as error:  # click would take it for Ctrl-D and say "Aborted!"
         raise RuntimeError("a file or stream ended before its end, and its reader did not say which") from error

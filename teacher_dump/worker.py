@@ -40,8 +40,11 @@ class Share:
         return [task for number, task in enumerate(tasks) if number % self.of == self.index - 1]
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal came. What was interrupted is not to be trusted, what is complete stays."""
+class Stopped(BaseException):
+    """A signal came. What was interrupted is not to be trusted, what is complete stays.
+
+    Not a KeyboardInterrupt: vLLM swallows those while it waits for its processes to load, and waits on.
+    """
 
 
 class Stop:

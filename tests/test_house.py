@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "shards": {"shards"},
     "teacher_dump": {"teacher_dump", "shards"},
     "student_train": {"student_train", "shards"},
-    "evalkit": {"evalkit", "shards.machine", "shards.heartbeat"},
+    "evalkit": {"evalkit", "shards.machine", "shards.heartbeat", "shards.lifetime"},
 }
 SCRIPTS = {
     "logit-shards": "shards",

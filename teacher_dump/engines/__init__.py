@@ -1,4 +1,4 @@
-"""Which engine answers? Both take windows and give packed records (`teacher_dump.reduce.Records`), in order."""
+"""The engines: both take windows and return packed records (`teacher_dump.reduce.Records`), in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.reduce import RecordSpec
 from teacher_dump.windows import Window
 
-_LAST_WORDS = ("EngineDeadError", "EngineGenerateError")
+DEAD_ENGINES = ("EngineDeadError", "EngineGenerateError")
 """What vLLM raises when its processes are gone (vllm.v1.engine.exceptions)."""
 
 Packed = npt.NDArray[np.int32]
@@ -116,13 +116,18 @@ def dying(engine: str) -> Iterator[None]:
         yield
     except Exception as error:
         kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
-        if isinstance(error, kinds) or type(error).__name__ in _LAST_WORDS or "CUDA error" in str(error):
+        if isinstance(error, kinds) or type(error).__name__ in DEAD_ENGINES or "CUDA error" in str(error):
             said = str(error).strip().splitlines() or [""]
-            raise DeadEngineError(
-                f"{engine}: the engine died ({type(error).__name__}: {said[0]}); finished tasks are kept: run the same "
-                "command again, with a lower --gpu-memory-utilization or --max-num-batched-tokens where memory ran out"
-            ) from error
+            raise died(engine, f"{type(error).__name__}: {said[0]}") from error
         raise
+
+
+def died(engine: str, cause: str) -> DeadEngineError:
+    """Return the error of an engine that ended by itself, for a cause."""
+    return DeadEngineError(
+        f"{engine}: the engine died ({cause}); finished tasks are kept: run the same command again, with a lower "
+        "--gpu-memory-utilization or --max-num-batched-tokens where memory ran out"
+    )
 
 
 def start(engine: str, teaching: Teaching) -> Engine:

@@ -1,4 +1,4 @@
-"""What does the teacher say, asked through vLLM? Prefill only; the records are made in the worker."""
+"""Records from vLLM: prefill only; the worker makes the records."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import contextlib
 import json
 import os
 import queue
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from teacher_dump.engines import Packed, Teaching
-from teacher_dump.engines.vllm_plugin import PREFIX, TASK
-from teacher_dump.errors import DumpError
+from shards import machine
+from shards.lifetime import bind_children
+from teacher_dump.engines import DEAD_ENGINES, Packed, Teaching, died
+from teacher_dump.engines.engine_log import EngineLog
+from teacher_dump.engines.vllm_plugin import PREFIX, TASK, is_causal_name
+from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.windows import Window
 
 BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
 """Windows handed to the engine at a time: enough to fill its schedule, few enough to show progress."""
 BATCHED_TOKENS = 2048
 """Most tokens of one engine step."""
+CLOSE_S = 2.0
+"""Seconds that vLLM's processes have to end by themselves. They hold nothing that must be kept."""
+_BIND = "VLLM_CPU_OMP_THREADS_BIND"
 
 
 class VllmEngine:
@@ -34,16 +38,29 @@ class VllmEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        with _engine_log():
-            import vllm
-
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # spawned processes end with this one
+        bind_children()
         self._teaching = teaching
         self._batch_windows = BATCH_WINDOWS["cuda" if cuda else "cpu"]
-        stock = json.loads((teaching.folder / "config.json").read_bytes())["architectures"][0]
-        if not stock.endswith("ForCausalLM"):
-            raise DumpError(f"{teaching.folder}: found architecture {stock}, expected a causal LM; use another teacher")
-        with _engine_log():
-            self._llm = self._start(vllm.LLM, stock, teaching.dtype, cuda, options)
+        self._log = EngineLog("vllm")
+        workers = teaching.tensor_parallel_size * teaching.pipeline_parallel_size
+        try:
+            with self._log.receiving():
+                import vllm
+
+                stock = _architecture(teaching)
+                with contextlib.nullcontext() if cuda else bound_threads(workers):
+                    self._llm = self._start(vllm.LLM, stock, teaching.dtype, cuda, options)
+        except DumpError:
+            self._log.discard()
+            raise
+        except Exception as error:  # the engine fails in a process of its own and reports in many ways
+            cause = self._log.cause(error)
+            kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
+            raise kind(
+                f"vllm: the engine did not start ({cause}); its whole output is in {self._log.path}; "
+                "change the setting that it names, or use --engine transformers"
+            ) from error
 
     def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
         teaching, spec = self._teaching, self._teaching.spec
@@ -100,6 +117,9 @@ class VllmEngine:
         try:
             for _ in batches:
                 answer = answers.get()
+                if type(answer).__name__ in DEAD_ENGINES:
+                    assert isinstance(answer, BaseException)
+                    raise died("vllm", f"{self._log.cause(answer)}; its output is in {self._log.path}") from answer
                 if isinstance(answer, BaseException):
                     raise answer
                 yield from answer
@@ -127,32 +147,39 @@ class VllmEngine:
 
     def close(self) -> None:
         """End vLLM's processes."""
-        self._llm.llm_engine.engine_core.shutdown()
+        self._llm.llm_engine.engine_core.shutdown(timeout=CLOSE_S)
+        self._log.discard()
 
 
 @contextlib.contextmanager
-def _engine_log() -> Iterator[None]:
-    """Send what vLLM and its processes print to a file; show its end where the start fails.
+def bound_threads(workers: int) -> Iterator[None]:
+    """Bind the threads of each worker of a CPU engine to its share of the cores, where the user has not.
 
-    The processes inherit the file and go on writing to it: what they say later stays off the terminal too.
+    vLLM alone gives each worker a NUMA node of its own, and fails where there are fewer nodes than workers.
+
+    Args:
+        workers: Processes of the engine, tensor parallel times pipeline parallel.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [os.dup(1), os.dup(2)]
-    with tempfile.NamedTemporaryFile(prefix="teacher-dump-vllm-", suffix=".log") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(kept[1], 2)
-            with open(log.name, errors="replace") as lines:
-                sys.stderr.write("".join(lines.readlines()[-30:]))
-            raise
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(kept[0], 1)
-            os.dup2(kept[1], 2)
-            for number in kept:
-                os.close(number)
+    if _BIND in os.environ:
+        yield
+        return
+    os.environ[_BIND] = machine.vllm_binding(workers)
+    try:
+        yield
+    finally:
+        del os.environ[_BIND]
+
+
+def _architecture(teaching: Teaching) -> str:
+    """Return the teacher's architecture. Raises DumpError where vLLM has none of that name that is a causal LM."""
+    from vllm import ModelRegistry
+
+    names = json.loads((teaching.folder / "config.json").read_bytes()).get("architectures") or [None]
+    if not is_causal_name(str(names[0])):
+        raise DumpError(
+            f"{teaching.folder}: found architecture {names[0]}, expected a causal LM for vLLM; "
+            "use --engine transformers, or another teacher"
+        )
+    if names[0] not in ModelRegistry.get_supported_archs():
+        raise DumpError(f"{teaching.folder}: vLLM has no {names[0]}; use --engine transformers")
+    return str(names[0])

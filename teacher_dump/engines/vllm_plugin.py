@@ -1,4 +1,4 @@
-"""How do records leave vLLM? A plugin: the teacher as a pooling model whose pooler is our reduction.
+"""A plugin of vLLM: the teacher as a pooling model whose pooler is our reduction.
 
 The only file that touches vLLM's insides. It relies on: the entry point group `vllm.general_plugins`,
 `ModelRegistry.register_model`, `Pooler`, `PoolingMetadata` with its cursor and states, and `PoolingParams.extra_kwargs`
@@ -18,12 +18,17 @@ PREFIX = "TeacherlessCapture"
 TASK = "token_classify"
 
 
+def is_causal_name(architecture: str) -> bool:
+    """Return whether an architecture's name says that it is a causal language model."""
+    return architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+
 def register() -> None:
     """Register a capturing twin of every causal LM that vLLM knows. Called by vLLM in each of its processes."""
     from vllm import ModelRegistry
 
     for name in list(ModelRegistry.get_supported_archs()):
-        if name.endswith("ForCausalLM") and not name.startswith(PREFIX):
+        if is_causal_name(name) and not name.startswith(PREFIX):
             ModelRegistry.register_model(f"{PREFIX}{name}", f"{__name__}:{PREFIX}{name}")
 
 
