@@ -1,4 +1,4 @@
-"""What does the teacher say, asked through transformers?
+"""Records from transformers.
 
 Slower than vLLM on a GPU, but runs wherever PyTorch does, and its records do not depend on what else is in a batch
 beyond the batch's own rows, which are fixed by the task.
@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import transformers
 
 from shards import machine
+from teacher_dump.causal_lm import load
 from teacher_dump.engines import Packed, Teaching
+from teacher_dump.engines.own_logits import OwnLogits
 from teacher_dump.reduce import Records, offsets, reduce
 from teacher_dump.windows import Window
 
@@ -28,12 +29,11 @@ class TransformersEngine:
         self._teaching = teaching
         cuda = torch.cuda.is_available()
         self._device = torch.device("cuda" if cuda else "cpu")
-        transformers.utils.logging.disable_progress_bar()
         machine.use_threads(torch)
-        self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            teaching.folder, dtype=getattr(torch, teaching.dtype)
+        model = load(teaching.folder, dtype=teaching.dtype).to(self._device)
+        self._logits = OwnLogits(
+            model, vocab_size=teaching.vocab_size, window_tokens=teaching.window_tokens, name=teaching.folder
         )
-        self._model.to(self._device).eval()
         self._whitespace = torch.from_numpy(teaching.whitespace_mask()).to(self._device)
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
@@ -41,7 +41,8 @@ class TransformersEngine:
         batch: list[Window] = []
         for window in windows:
             width = max(len(w.tokens) for w in [*batch, window])
-            if batch and (self._device.type == "cpu" or width * (len(batch) + 1) > BATCH_TOKENS):
+            alone = self._device.type == "cpu" or not self._logits.is_ragged
+            if batch and (alone or width * (len(batch) + 1) > BATCH_TOKENS):
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)
@@ -50,14 +51,13 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Window]) -> list[Packed]:
-        # Padding on the right is out of sight of causal attention.
+        # Padding on the right: `OwnLogits` has tried that it changes nothing.
         width = max(len(w.tokens) for w in batch)
         ids_BT = torch.zeros(len(batch), width, dtype=torch.int64)
         for b, window in enumerate(batch):
             ids_BT[b, : len(window.tokens)] = torch.from_numpy(window.tokens)
         ids_BT = ids_BT.to(self._device)
-        hidden_BTD = self._model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
-        head, spec = self._model.get_output_embeddings(), self._teaching.spec
+        logits, spec = self._logits.rows(ids_BT), self._teaching.spec
         step = spec.piece_positions(self._teaching.vocab_size)
         packed = []
         for b, window in enumerate(batch):
@@ -67,13 +67,13 @@ class TransformersEngine:
             pieces: list[Records] = []
             for i in range(0, len(u_P), step):
                 j = min(i + step, len(u_P))
-                logits_PV = head(hidden_BTD[b, i:j])[:, : self._teaching.vocab_size]
-                pieces.append(
-                    reduce(logits_PV, ids_BT[b, i + 1 : j + 1], u_P[i:j], spec=spec, whitespace_V=self._whitespace)
+                piece = reduce(
+                    logits(b, i, j), ids_BT[b, i + 1 : j + 1], u_P[i:j], spec=spec, whitespace_V=self._whitespace
                 )
+                pieces.append(piece)
             packed.append(np.concatenate([p.pack().cpu().numpy() for p in pieces]))
         return packed
 
     def close(self) -> None:
         """Free the teacher."""
-        del self._model
+        del self._logits
