@@ -68,7 +68,7 @@ def changed(settings: Any, out: Path, change: Callable[[dict[str, np.ndarray], A
 
     out.mkdir()
     for path in settings.out.rglob("*"):
-        if path.is_file() and path.name != "manifest.json":
+        if path.is_file() and path.name not in ("manifest.json", "check.json"):
             (out / path.relative_to(settings.out)).parent.mkdir(exist_ok=True)
             (out / path.relative_to(settings.out)).write_bytes(path.read_bytes())
     new = rewrite(settings.out / entry.name, entry, edit, layout=layout, out=out)
