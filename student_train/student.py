@@ -22,6 +22,7 @@ from student_train.errors import StudentError
 from student_train.fit import difference
 from student_train.head import require_projection
 from student_train.layer_choice import Choose, LayerChoice, choose_evenly
+from student_train.model_folder import load_model, require_ids
 from student_train.shorten import shorten
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -107,8 +108,10 @@ def load(
             f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
             "shards'; save the tokenizer beside the weights"
         )
-    model = _load_model(name, folder, seed=seed)
+    model = load_model(name, folder, seed=seed)
     require_projection(model)
+    if name != "teacher":
+        require_ids(name, folder if own else shards_tokenizer, vocab_size=model.get_output_embeddings().weight.shape[0])
     if name == "teacher":
         on_teacher(model)
     choice = None
@@ -221,27 +224,6 @@ def _fetch(name: str, repo: str, revision: str) -> Path:
 
 def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
-
-
-def _load_model(name: str, folder: Path, *, seed: int) -> Any:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        # Attention is SDPA where the model has it and transformers' own elsewhere: the default.
-        if not _has_weights(folder):
-            torch.manual_seed(seed)
-            return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise StudentError(
-            f"student {name}: {folder} does not load ({said}); expected a transformers folder of a causal language "
-            "model"
-        ) from None
 
 
 def _layers_to_keep(name: str, model: Any, layers: int) -> int:
