@@ -203,6 +203,7 @@ def summarise(results: list[Result]) -> dict[str, Any]:
         "steps": first["train"]["steps"],
         "student tokens trained on": first["train"]["tokens"],
         "versions": first["versions"],
+        "machine": first.get("hardware", {}).get("machine", ""),
         "methods": {},
     }
     for method, runs in by_method.items():
@@ -259,7 +260,7 @@ def page(found: dict[str, Any], name: str) -> str:
         f"{f', {layers} layers of the whole model' if layers else ''}. {found['teacher tokens']:,} teacher tokens of",
         f"the standard library in the cache; {found['steps']} steps, {found['student tokens trained on']:,} student"
         f" tokens; {found['documents']} held-out",
-        f"documents, {found['held-out bytes']:,} bytes. Made by",
+        f"documents, {found['held-out bytes']:,} bytes. {found['machine'] + '. ' if found['machine'] else ''}Made by",
         "",
         f"    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student {found['student']['source']}/ \\",
         f"        {settings} \\",

@@ -185,6 +185,9 @@ def page(kept: list[dict[str, Any]]) -> str:
         "The demo's student is what `make demo` leaves in `demo/ckpt/`; it is asked for 128 tokens at most, for MBPP",
         "at n = 20 for 64. After 28 steps it solves nothing.",
         "",
+        "Rows in bfloat16 were written by a processor that computes in it, an AMD EPYC with AVX-512, where `--dtype auto`",
+        "takes it. One with AVX2 only writes in float32; greedy answers can differ between the two.",
+        "",
         "| what | benchmark | protocol | problems, samples | scores | engine | command |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -192,6 +195,7 @@ def page(kept: list[dict[str, Any]]) -> str:
         scores = "<br>".join(f"{metric} {_percent(value)}" for metric, value in one["scores"].items())
         made = one["generation"]
         engine = f"{made['engine']}, {made['dtype']}, seed {made['seed']}" if made else "none"
+        engine += f", {made['machine']}" if "machine" in (made or {}) else ""
         limit = f" (only the first {one['limit']})" if one["limit"] else ""
         off = f"; layers off: {', '.join(one['layers_off'])}" if one["layers_off"] else ""
         asked = f"{one['problems']}{limit}, {one['samples']}"

@@ -7,12 +7,12 @@ the share of a GPU's peak that prefill reaches; it is stated, and given as a ran
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shards.machine import num_threads
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import THE_STACK_FACTS, Corpus, is_hub_id
 from teacher_dump.engines import choose
@@ -179,7 +179,7 @@ def _flop(parameters: int, shape: Shape, window_tokens: int, how: list[str]) -> 
 
 
 def _on_cpu(flop: float, tokens: int | None, how: list[str]) -> dict[str, Any]:
-    cores = os.cpu_count() or 1
+    cores = num_threads().number
     rate = CPU_FLOPS_PER_CORE * cores / flop
     how.append(f"time: {cores} cores at {CPU_FLOPS_PER_CORE / 1e9:.0f} GFLOP/s each: {rate:,.0f} tokens/s")
     return {} if tokens is None else {"seconds": round(tokens / rate)}

@@ -1,0 +1,78 @@
+"""Matrix products in float32 and bfloat16 on this processor, and on what environment variables make of it.
+
+Each setting runs in a process of its own, since oneDNN and ATen read their variables once. Prints the median of the
+rounds, in GFLOP/s of one core and in processor time, which other programs disturb little, and the type that
+`--dtype auto` takes there, as Markdown. The shape is that of an MLP layer of SmolLM2-135M over 512 tokens.
+
+    python -m benchmarks.processor_dtypes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from shards import machine
+
+SHAPE = (512, 576, 1536)
+CAPS: tuple[dict[str, str], ...] = (
+    {},
+    {"ATEN_CPU_CAPABILITY": "avx2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.rounds)))
+        return
+    import torch
+
+    print(
+        f"{machine.describe(torch)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {options.rounds} rounds\n"
+    )
+    print(
+        "| variables | float32, GFLOP/s | bfloat16, GFLOP/s | bfloat16 takes | `--dtype auto` |\n|---|---|---|---|---|"
+    )
+    for caps in CAPS:
+        arguments = [sys.executable, "-m", "benchmarks.processor_dtypes", "--one", "--rounds", str(options.rounds)]
+        shown = subprocess.run(arguments, env={**os.environ, **caps}, capture_output=True, text=True, check=True).stdout
+        found = json.loads(shown)
+        names = " ".join(f"`{name}={value}`" for name, value in caps.items()) or "none"
+        ratio = found["float32"] / found["bfloat16"]
+        cells = f"{found['float32']:.1f} | {found['bfloat16']:.1f} | {ratio:.2g} times as long | {found['auto']}"
+        print(f"| {names} | {cells} |", flush=True)
+
+
+def measure(rounds: int) -> dict[str, object]:
+    """Return the GFLOP/s of one core in both types, and what `auto` takes."""
+    import torch
+
+    machine.use_threads(torch, 1)
+    rows, inner, columns = SHAPE
+    found: dict[str, object] = {"auto": machine.choose_dtype("auto", gpu=None).dtype}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+        torch.mm(a, b)
+        seconds = []
+        for _ in range(rounds):
+            begin = time.process_time()
+            torch.mm(a, b)
+            seconds.append(time.process_time() - begin)
+        found[str(dtype).removeprefix("torch.")] = 2 * rows * inner * columns / statistics.median(seconds) / 1e9
+    return found
+
+
+if __name__ == "__main__":
+    main()
