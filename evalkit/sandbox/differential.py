@@ -80,8 +80,8 @@ def _run(program: _Program, task: PlusTask, suite: Suite) -> tuple[str, str] | N
     place = 0
     message = pack({"calls": task.entry_point, "apart": suite.apart}) + frame(suite.message)
     while place < len(suite):
-        call = Call(task, suite, place)
-        answers = split(program.ask(message, limit_s=suite.limits_s[place], what=call))
+        calls = _CallsFrom(task, suite, place)
+        answers = split(program.ask(message, limit_s=suite.limits_s[place], what=calls))
         if not 0 < len(answers) <= len(suite) - place:
             raise ChannelError("another number of answers than of inputs")
         unequal = [
@@ -106,6 +106,13 @@ class Call:
     def __str__(self) -> str:
         args = ", ".join(_short(value) for value in self.suite.args(self.place))
         return f"{self.task.entry_point}({args})"
+
+
+class _CallsFrom(Call):
+    """A call, or a later one of the same frame: which one takes time is not known before it ends."""
+
+    def __str__(self) -> str:
+        return f"a call from {super().__str__()} on"
 
 
 def _passes(program: _Program, call: Call, answer: Any) -> bool:

@@ -306,7 +306,7 @@ BUILD = {form.tag: form.build for form in (*FORMS.values(), *_LATER.values())}
 def find(kind: type) -> Form | None:
     """Return the form of exactly this type, or None."""
     form = FORMS.get(kind)
-    if form is None and kind.__module__ in ("array", "datetime"):
+    if form is None and getattr(kind, "__module__", None) in ("array", "datetime"):
         form = _LATER.get((kind.__module__, kind.__name__))
         if form is not None and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind:
             return None  # a class of the program's that borrows the name

@@ -114,7 +114,7 @@ def load(path: str, sha256: str, task_id: str, cache: str | None, machine: str) 
 
     `machine` names what CPU times hold for.
     """
-    row = _rows(path)[task_id]
+    row = rows(path)[task_id]
     kept = None
     if cache is not None:
         parts = [_FORMAT, sha256, task_id, machine, sys.version, marshal.version]
@@ -128,7 +128,7 @@ def load(path: str, sha256: str, task_id: str, cache: str | None, machine: str) 
 
 
 @lru_cache(maxsize=4)
-def _rows(path: str) -> dict[str, dict[str, Any]]:
+def rows(path: str) -> dict[str, dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as stream:
         return {row["task_id"]: row for row in map(json.loads, stream)}
 

@@ -1,0 +1,148 @@
+"""Programs judged per second on HumanEval+ and MBPP+, beside EvalPlus 0.3.1 on the same programs.
+
+    python -m benchmarks.evalkit_plus --peer PYTHON --data-dir FOLDER [--tasks humaneval+,mbpp+] [--rounds 3]
+
+Programs: the samples that the makers of Qwen2.5-Coder published for their 1.5B base model, `--copies` of each, told
+apart by a comment, so that no side judges one of them twice for two. FOLDER holds EvalPlus' data files and these
+samples; PYTHON is an interpreter with `evalplus==0.3.1`. Both sides run as commands, from start to exit, in turns:
+
+evalkit    `evalkit score --samples`, with an empty cache: it runs the references as well, and writes its page
+EvalPlus   `python -m evalplus.evaluate --parallel 2`; what its references answer is there before it starts
+
+Prints medians of the rounds as Markdown, and every verdict on which the two sides differ. CPU seconds are those of
+all processes of a side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from evalkit import tasks
+from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from shards.machine import describe
+
+Verdicts = dict[str, list[tuple[bool, bool]]]
+"""By task: (base passes, base and plus pass) of each copy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One side's run over all programs."""
+
+    wall_s: float
+    cpu_s: float
+    verdicts: Verdicts
+
+
+def write_samples(task: str, data_dir: Path, copies: int, path: Path) -> int:
+    """Write the programs and return their number."""
+    problems = {problem.task_id: problem for problem in tasks.load(task, data_dir=data_dir).problems}
+    published = data_dir / "qwen2.5-coder-1.5b" / f"1.5b-base-{task.rstrip('+')}-generated.jsonl"
+    rows = [row for row in map(json.loads, published.read_text().splitlines()) if row["task_id"] in problems]
+    with path.open("w") as stream:
+        for copy in range(copies):
+            for row in rows:
+                text = f"{problems[row['task_id']].prompt}{row['completion']}\n# {copy}\n"
+                stream.write(json.dumps({"task_id": row["task_id"], "solution": text}) + "\n")
+    return copies * len(rows)
+
+
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run a command; return its seconds by the clock and of CPU, its children's included."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    wall_s, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def by_evalkit(task: str, samples: Path, data_dir: Path, folder: Path) -> Run:
+    """Judge the samples with evalkit, in an empty cache."""
+    command = [sys.executable, "-m", "evalkit", "score", "--samples", str(samples), "--tasks", task, "--no-cache"]
+    command += ["--data-dir", str(data_dir), "--out", str(folder)]
+    with tempfile.TemporaryDirectory() as cache:
+        wall_s, cpu_s = timed(command, os.environ | {"XDG_CACHE_HOME": cache})
+    (path,) = folder.rglob("score.json")
+    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())["tasks"]
+    path.unlink()
+    verdicts = {
+        id_: [(bool(one["base_passed"]), bool(one["passed"])) for one in of_task] for id_, of_task in found.items()
+    }
+    return Run(wall_s, cpu_s, verdicts)
+
+
+def by_evalplus(task: str, samples: Path, data_dir: Path, peer: str, cache: Path) -> Run:
+    """Judge the samples with EvalPlus."""
+    environment = os.environ | {
+        "HUMANEVAL_OVERRIDE_PATH": str(locate(HUMANEVAL_PLUS, data_dir)),
+        "MBPP_OVERRIDE_PATH": str(locate(MBPP_PLUS, data_dir)),
+        "XDG_CACHE_HOME": str(cache),
+    }
+    results = samples.with_name(f"{samples.stem}_eval_results.json")
+    results.unlink(missing_ok=True)
+    command = [peer, "-m", "evalplus.evaluate", "--dataset", task.rstrip("+"), "--samples", str(samples)]
+    wall_s, cpu_s = timed([*command, "--parallel", "2"], environment)
+    found: dict[str, list[dict[str, Any]]] = json.loads(results.read_text())["eval"]
+    verdicts = {
+        id_: [(one["base_status"] == "pass", one["base_status"] == one["plus_status"] == "pass") for one in of_task]
+        for id_, of_task in found.items()
+    }
+    return Run(wall_s, cpu_s, verdicts)
+
+
+def compare(task: str, options: argparse.Namespace) -> None:
+    """Run both sides in turns and print one table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        few, samples = folder / "few.jsonl", folder / "samples.jsonl"
+        write_samples(task, options.data_dir, 1, few)
+        number = write_samples(task, options.data_dir, options.copies, samples)
+        by_evalplus(task, few, options.data_dir, options.peer, folder / "cache")  # keeps what its references answer
+        rounds: list[tuple[Run, Run]] = []
+        for _ in range(options.rounds):
+            ours = by_evalkit(task, samples, options.data_dir, folder / "out")
+            theirs = by_evalplus(task, samples, options.data_dir, options.peer, folder / "cache")
+            rounds.append((ours, theirs))
+            for id_, of_task in theirs.verdicts.items():
+                if ours.verdicts[id_] != of_task:
+                    print(f"{id_}: EvalPlus {sorted(set(of_task))}, evalkit {sorted(set(ours.verdicts[id_]))}")
+    print(f"{task}, {number} programs, {options.rounds} rounds\n")
+    print("| | programs per second | CPU seconds per program | ratio of rates |\n| --- | --- | --- | --- |")
+    ratio = statistics.median(theirs.wall_s / ours.wall_s for ours, theirs in rounds)
+    for side, label, shown in ((1, "EvalPlus 0.3.1, two workers", "1.0"), (0, "evalkit", f"{ratio:.1f}")):
+        rates = sorted(number / one[side].wall_s for one in rounds)
+        cpu_s = statistics.median(one[side].cpu_s for one in rounds) / number
+        print(
+            f"| {label} | {statistics.median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f}) | {cpu_s:.3f} | {shown} |"
+        )
+    print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, help="An interpreter with evalplus==0.3.1.")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--tasks", default="humaneval+,mbpp+")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=10)
+    options = parser.parse_args()
+    print(f"{date.today()}, {describe()}, load of others {os.getloadavg()[0]:.1f}\n", flush=True)
+    for task in options.tasks.split(","):
+        compare(task, options)
+
+
+if __name__ == "__main__":
+    main()

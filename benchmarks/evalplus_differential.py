@@ -1,0 +1,119 @@
+"""Verdicts of evalkit beside those of EvalPlus' own checker, on references that answer in other types.
+
+    python -m benchmarks.evalplus_differential --task humaneval+|mbpp+ --peer PYTHON --data-dir FOLDER [--every 1]
+
+Programs: each reference with each transformation (`answer_transformations.py`) that changes one of its answers to the
+base inputs. PYTHON is an interpreter with `evalplus==0.3.1`; FOLDER holds EvalPlus' data files. Compares base and
+plus verdicts. What differs is given to EvalPlus once more. Prints how many programs differ, by transformation, and each that does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import os
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
+from evalkit import tasks
+from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from evalkit.sandbox.plus_inputs import arguments
+from evalkit.sandbox.plus_task import rows
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import Verdict
+
+Pair = tuple[tasks.Problem, str, str]
+"""A problem, the name of a transformation, and the program."""
+
+
+def answers(problem: tasks.Problem) -> list[Any]:
+    """Return what a reference answers to the base inputs; pinned data, so it runs here."""
+    assert problem.inputs is not None
+    namespace: dict[str, Any] = {}
+    exec(problem.reference, namespace)
+    function = namespace[problem.entry_points[0]]
+    inputs = arguments(rows(problem.inputs["path"])[problem.task_id], "base")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return [function(*copy.deepcopy(args)) for args in inputs]
+
+
+def pairs(problems: list[tasks.Problem]) -> Iterator[Pair]:
+    """Yield every program of the suite."""
+    for problem in problems:
+        given = answers(problem)
+        for one in TRANSFORMATIONS:
+            if applies(one, given):
+                yield problem, one.name, transform(problem.reference, problem.entry_points[0], one)
+
+
+def by_evalplus(chosen: list[Pair], *, task: str, peer: str, data_dir: Path) -> list[tuple[bool, bool]]:
+    """Return EvalPlus' verdicts as (base passes, base and plus pass)."""
+    environment = os.environ | {
+        "HUMANEVAL_OVERRIDE_PATH": str(locate(HUMANEVAL_PLUS, data_dir)),
+        "MBPP_OVERRIDE_PATH": str(locate(MBPP_PLUS, data_dir)),
+    }
+    script = Path(__file__).with_name("evalplus_peer.py")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.jsonl"), Path(folder, "out.jsonl")
+        lines = [{"task_id": problem.task_id, "solution": program} for problem, _, program in chosen]
+        source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        command = [peer, str(script), task.rstrip("+"), str(source), str(target)]
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        results = [json.loads(line) for line in target.read_text().splitlines()]
+    return [(one["base"] == "pass", one["base"] == one["plus"] == "pass") for one in results]
+
+
+def by_evalkit(chosen: list[Pair]) -> list[Verdict]:
+    """Return evalkit's verdict for each program."""
+    with Pool(workers=2) as pool:
+        verdicts = dict(pool.judge_all([problem.job(program) for problem, _, program in chosen]))
+    return [verdicts[index] for index in range(len(chosen))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("humaneval+", "mbpp+"), required=True)
+    parser.add_argument("--peer", required=True, help="An interpreter with evalplus==0.3.1.")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--every", type=int, default=1, help="Take every n-th program only.")
+    parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
+    parser.add_argument("--without", default="", help="Task ids to leave out, comma-separated.")
+    options = parser.parse_args()
+    wanted, without = set(filter(None, options.tasks.split(","))), set(options.without.split(","))
+    problems = [
+        one
+        for one in tasks.load(options.task, data_dir=options.data_dir).problems
+        if (not wanted or one.task_id in wanted) and one.task_id not in without
+    ]
+    chosen = list(pairs(problems))[:: options.every]
+    ours = by_evalkit(chosen)
+    theirs = by_evalplus(chosen, task=options.task, peer=options.peer, data_dir=options.data_dir)
+    # EvalPlus' limits are by the clock: on a busy machine it may fail a program that it passes when asked again.
+    unequal = [place for place, one in enumerate(ours) if (one.base_passed, one.passed) != theirs[place]]
+    second = by_evalplus(
+        [chosen[place] for place in unequal], task=options.task, peer=options.peer, data_dir=options.data_dir
+    )
+    for place, result in zip(unequal, second, strict=True):
+        theirs[place] = result
+    differing: Counter[str] = Counter()
+    for (problem, name, _), verdict, (base, both) in zip(chosen, ours, theirs, strict=True):
+        if (verdict.base_passed, verdict.passed) != (base, both):
+            differing[name] += 1
+            print(
+                f"{problem.task_id}  {name}: EvalPlus base {base}, both {both}; evalkit base {verdict.base_passed}, ",
+                end="",
+            )
+            print(f"{verdict.outcome} {verdict.detail[:160]!r}")
+    print(f"{sum(differing.values())} of {len(chosen)} differ: {dict(differing)}")
+
+
+if __name__ == "__main__":
+    main()
