@@ -4,7 +4,8 @@
 
 Programs: each reference with each transformation (`answer_transformations.py`) that changes one of its answers to the
 base inputs. PYTHON is an interpreter with `evalplus==0.3.1`; FOLDER holds EvalPlus' data files. Compares base and
-plus verdicts. What differs is given to EvalPlus once more. Prints how many programs differ, by transformation, and each that does.
+plus verdicts. What differs is given to EvalPlus once more. Prints how many programs differ, by transformation, and
+each that does.
 """
 
 from __future__ import annotations
