@@ -41,6 +41,24 @@ def _of_items(kind: str, inner: str, target: str, expression: str, imports: str 
     return Transformation(name=f"{kind} of {inner} -> {target}", body=body, imports=imports)
 
 
+_SEQUENCE = """
+class Items:
+    def __init__(self, items): self.items = items
+    def __eq__(self, other): return self.items == other
+    def __len__(self): return len(self.items)
+    def __getitem__(self, place): return self.items[place]
+"""
+_NUMBER = """
+class Number:
+    def __init__(self, value): self.value = value
+    def __eq__(self, other): return self.value == other
+"""
+_DATA_CLASS = """
+from dataclasses import make_dataclass
+def _dataclass(value):
+    return make_dataclass('Answer', [f'f{place}' for place in range(len(value))])(*value)
+"""
+
 TRANSFORMATIONS: tuple[Transformation, ...] = (
     _simple("list", "numpy.ndarray", "np.array(value)", _NUMPY),
     _simple("list", "object array", "np.array([*value, None], dtype=object)[:-1]", _NUMPY),
@@ -111,6 +129,69 @@ TRANSFORMATIONS: tuple[Transformation, ...] = (
     _simple("set", "frozenset", "frozenset(value)"),
     _simple("set", "keys of a dict", "dict.fromkeys(value).keys()"),
     _simple("set", "list", "list(value)"),
+    _simple("list", "numpy.matrix", "np.matrix(value)", _NUMPY),
+    _simple("list", "masked array", "np.ma.array(value)", _NUMPY),
+    _simple(
+        "list",
+        "read-only array",
+        "_frozen(value)",
+        f"{_NUMPY}\ndef _frozen(v):\n a=np.array(v)\n a.flags.writeable=False\n return a",
+    ),
+    _simple("list", "reversed view of an array", "np.array(value[::-1])[::-1]", _NUMPY),
+    _simple("list", "set", "set(value)"),
+    _simple("list", "items of a dict", "dict(enumerate(value)).items()"),
+    _simple("list", "map", "map(lambda item: item, value)"),
+    _simple("list", "class with __eq__", "Items(value)", _SEQUENCE),
+    _of_items("list", "int", "bytearray", "bytearray(value) if all(0 <= item < 256 for item in value) else value"),
+    _of_items("list", "int", "range", "range(value[0], value[-1] + 1) if value == sorted(value) else value"),
+    _of_items("list", "int", "list of Decimal", "[Decimal(item) for item in value]", "from decimal import Decimal"),
+    _of_items("list", "bool", "list of numpy.bool_", "[np.bool_(item) for item in value]", _NUMPY),
+    _of_items("list", "list", "list of tuples", "[tuple(item) for item in value]"),
+    _of_items("list", "list", "list of arrays", "[np.array(item) for item in value]", _NUMPY),
+    _of_items("list", "tuple", "array of records", "np.array(value, dtype='i8,i8')", _NUMPY),
+    _of_items("list", "str", "list of numpy.str_", "list(np.array(value))", _NUMPY),
+    _of_items("tuple", "int", "tuple of numpy.int64", "tuple(np.array(value))", _NUMPY),
+    _of_items("tuple", "float", "tuple of numpy.float64", "tuple(np.array(value))", _NUMPY),
+    _simple("tuple", "data class", "_dataclass(value)", _DATA_CLASS),
+    _simple("int", "IntEnum", "enum.IntEnum('Answer', {'x': value}).x", "import enum"),
+    _simple("int", "Enum", "enum.Enum('Answer', {'x': value}).x", "import enum"),
+    _simple("int", "numpy.uint8", "np.uint8(value % 256)", _NUMPY),
+    _simple("int", "complex", "complex(value)"),
+    _simple("int", "class with __eq__", "Number(value)", _NUMBER),
+    _simple("float", "class with __eq__", "Number(value)", _NUMBER),
+    _simple("float", "array of one in a list", "[np.array([value])]", _NUMPY),
+    _simple("float", "float subclass", "Real(value)", "class Real(float): pass"),
+    _simple("bool", "0-d array", "np.array(value)", _NUMPY),
+    _simple("bool", "Fraction", "Fraction(value)", "from fractions import Fraction"),
+    _simple("bool", "match object or None", "re.match('a', 'a') if value else None", "import re"),
+    _simple(
+        "bool",
+        "class with __bool__",
+        "Truth(value)",
+        "class Truth:\n def __init__(s, v): s.v = v\n def __bool__(s): return s.v",
+    ),
+    _simple("str", "StrEnum", "enum.StrEnum('Answer', {'x': value}).x", "import enum"),
+    _simple("str", "one-element array", "np.array([value])", _NUMPY),
+    _simple("str", "generator", "(letter for letter in value)"),
+    _simple("dict", "list of pairs", "list(value.items())"),
+    _simple("dict", "dict of numpy scalars", "{key: np.array(item)[()] for key, item in value.items()}", _NUMPY),
+    _simple("dict", "keys", "value.keys()"),
+    Transformation(name="None -> NaN", body="return float('nan') if value is None else value"),
+    Transformation(
+        name="None -> numpy.nan in an array",
+        body="return np.array([np.nan]) if value is None else value",
+        imports=_NUMPY,
+    ),
+    Transformation(name="None -> empty array", body="return np.array([]) if value is None else value", imports=_NUMPY),
+    Transformation(name="anything -> in a list", body="return [value]"),
+    Transformation(
+        name="anything -> object array of one", body="return np.array([value, None], dtype=object)[:1]", imports=_NUMPY
+    ),
+    Transformation(
+        name="anything -> 0-d object array",
+        body="a = np.empty((), dtype=object)\n    a[()] = value\n    return a",
+        imports=_NUMPY,
+    ),
 )
 """Every transformation that the suites try."""
 
@@ -148,6 +229,6 @@ def applies(transformation: Transformation, answers: Iterable[Any]) -> bool:
         try:
             if namespace["_change"](answer) is not answer:
                 return True
-        except (ValueError, TypeError, OverflowError):  # numpy has no such array: programs may not answer so
+        except (ValueError, TypeError, LookupError, ArithmeticError):  # there is no such array or class
             continue
     return False

@@ -373,7 +373,7 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
         try:
             if folder not in zygotes:
                 if folder:
-                    import_numpy(folder)  # answers may hold its arrays
+                    import_numpy(folder, more=("numpy.ma",))  # answers may hold its arrays
                 zygotes[folder] = Zygote(root=root, numpy_folder=folder)
             verdict = judge(zygotes[folder], job)
         except (ChannelError, OSError, UnsupportedValueError) as error:  # the zygote, not the program

@@ -2,7 +2,7 @@
 
 An array crosses as its kind of item, its shape and its items; the trusted side builds a new array of that kind. Items
 are booleans, numbers, texts, bytes, dates and times, plain values in an object array, and records of such fields.
-A subclass of ndarray is sent as the ndarray under it, `matrix` as itself; masked arrays are refused.
+`matrix` and masked arrays are sent as themselves, any other subclass of ndarray as the ndarray under it.
 
 Guarantees: nothing is allocated beyond `MOST_BYTES` on what a message says, and no bytes of a message are read as
 text, pointers or truth values. This module never imports numpy: where it is not loaded, its forms are refused.
@@ -46,7 +46,8 @@ def encode(value: Any, encode_item: Codec) -> Any:
         return None
     masked: Any = sys.modules.get("numpy.ma")
     if masked is not None and isinstance(value, masked.MaskedArray):
-        raise UnsupportedValueError("a masked array of numpy's")
+        parts = (masked.getdata(value), masked.getmaskarray(value))
+        return {"t": "numpy masked", "v": [_encode_array(numpy.asarray(part), encode_item) for part in parts]}
     array = numpy.asarray(value)
     if array.dtype.kind in "SU" and array.dtype.itemsize == 0:  # an empty text
         array = array.astype(f"{array.dtype.kind}1")
@@ -177,9 +178,18 @@ def _decode_matrix(content: Any, decode_item: Codec) -> Any:
     return numpy.asmatrix(array)
 
 
+def _decode_masked(content: Any, decode_item: Codec) -> Any:
+    masked: Any = sys.modules.get("numpy.ma")
+    data, mask = (_decode_array(part, decode_item) for part in content)
+    if masked is None or mask.dtype.str != "|b1" or mask.shape != data.shape:
+        raise ValueError("not a masked array")
+    return masked.MaskedArray(data, mask=mask)
+
+
 BUILD: dict[str, Callable[[Any, Codec], Any]] = {
     "numpy array": _decode_array,
     "numpy scalar": _decode_scalar,
     "numpy matrix": _decode_matrix,
+    "numpy masked": _decode_masked,
 }
 """What rebuilds a value, by tag."""

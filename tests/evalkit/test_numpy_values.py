@@ -70,6 +70,8 @@ ARRAYS = [
     np.zeros(2, dtype=[("inner", [("x", "f4", (2, 2))])]),
     np.broadcast_to(np.array([7]), (3, 2)),
     np.matrix([[1, 2], [3, 4]]),
+    np.ma.array([1, 2], mask=[True, False]),
+    np.ma.array([1.5, 2.5], mask=[False, False]),
 ]
 
 
@@ -120,7 +122,6 @@ def test_subclasses_of_a_program_lose_their_methods():
         np.broadcast_to(np.uint8(0), (10**10,)),
         np.zeros(3 << 20),
         np.empty((0, 10**9)),
-        np.ma.array([1, 2], mask=[True, False]),
         np.array([object()]),
         np.void(b"ab"),
         np.dtype("i4"),
@@ -185,6 +186,14 @@ def test_forms_made_by_hand_are_refused_and_take_no_memory(tag: str, form: Any):
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [["<i8", [0], ""]], [["<i8", [0], ""], ["<i8", [0], ""]], [["<i8", [0], ""], ["|b1", [1], "AQ=="]]]
+)
+def test_a_masked_array_needs_a_mask_that_fits(parts: Any):
+    with pytest.raises(ValueError):
+        values.decode({"t": "numpy masked", "v": parts})
 
 
 def test_a_boolean_that_is_neither_true_nor_false_becomes_true():
