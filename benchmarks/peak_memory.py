@@ -1,7 +1,8 @@
-"""Run a command and print the most memory that it and all its descendants held together.
+"""Run a command and print the most memory that it and all its descendants held together, and their processor time.
 
 Samples /proc several times a second and adds up the proportional set sizes (PSS: pages that processes share are counted
 once) and the resident set sizes (RSS: shared pages are counted in each process, so this sum is an upper bound).
+Processor time is what a busy machine leaves comparable: each process' at its last sample, added up.
 
     python -m benchmarks.peak_memory -- make demo
 """
@@ -26,7 +27,8 @@ def main() -> None:
     process = subprocess.Popen(command)
     peaks = {"pss": (0, ""), "rss": (0, "")}
     done = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, done))
+    processor_s: dict[tuple[int, float], float] = {}
+    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, processor_s, done))
     sampler.start()
     code = process.wait()
     done.set()
@@ -34,13 +36,18 @@ def main() -> None:
     (pss, during), (rss, _) = peaks["pss"], peaks["rss"]
     print(
         f"peak memory: {pss / 2**30:.2f} GiB of proportional set sizes, {rss / 2**30:.2f} GiB of resident set sizes, "
-        f"during {during!r}; {time.monotonic() - began:,.0f} s",
+        f"during {during!r}; {time.monotonic() - began:,.0f} s, {sum(processor_s.values()):,.0f} s of processor time",
         file=sys.stderr,
     )
     sys.exit(code)
 
 
-def _sample(pid: int, peaks: dict[str, tuple[int, str]], done: threading.Event) -> None:
+def _sample(
+    pid: int,
+    peaks: dict[str, tuple[int, str]],
+    processor_s: dict[tuple[int, float], float],
+    done: threading.Event,
+) -> None:
     import psutil
 
     root = psutil.Process(pid)
@@ -52,7 +59,8 @@ def _sample(pid: int, peaks: dict[str, tuple[int, str]], done: threading.Event) 
             continue
         for process in processes:
             try:
-                memory = process.memory_full_info()
+                memory, times = process.memory_full_info(), process.cpu_times()
+                processor_s[process.pid, process.create_time()] = times.user + times.system
                 if memory.rss > largest:
                     largest, name = memory.rss, " ".join(process.cmdline()[:3])
             except psutil.Error:  # it has ended meanwhile
