@@ -12,10 +12,11 @@ run() {
 }
 
 begin=$SECONDS
-run teacher-dump --model smollm2-135m --data stdlib --out demo/shards/ \
-    --max-tokens 12800 --window-tokens 256 --task-tokens 4096
-run student-train --shards demo/shards/ --out demo/ckpt/ --student teacher --student-layers 24 --control \
-    --max-steps 10 --batch-tokens 1024 --micro-tokens 1024 --learning-rate 2e-4 --warmup 0.1 --held-out 0.2
+run teacher-dump --model smollm2-135m --data stdlib --out demo/shards/ --max-documents 200 \
+    --max-tokens 9600 --window-tokens 256 --task-tokens 4096
+run student-train --shards demo/shards/ --out demo/ckpt/ --student teacher --student-layers 26 --control \
+    --max-steps 7 --batch-tokens 1024 --micro-tokens 1024 --learning-rate 1e-4 --warmup 0.15 --ce-weight 0.1 \
+    --held-out 0.2
 run evalkit score demo/ckpt/ --tasks humaneval --max-new-tokens 64 --batch-size 41 --json demo/humaneval.json
 run evalkit report demo/ckpt/ --score demo/humaneval.json --out demo/report.html --markdown demo/report.md
 printf '\nThe main job took %d s. Open demo/report.html for the pictures.\n' $((SECONDS - begin))
