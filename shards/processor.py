@@ -41,6 +41,11 @@ class Processor:
         return self.cores if self.quota is None else self.cores[: max(1, math.ceil(self.quota))]
 
     @property
+    def usable_cpus(self) -> int:
+        """Logical CPUs to run programs on: within affinity and the cgroup's quota, rounded up, at least one."""
+        return self.logical_cpus if self.quota is None else max(1, min(self.logical_cpus, math.ceil(self.quota)))
+
+    @property
     def instructions(self) -> str:
         """The widest instruction set that matters here, for people; "" where none is known."""
         for flag, name in (

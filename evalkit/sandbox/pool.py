@@ -35,6 +35,7 @@ from evalkit.sandbox.verdict import (
     Job,
     Verdict,
 )
+from shards.machine import processor
 
 _GRACE_S = 10.0
 """How much longer than the program's own deadline a judge may take before it is replaced."""
@@ -142,7 +143,7 @@ class Pool:
         Raises:
             EvalError: no judge can be started, or a layer is off and `strict` was asked for.
         """
-        self.workers = workers or math.ceil(1.5 * len(os.sched_getaffinity(0)))
+        self.workers = workers or math.ceil(1.5 * processor().usable_cpus)
         self._idle: list[_Judge] = []
         self._all: set[_Judge] = set()
         self._ending = False

@@ -217,6 +217,12 @@ def test_threads_are_the_physical_cores_within_the_quota() -> None:
     assert machine.num_threads(cpu=cpu(cores=4, quota=64)).number == 4
 
 
+def test_programs_side_by_side_take_logical_cpus_within_the_quota() -> None:
+    assert cpu(cores=4).usable_cpus == 4
+    assert cpu(cores=4, quota=1.5).usable_cpus == 2
+    assert cpu(cores=4, quota=0.1).usable_cpus == 1
+
+
 def test_what_a_user_sets_wins_over_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
     assert str(machine.num_threads(cpu=cpu())) == "3 threads (OMP_NUM_THREADS)"
