@@ -1,0 +1,64 @@
+"""A run that is told to end does so quietly, and what was judged is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import alive, descendants
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_to_all_processes_ends_the_run_quietly_and_verdicts_are_kept(tmp_path: Path, name: str):
+    samples = tmp_path / "s.jsonl"
+    with samples.open("w") as stream:
+        for number in range(400):
+            completion = f"    return x + y\nimport time\ntime.sleep(0.3 + {number} / 1e6)\n"
+            stream.write(json.dumps({"task_id": "HumanEval/53", "completion": completion}) + "\n")
+    before = descendants()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "evalkit", "score", "--samples", samples, "--json", tmp_path / "r.json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    database = Path(os.environ["XDG_CACHE_HOME"], "teacherless", "evalkit", "verdicts.sqlite")
+    already = num_kept(database)
+    deadline = time.monotonic() + 120.0
+    while num_kept(database) < already + 5 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    started = descendants() - before
+    os.killpg(run.pid, getattr(signal, name))
+    out, error = run.communicate(timeout=60.0)
+    assert run.returncode == 128 + getattr(signal, name)
+    assert out == ""
+    last = error.splitlines()[-1]
+    assert last == f"evalkit: ended by {name}; what was written and judged is kept, the same command goes on from there"
+    assert "Traceback" not in error
+    assert num_kept(database) >= already + 5
+    assert [path.name for path in tmp_path.iterdir()] == ["s.jsonl"]
+    deadline = time.monotonic() + 10.0
+    while alive(started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert alive(started) == set()
+
+
+def num_kept(database: Path) -> int:
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as known,
+    ):
+        return int(known.execute("SELECT count(*) FROM verdict").fetchone()[0])
+    return 0
