@@ -329,7 +329,8 @@ def _explain(broken: tuple[str, str], usage: dict[str, Any], job: dict[str, Any]
         )
     # The kernel counts in ticks and whole seconds: within a tenth of the limit is at the limit.
     if status == -signal.SIGXCPU or cpu_s >= job["cpu_limit_s"] - 0.1:
-        return "timeout_cpu", f"used {cpu_s:.1f} s of CPU (limit {job['cpu_limit_s']} s)"
+        limit_s = job["cpu_limit_s"]
+        return "timeout_cpu", f"used {max(cpu_s, limit_s):.1f} s of CPU, limit {limit_s} s"
     if outcome == "timeout_wall":
         return outcome, f"{detail} ({job['wall_s']:.0f} s by the clock, {cpu_s:.1f} s of CPU)"
     if status == -signal.SIGKILL and detail.startswith("channel closed"):
