@@ -61,7 +61,7 @@ def serve(channel: int) -> None:
     sys.stdin = _NoInput()
     try:
         random.seed(0)
-        exec(compile(f"{request['program']}\n{request['after']}", _FILE, "exec", dont_inherit=True), module)
+        exec(compile(request["program"] + request["after"], _FILE, "exec", dont_inherit=True), module)
         missing = [name for name in request["names"] if name not in module]
         if missing:
             raise NameError(f"the program defines no {', '.join(missing)}")

@@ -269,9 +269,9 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool, suites: tupl
 
             return differential.check(session, job, first, suites=suites)
         if job["inline"]:
-            first["after"] = job["prelude"] + "\n" + job["test"]
+            first["after"] = f"\n{job['prelude']}\n{job['test']}"
         else:
-            first["after"] = stand_in(job["test"])
+            first["after"] = "\n" + stand_in(job["test"])
             ahead = foreseen(job["test"], tuple(job["entry_points"])) if foresee else ()
         session.value(session.ask(first, ahead=ahead))
         if job["inline"]:

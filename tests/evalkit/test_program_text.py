@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.program_text import stand_in
-from evalkit.tasks import Benchmark
+from evalkit.tasks import Benchmark, load
 
 ADD = "    return x + y"
 PADDED, BARE = "HumanEval/53", "HumanEval/106"
@@ -88,6 +89,12 @@ def test_a_decorator_of_the_program_does_not_decide_for_the_test(pool: Pool, hum
     forged = "    return []\ndef nothing(check):\n    return lambda candidate: None\n@nothing"
     assert pool.alone(problem.job(problem.prompt + forged)).outcome == "wrong"
     assert humaneval_passes(BARE, forged)
+
+
+def test_in_the_plus_sets_nothing_follows_a_program(pool: Pool, shared_data: Path):
+    problem = next(p for p in load("humaneval+", data_dir=shared_data).problems if p.task_id == PADDED)
+    for end, outcome in (("", "pass"), (" \\", "exception"), (" \\\n", "exception"), ("\ndef check(z): pass", "pass")):
+        assert pool.alone(problem.job(problem.prompt + ADD + end)).outcome == outcome, end
 
 
 def test_the_stand_in_binds_the_names_of_a_test_and_tells_nothing_of_it():
