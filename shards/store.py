@@ -319,7 +319,9 @@ def sync_folder(path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """Return the error that says why a file could not be written and what to do."""
+    cure = "free some room or check the rights"
+    if error.errno == errno.EROFS:
+        cure = "make that disk writable, or name another place"
     return StoreError(
-        f"{path}: cannot write ({error.strerror or error}); free some room or check the rights, then run again: "
-        "what is complete stays"
+        f"{path}: cannot write ({error.strerror or error}); {cure}, then run again: what is complete stays"
     )

@@ -222,11 +222,10 @@ def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> N
 
     found = check(config, num_rows, say=lambda line: click.echo(line, err=True))
     path = path or config.out / CHECK_NAME
+    # Shown before it is written: a disk that is full or read-only does not lose what took so long.
+    click.echo(json.dumps(found, indent=1) if as_json else f"{table(found)}\n\n{as_lines(from_check(found))}")
     write_whole(path, to_bytes(found))
-    if as_json:
-        click.echo(json.dumps(found, indent=1))
-    else:
-        click.echo(f"{table(found)}\n\n{as_lines(from_check(found))}")
+    if not as_json:
         click.echo(f"{path}: written; docs/fidelity.md explains each line")
     if not found["sound"]:
         sys.exit(1)

@@ -12,8 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from shards.errors import ShardError
 from shards.manifest import MANIFEST_NAME
-from shards.schema import FORMAT_VERSION, Layout, canonical_json
+from shards.schema import FORMAT_VERSION, Layout, canonical_json, read_file_metadata
 from shards.side_files import PLAN_NAME
 from shards.store import write_whole
 from shards.temporary import remove_leftovers
@@ -97,7 +100,7 @@ def _require_same(path: Path, config: DumpConfig, identity: dict[str, Any]) -> d
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:
-        raise DumpError(f"{path}: not a readable plan; choose another --out, or delete that folder") from None
+        return _write_again(path, identity)
     if not any(name in old for name in _NEWER):
         identity = {name: value for name, value in identity.items() if name not in _NEWER}
         identity |= {"data": config.data, "filter decontaminate": config.filters.decontaminate}
@@ -106,6 +109,27 @@ def _require_same(path: Path, config: DumpConfig, identity: dict[str, Any]) -> d
     if any(identity[name] != old.get(name) for name in identity):
         differ = _differences(old, identity)
         raise DumpError(f"--out {path.parent}: holds a cache with other settings ({differ}")
+    return identity
+
+
+def _write_again(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """Write a damaged plan again where the folder's shards are of this identity, or there are none.
+
+    Raises:
+        DumpError: Where a shard is of another identity, or cannot be read.
+    """
+    for shard in sorted(path.parent.glob("*.arrow")):
+        try:
+            with pa.memory_map(str(shard)) as source:
+                about = read_file_metadata(pa.ipc.open_file(source).schema, where=str(shard))
+        except (pa.ArrowException, OSError, ShardError):
+            continue  # damaged: its task is done again
+        if about.get("fingerprint") != digest(identity):
+            raise DumpError(
+                f"{path}: not a readable plan, and {shard.name} was made with other settings; give the settings that "
+                "this folder was begun with, choose another --out, or delete that folder"
+            )
+    write_whole(path, canonical_json({"fingerprint": digest(identity), "identity": identity}))
     return identity
 
 

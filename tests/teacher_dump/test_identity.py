@@ -241,3 +241,19 @@ def test_a_tokenizer_with_code_of_its_own_is_refused_without_asking(
 ) -> None:
     remote_tokenizer(teacher)
     refused(teacher, corpus_folder, tmp_path, "tokenizer does not load")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x00" * 80, b"[" * 100_000, b'{"fingerprint": "0", "identity": {}}'])
+def test_a_damaged_plan_is_written_again_where_the_shards_are_of_the_same_settings(
+    damage: bytes, teacher: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o"
+    assert dump(teacher, corpus_folder, out).exit_code == 0
+    plan = (out / "plan.json").read_bytes()
+    (out / "plan.json").write_bytes(damage)
+    done = dump(teacher, corpus_folder, out, "--seed", "1")
+    assert done.exit_code == 1
+    assert "not a readable plan, and 000000-" in done.output
+    done = dump(teacher, corpus_folder, out)
+    assert "already complete" in done.output, done.output
+    assert (out / "plan.json").read_bytes() == plan
