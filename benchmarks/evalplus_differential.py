@@ -26,8 +26,8 @@ from typing import Any
 from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
 from evalkit import tasks
 from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from evalkit.sandbox import plus_task
 from evalkit.sandbox.plus_inputs import arguments
-from evalkit.sandbox.plus_task import rows
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 
@@ -41,7 +41,7 @@ def answers(problem: tasks.Problem) -> list[Any]:
     namespace: dict[str, Any] = {}
     exec(problem.reference, namespace)
     function = namespace[problem.entry_points[0]]
-    inputs = arguments(rows(problem.inputs["path"])[problem.task_id], "base")
+    inputs = arguments(plus_task.rows(problem.inputs["path"])[problem.task_id], "base")
     with contextlib.redirect_stdout(io.StringIO()):
         return [function(*copy.deepcopy(args)) for args in inputs]
 
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="Take every n-th program only.")
     parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
     parser.add_argument("--without", default="", help="Task ids to leave out, comma-separated.")
+    parser.add_argument("--record", type=Path, help="Write EvalPlus' verdicts here, for a test.")
     options = parser.parse_args()
     wanted, without = set(filter(None, options.tasks.split(","))), set(options.without.split(","))
     problems = [
@@ -104,6 +105,9 @@ def main() -> None:
     )
     for place, result in zip(unequal, second, strict=True):
         theirs[place] = result
+    if options.record:
+        rows = [[one.task_id, name, *passed] for (one, name, _), passed in zip(chosen, theirs, strict=True)]
+        options.record.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     differing: Counter[str] = Counter()
     for (problem, name, _), verdict, (base, both) in zip(chosen, ours, theirs, strict=True):
         if (verdict.base_passed, verdict.passed) != (base, both):

@@ -139,6 +139,15 @@ def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -
                 f"{score['solved']} of {score['problems']}" if first else "",
                 ", ".join(f"{count} {kind}" for kind, count in score["outcomes"].items()) if first else "",
             )
+        for metric, interval in score.get("base", {}).get("interval", {}).items():
+            first = metric == "pass@1"
+            table.add_row(
+                "  base inputs alone" if first else "",
+                metric,
+                f"{100 * score['base'][metric]:.1f}%",
+                f"{100 * interval['low']:.1f} to {100 * interval['high']:.1f}",
+                f"{score['base']['solved']} of {score['problems']}" if first else "",
+            )
         if not score["interval"]:
             table.add_row(
                 name, "none", "-", "-", "0 of 0", ", ".join(f"{n} {kind}" for kind, n in score["outcomes"].items())
