@@ -214,10 +214,12 @@ def score(
     with console.Progress() as progress:
         outcome = evaluate(request, progress)
     console.print_scores(outcome, request.result, request.page)
-    if failed := sum(score["infra_errors"] for score in outcome["scores"].values()):
+    lost = [one for verdicts in outcome["tasks"].values() for one in verdicts if one["outcome"] == "infra_error"]
+    if lost:
+        what = "1 sample" if len(lost) == 1 else f"{len(lost)} samples"
         raise EvalError(
-            f"{failed} samples could not be judged on this machine (infra_error, see {request.result}) and are left "
-            "out of the scores; mend the cause and run the same command again"
+            f"{what} could not be judged on this machine and count as no answer (infra_error: {lost[0]['detail']}); "
+            "mend the cause and run the same command again"
         )
 
 

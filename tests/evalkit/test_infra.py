@@ -87,7 +87,7 @@ def test_a_program_that_the_kernel_kills_for_memory_is_not_counted_and_not_cache
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1, done.stderr
-    assert "1 samples could not be judged" in done.stderr
+    assert "1 sample could not be judged" in done.stderr
     result = json.loads((tmp_path / "r.json").read_text())
     assert [verdict["outcome"] for verdict in result["tasks"]["HumanEval/53"]] == ["infra_error", "pass", "wrong"]
     assert "killed from outside" in result["tasks"]["HumanEval/53"][0]["detail"]
@@ -191,7 +191,7 @@ def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypa
     samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
     done = call("score", "--samples", samples)
     assert done.exit_code == 1
-    assert "1 samples could not be judged" in done.stderr
+    assert "1 sample could not be judged" in done.stderr
     result = tmp_path / "s-evalkit" / "score.json"
     assert json.loads(result.read_text())["scores"]["humaneval"]["infra_errors"] == 1
     assert (tmp_path / "s-evalkit" / "score.html").is_file()
