@@ -70,6 +70,11 @@ class _Group(click.Group):
         except MemoryError:
             click.echo("evalkit: out of memory; free some, or raise the limit (ulimit -v)", err=True)
             ctx.exit(1)
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):
+                raise
+            click.echo("evalkit: no thread can be started; raise the limit on processes (ulimit -u)", err=True)
+            ctx.exit(1)
         except (KeyboardInterrupt, _EndedError) as error:
             number = signal.Signals(error.number if isinstance(error, _EndedError) else signal.SIGINT)
             click.echo(

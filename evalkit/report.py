@@ -156,7 +156,7 @@ def _humaneval_row(
     cells = []
     for result in (ours, theirs):
         score = result["scores"].get("humaneval") if result else None
-        if score is None:
+        if score is None or "pass@1" not in score.get("interval", {}):  # none, or no sample could be judged
             cells.append("not scored")
             continue
         interval = score["interval"]["pass@1"]

@@ -99,8 +99,8 @@ class Zygote:
             self.layers = json.loads(here.makefile("rb").readline() or "null")
         except OSError as error:
             raise ChannelError(f"the zygote does not answer ({error})") from None
-        if self.layers is None:
-            raise ChannelError("the zygote ended")
+        if not isinstance(self.layers, list):
+            raise ChannelError(f"the zygote did not start ({self.layers or 'it ended'})")
 
     def run(self, *, cpu_s: int, memory_bytes: int) -> int:
         """Fork a program and return the descriptor of the channel to it; end it with `end`."""
@@ -363,7 +363,11 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int) -> None:
     warnings.simplefilter("ignore")  # of what a test makes of an answer
     os.environ.update(_ONE_THREAD)  # should it come to need numpy
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is sent to a whole process group ends it without a traceback
-    zygotes = {"": Zygote(root=root, numpy_folder="")}
+    try:
+        zygotes = {"": Zygote(root=root, numpy_folder="")}
+    except (ChannelError, OSError) as error:
+        answers.write(json.dumps({"failed": str(error)}) + "\n")
+        return
     confine.hide_memory()
     answers.write(json.dumps({"layers": zygotes[""].layers}) + "\n")
     for line in sys.stdin:

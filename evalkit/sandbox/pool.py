@@ -81,7 +81,10 @@ class _Judge:
         )
         self._buffer = b""
         try:
-            self.layers = [Layer(**layer) for layer in self._hear(time.monotonic() + _START_S)["layers"]]
+            first = self._hear(time.monotonic() + _START_S)
+            if "failed" in first:
+                raise ChannelError(first["failed"])
+            self.layers = [Layer(**layer) for layer in first["layers"]]
         except BaseException:
             self.close(kill=True)
             raise

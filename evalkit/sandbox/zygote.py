@@ -3,7 +3,7 @@
 Started by a judge as `python -I -S`, before anything heavy, single-threaded, with one control socket. It never
 sees a test: those stay in the judge's memory. Control messages:
 
-    zygote -> judge   a JSON line of layers           once, when ready
+    zygote -> judge   a JSON line of layers           once, when ready; or of why it cannot be
     judge -> zygote   `START` + a socket              fork a program on that socket, within CPU seconds and bytes
     judge -> zygote   `KILL` or `WAIT`                end it, with its session; WAIT: let it end by itself first
     zygote -> judge   `ENDED`                         it ended: see `ENDED`
@@ -55,15 +55,19 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
         importlib.import_module(name)
     _stand_ins()
     readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
-    layers = confine.enter_namespaces()
-    if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
-        control.close()
-        os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))))
-    null = os.open(os.devnull, os.O_RDWR)
-    layers += confine.confine_zygote(readable=readable)
-    confine.die_with_parent()  # after the change of user, which clears it
-    layers.append(confine.probe_seccomp())
-    confine.warm_up()
+    try:
+        layers = confine.enter_namespaces()
+        if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
+            control.close()
+            os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))))
+        null = os.open(os.devnull, os.O_RDWR)
+        layers += confine.confine_zygote(readable=readable)
+        confine.die_with_parent()  # after the change of user, which clears it
+        layers.append(confine.probe_seccomp())
+        confine.warm_up()
+    except OSError as error:  # no process or descriptor left
+        control.sendall(json.dumps(str(error)).encode() + b"\n")
+        os._exit(1)
     gc.collect()
     gc.freeze()  # the children's collector leaves these pages shared
     control.sendall(json.dumps([layer.as_dict() for layer in layers]).encode() + b"\n")

@@ -289,3 +289,32 @@ def test_no_process_is_left_when_a_pool_is_ended_in_the_middle():
     while alive(running) and time.monotonic() < deadline:  # orphans are collected by process 1 in its own time
         time.sleep(0.05)
     assert alive(running) == set()
+
+
+@pytest.mark.parametrize("most", [2, 4, 6, 8, 30])
+def test_a_limit_on_processes_is_one_line_or_no_hindrance(tmp_path: Path, most: int):
+    group = Path(f"/sys/fs/cgroup/pids/evalkit-test-{os.getpid()}")
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text(str(most))
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here ({error})")
+    samples = tmp_path / "s.jsonl"
+    samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
+    command = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -m evalkit score --no-cache --samples {samples}"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    deadline = time.monotonic() + 10.0
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):  # its processes are collected in their own time
+            group.rmdir()
+            break
+        time.sleep(0.05)
+    assert done.returncode in (0, 1)
+    assert "Traceback" not in done.stderr
+    if done.returncode == 0:
+        assert json.loads((tmp_path / "s-evalkit" / "score.json").read_text())["scores"]["humaneval"]["pass@1"] == 1
+    else:
+        assert done.stderr.splitlines()[-1].startswith("evalkit: ")
+    assert most < 30 or done.returncode == 0
