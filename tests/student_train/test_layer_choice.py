@@ -240,3 +240,36 @@ def test_a_student_with_all_its_layers_has_no_choice(world: Any, at_home: Any) -
     )
     assert loaded.layers is None
     assert loaded.layer_choice is None
+
+
+def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(
+    world: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from student_train.prepare import _choose
+
+    class Rank:
+        """A rank of two; `told` is what the rank that leads gives."""
+
+        def __init__(self, *, leads: bool, told: Any = None) -> None:
+            self.leads, self.told = leads, told
+
+        def gather(self, mine: Any) -> list[Any]:
+            if self.leads:
+                self.told = mine
+            else:
+                assert mine is None
+            return [self.told, None]
+
+    model, said = tools.llama(vocab=300), list[str]()
+    more: dict[str, Any] = {
+        "unfit": "",
+        "config": config(world, Path("o")),
+        "cache": shards.open(str(world.shards)),
+        "say": said.append,
+        "known": None,
+    }
+    first = Rank(leads=True)
+    choice = _choose(model, 2, world=first, **more)  # type: ignore[arg-type]
+    assert choice.method == "importance"
+    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    assert _choose(model, 2, world=Rank(leads=False, told=first.told), **more) == choice  # type: ignore[arg-type]
