@@ -22,6 +22,7 @@ from shards.store import write_whole
 from shards.temporary import remove_leftovers
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.weights import config_sha256
+from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import files_sha256, portable, provenance
 from teacher_dump.engines import version
@@ -106,10 +107,19 @@ def _require_same(path: Path, config: DumpConfig, identity: dict[str, Any]) -> d
         identity |= {"data": config.data, "filter decontaminate": config.filters.decontaminate}
     elif identity["data_files"] is None:  # the corpus is not on this machine: what is finished can be used all the same
         identity = {**identity, "data_files": old.get("data_files")}
-    if any(identity[name] != old.get(name) for name in identity):
-        differ = _differences(old, identity)
-        raise DumpError(f"--out {path.parent}: holds a cache with other settings ({differ}")
+    differ = [name for name in identity if identity[name] != old.get(name)]
+    if differ == ["data_files"] and not _is_begun(path.parent):
+        # A corpus that could not be read was mended: nothing was made of it yet.
+        write_whole(path, canonical_json({"fingerprint": digest(identity), "identity": identity}))
+    elif differ:
+        what = _differences(old, identity)
+        raise DumpError(f"--out {path.parent}: holds a cache with other settings ({what}")
     return identity
+
+
+def _is_begun(out: Path) -> bool:
+    """Return whether a folder holds more of a dump than its plan."""
+    return (out / MANIFEST_NAME).exists() or tasklist.exists(out) or any(out.glob("*.arrow"))
 
 
 def _write_again(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -123,8 +123,13 @@ def load(out: Path, fingerprint: str) -> TaskList | None:
             for name, num_tokens, offset, length, sha256 in index["tasks"]
         )
         return TaskList(tasks=tasks, counts=index["counts"], dropped=FileEntry(**index["dropped"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def exists(out: Path) -> bool:
+    """Return whether there is a list, of whatever settings."""
+    return (out / FOLDER / _INDEX).exists()
 
 
 def discard(out: Path) -> None:

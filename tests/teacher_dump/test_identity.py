@@ -257,3 +257,16 @@ def test_a_damaged_plan_is_written_again_where_the_shards_are_of_the_same_settin
     done = dump(teacher, corpus_folder, out)
     assert "already complete" in done.output, done.output
     assert (out / "plan.json").read_bytes() == plan
+
+
+def test_a_corpus_that_was_mended_is_read_by_the_same_command(teacher: Path, tmp_path: Path) -> None:
+    import gzip
+
+    data, raw = tmp_path / "t.jsonl.gz", gzip.compress(json.dumps({"content": "x = 1\n" * 30}).encode())
+    data.write_bytes(raw[:-10])
+    assert "is cut before its end" in dump(teacher, data, tmp_path / "o").output
+    data.write_bytes(raw)
+    done = dump(teacher, data, tmp_path / "o")
+    assert done.exit_code == 0, done.output
+    data.write_bytes(raw + raw)
+    assert "other names or sizes" in dump(teacher, data, tmp_path / "o").output
