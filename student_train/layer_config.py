@@ -48,6 +48,8 @@ def recut(config: Any, kept: Sequence[int]) -> None:
     for name in ("num_blocks", "n_blocks"):  # xLSTM counts twice
         if values.get(name) == have:
             setattr(config, name, len(kept))
+    if "scale_depth" in values:  # MiniCPM weighs each layer by scale_depth / sqrt(number of layers)
+        config.scale_depth = values["scale_depth"] * (len(kept) / have) ** 0.5
     config.num_hidden_layers = len(kept)
 
 

@@ -16,20 +16,18 @@ import torch
 from student_train.errors import StudentError
 from student_train.packing import LAYOUTS, arrange
 from student_train.parts import decoder_of
-from student_train.probe import TOLERANCE, device_of, difference, last_hidden, probing, random_ids, require_finite
+from student_train.probe import (
+    CANNOT,
+    TOLERANCE,
+    device_of,
+    difference,
+    last_hidden,
+    probing,
+    random_ids,
+    require_finite,
+)
 
 _LENGTHS = (29, 17, 23, 3)
-# What a model raises on inputs that it does not take.
-_CANNOT = (
-    TypeError,
-    ValueError,
-    RuntimeError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +78,7 @@ def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     """Return the hidden states of each row by itself. Raises: StudentError where there are none."""
     try:
         found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
-    except _CANNOT as error:
+    except CANNOT as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StudentError(
             f"student: a {type(model).__name__} does not run on token ids alone ({text}); expected a causal language "
@@ -99,7 +97,7 @@ def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layo
         attend_B1TT = None if packed.attend_B1TT is None else packed.attend_B1TT.to(device)
         inputs = inputs_of(model, places_BT=places_BT, attend_B1TT=attend_B1TT, layout=layout)
         hidden = last_hidden(model, packed.tokens_BT.to(device), **inputs)
-    except _CANNOT:
+    except CANNOT:
         return None
     flat = hidden.flatten(0, 1)
     pairs = zip(packed.starts.tolist(), alone, strict=True)

@@ -9,8 +9,11 @@ from torch import nn
 
 def decoder_of(model: Any) -> Any:
     """Return the text part that ends in hidden states, without the output projection."""
-    decoder = model.get_decoder()
-    return model.model if decoder is model else decoder  # Llama 4's class returns itself
+    found = (model.get_decoder(), model.base_model, getattr(model, "model", None))
+    # Some classes return themselves (Llama 4) or their output projection (ModernBERT).
+    return next(
+        part for part in found if part is not model and any(isinstance(m, nn.ModuleList) for m in part.modules())
+    )
 
 
 def layers_of(model: Any) -> nn.ModuleList:

@@ -17,6 +17,17 @@ from student_train.parts import decoder_of
 
 TOLERANCE = 1e-3
 """Largest accepted difference of two hidden states, as a share of the largest value. Rounding stays below 1e-5."""
+CANNOT = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+)
+"""What a model raises on inputs or adapters that it does not take."""
 NARROW = 8
 """Width of local attention while a probe runs, in tokens."""
 _WINDOWS = ("sliding_window", "attention_window_size", "attention_chunk_size")

@@ -147,7 +147,7 @@ def _bypassed(layers: Sequence[nn.Module], kept: Sequence[int]) -> Iterator[None
 
     def hand_on(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         hidden = args[0] if args else named["hidden_states"]
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+        return type(output)([hidden, *output[1:]]) if isinstance(output, list | tuple) else hidden
 
     hooks = [layer.register_forward_hook(hand_on, with_kwargs=True) for i, layer in enumerate(layers) if i not in kept]
     try:
