@@ -121,7 +121,10 @@ def _files(checkpoint: Checkpoint) -> list[Path]:
         return weight_files(checkpoint.folder)
     from huggingface_hub import snapshot_download
 
-    folder = snapshot_download(checkpoint.source, revision=checkpoint.revision, local_files_only=True)
+    try:  # reading their headers has brought them here
+        folder = snapshot_download(checkpoint.source, revision=checkpoint.revision, local_files_only=True)
+    except Exception as error:  # the hub's client raises its own errors
+        raise cannot_load(checkpoint, "model", error) from error
     return weight_files(Path(folder))
 
 
