@@ -23,7 +23,7 @@ from teacher_dump.corpus.dropped import NAME as DROPPED_NAME
 from teacher_dump.engines import Teaching, choose, choose_dtype
 from teacher_dump.errors import DumpError
 from teacher_dump.identity import claim, identity_of
-from teacher_dump.model_folder import load_tokenizer
+from teacher_dump.model_folder import load_tokenizer, require_quantiser
 from teacher_dump.models import Model, known, resolve
 from teacher_dump.plan import Task, shuffled, tasks
 from teacher_dump.reduce import RecordSpec
@@ -71,6 +71,8 @@ def prepare(config: DumpConfig) -> Job:
     config = replace(config, data=pinned(config.data), dtype=dtype.dtype)
     engine = choose(config.engine)
     model = resolve(config.model, revision=config.revision)
+    if engine == "transformers":
+        require_quantiser(model.folder)
     layout, spec = record_layout(config, model)
     identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
     for _ in range(3):  # a worker that completes the cache meanwhile takes the list away

@@ -42,6 +42,25 @@ def require_known_architecture(folder: Path) -> None:
         ) from None
 
 
+def require_quantiser(folder: Path) -> None:
+    """Raise DumpError where transformers cannot load a folder's quantised weights on this machine.
+
+    vLLM has kernels of its own and says itself what it lacks.
+    """
+    settings = json.loads((folder / "config.json").read_bytes()).get("quantization_config")
+    if settings is None:
+        return
+    from transformers.quantizers import AutoHfQuantizer
+
+    try:
+        AutoHfQuantizer.from_config(settings, pre_quantized=True).validate_environment(device_map=None)
+    except Exception as error:  # each method of quantisation raises its own
+        raise DumpError(
+            f"{folder}: its weights are quantised, and transformers cannot load them here ({first_line(error)}); "
+            "install what it names, use --engine vllm, or give --model a copy that is not quantised"
+        ) from None
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Return a folder's tokenizer.
 

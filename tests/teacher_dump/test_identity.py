@@ -221,6 +221,8 @@ def remote_tokenizer(folder: Path) -> None:
         (lose_a_shard, "found no model-00002-of-00002.safetensors, which model.safetensors.index.json lists"),
         (put_nan, "tensor model.norm.weight has 1 values that are NaN"),
         (set_config(vocab_size=300), "ids beyond the 300 of config.json"),
+        (set_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "are quantised, and"),
+        (set_config(quantization_config={"quant_method": "odd"}), "Unknown quantization type"),
         (set_config(model_type="unheard_of"), "model type `unheard_of`"),
         (set_config(model_type="odd", auto_map={"AutoConfig": "odd.Odd"}), "does not load"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "no readable config.json"),
