@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Run the main job on this machine: a teacher becomes shards, a student learns from them, both are measured.
 # Every step resumes or reuses what an earlier run left in demo/.
+# DEMO_* variables make it smaller, see scripts/demo_avx2.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
-mkdir -p demo
+out=${DEMO_OUT:-demo}
+mkdir -p "$out"
 
 run() {
     printf '\n$ %s\n' "$*"
@@ -12,11 +14,12 @@ run() {
 }
 
 begin=$SECONDS
-run teacher-dump --model smollm2-135m --data stdlib --out demo/shards/ --max-documents 200 \
-    --max-tokens 9600 --window-tokens 256 --task-tokens 4096
-run student-train --shards demo/shards/ --out demo/ckpt/ --student teacher --student-layers 26 --control \
-    --max-steps 7 --batch-tokens 1024 --micro-tokens 1024 --learning-rate 1e-4 --warmup 0.15 --ce-weight 0.1 \
-    --held-out 0.2
-run evalkit score demo/ckpt/ --tasks humaneval --max-new-tokens 64 --batch-size 41 --json demo/humaneval.json
-run evalkit report demo/ckpt/ --score demo/humaneval.json --out demo/report.html --markdown demo/report.md
-printf '\nThe main job took %d s. Open demo/report.html for the pictures.\n' $((SECONDS - begin))
+run teacher-dump --model smollm2-135m --data stdlib --out "$out/shards/" --max-documents 200 \
+    --max-tokens "${DEMO_TOKENS:-9600}" --window-tokens 256 --task-tokens 4096
+run student-train --shards "$out/shards/" --out "$out/ckpt/" --student teacher \
+    --student-layers "${DEMO_LAYERS:-26}" --control --max-steps "${DEMO_STEPS:-7}" --batch-tokens 1024 \
+    --micro-tokens 1024 --learning-rate 1e-4 --warmup 0.15 --ce-weight 0.1 --held-out 0.2
+run evalkit score "$out/ckpt/" --tasks humaneval --max-new-tokens 64 --batch-size 41 \
+    ${DEMO_LIMIT:+--limit "$DEMO_LIMIT"} --json "$out/humaneval.json"
+run evalkit report "$out/ckpt/" --score "$out/humaneval.json" --out "$out/report.html" --markdown "$out/report.md"
+printf '\nThe main job took %d s. Open %s/report.html for the pictures.\n' $((SECONDS - begin)) "$out"

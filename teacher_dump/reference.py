@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from shards import machine
 from teacher_dump.causal_lm import arguments, load
 from teacher_dump.windows import Window
 
@@ -25,6 +26,7 @@ class Reference:
     """A teacher in transformers, in this process: on the GPU where it has room for the wider weights."""
 
     def __init__(self, folder: Path, *, vocab_size: int, parameters: int, dtype: str) -> None:
+        machine.use_threads(torch)
         kind: torch.dtype = getattr(torch, dtype)
         self._vocab_size = vocab_size
         self._model = load(folder, dtype=dtype)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 from pathlib import Path
 
 import click
+import pytest
 
 import evalkit.cli
 import student_train.cli
@@ -19,14 +22,27 @@ COMMANDS: dict[str, click.Command] = {
 }
 
 
-def demo_commands() -> list[list[str]]:
-    """Return the command lines that the demo runs."""
-    lines = SCRIPT.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[1:] for line in lines if line.startswith("run ")]
+def demo_commands(folder: Path, **variables: str) -> list[list[str]]:
+    """Return the command lines that the demo would run; it runs in `folder`, with its commands left out."""
+    text = SCRIPT.read_text(encoding="utf-8")
+    call = '"$bin/$1" "${@:2}"'
+    assert text.count(call) == 1
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "demo.sh").write_text(text.replace(call, "true"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEMO_")}
+    said = subprocess.run(
+        ["bash", str(folder / "scripts" / "demo.sh")],
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("$ ")]
 
 
-def test_every_command_of_the_demo_parses() -> None:
-    found = demo_commands()
+@pytest.mark.parametrize("variables", [{}, {"DEMO_OUT": "small", "DEMO_TOKENS": "5000", "DEMO_LIMIT": "4"}])
+def test_every_command_of_the_demo_parses(tmp_path: Path, variables: dict[str, str]) -> None:
+    found = demo_commands(tmp_path, **variables)
     assert [name for name, *_ in found] == ["teacher-dump", "student-train", "evalkit", "evalkit"]
     for name, *arguments in found:
         command = COMMANDS[name]
@@ -36,13 +52,13 @@ def test_every_command_of_the_demo_parses() -> None:
             subcommand.make_context(arguments[0], arguments[1:], parent=context)
 
 
-def test_the_demo_leaves_the_arithmetic_to_the_machine() -> None:
+def test_the_demo_leaves_the_arithmetic_to_the_machine(tmp_path: Path) -> None:
     """bfloat16 is 50 times slower than float32 on a processor that does not compute in it."""
-    assert not any("--dtype" in arguments for arguments in demo_commands())
+    assert not any("--dtype" in arguments for arguments in demo_commands(tmp_path))
 
 
-def test_the_student_of_the_demo_keeps_its_layers_by_importance() -> None:
-    arguments = demo_commands()[1]
+def test_the_student_of_the_demo_keeps_its_layers_by_importance(tmp_path: Path) -> None:
+    arguments = demo_commands(tmp_path)[1]
     context = student_train.cli.main.make_context("student-train", arguments[1:])
     assert context.params["layer_choice"] == "importance"
     assert context.params["student"] == "teacher"
