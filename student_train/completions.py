@@ -16,12 +16,13 @@ from student_train import checkpoint
 
 FORMAT = 1
 NAME = "completions.json"
-MAX_NEW_TOKENS = 32
+MAX_NEW_TOKENS = 24
 PROMPTS = (
-    "import json\n\n\ndef read_json(path):\n",
+    "import json\n\n\ndef read_json(path):\n    with open(path) as file:\n        return",
     "def is_even(number):\n    return",
-    "class Stack:\n    def __init__(self):\n",
+    "class Stack:\n    def __init__(self):\n        self.items =",
 )
+"""None ends in a blank or a line break: tokenizers join those with what follows."""
 
 
 def complete(
