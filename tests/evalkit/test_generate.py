@@ -170,6 +170,30 @@ def test_auto_dtype_is_what_the_machine_computes_in(features: set, dtype: str, m
     assert generate.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 
 
+def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    here = dataclasses.replace(machine.processor(), features=frozenset({"avx2"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "processor", lambda: here)
+
+    def announced(asked: str) -> list[str]:
+        settings, why = generate.choose_settings("auto", batch_size=None, deterministic=False, dtype=asked)
+        return generate.announce(settings, why, asked)
+
+    (line,) = announced("auto")
+    assert line.startswith("engine transformers (no GPU), float32 (auto: the processor does not compute in bfloat16)")
+    slow, line = announced("bfloat16")
+    assert "times as long as in float32 (measured now)" in slow
+    assert "bfloat16 (as given" in line
+    record = generate.hardware("auto", deterministic=False)
+    assert record == {
+        "dtype_why": "auto: the processor does not compute in bfloat16",
+        "threads": 1,
+        "machine": machine.describe(torch, cpu=here),
+    }
+
+
 def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[generate.Answer]:
     """In the order in which they end."""
     pytest.importorskip("vllm")
