@@ -40,7 +40,7 @@ def calibrate(problems: Sequence[Problem], pool: Pool, cache: VerdictCache) -> C
     """Run the references of `problems` and derive their limits."""
     grader = Grader(pool, cache)
     for problem in problems:
-        grader.add(problem.job(problem.reference, cpu_s=REFERENCE_CPU_S))
+        grader.add(problem.reference_job(cpu_s=REFERENCE_CPU_S))
     verdicts = grader.finish()
     pairs = list(zip(problems, verdicts, strict=True))
     return Calibration(

@@ -10,7 +10,7 @@ import gzip
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,15 @@ class Problem:
             cpu_s=cpu_s if self.inputs is None else EVALPLUS_CPU_S,
             memory_bytes=MEMORY_BYTES if self.inputs is None else EVALPLUS_MEMORY_BYTES,
         )
+
+    def reference_job(self, *, cpu_s: float) -> Job:
+        """Return the work order for the reference, within `cpu_s` CPU seconds.
+
+        On EvalPlus' inputs the judge itself runs the reference on all of them. As a program it only runs on those that
+        take little time: that shows that programs can be judged here.
+        """
+        job = self.job(self.reference, cpu_s=cpu_s)
+        return job if self.inputs is None else replace(job, inputs=self.inputs | {"quick": True})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

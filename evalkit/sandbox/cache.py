@@ -38,7 +38,7 @@ def job_key(job: Job) -> str:
     """Return the digest of everything that decides the job's verdict."""
     fields = job.as_dict()
     if job.inputs is not None:  # the content counts, not where it lies
-        fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"]]
+        fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"], job.inputs.get("quick", False)]
     parts = [CACHE_VERSION, platform.python_version(), fields]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -1,8 +1,9 @@
 """Judge a program on EvalPlus' inputs: its answers beside the reference's, in EvalPlus' time limits.
 
-`Job.inputs` names a row of EvalPlus' data: {"path", "sha256", "task_id", "cache", "machine"}. Inputs cross the wall
-at once, answers come back in frames (`batches.py`). Most answers are equal to the expected ones byte by byte; only
-the others are decoded and compared by EvalPlus' rules (`plus_rules.py`).
+`Job.inputs` names a row of EvalPlus' data: {"path", "sha256", "task_id", "cache", "machine", "quick"?}. "quick" asks
+only inputs on which the reference takes little time. Inputs cross the wall at once, answers come back in frames
+(`batches.py`). Most answers are equal to the expected ones byte by byte; only the others are decoded and compared by
+EvalPlus' rules (`plus_rules.py`).
 
 Limits count the CPU time of the program's process, read from the kernel's clock of that process after each frame: the
 program cannot set it, and other work on the machine does not count.
@@ -57,7 +58,8 @@ def check(
         return "infra_error", "the reference needs more memory than a judge may have"
     program = _Program(session, numpy_folder=job["numpy_folder"])
     try:
-        for number, suite in enumerate(suite for suite in task.suites if suite.name in suites):
+        chosen = [suite for suite in task.suites if suite.name in suites]
+        for number, suite in enumerate([suite.quick() for suite in chosen] if inputs.get("quick") else chosen):
             program.begin(suite)
             if number == 0:
                 session.value(program.start(first))

@@ -16,6 +16,7 @@ import marshal
 import os
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -31,6 +32,8 @@ FACTOR = 4.0
 """How many times the reference's CPU time one call may take (EvalPlus: DEFAULT_GT_TIME_LIMIT_FACTOR)."""
 MOST_S = 60.0
 """CPU time for all base inputs, and again for all added ones, in seconds."""
+QUICK_S = 0.05
+"""CPU time of a call of the reference up to which it is run as a program as well, in seconds."""
 SUITES = ("base", "plus")
 """A task's own inputs, and those that EvalPlus added. Each has its own limits, as if in its own process."""
 
@@ -56,8 +59,9 @@ class Expected:
 class Suite:
     """The base or the added inputs of one task."""
 
-    def __init__(self, row: dict[str, Any], suite: str, expected: Expected) -> None:
-        self._row, self.name, self._expected = row, suite, expected
+    def __init__(self, row: dict[str, Any], suite: str, expected: Expected, *, places: list[int] | None = None) -> None:
+        """Take the inputs of a row's suite, or only those at `places`; `expected` holds as many."""
+        self._row, self.name, self._expected, self._places = row, suite, expected, places
         self.limits_s = [max(LEAST_S, FACTOR * taken) for taken in expected.cpu_s]
         """CPU seconds that each call may take."""
         self.total_s = min(MOST_S, sum(self.limits_s))
@@ -65,12 +69,25 @@ class Suite:
         self.apart = [place for place, limit in enumerate(self.limits_s) if limit > LEAST_S]
         """Inputs with a limit of their own."""
 
+    def quick(self) -> Suite:
+        """Return the inputs on which the reference takes little time."""
+        whole = self._expected
+        places = [place for place, taken in enumerate(whole.cpu_s) if taken <= QUICK_S]
+        expected = Expected(
+            [whole.cpu_s[place] for place in places],
+            [whole.data[place] for place in places],
+            [whole.digests[place] for place in places],
+            bisect_left(places, whole.floats_from),
+        )
+        return Suite(self._row, self.name, expected, places=places)
+
     def __len__(self) -> int:
         return len(self.limits_s)
 
     @cached_property
     def _inputs(self) -> list[list[Any]]:
-        return arguments(self._row, self.name)
+        inputs = arguments(self._row, self.name)
+        return inputs if self._places is None else [inputs[place] for place in self._places]
 
     @cached_property
     def message(self) -> bytes:

@@ -6,6 +6,7 @@ import array
 import collections
 import json
 import marshal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from plus_tasks import write_task
 from evalkit.cli import main
 from evalkit.metrics import summarise
 from evalkit.sandbox.batches import OTHER, PLAIN, Batch, snapshot, split
+from evalkit.sandbox.cache import job_key
 from evalkit.sandbox.plus_rules import agrees
 from evalkit.sandbox.plus_task import load
 from evalkit.sandbox.pool import Pool
@@ -335,3 +337,18 @@ def test_numpy_answers_on_the_real_tasks(tmp_path: Path, shared_data: Path, benc
     assert done.exit_code == 0, done.output
     (verdict,) = json.loads(result.read_text())["tasks"][task_id]
     assert (verdict["base_passed"], verdict["passed"]) == right
+
+
+def test_quick_inputs_are_those_that_take_the_reference_little_time(pool: Pool, tmp_path: Path):
+    slow = "from time import process_time as t\ndef f(x):\n    e = t() + 0.2 * (x == 1)\n    while t() < e: pass\n"
+    task = write_task(tmp_path, f"{slow}    return x / 2", base=[[0], [1], [2]], plus=[[1]])
+    base, plus = (suite.quick() for suite in load(str(task.path), "0", task.task_id, None, "").suites)
+    assert [base.args(place) for place in range(len(base))] == [[0], [2]]
+    assert [base.wanted(place) for place in range(len(base))] == [0.0, 1.0]
+    assert base.tolerance(0) == 1e-6
+    assert len(plus) == 0
+    job = task.job("def f(x): return x / 2 if x != 1 else None")
+    assert job.inputs is not None
+    assert pool.alone(replace(job, inputs=job.inputs | {"quick": True})).passed
+    assert not pool.alone(job).passed
+    assert job_key(job) != job_key(replace(job, inputs=job.inputs | {"quick": True}))
