@@ -99,7 +99,7 @@ class Progress:
     def _status(self) -> str:
         text = f"{self._steps} of {self._total} samples"
         if not self._tokens:
-            return f"{text}, loading the model, {time.monotonic() - self._started:.0f} s"
+            return f"{text}, loading the model and reading the first prompts, {time.monotonic() - self._started:.0f} s"
         elapsed_s = time.monotonic() - self._started
         text += f", {self._tokens:,} tokens, {self._rate():,.0f} tokens/s"
         if not self._steps:

@@ -32,7 +32,7 @@ def test_loading_and_writing_are_heard_of_in_a_log(monkeypatch):
     progress.stop()
     assert out.getvalue().splitlines() == [
         "engine transformers",
-        "0 of 20 samples, loading the model, 10 s",
+        "0 of 20 samples, loading the model and reading the first prompts, 10 s",
         "0 of 20 samples, 100 tokens, 12 tokens/s, 8 s",
         "5 of 20 samples, 200 tokens, 11 tokens/s, 54 s left",
         "wrote 20 samples, 500 tokens in 20 s (25 tokens/s)",
