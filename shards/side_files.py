@@ -37,6 +37,12 @@ def seal_json(found: dict[str, Any]) -> bytes:
     return _sealed(body)
 
 
+def seal_plan(plan: dict[str, Any]) -> bytes:
+    """Return what a dump was asked for as the bytes of its file, with its own digest in it."""
+    body = {key: value for key, value in plan.items() if key != "sha256"}
+    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+
+
 def seal_note(body: dict[str, Any]) -> bytes:
     """Return the note of what a cache is made of, as the bytes of its file, with its own digest in it."""
     return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
@@ -103,13 +109,15 @@ def _entry_problem(raw: bytes, shard: ShardEntry) -> str:
 
 
 def _plan_problem(raw: bytes) -> str | None:
+    """Return what is wrong with a plan; one of an earlier release has no digest but its fingerprint."""
     try:
-        plan = json.loads(raw)
-        if plan["fingerprint"] == hashlib.sha256(canonical_json(plan["identity"])).hexdigest():
-            return None if raw == canonical_json(plan) else "its content is whole, but not its bytes; write it again"
+        plan = dict(json.loads(raw))
+        sound = plan["fingerprint"] == hashlib.sha256(canonical_json(plan["identity"])).hexdigest()
+        older = plan.keys() == {"fingerprint", "identity"}
+        sound = sound and raw == (canonical_json(plan) if older else seal_plan(plan))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "not a readable plan; dump again, or delete it: the cache can be read without it"
-    return "the settings are not those of its fingerprint; dump again, or delete it: the cache can be read without it"
+        sound = False
+    return None if sound else "the content is not what its digests say; run teacher-dump again, or delete it"
 
 
 def _check_problem(raw: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """Identity of a dump: what decides its rows, without any path of this machine, and the claim on its folder.
 
-A local corpus is named by its last path component and by a digest of its files' names and sizes. Plans of releases
-before that hold the value of --data; such a dump is continued under its own identity.
+A local corpus is named by its last path component and by a digest of its files' names and sizes. The plan also holds a
+digest of its place: a dump goes on where either is the same. Plans of releases before that hold the value of --data;
+such a dump is continued under its own identity.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import pyarrow as pa
 from shards.errors import ShardError
 from shards.manifest import MANIFEST_NAME
 from shards.schema import FORMAT_VERSION, Layout, canonical_json, read_file_metadata
-from shards.side_files import PLAN_NAME
+from shards.side_files import PLAN_NAME, seal_plan
 from shards.store import write_whole
 from shards.temporary import remove_leftovers
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.weights import config_sha256
 from teacher_dump import tasklist
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import files_sha256, portable, provenance
+from teacher_dump.corpus import files_sha256, place_sha256, portable, provenance
 from teacher_dump.engines import version
 from teacher_dump.errors import DumpError
 from teacher_dump.models import Model
@@ -80,7 +81,7 @@ def claim(config: DumpConfig, identity: dict[str, Any]) -> tuple[dict[str, Any],
     elif (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
         raise DumpError(f"--out {out}: holds a cache without {PLAN_NAME}, which can only be read; choose another --out")
     else:
-        write_whole(path, canonical_json({"fingerprint": digest(identity), "identity": identity}))
+        _write(path, config, identity)
     if os.access(out, os.W_OK):
         remove_leftovers(out)
     return identity, digest(identity)
@@ -101,7 +102,7 @@ def _require_same(path: Path, config: DumpConfig, identity: dict[str, Any]) -> d
     except (ValueError, KeyError, TypeError, RecursionError):
         sound = False
     if not sound:
-        return _write_again(path, identity)
+        return _write_again(path, config, identity)
     if not any(name in old for name in _NEWER):
         identity = {name: value for name, value in identity.items() if name not in _NEWER}
         identity |= {"data": config.data, "filter decontaminate": config.filters.decontaminate}
@@ -109,8 +110,9 @@ def _require_same(path: Path, config: DumpConfig, identity: dict[str, Any]) -> d
         identity = {**identity, "data_files": old.get("data_files")}
     differ = [name for name in identity if identity[name] != old.get(name)]
     if differ == ["data_files"] and not _is_begun(path.parent):
-        # A corpus that could not be read was mended: nothing was made of it yet.
-        write_whole(path, canonical_json({"fingerprint": digest(identity), "identity": identity}))
+        _write(path, config, identity)  # a corpus that could not be read was mended: nothing was made of it yet
+    elif differ == ["data_files"] and plan.get("place") == place_sha256(config.data):
+        identity = {**identity, "data_files": old["data_files"]}  # a prepared folder needs its corpus no more
     elif differ:
         what = _differences(old, identity)
         raise DumpError(f"--out {path.parent}: holds a cache with other settings ({what}")
@@ -122,7 +124,13 @@ def _is_begun(out: Path) -> bool:
     return (out / MANIFEST_NAME).exists() or tasklist.exists(out) or any(out.glob("*.arrow"))
 
 
-def _write_again(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def _write(path: Path, config: DumpConfig, identity: dict[str, Any]) -> None:
+    plan = {"fingerprint": digest(identity), "identity": identity}
+    place = place_sha256(config.data)
+    write_whole(path, seal_plan(plan if place is None else {**plan, "place": place}))
+
+
+def _write_again(path: Path, config: DumpConfig, identity: dict[str, Any]) -> dict[str, Any]:
     """Write a damaged plan again where the folder's shards are of this identity, or there are none.
 
     Raises:
@@ -139,7 +147,7 @@ def _write_again(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
                 f"{path}: not a readable plan, and {shard.name} was made with other settings; give the settings that "
                 "this folder was begun with, choose another --out, or delete that folder"
             )
-    write_whole(path, canonical_json({"fingerprint": digest(identity), "identity": identity}))
+    _write(path, config, identity)
     return identity
 
 

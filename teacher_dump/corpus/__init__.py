@@ -3,7 +3,7 @@
 from teacher_dump.corpus.documents import Corpus, Document, provenance
 from teacher_dump.corpus.dropped import Dropped
 from teacher_dump.corpus.filters import Filters
-from teacher_dump.corpus.sources import THE_STACK_FACTS, files_sha256, is_hub_id, pinned, portable
+from teacher_dump.corpus.sources import THE_STACK_FACTS, files_sha256, is_hub_id, pinned, place_sha256, portable
 
 __all__ = [
     "THE_STACK_FACTS",
@@ -14,6 +14,7 @@ __all__ = [
     "files_sha256",
     "is_hub_id",
     "pinned",
+    "place_sha256",
     "portable",
     "provenance",
 ]

@@ -38,11 +38,12 @@ class Listing:
     def require_one_kind(self) -> None:
         """Raise DumpError where the folder holds both tables and sources."""
         if self.tables and self.sources:
+            plural = "s" if len(self.tables) > 1 else ""
             names = ", ".join(printable(str(t.relative_to(self.root))) for t in self.tables[:3])
             raise DumpError(
                 f"--data {printable(str(self.root))}: found {len(self.sources):,} Python files and "
-                f"{len(self.tables):,} tables ({names}{', ...' if len(self.tables) > 3 else ''}), expected one kind; "
-                "name the file or the folder that you mean, or move the others away"
+                f"{len(self.tables):,} table{plural} ({names}{', ...' if len(self.tables) > 3 else ''}), expected one "
+                "kind; name the file or the folder that you mean, or move the others away"
             )
 
 

@@ -7,6 +7,7 @@ more than a batch of a table.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 import sysconfig
@@ -78,6 +79,13 @@ def pinned(data: str) -> str:
 def portable(data: str) -> str:
     """Return `--data` as it may leave this machine: of a local corpus the last component of its path."""
     return data if data == "stdlib" or is_hub_id(data) else printable(Path(data).resolve().name)
+
+
+def place_sha256(data: str) -> str | None:
+    """Return a digest of where a local corpus lies; None of any other. It tells a place again without naming it."""
+    if data == "stdlib" or is_hub_id(data):
+        return None
+    return hashlib.sha256(os.fsencode(Path(data).resolve())).hexdigest()
 
 
 def files_sha256(data: str) -> str | None:

@@ -19,7 +19,7 @@ from shards.errors import CorruptShardError, ShardError, StoreError
 from shards.manifest import Manifest
 from shards.publish import publish
 from shards.schema import canonical_json
-from shards.side_files import seal_json
+from shards.side_files import seal_json, seal_plan
 from shards.store import open_store
 from shards.verify import find_problems, fix_plan, verify
 from teacher_dump.identity import digest
@@ -27,7 +27,8 @@ from teacher_dump.identity import digest
 
 def add_side_files(folder: Path) -> None:
     identity = {"format": 1, "data": "stdlib", "seed": 0}
-    (folder / "plan.json").write_bytes(canonical_json({"fingerprint": digest(identity), "identity": identity}))
+    plan = {"fingerprint": digest(identity), "identity": identity, "place": "0" * 64}
+    (folder / "plan.json").write_bytes(seal_plan(plan))
     (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
 
 
@@ -77,6 +78,16 @@ def test_a_damaged_side_file_is_named(name: str, damage: bytes, folder: Path) ->
         return
     (problem,) = verify(shards.open(folder))
     assert problem.startswith(f"{folder}/{name}: ")
+
+
+def test_a_plan_of_an_earlier_release_is_checked_by_its_fingerprint(folder: Path) -> None:
+    identity = {"data": "stdlib"}
+    raw = canonical_json({"fingerprint": digest(identity), "identity": identity})
+    (folder / "plan.json").write_bytes(raw)
+    assert passes(folder)
+    for byte in range(len(raw)):
+        (folder / "plan.json").write_bytes(raw[:byte] + bytes([raw[byte] ^ 1]) + raw[byte + 1 :])
+        assert not passes(folder), byte
 
 
 def test_side_files_are_not_a_part_of_the_cache(folder: Path) -> None:

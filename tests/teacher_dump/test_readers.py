@@ -239,7 +239,7 @@ def test_a_folder_with_sources_and_tables_is_refused_with_both_numbers(tmp_path:
     for i in range(60):
         (tmp_path / f"{i}.py").write_text(f"x = {i}\n")
     lines(tmp_path, GOOD, name="stray.jsonl")
-    with pytest.raises(DumpError, match=r"found 60 Python files and 1 tables \(stray.jsonl\), expected one kind"):
+    with pytest.raises(DumpError, match=r"found 60 Python files and 1 table \(stray.jsonl\), expected one kind"):
         list(read(str(tmp_path)))
 
 
