@@ -15,7 +15,7 @@ run() {
 
 begin=$SECONDS
 run teacher-dump --model smollm2-135m --data stdlib --out "$out/shards/" --max-documents 200 \
-    --max-tokens "${DEMO_TOKENS:-9600}" --window-tokens 256 --task-tokens 4096
+    --max-tokens "${DEMO_TOKENS:-12800}" --window-tokens 256 --task-tokens 4096
 run student-train --shards "$out/shards/" --out "$out/ckpt/" --student teacher \
     --student-layers "${DEMO_LAYERS:-26}" --control --max-steps "${DEMO_STEPS:-7}" --batch-tokens 1024 \
     --micro-tokens 1024 --learning-rate 1e-4 --warmup 0.15 --ce-weight 0.1 --held-out 0.2
