@@ -114,7 +114,7 @@ def prepare(
         raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
     layout = world.gather(_layout(student, cache, world, say))[0]
     if config.gradient_checkpointing:
-        student.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute_activations(student.model)
     if config.compile:
         compile_layers(student.model, device_type=world.device.type)
     spec = LossSpec(
@@ -200,6 +200,17 @@ def _choose(
     assert choice is not None
     say(choice.describe())
     return choice
+
+
+def _recompute_activations(model: Any) -> None:
+    """Turn on gradient checkpointing. Raises: TrainError where the model has none."""
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError:
+        raise TrainError(
+            f"gradient-checkpointing: found a {type(model).__name__}, which cannot recompute its activations; expected "
+            "a model that transformers can checkpoint; leave the option out"
+        ) from None
 
 
 def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> Layout:

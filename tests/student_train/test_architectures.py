@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.architectures import REFUSED, Findings, read_page, survey
-from benchmarks.tiny_models import MODELS
+from benchmarks.tiny_models import MODELS, VOCAB, build
+from student_train.fused import LossSpec
+from student_train.head import find_logit_map
+from student_train.layout import choose_layout
+from student_train.loader import BatchSpec, batches_of
+from student_train.step import Distiller
 
 FAST = (
     "llama",
@@ -25,6 +32,18 @@ FAST = (
 )
 
 
+SPEC = BatchSpec(
+    vocab_size=VOCAB,
+    max_row_tokens=256,
+    micro_tokens=1000,
+    sparse="none",
+    temperature=1.0,
+    temperature_column=None,
+    skip=0,
+    held_out=0.0,
+)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # tiny models gain nothing from more
@@ -36,6 +55,43 @@ def one_thread() -> None:
 def test_the_table_says_what_is_measured(name: str) -> None:
     # `survey` raises for a result that is silently different.
     assert kinds(survey(name)) == kinds(read_page()[name])
+
+
+TRAINED = [name for name in MODELS if name not in ("bert", "xlnet", "modernbert-decoder")]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else [pytest.mark.slow]) for n in TRAINED])
+def test_a_packed_step_has_the_loss_and_the_gradient_of_the_models_own_logits(tools: Any, name: str) -> None:
+    model = build(name)
+    layout = choose_layout(model)
+    spec = dataclasses.replace(SPEC, layout=layout.name, widest=layout.widest)
+    rows = [row_of(tools, length) for length in (48, 33, 20, 7)]
+    loss_spec = LossSpec(divergence=None, ce_weight=1.0)
+    distiller = Distiller(model, loss_spec, dtype="float32", layout=layout.name, logit_map=find_logit_map(model))
+    losses = []
+    for batch in batches_of(rows, spec):
+        out = distiller(batch, 1.0)
+        out.loss.backward()
+        losses.append(out.ce_P)
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    own = []
+    for row in rows:
+        ids = torch.from_numpy(row.tokens.astype(np.int64))
+        logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+        own.append(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="none"))
+        own[-1].sum().backward()
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(torch.cat(losses), torch.cat(own).detach(), rtol=1e-3, atol=1e-3)
+    assert float((found - expected).norm()) <= 1e-2 * float(expected.norm())
+
+
+def row_of(tools: Any, length: int) -> Any:
+    rng = np.random.default_rng(length)
+    probs_PV = rng.dirichlet(np.full(VOCAB, 0.1), size=length - 1) + 1e-9
+    probs_PV /= probs_PV.sum(1, keepdims=True)
+    tokens = rng.integers(8, VOCAB, size=length)
+    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(length))
 
 
 def test_the_table_has_a_row_for_each_architecture() -> None:

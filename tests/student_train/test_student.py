@@ -178,3 +178,14 @@ def test_far_fewer_pieces_are_another_tokenizer(world: Any, tmp_path: Path) -> N
 
     small = edited(world.shards / "tokenizer", tmp_path / "small", cut)
     assert "270 are among the shards' " in (difference("mine", small, world.shards / "tokenizer") or "")
+
+
+@pytest.mark.parametrize("kind", ["qwen2_vl", "t5", "clip"])
+def test_a_model_that_is_no_causal_language_model_is_one_line(world: Any, tmp_path: Path, kind: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    CONFIG_MAPPING[kind]().save_pretrained(tmp_path)
+    with pytest.raises(StudentError, match=r"does not load .* expected a transformers folder of a causal") as caught:
+        load(world, str(tmp_path))
+    assert "\n" not in str(caught.value)
+    assert "issue" not in str(caught.value)
