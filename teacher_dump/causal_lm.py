@@ -34,7 +34,11 @@ def load(folder: Path, *, dtype: str) -> Any:
                 f"{folder}: found an encoder-decoder ({config.model_type}), expected a causal (decoder-only) language "
                 "model; use another teacher"
             )
-        model, info = _loader(config).from_pretrained(folder, dtype=getattr(torch, dtype), output_loading_info=True)
+        # The fast kernels of mixtures of experts have no float64.
+        experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
+        model, info = _loader(config).from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, **experts
+        )
     except DumpError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:

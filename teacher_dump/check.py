@@ -34,7 +34,7 @@ from teacher_dump.job import teaching
 from teacher_dump.lost import CURVE_TOKENS, Sums, Threshold, curve, losses, thresholds
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task
-from teacher_dump.reduce import RecordSpec, offsets
+from teacher_dump.reduce import Records, RecordSpec, offsets, reduce
 from teacher_dump.reference import WIDER, Reference
 from teacher_dump.windows import Window
 
@@ -73,13 +73,8 @@ def check(config: DumpConfig, num_rows: int, *, say: Say = lambda line: None) ->
     finally:
         engine.close()
     del engine
-    plain = runs[0]
-    if name != "transformers":
-        say(f"and in transformers, in {known.dtype}")
-        yardstick = start("transformers", known)
-        plain = [to_row(w, p, spec) for w, p in zip(wanted, yardstick.capture(wanted), strict=True)]
-        yardstick.close()
-        del yardstick
+    say(f"and by the plain forward of transformers, in {known.dtype}")
+    plain = _plainly(model, known, wanted)
     wider = WIDER.get(known.dtype, "float64")
     say(f"and exactly: transformers, in {wider}")
     found = _against_exact(cache, model, known, wider, numbers, wanted, rows, runs[0], plain, say)
@@ -184,6 +179,37 @@ def two_runs(engine: Engine, wanted: Sequence[Window], spec: RecordSpec) -> list
     together = [*wanted[::-1], wanted[0]]  # never alone, even if it is one row
     other = [to_row(w, p, spec) for w, p in zip(together, engine.capture(together), strict=True)]
     return [alone, other[:-1][::-1]]
+
+
+def _plainly(model: Model, known: Teaching, wanted: Sequence[Window]) -> list[Row]:
+    """Return the records that the model's plain forward gives in the engine's type: what rounding alone does."""
+    reference = Reference(
+        model.folder, vocab_size=known.vocab_size, parameters=model.teacher.parameters, dtype=known.dtype
+    )
+    white = torch.from_numpy(known.whitespace_mask())
+    rows = []
+    for window in wanted:
+        u = offsets(window.info.document, window.info.window, known.seed, len(window.tokens) - 1)
+        pieces: list[Records] = []
+        first = 0
+        for logits in reference.logits(window):
+            last = first + len(logits)
+            next_ids, u_P = (
+                torch.from_numpy(window.tokens[first + 1 : last + 1]).long(),
+                torch.from_numpy(u[first:last]),
+            )
+            pieces.append(
+                reduce(
+                    logits,
+                    next_ids.to(logits.device),
+                    u_P.to(logits.device),
+                    spec=known.spec,
+                    whitespace_V=white.to(logits.device),
+                )
+            )
+            first = last
+        rows.append(to_row(window, np.concatenate([p.pack().cpu().numpy() for p in pieces]), known.spec))
+    return rows
 
 
 def noise(cache: Cache, numbers: Sequence[int], wanted: Sequence[Window], runs: list[list[Row]]) -> dict[str, Tally]:

@@ -320,6 +320,7 @@ class Tally:
     count: int = 0
     agreeing: int = 0
     total: float = 0.0
+    total_steps: float = 0.0
     largest: float = 0.0
     largest_steps: float = 0.0
     where: tuple[int, int] = field(default=(-1, -1))
@@ -332,6 +333,7 @@ class Tally:
         self.count += len(difference.absolute)
         self.agreeing += int((difference.absolute == 0).sum())
         self.total += float(difference.absolute.sum())
+        self.total_steps += float(difference.steps.sum())
         self.largest = max(self.largest, float(difference.absolute.max()))
         worst = int(difference.steps.argmax())
         if self.where[0] < 0 or difference.steps[worst] > self.largest_steps:
@@ -344,6 +346,7 @@ class Tally:
         return {
             "mean": _rounded(self.total / max(1, self.count)),
             "max": _rounded(self.largest),
+            "mean_steps": _rounded(self.total_steps / max(1, self.count)),
             "max_steps": _rounded(self.largest_steps),
             "agree": self.agreeing / max(1, self.count),
             **place,

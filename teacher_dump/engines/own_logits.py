@@ -160,7 +160,14 @@ class OwnLogits:
 
     def _plain(self, ids_T: torch.Tensor) -> torch.Tensor:
         """Return the logits of the model's plain forward of one row, [T, V]. Raises DumpError where they are none."""
-        logits = self._model(input_ids=ids_T[None], **self._arguments).logits
+        try:
+            logits = self._model(input_ids=ids_T[None], **self._arguments).logits
+        except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise DumpError(
+                f"{self._name}: {type(self._model).__name__} fails on {len(ids_T)} ids below {self._vocab_size:,} "
+                f"({type(error).__name__}: {words}); expected a causal language model that reads text alone"
+            ) from error
         shape = tuple(logits.shape)
         if len(shape) != 3 or shape[:2] != (1, len(ids_T)) or shape[2] < self._vocab_size:
             raise DumpError(
