@@ -1,11 +1,9 @@
-"""Did the teacher say so? Rows of a finished cache are scored again and compared with what is stored.
+"""Score rows of a finished cache again, and compare what is stored with the exact teacher.
 
 Three things stand beside each other, so that a reader sees which difference is noise: the stored records against the
-exact distribution (`teacher_dump.reference`); two runs of the engine in other batches; the same type of numbers in
-transformers against the exact distribution, which is what rounding alone does.
-
-A value is too far when it is more than LIMIT_STEPS steps of its code and NOISE_TIMES the noise from the exact one.
-Half a step is rounding; where two ids share the largest probability the writer lowers codes by a step or two.
+exact distribution (`teacher_dump.reference`); two runs of the engine in other batches; the model's plain forward in the
+engine's type against the exact distribution, which is what rounding alone does. Neither the exact distribution nor the
+rounding comes from the engine under check. `teacher_dump.limits` says which differences are too large.
 """
 
 from __future__ import annotations
@@ -31,6 +29,7 @@ from teacher_dump.dump import to_row
 from teacher_dump.engines import Engine, Teaching, choose, describe, start, version
 from teacher_dump.errors import DumpError
 from teacher_dump.job import teaching
+from teacher_dump.limits import limits
 from teacher_dump.lost import CURVE_TOKENS, Sums, Threshold, curve, losses, thresholds
 from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task
@@ -38,12 +37,6 @@ from teacher_dump.reduce import Records, RecordSpec, offsets, reduce
 from teacher_dump.reference import WIDER, Reference
 from teacher_dump.windows import Window
 
-LIMIT_STEPS = {"draws": 0.5}
-"""Steps that a value may be off without any noise, where it is not 3. A draw has no code: its step is what it stands
-for, and without noise it lies where it should."""
-_LIMIT_STEPS = 3.0
-NOISE_TIMES = 4.0
-"""How often the largest noise a value may be off besides. Noise and difference are maxima over the same positions."""
 SPOT_ROWS = 16
 SPOT_SHARE = 0.005
 """Rows, and share of the tokens, that a dump scores again to measure the engine's noise."""
@@ -79,15 +72,7 @@ def check(config: DumpConfig, num_rows: int, *, say: Say = lambda line: None) ->
     say(f"and exactly: transformers, in {wider}")
     found = _against_exact(cache, model, known, wider, numbers, wanted, rows, runs[0], plain, say)
     found["noise"] = _dicts(noise(cache, numbers, wanted, runs))
-    # Weights that the engine quantised are not the exact teacher's: then records may be as far off as the engine is.
-    sources = ("noise", "rounding", *(("engine_error",) if known.quantization else ()))
-    found["limits"] = {
-        q: round(
-            LIMIT_STEPS.get(q, _LIMIT_STEPS) + NOISE_TIMES * max(found[s][q]["max_steps"] for s in sources),
-            2,
-        )
-        for q in found["stored"]
-    }
+    found["limits"], found["mean_limits"] = limits(found, quantized=bool(known.quantization))
     found["problems"] = list(_problems(found))
     return {
         **_about(cache, numbers, wanted, describe(name, known)),
@@ -308,15 +293,21 @@ def _problems(found: dict[str, Any]) -> Iterable[str]:
     for name, limit in found["limits"].items():
         stored, fresh = found["stored"][name], found["engine_error"][name]
         if stored["max_steps"] > limit:
-            blame = (
-                "a fresh run of the engine is as far off: the engine and the reference disagree"
-                if fresh["max_steps"] > limit
-                else "a fresh run of the engine is not: the records are not what these weights say"
-            )
             yield (
                 f"{name}: row {stored['row']} position {stored['position']} is {stored['max_steps']:g} steps from the "
-                f"exact teacher, expected at most {limit:g}; {blame}"
+                f"exact teacher, expected at most {limit:g}; {_blame(fresh['max_steps'] > limit)}"
             )
+        elif stored["mean_steps"] > (limit := found["mean_limits"][name]):
+            yield (
+                f"{name}: {stored['mean_steps']:g} steps from the exact teacher on average, expected at most "
+                f"{limit:g}; {_blame(fresh['mean_steps'] > limit)}"
+            )
+
+
+def _blame(fresh_is_off: bool) -> str:
+    if fresh_is_off:
+        return "a fresh run of the engine is as far off: the engine and the reference disagree"
+    return "a fresh run of the engine is not: the records are not what these weights say"
 
 
 def _about(cache: Cache, numbers: Sequence[int], wanted: Sequence[Window], engine: dict[str, Any]) -> dict[str, Any]:
