@@ -55,7 +55,7 @@ def choose_layout(model: Any, *, longest: int | None = None, context: int | None
     """
     ids = random_ids(model, len(_LENGTHS), max(_LENGTHS))
     rows = [ids[i, :n].cpu().numpy() for i, n in enumerate(_LENGTHS)]
-    with probing(model):
+    with probing(model, longest=longest):
         alone = _alone(model, ids)
         found = {name: _differs(model, rows, alone, name) for name in LAYOUTS[:-1]}
     name = next((name for name, share in found.items() if share is not None and share <= TOLERANCE), None)

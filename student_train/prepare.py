@@ -219,11 +219,9 @@ def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> La
         require_context(
             cache, max_row_tokens=student.max_row_tokens, window_tokens=cache.manifest.settings.get("window_tokens")
         )
-    layout = choose_layout(
-        student.model.to(world.device),
-        longest=cache.manifest.settings.get("window_tokens"),
-        context=student.max_row_tokens,
-    )
+    # In another tokenizer's tokens rows may be longer than the dump's windows.
+    longest = cache.manifest.settings.get("window_tokens") if student.other_tokenizer is None else None
+    layout = choose_layout(student.model.to(world.device), longest=longest, context=student.max_row_tokens)
     if layout.reason:
         say(layout.reason)
     return layout

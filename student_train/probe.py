@@ -47,8 +47,11 @@ def device_of(model: Any) -> torch.device:
 
 
 @contextmanager
-def probing(*models: Any) -> Iterator[None]:
-    """Run without gradients and without dropout, with local attention narrowed to `NARROW` tokens."""
+def probing(*models: Any, longest: int | None = None) -> Iterator[None]:
+    """Run without gradients and without dropout, with local attention narrowed to `NARROW` tokens.
+
+    Attention over at least the `longest` row is not local and stays as it is.
+    """
     modes = [model.training for model in models]
     restored: list[tuple[Any, str, int]] = []
     try:
@@ -57,7 +60,7 @@ def probing(*models: Any) -> Iterator[None]:
             for target in _targets(model):
                 for name in _WINDOWS:
                     width = target.__dict__.get(name)
-                    if isinstance(width, int) and not isinstance(width, bool) and width > NARROW:
+                    if type(width) is int and NARROW < width < (longest or width + 1):
                         restored.append((target, name, width))
                         setattr(target, name, NARROW)
         with torch.no_grad():

@@ -120,6 +120,12 @@ def test_windows_of_thousands_of_tokens_are_noticed_by_short_rows() -> None:
     assert model.config.sliding_window == 4096
 
 
+def test_windows_that_no_row_reaches_keep_the_one_mask() -> None:
+    model = model_of("mistral", sliding_window=4096)
+    assert choose_layout(model, longest=4096).name == "mask"
+    assert choose_layout(model, longest=4097).name == "positions"
+
+
 def test_a_model_that_reads_what_follows_is_refused() -> None:
     model = model_of("bert", is_decoder=False)
     with pytest.raises(StudentError, match=r"BertLMHeadModel whose hidden states change with the tokens that follow"):
