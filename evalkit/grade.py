@@ -1,4 +1,4 @@
-"""Judge samples: identical programs once, known verdicts from the cache, the doubtful again alone.
+"""Judge samples: equal programs once, known verdicts from the cache, the doubtful again alone.
 
 Samples may be added while a model still writes: judging takes a few milliseconds each and goes on beside it.
 Each verdict is in the cache as soon as there is one, so an interrupted run keeps them.

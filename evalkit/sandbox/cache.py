@@ -1,7 +1,8 @@
 """Known verdicts: a small database on disk, by the content of program and checks.
 
-Identical programs are run once, in this run and in later ones. Not kept: what may have been the machine's
-fault (`verdict.RETRIED`). Kept per Python version and `CACHE_VERSION`, which changes when verdicts would.
+Programs that differ only in comments and layout are run once, in this run and in later ones. Not kept: what may
+have been the machine's fault (`verdict.RETRIED`). Kept per Python version and `CACHE_VERSION`, which changes when
+verdicts would.
 A verdict is on disk when `put` returns, so an interrupted run loses none. Threads may share one cache.
 """
 
@@ -15,6 +16,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 
 CACHE_VERSION = 4
@@ -36,7 +38,7 @@ def default_folder() -> Path:
 
 def job_key(job: Job) -> str:
     """Return the digest of everything that decides the job's verdict."""
-    fields = job.as_dict()
+    fields = job.as_dict() | {"program": program_key(job.program)}
     if job.inputs is not None:  # the content counts, not where it lies
         fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"], job.inputs.get("quick", False)]
     parts = [CACHE_VERSION, platform.python_version(), fields]
