@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +117,52 @@ def test_what_vllm_said_is_what_the_exact_teacher_says(pair: tuple[shards.Cache,
 def _head(chunk: Chunk, p: int) -> tuple[list[int], list[float]]:
     part = slice(int(chunk.head_starts[p]), int(chunk.head_starts[p + 1]))
     return chunk.head_ids[part].tolist(), chunk.head_probs[part].tolist()
+
+
+@pytest.fixture
+def three_headed(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """Return a tiny teacher that three workers can share: three heads, and rows of the embedding in threes of 64."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path / "three"
+    shutil.copytree(tiny_teacher, folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=576,
+        hidden_size=96,
+        intermediate_size=144,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        max_position_embeddings=1024,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_three_workers_of_one_engine_say_what_the_model_says(
+    three_headed: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+
+    def made(engine: str, workers: int) -> shards.Cache:
+        out = tmp_path / engine
+        more = {"model": str(three_headed), "data": str(corpus_folder), "dtype": "float32"}
+        given = replace(settings(out, engine, max_tokens=1500), **more, tensor_parallel_size=workers)
+        cache = dump(given).cache
+        assert cache is not None
+        return cache
+
+    several, plain = made("vllm", 3), made("transformers", 1)
+    assert several.manifest.engine["tensor_parallel_size"] == 3
+    for a, b in zip(several, plain, strict=True):
+        assert np.array_equal(a.tokens, b.tokens)
+        assert np.abs(a.log_z - b.log_z).max() <= 2 / 256
+        assert np.abs(a.realised_logp - b.realised_logp).max() <= 3 / 256
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
