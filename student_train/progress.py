@@ -38,7 +38,7 @@ class Progress:
         if sys.stderr.isatty():
             self._start_bar()
         elif isinstance(self._say, Heartbeat):
-            self._open.enter_context(self._say.counting(self.status))
+            self._open.enter_context(self._say.counting(self._running))
         return self
 
     def _start_bar(self) -> None:
@@ -84,6 +84,10 @@ class Progress:
         """Return tokens per second over the last steps."""
         (start, _, first), (end, _, last) = self._recent[0], self._recent[-1]
         return (last - first) / (end - start) if end > start else 0.0
+
+    def _running(self) -> str:
+        # What follows the last step, such as a checkpoint, is told in seconds: the last line comes at the end.
+        return self.status() if self._done < self._total else ""
 
     def status(self) -> str:
         """Return one line: what is done of how much, the rate, and the time left once a step is done."""

@@ -25,11 +25,14 @@ def test_a_step_that_takes_a_minute_is_heard_of_meanwhile() -> None:
                 clock.now += 1.0
                 beat.tick()
             bar.advance(steps=1, tokens=600, note="loss 2.5000")
+        clock.now += 10.0  # a checkpoint is written
+        beat.tick()
     lines = out.getvalue().splitlines()
     assert lines[:3] == [f"training: 0 of 2 steps, {s} s" for s in (10, 20, 30)]
     assert lines[6] == "training: 1 of 2 steps, 10 tokens/s, 50 s left, loss 2.5000"
     assert lines[-1] == "training: 2 of 2 steps in 120 s, 10 tokens/s, loss 2.5000"
-    assert len(lines) == 6 + 6 + 1
+    assert lines[-2].endswith(" s")
+    assert len(lines) == 6 + 6 + 1 + 1
 
 
 def test_quick_steps_do_not_flood_a_log() -> None:
