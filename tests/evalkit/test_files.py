@@ -278,8 +278,8 @@ def damaged() -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("s.jsonl.gz", gzip.compress(json.dumps(RIGHT).encode() * 99)[:-20], "line 1: is cut short"),
-        ("s.jsonl", gzip.compress((json.dumps(RIGHT) + "\n").encode())[:-8], "line 2: is cut short"),
+        ("s.jsonl.gz", gzip.compress(json.dumps(RIGHT).encode() * 99, mtime=0)[:-20], "line 1: is cut short"),
+        ("s.jsonl", gzip.compress((json.dumps(RIGHT) + "\n").encode(), mtime=0)[:-8], "line 2: is cut short"),
         ("s.jsonl.gz", damaged(), "its gzip stream is damaged"),
         ("s.jsonl.gz", b"\x1f\x8b\x08\x00garbage", "s.jsonl.gz line 1: "),
         ("s.jsonl", deep(100_000).encode(), "line 1: is nested too deeply"),
@@ -388,13 +388,16 @@ LINES = (json.dumps(RIGHT) + "\n" + json.dumps(WRONG) + "\n").encode()
     [
         ("bom.jsonl", b"\xef\xbb\xbf" + LINES),
         ("utf16.jsonl", LINES.decode().encode("utf-16")),
-        ("capital.jsonl.GZ", gzip.compress(LINES)),
-        ("no-suffix", gzip.compress(LINES)),
-        ("bom.gz", gzip.compress(b"\xef\xbb\xbf" + LINES)),
-        ("two-parts.gz", gzip.compress(LINES[: len(LINES) // 2]) + gzip.compress(LINES[len(LINES) // 2 :])),
+        ("capital.jsonl.GZ", gzip.compress(LINES, mtime=0)),
+        ("no-suffix", gzip.compress(LINES, mtime=0)),
+        ("bom.gz", gzip.compress(b"\xef\xbb\xbf" + LINES, mtime=0)),
+        (
+            "two-parts.gz",
+            gzip.compress(LINES[: len(LINES) // 2], mtime=0) + gzip.compress(LINES[len(LINES) // 2 :], mtime=0),
+        ),
         ("plain.gz", LINES),
         ("array.json", json.dumps([RIGHT, WRONG]).encode()),
-        ("array.jsonl.gz", gzip.compress(b"\xef\xbb\xbf  \n" + json.dumps([RIGHT, WRONG], indent=2).encode())),
+        ("array.jsonl.gz", gzip.compress(b"\xef\xbb\xbf  \n" + json.dumps([RIGHT, WRONG], indent=2).encode(), mtime=0)),
         ("windows.jsonl", LINES.replace(b"\n", b"\r\n")),
         ("no-newline.jsonl", LINES.rstrip()),
         ("ids.jsonl", LINES.replace(b'"HumanEval/53"', b'" HumanEval/53\\n"')),
@@ -443,7 +446,7 @@ def test_a_folder_of_evalplus_is_read_in_the_order_of_its_numbers(tmp_path: Path
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_standard_input_is_read_once_for_several_benchmarks(tmp_path: Path, packed: bool):
-    content = gzip.compress(LINES) if packed else LINES
+    content = gzip.compress(LINES, mtime=0) if packed else LINES
     done = call("score", "--samples", "-", "--json", tmp_path / "r.json", "--no-html", input=io.BytesIO(content))
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "r.json").read_text())

@@ -64,7 +64,7 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("value", SAME, ids=repr)
+@pytest.mark.parametrize("value", SAME, ids=lambda value: type(value).__name__)
 def test_it_arrives_equal_and_of_the_same_type(value: Any):
     back = across(value)
     assert back == value
