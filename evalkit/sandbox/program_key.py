@@ -14,17 +14,25 @@ import warnings
 _MOST_CHARACTERS = 100_000
 """Longer programs are told apart by their text: parsing one would take longer than it may save."""
 
-_SEES_LINES = re.compile(r"lineno|linecache|traceback|inspect|frame|settrace|setprofile|\b(co|tb|f)_[a-z]|\bwarn")
+_SEES_LINES = re.compile(
+    r"lineno|linecache|traceback|tracemalloc|inspect|frame|settrace|[Pp]rofile|pstats|monitoring|__code__"
+    r"|\b(?:dis|trace|[bp]db)\b|\b(?:ag|co|cr|f|gi|tb)_[a-z]|\bwarn"
+)
 """What a program needs to find out which line something stands on."""
 
 
 def program_key(program: str) -> str:
     """Return a text that two programs share only if every check must end the same way for both."""
+    by_text = f"text {program}"  # the first word: no program can be the tree of another
     if len(program) > _MOST_CHARACTERS or _SEES_LINES.search(program):
-        return program
+        return by_text
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes, which are the program's own matter
-            return ast.dump(ast.parse(program))
+            tree = ast.dump(ast.parse(program))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return program
+        return by_text
+    if _SEES_LINES.search(tree):  # by a name that the text spells in other letters or escapes
+        return by_text
+    numpy = "with numpy" if "numpy" in program else "without numpy"  # the judge offers it by the text
+    return f"tree {numpy} {tree}"

@@ -56,11 +56,36 @@ def test_whatever_python_compiles_differently_is_another_program(other: str) -> 
         "x = 1\n" * 50_000,
         "[" * 5_000 + "]" * 5_000,
         "x = '\ud800'\n",
+        "import dis\ndef f():\n    return [line for _, line in dis.findlinestarts(compile('1', '', 'eval'))]\n",
+        "a, b = lambda: 1, lambda: 1\ndef f():\n    return a.__code__ == b.__code__\n",
+        "import trace\n",
+        "import tracemalloc\n",
+        "import cProfile\n",
+        "import sys\nsys.monitoring\n",
+        "def f():\n    return next(g).gi_code\n",
+        "def f():\n    return getattr(f, '\\x5f_code__')\n",
+        "def f():\n    return f.__\uff43ode__\n",
     ],
 )
 def test_programs_that_see_their_lines_or_do_not_parse_are_told_apart_by_their_text(program: str) -> None:
-    assert program_key(program) == program
-    assert program_key("# more\n" + program) == "# more\n" + program
+    assert program_key(program) == f"text {program}"
+    assert program_key("# more\n" + program) == f"text # more\n{program}"
+
+
+def test_a_program_that_spells_the_tree_of_another_is_another() -> None:
+    program = "x = 1\n" * 4_000
+    tree = program_key(program).removeprefix("tree without numpy ")
+    assert tree.startswith("Module(") and len(tree) > 100_000  # so long that it is not parsed itself
+    assert len({program_key(program), program_key(tree), program_key(program_key(program))}) == 3
+
+
+@pytest.mark.parametrize(
+    "other", ["import \uff4eumpy as np\n", "np = __import__('numpy')\n", "# numpy\nnp = __import__('num' 'py')\n"]
+)
+def test_programs_share_a_key_only_if_both_or_neither_are_given_numpy(other: str) -> None:
+    plain = "np = __import__('num' 'py')\n"
+    assert program_key(other) != program_key(plain)
+    assert program_key(other) != program_key("import numpy as np\n")
 
 
 def test_the_number_of_a_literal_counts_and_not_how_it_is_written() -> None:
