@@ -3,7 +3,7 @@
 Four kinds of process, one pair of pipes at each joint:
 
     evalkit (main)   holds models and results; starts judges; `pool.py`
-      judge          trusted; holds tests and expected values; runs the check; `judge.py`
+      judge          trusted; holds tests and expected values; runs the check; `judge.py`, `zygote_client.py`
         zygote       confined; knows no test; forks a warm interpreter per program; `zygote.py`, `confine.py`
           solution   untrusted; holds one program; answers calls with plain values; `child.py`, `values.py`
 

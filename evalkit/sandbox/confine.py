@@ -238,7 +238,7 @@ def readable_paths(extra: list[str]) -> list[tuple[str, bool]]:
             names = [name for name in sorted(os.listdir(root)) if name.endswith("-linux-gnu") or ".so" in name]
             paths += [(f"{root}/{name}", False) for name in names]
     system = ["/usr/share/zoneinfo", "/etc/localtime", "/etc/ld.so.cache", "/sys/devices/system/cpu"]
-    system += ["/usr/lib/locale", "/etc/os-release", "/usr/lib/os-release"]
+    system += ["/usr/lib/locale", "/etc/os-release", "/usr/lib/os-release", "/etc/mime.types"]
     devices = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
     return [*paths, *((path, False) for path in (*system, *devices, *extra))]
 

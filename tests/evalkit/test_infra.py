@@ -189,7 +189,7 @@ def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypa
     monkeypatch.setattr(Pool, "_judge", lambda self, job: Verdict(outcome="infra_error", detail="no room"))
     samples = tmp_path / "s.jsonl"
     samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
-    done = call("score", "--samples", samples)
+    done = call("score", "--no-cache", "--samples", samples)
     assert done.exit_code == 1
     assert "1 sample could not be judged" in done.stderr
     result = tmp_path / "s-evalkit" / "score.json"

@@ -54,6 +54,7 @@ HARMLESS = {
     "subprocess, imported": "import subprocess, multiprocessing, ctypes, socket, ssl, urllib.request, http.server",
     "ctypes": "import ctypes\nassert ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x + 1)(1) == 2",
     "a file in memory": "import io, tempfile\nio.BytesIO(b'x')\ntempfile.SpooledTemporaryFile().write(b'x')",
+    "mimetypes": "import mimetypes\nassert mimetypes.guess_type('a.html')[0] == 'text/html'",
     "unittest": "import doctest, unittest\nunittest.TextTestRunner().run(unittest.TestSuite())",
     "numpy's corners": "import numpy as np, numpy.testing\nnp.ma.array([1])\nnp.linalg.svd(np.eye(3))\nnp.fft.fft([1])",
 }
