@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,15 +29,24 @@ BATCHED_TOKENS = 2048
 """Most tokens of one engine step."""
 CLOSE_S = 2.0
 """Seconds that vLLM's processes have to end by themselves. They hold nothing that must be kept."""
+LOOK_S = 0.5
+"""Seconds between two looks at whether vLLM's processes live, while an answer is awaited."""
 _BIND = "VLLM_CPU_OMP_THREADS_BIND"
+Answer = list[Packed] | BaseException
 
 
 class VllmEngine:
     """A teacher in vLLM, in this machine's processes."""
 
     def __init__(self, teaching: Teaching, **options: Any) -> None:
-        """Load the teacher; `options` go to vLLM as they are."""
+        """Load the teacher; `options` go to vLLM as they are. Raises DumpError where vLLM cannot."""
         cuda = torch.cuda.is_available()
+        stages = teaching.pipeline_parallel_size
+        if stages > 1 and not cuda:  # vLLM's CPU worker makes no buffers for what a later group of layers receives
+            raise DumpError(
+                f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 shares layers out among GPUs only; "
+                "leave the option out, or use --tensor-parallel-size"
+            )
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -43,7 +55,8 @@ class VllmEngine:
         self._teaching = teaching
         self._batch_windows = BATCH_WINDOWS["cuda" if cuda else "cpu"]
         self._log = EngineLog("vllm")
-        workers = teaching.tensor_parallel_size * teaching.pipeline_parallel_size
+        workers = teaching.tensor_parallel_size * stages
+        before = set(multiprocessing.active_children())
         try:
             with self._log.receiving():
                 import vllm
@@ -61,6 +74,7 @@ class VllmEngine:
                 f"vllm: the engine did not start ({cause}); its whole output is in {self._log.path}; "
                 "change the setting that it names, or use --engine transformers"
             ) from error
+        self._processes = [p for p in multiprocessing.active_children() if p not in before]
 
     def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
         teaching, spec = self._teaching, self._teaching.spec
@@ -99,7 +113,7 @@ class VllmEngine:
         stops early need not wait for a batch that nobody reads.
         """
         batches = [windows[i : i + self._batch_windows] for i in range(0, len(windows), self._batch_windows)]
-        answers: queue.SimpleQueue[list[Packed] | BaseException] = queue.SimpleQueue()
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         room = threading.Semaphore(2)  # the batch that is read, and the one that is made
         stopped = False
 
@@ -116,7 +130,7 @@ class VllmEngine:
         threading.Thread(target=work, name="vllm", daemon=True).start()
         try:
             for _ in batches:
-                answer = answers.get()
+                answer = next_answer(answers, self._processes, log=self._log.path)
                 if type(answer).__name__ in DEAD_ENGINES:
                     assert isinstance(answer, BaseException)
                     raise died("vllm", f"{self._log.cause(answer)}; its output is in {self._log.path}") from answer
@@ -149,6 +163,22 @@ class VllmEngine:
         """End vLLM's processes."""
         self._llm.llm_engine.engine_core.shutdown(timeout=CLOSE_S)
         self._log.discard()
+
+
+def next_answer(answers: queue.SimpleQueue[Answer], processes: Collection[BaseProcess], *, log: Path) -> Answer:
+    """Return the next answer of the engine.
+
+    Raises:
+        DeadEngineError: a process of the engine ended. vLLM waits for ever for the answer of a process that was killed.
+    """
+    while True:
+        try:
+            return answers.get(timeout=LOOK_S)
+        except queue.Empty:
+            for process in processes:
+                if not process.is_alive():
+                    cause = f"its process ended with code {process.exitcode}"
+                    raise died("vllm", f"{cause}; its output is in {log}") from None
 
 
 @contextlib.contextmanager
