@@ -138,6 +138,8 @@ def require_sound(folder: Path) -> None:
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise _damaged(folder, f"found no {missing[0]}{more}, which {_INDEX} lists")
+    elif "model.safetensors" not in names and any(re.search(r"-of-\d+\.safetensors$", name) for name in names):
+        raise _damaged(folder, f"found parts of weights ({min(names)}), but no {_INDEX}, which lists them")
     tensors = {file: read_header(file) for file in files}
     if sum(file.stat().st_size for file in files) > _SCANNED_AT_MOST:
         return

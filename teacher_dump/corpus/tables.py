@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from teacher_dump.corpus.compressed import SUFFIXES, cannot_read, open_binary
-from teacher_dump.corpus.raw import COLUMNS, TEXT, Raw, bad, expected_text, printable, raw_of
+from teacher_dump.corpus.raw import COLUMNS, LICENCE, TEXT, Raw, bad, expected_text, printable, raw_of
 from teacher_dump.errors import DumpError
 
 ENDINGS = (".jsonl", *(f".jsonl{suffix}" for suffix in SUFFIXES), ".parquet")
@@ -73,11 +73,14 @@ def _parquet(file: Path) -> Iterator[Raw]:
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as table:
             columns = _columns(table.schema_arrow, file)
+            # A licence in a form that is not read is one that is not stated, never a corpus without licences.
+            not_stated = {n: None for n in LICENCE if n in table.schema_arrow.names and n not in columns}
             number = 0
             for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 values = {name: _values(batch.column(name)) for name in columns}
                 for i in range(batch.num_rows):
-                    yield raw_of({name: values[name][i] for name in columns}, number=number, source=source)
+                    row = {**not_stated, **{name: values[name][i] for name in columns}}
+                    yield raw_of(row, number=number, source=source)
                     number += 1
     except pa.ArrowException as error:
         raise DumpError(
@@ -114,16 +117,22 @@ def _holds_text(kind: Any) -> bool:
 
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    kinds = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.null())
-    return kind in kinds
+    strings = (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view())
+    return kind in (*strings, pa.null())
 
 
 def _holds_names(kind: Any) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if _is_list(kind):
         kind = kind.value_type
     return _holds_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _values(column: Any) -> list[Any]:
@@ -133,7 +142,7 @@ def _values(column: Any) -> list[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    if _is_list(kind):
         if _holds_text(kind.value_type):
             column = column.cast(pa.large_list(pa.large_binary()))
     elif _holds_text(kind):

@@ -48,6 +48,14 @@ def test_a_file_cut_anywhere_is_found(tmp_path: Path) -> None:
             weights.require_sound(tmp_path)
 
 
+def test_parts_of_weights_without_their_index_are_refused(tmp_path: Path) -> None:
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(ShardError, match=r"found parts of weights \(model-00001-of-00002.safetensors\), but no model"):
+        weights.require_sound(tmp_path)
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "model.safetensors")  # leftovers beside whole weights
+    weights.require_sound(tmp_path)
+
+
 def test_the_digest_is_of_names_and_content(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"a")
     (tmp_path / "b.safetensors").write_bytes(b"b")

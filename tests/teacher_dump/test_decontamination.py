@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -191,3 +195,27 @@ def test_layout_comments_and_spelling_do_not_change_code() -> None:
     assert lexer.code(first).tolist() == lexer.code(second).tolist()
     assert lexer.code(first).tolist() != lexer.code(first.replace("16", "17").replace("0x10", "17")).tolist()
     assert lexer.words("Two\\nwords, here!").tolist() == lexer.words("two # words\n(here)").tolist()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress), ("zst", zstandard.compress)],
+    ids=["gz", "bz2", "xz", "zst"],
+)
+def test_a_compressed_benchmark_is_read_whole_or_refused(suffix: str, compress: Any, mbpp: Path) -> None:
+    folder = mbpp.parent / "packed"
+    folder.mkdir()
+    file, packed = folder / f"part.jsonl.{suffix}", compress(mbpp.read_bytes())
+    file.write_bytes(packed)
+    for source in (file, folder):
+        assert load(f"mbpp={source}")[0].problems == load(f"mbpp={mbpp}")[0].problems
+    for length in (0, 1, 9, len(packed) // 2, len(packed) - 1):
+        file.write_bytes(packed[:length])
+        with pytest.raises(DumpError, match=rf"^{file}: the {suffix} stream is cut before its end"):
+            load(f"mbpp={folder}")
+
+
+def test_an_empty_file_of_a_benchmark_of_several_is_refused(mbpp: Path) -> None:
+    (mbpp.parent / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(DumpError, match=r"empty\.jsonl: found no problem"):
+        load(f"mbpp={mbpp.parent}")

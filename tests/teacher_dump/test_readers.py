@@ -198,6 +198,28 @@ def test_a_parquet_file_without_a_column_of_text_is_refused_by_name(table: pa.Ta
         list(read(str(tmp_path / "t.parquet")))
 
 
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        (pa.array([["MIT"], ["ISC"]], pa.list_(pa.string(), 1)), ["MIT", "ISC"]),
+        (pa.array([["MIT"], []], pa.list_(pa.dictionary(pa.int8(), pa.string()))), ["MIT", ""]),
+        (pa.array([{"id": "GPL-3.0"}, {"id": "MIT"}]), ["", ""]),
+        (pa.array([[("id", "MIT")]] * 2, pa.map_(pa.string(), pa.string())), ["", ""]),
+    ],
+)
+def test_a_column_of_licences_in_another_form_is_never_taken_for_none(
+    licences: pa.Array, expected: list[str], tmp_path: Path
+) -> None:
+    pq.write_table(pa.table({"content": ["a", "b"], "licenses": licences}), tmp_path / "t.parquet")
+    assert [r.licence for r in read(str(tmp_path / "t.parquet"))] == expected
+
+
+def test_texts_of_every_string_type_of_arrow_are_read(tmp_path: Path) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()):
+        pq.write_table(pa.table({"content": pa.array([b"a"], pa.binary()).cast(kind)}), tmp_path / "t.parquet")
+        assert [r.text for r in read(str(tmp_path / "t.parquet"))] == [b"a"]
+
+
 def test_a_later_column_of_text_is_taken_where_the_first_is_of_another_type(tmp_path: Path) -> None:
     pq.write_table(pa.table({"content": [1], "text": ["a"]}), tmp_path / "t.parquet")
     assert drops(tmp_path / "t.parquet")[0] == ["a"]
