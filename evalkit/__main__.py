@@ -1,8 +1,14 @@
-"""What does `python -m evalkit` do? The same as the `evalkit` command."""
+"""The program `evalkit`, also run by `python -m evalkit`."""
 
 from __future__ import annotations
 
-from evalkit.cli import main
+from shards.interrupts import run_program
+
+
+def main() -> None:
+    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    run_program("evalkit.cli")
+
 
 if __name__ == "__main__":
-    main(prog_name="evalkit")
+    main()

@@ -6,15 +6,11 @@ by SIGHUP, Ctrl-C and SIGTERM. A bug keeps its traceback. `--debug` shows the tr
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -23,36 +19,9 @@ from click.core import ParameterSource
 from evalkit import paths
 from evalkit.errors import EvalError
 from evalkit.files import is_special
+from evalkit.signals import EndedError, end_quietly
 from evalkit.text import one_line, visible
 from shards.machine import DTYPES
-
-
-class _EndedError(BaseException):
-    """A signal asked to end. Not an Exception: nothing but the command's own end catches it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-@contextlib.contextmanager
-def _signals_end_quietly() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that judges are ended and files closed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, _: FrameType | None) -> None:
-        for again in before:  # what asks a second time is not kept waiting
-            signal.signal(again, signal.SIG_DFL)
-        raise _EndedError(number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Group(click.Group):
@@ -60,7 +29,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _signals_end_quietly():
+            with end_quietly():
                 return super().invoke(ctx)
         except EvalError as error:
             if ctx.params.get("debug"):
@@ -75,8 +44,8 @@ class _Group(click.Group):
                 raise
             click.echo("evalkit: no thread can be started; raise the limit on processes (ulimit -u)", err=True)
             ctx.exit(1)
-        except (KeyboardInterrupt, _EndedError) as error:
-            number = signal.Signals(error.number if isinstance(error, _EndedError) else signal.SIGINT)
+        except (KeyboardInterrupt, EndedError) as error:
+            number = signal.Signals(error.number if isinstance(error, EndedError) else signal.SIGINT)
             click.echo(
                 f"evalkit: ended by {number.name}; what was written and judged is kept, "
                 "the same command goes on from there",

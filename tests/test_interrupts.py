@@ -95,11 +95,11 @@ def test_the_end_of_a_file_that_no_reader_named_is_a_bug_with_its_traceback(tmp_
     assert "Aborted!" not in err
 
 
-@pytest.mark.parametrize("program", ["teacher-dump", "student-train", "logit-shards"])
+@pytest.mark.parametrize("program", ["teacher-dump", "student-train", "logit-shards", "evalkit"])
 def test_every_program_ends_so_while_it_imports(program: str, tmp_path: Path) -> None:
     """The signal comes once the interpreter itself is up, which no code of a program can guard."""
     (tmp_path / "click.py").write_text("import time; print('ready', flush=True); time.sleep(30)")
-    package = {"teacher-dump": "teacher_dump", "student-train": "student_train", "logit-shards": "shards"}[program]
+    package = {"logit-shards": "shards"}.get(program, program.replace("-", "_"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {package}.__main__ import main; main()"
     child = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT

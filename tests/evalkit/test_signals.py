@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from processes import alive, descendants
 
+from evalkit.signals import end_quietly
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -53,6 +55,19 @@ def test_a_signal_to_all_processes_ends_the_run_quietly_and_verdicts_are_kept(tm
     while alive(started) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert alive(started) == set()
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_is_ignored_stays_ignored(name: str):
+    """As SIGHUP is after nohup, and SIGINT in a script's background job."""
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with end_quietly():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def num_kept(database: Path) -> int:
