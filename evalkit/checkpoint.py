@@ -85,6 +85,8 @@ def find_checkpoint(source: str) -> Checkpoint:
     folder = Path(source)
     if folder.is_dir():
         return _local(source, folder)
+    if folder.suffix.lower() == ".gguf" and folder.is_file():
+        raise _is_gguf(source, folder.name)
     if folder.is_file():
         raise EvalError(f"{source}: is a file, expected a transformers folder; for samples use --samples {source}")
     if not _HUB_ID.fullmatch(source):
@@ -101,6 +103,9 @@ def _local(source: str, folder: Path) -> Checkpoint:
             f"{source}: holds an adapter (adapter_config.json), expected a whole model; merge it into its base "
             "model (peft: merge_and_unload) and save that"
         )
+    weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+    if not weights and (gguf := sorted(path.name for path in folder.iterdir() if path.suffix.lower() == ".gguf")):
+        raise _is_gguf(source, gguf[0])
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) or "nothing"
         raise EvalError(
@@ -110,7 +115,6 @@ def _local(source: str, folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json", what="a model's configuration")
     if not isinstance(config, dict) or "model_type" not in config:
         raise EvalError(f"{source}/config.json: names no model_type; expected a transformers configuration")
-    weights = sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
     if not weights:
         raise EvalError(f"{source}: holds no weights; expected *.safetensors beside config.json; export it again")
     kind = "safetensors" if any(folder.glob("*.safetensors*")) else "bin"  # where both lie, the former are loaded
@@ -131,6 +135,13 @@ def _local(source: str, folder: Path) -> Checkpoint:
         ) from error
     digest = sha256_text(json.dumps(parts))
     return Checkpoint(source=source, sha256=digest, folder=folder)
+
+
+def _is_gguf(source: str, name: str) -> EvalError:
+    return EvalError(
+        f"{source}: its weights are GGUF ({name}), expected *.safetensors beside config.json and a tokenizer; convert "
+        f"them once: transformers' from_pretrained(FOLDER, gguf_file={name!r}), then save_pretrained(NEW_FOLDER)"
+    )
 
 
 def _on_hub(source: str) -> Checkpoint:

@@ -65,8 +65,8 @@ class _UserPath(click.Path):
             self.fail("is empty; name a file or folder", param, ctx)
         try:
             path = Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
-        except RuntimeError as error:
-            self.fail(f"{visible(str(value))}: {error}; write the path out", param, ctx)
+        except RuntimeError:
+            self.fail(f"{visible(str(value))}: there is no such user here; write the path out", param, ctx)
         if "~" in path.parts and not path.exists():
             self.fail(f"{visible(str(value))}: holds a folder ~; write the path out", param, ctx)
         return path
@@ -79,6 +79,8 @@ class _Checkpoint(click.ParamType["str"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
+        if not text.strip():
+            self.fail("is empty; name a folder or hub id", param, ctx)
         return str(_UserPath().convert(text, param, ctx)) if text.startswith("~") else text
 
 

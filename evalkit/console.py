@@ -155,9 +155,9 @@ def print_scores(result: dict[str, Any], path: Path, page: Path | None = None) -
     console.print(table)
     if result["limit"]:
         console.print(f"only the first {result['limit']} problems: a quick look, not the benchmark's score")
-    console.print(f"result: {path}", soft_wrap=True)
+    console.print(f"result: {one_line(str(path))}", soft_wrap=True)
     if page is not None:
-        console.print(f"page:   {page}", soft_wrap=True)
+        console.print(f"page:   {one_line(str(page))}", soft_wrap=True)
 
 
 def print_comparisons(comparisons: list[Comparison]) -> None:
@@ -218,4 +218,4 @@ def print_report(report: Report, path: Path) -> None:
         console.print(table)
         for remark in section.remarks:
             console.print(f"- {remark}")
-    console.print(f"report: {path}", soft_wrap=True)
+    console.print(f"report: {one_line(str(path))}", soft_wrap=True)

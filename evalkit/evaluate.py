@@ -81,11 +81,16 @@ def _check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
             if path is not None and would_belong(checkpoint.folder, path):
                 raise EvalError(f"{option} {path}: would be taken for a part of the checkpoint; name another file")
     if request.samples is not None:
-        read += programs(request.samples) if request.samples.is_dir() else [request.samples]
+        read += programs(request.samples) if request.samples.is_dir() else [_readable(request.samples)]
     refuse_overlap(outputs, read)
     for path in (request.result, request.page):
         if path is not None:
             require_writable(path)
+
+
+def _readable(samples: Path) -> Path:
+    """Return the name of what is read: `-` may be a file, too, by a redirection of the shell."""
+    return Path("/dev/stdin") if str(samples) == "-" else samples
 
 
 def _sample_path(request: Request, task: str) -> Path:

@@ -16,12 +16,12 @@ from evalkit.files import is_special
 def samples_folder(samples: Path) -> Path:
     """Return the folder of the result of samples made elsewhere: beside them, under their name.
 
-    Only the usual suffix is cut, so that two files never share a folder.
+    `a.jsonl` -> `a-evalkit`, any other name `a` -> `a.evalkit`, so that no two share a folder.
     """
     if samples.parts[:2] in (("/", "dev"), ("/", "proc")):
         return Path("stdin-evalkit")
     name = "stdin" if str(samples) == "-" else samples.resolve().name if samples.name in ("", "..") else samples.name
-    return samples.parent / f"{name.removesuffix('.jsonl')}-evalkit"
+    return samples.parent / (f"{name.removesuffix('.jsonl')}-evalkit" if name.endswith(".jsonl") else f"{name}.evalkit")
 
 
 def beside(result: Path, suffix: str) -> Path:

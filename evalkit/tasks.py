@@ -99,6 +99,8 @@ def load(name: str, *, data_dir: Path | None = None) -> Benchmark:
     loader = LOADERS.get(name)
     if loader is None:
         raise EvalError(f"task {name!r} is unknown; expected one of {', '.join(LOADERS)}")
+    if data_dir is not None and not data_dir.is_dir():
+        raise EvalError(f"--data-dir {data_dir}: no such folder; expected one that holds benchmark files")
     return loader(data_dir)
 
 

@@ -16,6 +16,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+from evalkit.errors import EvalError
 from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 
@@ -31,9 +32,16 @@ _MOST_FAILURES = 3
 
 
 def default_folder() -> Path:
-    """Return the user's cache folder: $XDG_CACHE_HOME or ~/.cache, then teacherless/evalkit."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.path.expanduser(home)) / "teacherless" / "evalkit"
+    """Return the user's cache folder: $XDG_CACHE_HOME or ~/.cache, then teacherless/evalkit.
+
+    Raises:
+        EvalError: the user has no home, as in a container that runs under a number alone.
+    """
+    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(named).expanduser() / "teacherless" / "evalkit"
+    except RuntimeError:
+        raise EvalError(f"{named}: there is no such home folder; set XDG_CACHE_HOME to a folder of yours") from None
 
 
 def job_key(job: Job) -> str:

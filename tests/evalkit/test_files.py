@@ -67,6 +67,7 @@ def test_dots_in_names_keep_results_pages_and_partial_files_apart(tmp_path: Path
         ("a.jsonl", "a.jsonl.gz", "a.json"),
         ("v1.2", "v1.3"),
         ("a.b.jsonl", "a.c.jsonl", "a.jsonl"),
+        ("a", "a.jsonl"),
     ],
 )
 def test_no_two_files_of_samples_share_a_folder(names: tuple[str, ...]):
@@ -461,6 +462,50 @@ def test_a_pipe_with_a_name_is_read(tmp_path: Path):
     done = call("score", "--samples", tmp_path / "pipe", "--json", tmp_path / "r.json", "--no-html")
     writer.join()
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_a_file_on_standard_input_is_not_replaced(tmp_path: Path, source: str):
+    samples = write_lines(tmp_path / "s.jsonl", RIGHT)
+    before = samples.read_text()
+    command = [sys.executable, "-m", "evalkit", "score", "--samples", source, "--json", samples]
+    with samples.open() as stream:
+        done = subprocess.run(command, stdin=stream, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"evalkit: --json {samples}: is what is read (/dev/stdin)")
+    assert samples.read_text() == before
+
+
+def test_a_user_without_a_home_gets_a_line_and_no_folder_named_by_a_tilde(
+    tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    done = call("score", "--samples", samples)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        "evalkit: ~nobody-of-this-name/cache: there is no such home folder; set XDG_CACHE_HOME"
+    )
+    assert not list(tmp_path.glob("~*"))
+
+
+def test_an_empty_checkpoint_and_a_data_folder_that_is_not_there_are_refused(samples: Path):
+    assert call("score", "").exit_code == 2
+    done = call("score", "--samples", samples, "--data-dir", samples.parent / "none")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"evalkit: --data-dir {samples.parent / 'none'}: no such folder")
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_gguf_weights_are_one_line_that_says_how_to_convert_them(tmp_path: Path, named: str):
+    path = tmp_path / "model-Q4_K_M.gguf"
+    path.write_bytes(b"GGUF")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    done = call("score", tmp_path if named == "folder" else path)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "its weights are GGUF (model-Q4_K_M.gguf)" in line
+    assert "gguf_file='model-Q4_K_M.gguf'" in line
 
 
 def test_from_standard_input_the_result_goes_to_a_folder_here(tmp_path: Path):
