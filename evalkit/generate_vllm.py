@@ -8,11 +8,16 @@ greedy ones, which it can change from run to run (vllm#15437), and they share no
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from evalkit.checkpoint import Checkpoint
+from evalkit.errors import EvalError
 from evalkit.generate import (
     Answer,
     Prompt,
@@ -50,11 +55,11 @@ def write_answers(
     max_len = min(max(map(len, ids)) + protocol.max_new_tokens, config.max_position_embeddings)
     on_cpu = not torch.cuda.is_available()
     _set_environment(settings, config, tokens=max_len * settings.batch_size if on_cpu else None)
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.engine.exceptions import EngineDeadError
 
+    before = set(multiprocessing.active_children())
     engine = _start(checkpoint, protocol, settings, max_len=max_len, on_cpu=on_cpu)
-    sampled = protocol.temperature > 0
+    _watch(engine, [p for p in multiprocessing.active_children() if p not in before])
     # With all requests of a batch done before the next begins, each answer always has the same company.
     in_engine = settings.batch_size * (1 if settings.deterministic else _QUEUED)
     given = 0
@@ -64,16 +69,8 @@ def write_answers(
             room = in_engine - engine.get_num_unfinished_requests()
             if room == in_engine or not settings.deterministic:
                 for place in range(given, min(given + room, len(prompts))):
-                    params = SamplingParams(
-                        temperature=protocol.temperature,
-                        top_p=1.0 if on_cpu else protocol.top_p,  # on a CPU `Nucleus` does it
-                        max_tokens=min(protocol.max_new_tokens, max_len - len(ids[place])),
-                        stop=list(protocol.stop),
-                        stop_token_ids=ends,
-                        include_stop_str_in_output=True,
-                        seed=prompts[place].seed if sampled else None,
-                        output_kind=RequestOutputKind.FINAL_ONLY,
-                    )
+                    room_left = max_len - len(ids[place])
+                    params = _sampling(prompts[place], protocol, ends, max_tokens=room_left, on_cpu=on_cpu)
                     engine.add_request(str(place), {"prompt_token_ids": ids[place]}, params)
                     given = place + 1
             for output in engine.step():
@@ -81,6 +78,12 @@ def write_answers(
                 new_ids = list(written.token_ids)
                 on_tokens(len(new_ids))
                 on_answer(finish(tokenizer, prompts[place], ids[place], new_ids, protocol, ends))
+    except EngineDeadError as error:
+        raise EvalError(
+            f"{checkpoint.source}: the engine died while it wrote answers; expected one that writes them all; the "
+            "system may have ended it for want of memory: give a smaller --batch-size; answers that are written are "
+            "kept, the same command goes on from there"
+        ) from error
     finally:
         engine.engine_core.shutdown()
 
@@ -112,6 +115,38 @@ def _start(checkpoint: Checkpoint, protocol: Protocol, settings: Settings, *, ma
         )
     except Exception as error:  # the engine fails in a process of its own and reports in many ways
         raise cannot_load(checkpoint, "model", error) from error
+
+
+def _sampling(prompt: Prompt, protocol: Protocol, ends: list[int], *, max_tokens: int, on_cpu: bool) -> Any:
+    """Return vLLM's settings of one answer, of at most `max_tokens` and the protocol's limit."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        temperature=protocol.temperature,
+        top_p=1.0 if on_cpu else protocol.top_p,  # on a CPU `Nucleus` does it
+        max_tokens=min(protocol.max_new_tokens, max_tokens),
+        stop=list(protocol.stop),
+        stop_token_ids=ends,
+        include_stop_str_in_output=True,
+        seed=prompt.seed if protocol.temperature > 0 else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _watch(engine: Any, processes: Collection[BaseProcess]) -> None:
+    """Make a step of the engine raise EngineDeadError when one of its processes ends; vLLM would wait for ever."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    outputs = getattr(engine.engine_core, "outputs_queue", None)  # an engine in this process has none
+    if outputs is None or not processes:
+        return
+
+    def wait() -> None:
+        connection.wait([process.sentinel for process in processes])
+        outputs.put(EngineDeadError())
+
+    threading.Thread(target=wait, name="engine-watch", daemon=True).start()
 
 
 def _set_environment(settings: Settings, config: Any, *, tokens: int | None) -> None:
