@@ -1,4 +1,4 @@
-"""What does a run need before its first step? The first stretch of data, a student split over ranks, held-out rows.
+"""All that a run needs before its first step: the first stretch of data, a student split over ranks, held-out rows.
 
 Everything that can be refused by name before training is refused here.
 """
@@ -78,26 +78,10 @@ def prepare(
     `layers` are those that a run which is continued, or whose control this is, chose before; else they are chosen.
     `on_teacher` is called with the teacher's uncut model and its tokenizer where the student is made from it.
     """
-    segments = None
-    if cache is None:
-        segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
-        first_leg = segments.leg(0, first_step=0, total=config.max_steps)
-        if first_leg is None:
-            raise interrupted(Path(config.out), 0, config.max_steps)
-    else:
-        plan = plan_of(config, cache, digest=cache.manifest_sha256)
-        first_leg = Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch)
+    first_leg, segments = _first_leg(config, cache, written, wanted, world, say)
     cache, total = first_leg.cache, config.max_steps or first_leg.last
     manifest = cache.manifest
-    column = None
-    if config.objective == "kd" and config.temperature != 1.0:
-        stored = [round(t, 6) for t in manifest.temperatures]
-        if round(config.temperature, 6) not in stored:
-            raise TrainError(
-                f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
-                "choose one of those, or 1, or dump again"
-            )
-        column = stored.index(round(config.temperature, 6))
+    column = _temperature_column(config, manifest.temperatures)
     student = load(
         config.student,
         layers=config.student_layers,
@@ -107,30 +91,108 @@ def prepare(
         choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
         on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
     )
+    if config.specialist and max(config.specialist) >= student.vocab_size:
+        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
     logit_map = find_logit_map(student.model)
     if config.lora_rank:
         student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
-    if config.specialist and max(config.specialist) >= student.vocab_size:
-        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
     layout = world.gather(_layout(student, cache, world, say))[0]
     if config.gradient_checkpointing:
         _recompute_activations(student.model)
     if config.compile:
         compile_layers(student.model, device_type=world.device.type)
-    spec = LossSpec(
+    cross = None
+    if student.other_tokenizer is not None:
+        cross = cross_of(config, student, cache)
+        say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
+    distiller = Distiller(
+        student.model,
+        _loss_spec(config),
+        dtype=config.dtype,
+        order=None if cross is None else cross.order.to(world.device),
+        layout=layout.name,
+        logit_map=logit_map,
+    )
+    distiller = split(distiller.to(world.device), world)
+    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
+    held = _held_out(config, cache, cross, skip=skip, say=say)
+    batches = BatchSpec(
+        vocab_size=student.vocab_size,
+        max_row_tokens=student.max_row_tokens,
+        micro_tokens=config.micro_tokens,
+        layout=layout.name,
+        widest=layout.widest,
+        sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
+        temperature=config.temperature,
+        temperature_column=column,
+        skip=skip,
+        held_out=config.held_out,
+        subset=config.specialist,
+        rs_draws=config.rs_draws,
+        seed=config.seed,
+        tables=None if cross is None else cross.tables,
+    )
+    return Run(
+        config=config,
+        out=Path(config.out),
+        student=student,
+        distiller=distiller,
+        optimizer=make_optimizer(student.model, config),
+        world=world,
+        first_leg=first_leg,
+        segments=segments,
+        batches=batches,
+        total=total,
+        held=held,
+        wanted=wanted,
+        say=say,
+        cross=cross,
+    )
+
+
+def _first_leg(
+    config: Config,
+    cache: shards.Cache | None,
+    written: list[dict[str, Any]],
+    wanted: Signals,
+    world: World,
+    say: Say,
+) -> tuple[Leg, Segments | None]:
+    """Return the first stretch of data; of a growing cache also its segments. A collective."""
+    if cache is not None:
+        plan = plan_of(config, cache, digest=cache.manifest_sha256)
+        return Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch), None
+    segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
+    leg = segments.leg(0, first_step=0, total=config.max_steps)
+    if leg is None:
+        raise interrupted(Path(config.out), 0, config.max_steps)
+    return leg, segments
+
+
+def _temperature_column(config: Config, temperatures: tuple[float, ...]) -> int | None:
+    """Return where the shards store log Z at the run's temperature; None for a run that needs none."""
+    if config.objective != "kd" or config.temperature == 1.0:
+        return None
+    stored = [round(t, 6) for t in temperatures]
+    if round(config.temperature, 6) not in stored:
+        raise TrainError(
+            f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
+            "choose one of those, or 1, or dump again"
+        )
+    return stored.index(round(config.temperature, 6))
+
+
+def _loss_spec(config: Config) -> LossSpec:
+    return LossSpec(
         divergence=config.divergence if config.objective == "kd" else None,
         ce_weight=config.ce_weight,
         temperature=config.temperature,
         skew=config.skew,
     )
-    cross = None
-    if student.other_tokenizer is not None:
-        cross = cross_of(config, student, cache)
-        say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
-    order = None if cross is None else cross.order.to(world.device)
-    distiller = Distiller(student.model, spec, dtype=config.dtype, order=order, layout=layout.name, logit_map=logit_map)
-    distiller = split(distiller.to(world.device), world)
-    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
+
+
+def _held_out(config: Config, cache: shards.Cache, cross: Cross | None, *, skip: int, say: Say) -> list[Any]:
+    """Return the held-out rows that have something to predict after `skip` tokens, and that the student can read."""
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
     held = [row for row in held if len(row.tokens) - 1 > skip]
     if cross is not None and held:
@@ -142,37 +204,7 @@ def prepare(
             f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
             "raise --held-out, dump more documents, or give --held-out 0 to go without"
         )
-    return Run(
-        config=config,
-        out=Path(config.out),
-        student=student,
-        distiller=distiller,
-        optimizer=make_optimizer(student.model, config),
-        world=world,
-        first_leg=first_leg,
-        segments=segments,
-        batches=BatchSpec(
-            vocab_size=student.vocab_size,
-            max_row_tokens=student.max_row_tokens,
-            micro_tokens=config.micro_tokens,
-            layout=layout.name,
-            widest=layout.widest,
-            sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
-            temperature=config.temperature,
-            temperature_column=column,
-            skip=skip,
-            held_out=config.held_out,
-            subset=config.specialist,
-            rs_draws=config.rs_draws,
-            seed=config.seed,
-            tables=None if cross is None else cross.tables,
-        ),
-        total=total,
-        held=held,
-        wanted=wanted,
-        say=say,
-        cross=cross,
-    )
+    return held
 
 
 def _choose(

@@ -23,7 +23,8 @@ from shards.read import open as open_cache
 from shards.side_files import seal_json
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.write import Row
-from teacher_dump.compare import Exact, Said, Tally, add_all, between, from_exact
+from teacher_dump.compare import Exact, Said, between, from_exact
+from teacher_dump.tally import Tally, add_all
 from teacher_dump.config import DumpConfig
 from teacher_dump.dump import to_row
 from teacher_dump.engines import Engine, Teaching, choose, describe, start, version

@@ -1,0 +1,98 @@
+"""Command lines that make no sense, and paths with unusual characters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import RIGHT, call, write_lines
+from run_folder import write_run
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "s.jsonl", RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--limit", "0"), "Invalid value for '--limit'"),
+        (("--limit", "-1"), "Invalid value for '--limit'"),
+        (("--workers", "-2"), "Invalid value for '--workers'"),
+        (("--workers", "0"), "Invalid value for '--workers'"),
+        (("--tasks", ""), "names no benchmark"),
+        (("--tasks", " , "), "names no benchmark"),
+        (("--protocol", "humaneval-openai-v1"), "--protocol: does nothing with --samples"),
+        (("--engine", "auto"), "--engine: does nothing with --samples"),
+        (("--n", "5", "--temperature", "0.8"), "--n, --temperature: does nothing with --samples"),
+        (("--max-new-tokens", "5"), "does nothing with --samples"),
+        (("--top-p", "0.9"), "does nothing with --samples"),
+        (("--batch-size", "5"), "does nothing with --samples"),
+        (("--dtype", "float32"), "does nothing with --samples"),
+        (("--seed", "0"), "does nothing with --samples"),
+        (("--deterministic",), "does nothing with --samples"),
+        (("--html", "x.html", "--no-html"), "expected either --html or --no-html"),
+        (("--json", "x.json", "--out", "x"), "expected either --json or --out"),
+        (("--json", "-"), "/dev/stdout is standard output"),
+        (("--json", ""), "is empty"),
+        (("--out", "~no-such-user/x"), "write the path out"),
+        (("--out", "a/~/b"), "holds a folder ~"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(
+    tmp_path: Path, samples: Path, args: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = call("score", "--samples", samples, *args)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("args", [("--batch-size", "0"), ("--n", "0"), ("--sanitize",), ("--limit", "0")])
+def test_what_makes_no_sense_for_a_checkpoint_is_a_usage_error(args: tuple[str, ...]):
+    assert call("score", "ckpt", *args).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["run[/a]", "x[lr=1e-4]", "[bold]", "[link=x]", ":warning:", "a[/]", "\\[x]"])
+def test_names_are_no_markup(tmp_path: Path, name: str):
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    path = write_lines(folder / "s[b].jsonl", RIGHT)
+    done = call("score", "--samples", path)
+    assert done.exit_code == 0, done.output
+    result = folder / "s[b]-evalkit" / "score.json"
+    assert f"result: {result}" in done.stdout
+    assert f"page:   {result.with_suffix('.html')}" in done.stdout
+    compared = call("compare", result, result, "--html", folder / "c.html")
+    assert compared.exit_code == 0, compared.output
+    assert f"{path} against {path}" in compared.stdout.replace("\n", "")
+    run = write_run(folder / "run", kl=0.8)
+    (folder / "run" / "run.json").write_text(
+        (folder / "run" / "run.json").read_text().replace("shallow", json.dumps(name)[1:-1].replace("/", "_"))
+    )
+    reported = call("report", run, "--out", folder / "r.html")
+    assert reported.exit_code == 0, reported.output
+    assert f"report: {folder / 'r.html'}" in reported.stdout
+    assert name.replace("/", "_") in reported.stdout
+    missing = call("score", "--samples", folder / "missing")
+    assert missing.stderr == f"evalkit: {folder / 'missing'}: no such file; expected samples as JSONL\n"
+
+
+def test_a_tilde_is_the_users_home_and_never_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", "~/.cache")
+    monkeypatch.chdir(tmp_path)
+    write_lines(home / "s.jsonl", RIGHT)
+    done = call("score", "--samples=~/s.jsonl", "--json=~/out/r.json", "--html=~/out/p.html")
+    assert done.exit_code == 0, done.output
+    assert {"r.json", "p.html"} == {path.name for path in (home / "out").iterdir()}
+    assert (home / ".cache" / "teacherless" / "evalkit" / "verdicts.sqlite").is_file()
+    assert call("score", "~/ckpt").exit_code == 1
+    assert call("compare", "~/out/r.json", "~/out/r.json").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]

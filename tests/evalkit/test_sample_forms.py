@@ -1,0 +1,188 @@
+"""The forms in which samples are read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
+
+from evalkit.errors import EvalError
+from evalkit.given_samples import fence_hint, read_samples
+from evalkit.samples import Sample
+from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks import Benchmark
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "s.jsonl", RIGHT)
+
+
+LINES = (json.dumps(RIGHT) + "\n" + json.dumps(WRONG) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bom.jsonl", b"\xef\xbb\xbf" + LINES),
+        ("utf16.jsonl", LINES.decode().encode("utf-16")),
+        ("capital.jsonl.GZ", gzip.compress(LINES, mtime=0)),
+        ("no-suffix", gzip.compress(LINES, mtime=0)),
+        ("bom.gz", gzip.compress(b"\xef\xbb\xbf" + LINES, mtime=0)),
+        (
+            "two-parts.gz",
+            gzip.compress(LINES[: len(LINES) // 2], mtime=0) + gzip.compress(LINES[len(LINES) // 2 :], mtime=0),
+        ),
+        ("plain.gz", LINES),
+        ("array.json", json.dumps([RIGHT, WRONG]).encode()),
+        ("array.jsonl.gz", gzip.compress(b"\xef\xbb\xbf  \n" + json.dumps([RIGHT, WRONG], indent=2).encode(), mtime=0)),
+        ("windows.jsonl", LINES.replace(b"\n", b"\r\n")),
+        ("no-newline.jsonl", LINES.rstrip()),
+        ("ids.jsonl", LINES.replace(b'"HumanEval/53"', b'" HumanEval/53\\n"')),
+        ("numbers.jsonl", LINES.replace(b'"HumanEval/53"', b"53")),
+    ],
+)
+def test_the_usual_ways_of_writing_samples_are_read(tmp_path: Path, humaneval: Benchmark, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    given = read_samples(tmp_path / name, humaneval)
+    assert [(one.task_id, one.index, one.completion) for one in given.samples] == [
+        ("HumanEval/53", 0, RIGHT["completion"]),
+        ("HumanEval/53", 1, WRONG["completion"]),
+    ]
+
+
+def test_of_completion_and_solution_the_solution_counts(tmp_path: Path, humaneval: Benchmark):
+    both = RIGHT | {"solution": "def add(x, y):\n    return 0\n"}
+    path = write_lines(tmp_path / "s.jsonl", both, RIGHT | {"solution": None})
+    first, second = read_samples(path, humaneval).samples
+    assert (first.solution, first.completion) == (both["solution"], None)
+    assert (second.solution, second.completion) == (None, RIGHT["completion"])
+
+
+def test_a_folder_of_evalplus_is_read_in_the_order_of_its_numbers(tmp_path: Path, humaneval: Benchmark):
+    for task, number in (("HumanEval_53", 10), ("HumanEval_53", 9), ("HumanEval_2", 0), ("HumanEval_53", 0)):
+        (tmp_path / task).mkdir(exist_ok=True)
+        (tmp_path / task / f"{number}.py").write_text(f"# {task} {number}")
+    (tmp_path / "HumanEval_53" / "notes.txt").write_text("not a program")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "hook.py").write_text("")
+    given = read_samples(tmp_path, humaneval)
+    assert [(one.task_id, one.index, one.solution) for one in given.samples] == [
+        ("HumanEval/2", 0, "# HumanEval_2 0"),
+        ("HumanEval/53", 0, "# HumanEval_53 0"),
+        ("HumanEval/53", 1, "# HumanEval_53 9"),
+        ("HumanEval/53", 2, "# HumanEval_53 10"),
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(EvalError, match="holds no samples; expected a JSONL file, or a folder per task"):
+        read_samples(tmp_path / "empty", humaneval)
+    (tmp_path / "other" / "Nope_1").mkdir(parents=True)
+    (tmp_path / "other" / "Nope_1" / "0.py").write_text("")
+    with pytest.raises(EvalError, match=r"Nope_1/0.py: task_id 'Nope/1' is not of humaneval"):
+        read_samples(tmp_path / "other", humaneval)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_standard_input_is_read_once_for_several_benchmarks(tmp_path: Path, packed: bool):
+    content = gzip.compress(LINES, mtime=0) if packed else LINES
+    done = call("score", "--samples", "-", "--json", tmp_path / "r.json", "--no-html", input=io.BytesIO(content))
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["scores"]["humaneval"]["pass@1"] == 0.5
+    assert result["samples"]["path"] == "standard input"
+
+
+def test_a_pipe_with_a_name_is_read(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(LINES))
+    writer.start()
+    done = call("score", "--samples", tmp_path / "pipe", "--json", tmp_path / "r.json", "--no-html")
+    writer.join()
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/stdin"])
+def test_a_file_on_standard_input_is_not_replaced(tmp_path: Path, source: str):
+    samples = write_lines(tmp_path / "s.jsonl", RIGHT)
+    before = samples.read_text()
+    command = [sys.executable, "-m", "evalkit", "score", "--samples", source, "--json", samples]
+    with samples.open() as stream:
+        done = subprocess.run(command, stdin=stream, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"evalkit: --json {samples}: is what is read (/dev/stdin)")
+    assert samples.read_text() == before
+
+
+def test_a_user_without_a_home_gets_a_line_and_no_folder_named_by_a_tilde(
+    tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name/cache")
+    done = call("score", "--samples", samples)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(
+        "evalkit: ~nobody-of-this-name/cache: there is no such home folder; set XDG_CACHE_HOME"
+    )
+    assert not list(tmp_path.glob("~*"))
+
+
+def test_an_empty_checkpoint_and_a_data_folder_that_is_not_there_are_refused(samples: Path):
+    assert call("score", "").exit_code == 2
+    done = call("score", "--samples", samples, "--data-dir", samples.parent / "none")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"evalkit: --data-dir {samples.parent / 'none'}: no such folder")
+
+
+@pytest.mark.parametrize("named", ["folder", "file"])
+def test_gguf_weights_are_one_line_that_says_how_to_convert_them(tmp_path: Path, named: str):
+    path = tmp_path / "model-Q4_K_M.gguf"
+    path.write_bytes(b"GGUF")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    done = call("score", tmp_path if named == "folder" else path)
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert "its weights are GGUF (model-Q4_K_M.gguf)" in line
+    assert "gguf_file='model-Q4_K_M.gguf'" in line
+
+
+def test_from_standard_input_the_result_goes_to_a_folder_here(tmp_path: Path):
+    for source in ("-", "/dev/stdin"):
+        command = [sys.executable, "-m", "evalkit", "score", "--samples", source]
+        done = subprocess.run(command, input=LINES, capture_output=True, cwd=tmp_path, env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["stdin-evalkit"]
+
+
+FENCED = (
+    {"task_id": "HumanEval/53", "completion": "Sure!\n```python\ndef add(x, y):\n    return x + y\n```\nDone."},
+    {"task_id": "HumanEval/53", "completion": "```python\n    return x + y\n```"},
+    {"task_id": "HumanEval/53", "solution": "```\ndef add(x, y):\n    return x + y\n```\n\n```\nadd(1, 2)\n```"},
+)
+
+
+def test_fences_that_make_everything_fail_are_hinted_at_and_sanitized_away(tmp_path: Path):
+    path = write_lines(tmp_path / "s.jsonl", *FENCED)
+    plain = call("score", "--samples", path, "--json", tmp_path / "r.json")
+    assert "hint: 3 of 3 samples hold Markdown fences" in plain.stderr
+    assert "--sanitize" in plain.stderr
+    done = call("score", "--samples", path, "--sanitize", "--json", tmp_path / "r.json")
+    assert done.exit_code == 0
+    assert "hint" not in done.stderr
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["scores"]["humaneval"]["pass@1"] == 1, result["tasks"]
+    assert result["samples"]["sanitized"] is True
+    assert "as it was written" in (tmp_path / "r.html").read_text()
+
+
+def test_a_fence_in_a_sample_that_is_python_gives_no_hint():
+    fenced = Sample(task_id="HumanEval/53", solution='"""\n```\nx\n```\n"""\n')
+    assert fence_hint([fenced], [Verdict(outcome="wrong", detail="assert ...")]) == ""
+    assert fence_hint([fenced], [Verdict(outcome="exception", detail="SyntaxError: invalid syntax")]) != ""
