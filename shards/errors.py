@@ -1,4 +1,4 @@
-"""What can go wrong with a cache that a person can mend?
+"""The errors that a user can mend, and the one line that is shown of any other.
 
 Every error takes one string, so it survives a trip between processes, and says what was found, what was
 expected and what to do. Bugs are not wrapped: they keep their traceback.
@@ -29,3 +29,9 @@ class IncompleteCacheError(ShardError):
 
 class StoreError(ShardError):
     """The place where the bytes lie could not be reached, or has no room left."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    said = str(error).strip().splitlines()
+    return said[0].strip() if said else type(error).__name__

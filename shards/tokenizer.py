@@ -77,6 +77,12 @@ def vocabulary(folder: str | os.PathLike[str]) -> dict[str, int]:
     return pieces | {t["content"]: t["id"] for t in rules["added_tokens"] or []}
 
 
+def ids_beyond(folder: str | os.PathLike[str], vocab_size: int) -> list[tuple[int, str]]:
+    """Return (id, piece) of what a model of `vocab_size` rows has no row for, in order; special tokens left out."""
+    special = {t["content"] for t in read_rules(folder)["added_tokens"] or [] if t.get("special")}
+    return sorted((i, piece) for piece, i in vocabulary(folder).items() if i >= vocab_size and piece not in special)
+
+
 def token_bytes(folder: str | os.PathLike[str]) -> dict[int, bytes]:
     """Return id -> the UTF-8 bytes that it stands for, empty for special tokens.
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shards.errors import first_line
 from student_train.errors import TrainError
 from student_train.probe import CANNOT, last_hidden, probing, random_ids
 
@@ -42,10 +43,9 @@ def add_adapters(model: Any, *, rank: int, seed: int) -> Any:
         with probing(model):
             last_hidden(model, random_ids(model, 1, 4))
     except CANNOT as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainError(
-            f"lora-rank: a {type(model).__name__} does not take adapters ({text}), expected linear layers; use "
-            "--lora-rank 0"
+            f"lora-rank: a {type(model).__name__} does not take adapters ({first_line(error)}), expected linear "
+            "layers; use --lora-rank 0"
         ) from None
     return adapted
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from shards.errors import first_line
 from student_train import checkpoint
 
 FORMAT = 1
@@ -73,8 +74,7 @@ def try_to_complete(model: Any, tokenizer_dir: Path, *, say: Callable[[str], Non
     try:
         return complete(model, tokenizer_dir)
     except Exception as error:  # each model class fails in its own way
-        reason = (str(error).strip().splitlines() or [""])[0]
-        say(f"no completions: found that the model does not generate ({type(error).__name__}: {reason})")
+        say(f"no completions: found that the model does not generate ({type(error).__name__}: {first_line(error)})")
         return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from shards.errors import first_line
 from student_train.errors import StudentError
 from student_train.packing import LAYOUTS, arrange
 from student_train.parts import decoder_of
@@ -79,10 +80,9 @@ def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     try:
         found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
     except CANNOT as error:
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise StudentError(
-            f"student: a {type(model).__name__} does not run on token ids alone ({text}); expected a causal language "
-            "model of text; choose another student"
+            f"student: a {type(model).__name__} does not run on token ids alone ({first_line(error)}); expected a "
+            "causal language model of text; choose another student"
         ) from None
     require_finite(model, torch.cat(found))
     return found

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ShardError
-from shards.tokenizer import read_rules, vocabulary
+from shards.errors import ShardError, first_line
+from shards.tokenizer import ids_beyond
 from shards.weights import require_sound, weight_files
 from student_train.errors import StudentError
 
@@ -53,10 +53,8 @@ def load_model(name: str, folder: Path, *, seed: int) -> Any:
 
 def require_ids(name: str, folder: Path, *, vocab_size: int) -> None:
     """Raise StudentError where a student's own tokenizer gives ids to text that its model has no row for."""
-    special = {t["content"] for t in read_rules(folder)["added_tokens"] or [] if t.get("special")}
-    beyond = [(i, piece) for piece, i in vocabulary(folder).items() if i >= vocab_size and piece not in special]
-    if beyond:
-        number, piece = min(beyond)
+    if beyond := ids_beyond(folder, vocab_size):
+        number, piece = beyond[0]
         raise StudentError(
             f"student {name}: its tokenizer has {len(beyond):,} ids beyond the model's {vocab_size:,}, the first "
             f"{number} {piece!r}; expected the tokenizer of this model"
@@ -89,8 +87,7 @@ def _require_whole(name: str, folder: Path) -> None:
 
 
 def _does_not_load(name: str, folder: Path, error: Exception) -> StudentError:
-    said = str(error).strip().splitlines() or [type(error).__name__]
     return StudentError(
-        f"student {name}: {folder} does not load ({said[0].strip()}); expected a transformers folder of a causal "
+        f"student {name}: {folder} does not load ({first_line(error)}); expected a transformers folder of a causal "
         "language model that needs no code of its own"
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.errors import ShardError
+from shards.errors import ShardError, first_line
 from shards.manifest import Teacher
 from shards.paths import model_dir
 from shards.weights import weights_sha256
@@ -218,8 +218,7 @@ def _fetch(name: str, repo: str, revision: str) -> Path:
     try:
         return Path(snapshot_download(repo, **wanted))
     except (OSError, HfHubHTTPError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StudentError(f"student {name}: could not fetch {at} ({said}); {help_}") from None
+        raise StudentError(f"student {name}: could not fetch {at} ({first_line(error)}); {help_}") from None
 
 
 def _has_weights(folder: Path) -> bool:

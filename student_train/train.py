@@ -1,4 +1,4 @@
-"""How does a run go? Open, load, measure, train, save, measure again, write the record. Stoppable anywhere.
+"""One run from its start to its record: open, load, measure, train, save, measure again. Stoppable anywhere.
 
 `run` is what the command line calls. OUT becomes an ordinary transformers folder; its `run.json` comes last and so
 means that the run is finished. Everything between two checkpoints is a pure function of the first of them and the
@@ -41,11 +41,7 @@ from student_train.prepare import Run, Say, interrupted, prepare, say_on_stderr
 from student_train.progress import Progress
 from student_train.record import describe, result_line, run_record
 from student_train.session import deterministic, stop_on_signals
-from student_train.step import (
-    StepResult,
-    learning_rate,
-    take_step,
-)
+from student_train.step import StepResult, learning_rate, take_step
 from student_train.trainable import count_empty, require_trainable, require_trained
 
 
@@ -127,18 +123,8 @@ def _train(
         this = prepare(
             config, cache, handover.segments, wanted, world, say, layers=handover.layers, on_teacher=on_teacher
         )
-        manifest = this.first_leg.cache.manifest
-        if manifest.teacher.restricts_outputs and not is_control:
-            say(f"note: the teacher's licence is {licence_line(asdict(manifest.teacher))}")
-        model = this.student.model
+        _announce(this, state, hardware, is_control=is_control)
         before = handover.before
-        if state is None:
-            say(f"{out}: {describe(config, this.student, this.total, this.first_leg.plan)}")
-        else:
-            say(f"{out}: continuing at step {state['step']} of {this.total}")
-        if not is_control:
-            for line in lines_for(hardware, device=world.device):
-                say(f"{out}: {line}")
         if state is None:
             if this.segments is None:
                 require_trainable(config, this.first_leg, this.batches)
@@ -147,7 +133,7 @@ def _train(
             if this.cross is not None:
                 state |= {"norms": {}, "left_out": {}}
         else:
-            checkpoint.load(out, step=state["step"], model=model, optimizer=this.optimizer, world=world)
+            checkpoint.load(out, step=state["step"], model=this.student.model, optimizer=this.optimizer, world=world)
         handover = Handover(
             segments=this.segments.written if this.segments else [],
             layers=this.student.layer_choice,
@@ -157,7 +143,7 @@ def _train(
         state |= {
             "manifest_sha256": "" if cache is None else cache.manifest_sha256,
             "config": config.as_dict(),
-            "base_sha256": identity.base_sha256 or base_sha256(config.student, manifest.teacher),
+            "base_sha256": identity.base_sha256 or base_sha256(config.student, this.first_leg.cache.manifest.teacher),
             **handover.as_state(),
         }
         _loop(this, state)
@@ -167,6 +153,20 @@ def _train(
         if world.leads:
             _finish(this, model, record, handover, after, say=say)
     return handover
+
+
+def _announce(this: Run, state: dict[str, Any] | None, hardware: Hardware, *, is_control: bool) -> None:
+    """Say what is trained, from which step, and on what; a control leaves out what its run has said."""
+    teacher = this.first_leg.cache.manifest.teacher
+    if teacher.restricts_outputs and not is_control:
+        this.say(f"note: the teacher's licence is {licence_line(asdict(teacher))}")
+    if state is None:
+        this.say(f"{this.out}: {describe(this.config, this.student, this.total, this.first_leg.plan)}")
+    else:
+        this.say(f"{this.out}: continuing at step {state['step']} of {this.total}")
+    if not is_control:
+        for line in lines_for(hardware, device=this.world.device):
+            this.say(f"{this.out}: {line}")
 
 
 def _record(

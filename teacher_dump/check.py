@@ -24,7 +24,6 @@ from shards.side_files import seal_json
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.write import Row
 from teacher_dump.compare import Exact, Said, between, from_exact
-from teacher_dump.tally import Tally, add_all
 from teacher_dump.config import DumpConfig
 from teacher_dump.dump import to_row
 from teacher_dump.engines import Engine, Teaching, choose, describe, start, version
@@ -36,6 +35,7 @@ from teacher_dump.models import Model, resolve
 from teacher_dump.plan import Task
 from teacher_dump.reduce import Records, RecordSpec, offsets, reduce
 from teacher_dump.reference import WIDER, Reference
+from teacher_dump.tally import Tally, add_all
 from teacher_dump.windows import Window
 
 SPOT_ROWS = 16

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from shards.errors import first_line
 from shards.manifest import ShardEntry
 from shards.temporary import remove_leftovers
 from teacher_dump.config import DumpConfig
@@ -132,8 +133,9 @@ def _cluster(ray: Any, config: DumpConfig) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level="ERROR", **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise DumpError(f"--ray {address}: {said[0]}; expected the address of a running cluster, or local") from None
+        raise DumpError(
+            f"--ray {address}: {first_line(error)}; expected the address of a running cluster, or local"
+        ) from None
     try:
         yield
     finally:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path, PurePath
 from typing import Any
 
-from shards.tokenizer import read_rules, vocabulary
+from shards.errors import first_line
+from shards.tokenizer import ids_beyond
 from teacher_dump.errors import DumpError
 
 _PROBE = "def tokenise(words):\n    return [word.lower() for word in words if internationalisation(word)]  # naïve\n"
@@ -91,10 +92,8 @@ def require_ids_in_embedding(folder: Path, vocab_size: int) -> None:
 
     Special tokens above it are let through: a document that holds one is dropped.
     """
-    special = {t["content"] for t in read_rules(folder)["added_tokens"] or [] if t.get("special")}
-    beyond = [(i, piece) for piece, i in vocabulary(folder).items() if i >= vocab_size and piece not in special]
-    if beyond:
-        number, piece = min(beyond)
+    if beyond := ids_beyond(folder, vocab_size):
+        number, piece = beyond[0]
         raise DumpError(
             f"{folder}: its tokenizer has {len(beyond):,} ids beyond the {vocab_size:,} of config.json, the first "
             f"{number} {piece!r}; expected the tokenizer of this model"
@@ -116,9 +115,3 @@ def without_paths(content: bytes) -> bytes:
 def _is_path(key: str, value: Any) -> bool:
     names_a_place = key in ("name_or_path", "_name_or_path") or key.endswith(("_file", "_dir", "_path"))
     return names_a_place and isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute())
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
-    said = str(error).strip().splitlines()
-    return said[0].strip() if said else type(error).__name__

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards import machine
+from shards.errors import first_line
 from shards.machine import DtypeChoice
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.reduce import RecordSpec
@@ -117,8 +118,7 @@ def dying(engine: str) -> Iterator[None]:
     except Exception as error:
         kinds = (torch.OutOfMemoryError, torch.AcceleratorError)
         if isinstance(error, kinds) or type(error).__name__ in DEAD_ENGINES or "CUDA error" in str(error):
-            said = str(error).strip().splitlines() or [""]
-            raise died(engine, f"{type(error).__name__}: {said[0]}") from error
+            raise died(engine, f"{type(error).__name__}: {first_line(error)}") from error
         raise
 
 
