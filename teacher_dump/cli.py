@@ -53,36 +53,62 @@ DEFAULT_MODEL = "codellama-70b"
 )
 @click.option("--window-tokens", type=int, default=1024, help="Most tokens of a row.")
 @click.option(
-    "--task-tokens", type=int, default=1_000_000, help="Tokens of a task: a shard, and what a crash can cost."
+    "--task-tokens",
+    type=int,
+    default=1_000_000,
+    help="Tokens of a task. Each task becomes one shard; a crash costs at most the task in hand.",
 )
 @click.option("--chunk-tokens", type=int, default=65_536, help="Tokens of a chunk: what one read returns.")
-@click.option("--threshold", type=float, default=0.04, help="Ids of at least this probability are kept exactly.")
+@click.option(
+    "--threshold",
+    type=float,
+    default=0.04,
+    help="Keep every id of at least this probability exactly; draw from the rest.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(DTYPES),
     default="auto",
     help="auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
-@click.option("--tensor-parallel-size", type=int, default=1, help="GPUs that one engine spreads each layer over.")
-@click.option("--pipeline-parallel-size", type=int, default=1, help="Groups of GPUs that share the layers out.")
+@click.option(
+    "--tensor-parallel-size",
+    type=int,
+    default=1,
+    help="GPUs, or processes on a CPU, that one engine spreads each layer over.",
+)
+@click.option(
+    "--pipeline-parallel-size", type=int, default=1, help="Groups of GPUs, each with its share of the layers."
+)
 @click.option(
     "--gpu-memory-utilization", type=float, show_default="vLLM's", help="Share of a GPU's memory that vLLM takes."
 )
 @click.option("--max-num-batched-tokens", type=int, show_default="2048", help="Most tokens of one engine step.")
 @click.option(
-    "--quantization", metavar="NAME", show_default="the teacher's own", help="vLLM's way to quantise weights."
+    "--quantization",
+    metavar="NAME",
+    show_default="the teacher's own",
+    help="Method by which vLLM quantises the weights, such as fp8.",
 )
-@click.option("--worker", default="1/1", metavar="I/N", help="Do every N-th task, the I-th of each N.")
+@click.option("--worker", default="1/1", metavar="I/N", help="Be worker I of N: do every N-th task, from the I-th on.")
 @click.option("--ray", metavar="ADDRESS", help="Do the tasks on this Ray cluster; `local` starts one here.")
 @click.option(
     "--ray-workers", type=int, show_default="as many as the cluster's GPUs hold", help="With --ray: number of engines."
 )
 @click.option("--revision", help="Revision of a hub teacher.", show_default="pinned for short names, else main")
 @click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and stop; loads no model.")
-@click.option("--prepare", is_flag=True, help="Read the corpus, write its tasks down in --out, and stop; needs no GPU.")
-@click.option("--machine", metavar="NxGPU", show_default="this one", help="With --plan: for instance 8xH100.")
 @click.option(
-    "--check", "check_rows", type=int, metavar="N", help="Score N rows of the cache in --out again, and stop."
+    "--prepare", is_flag=True, help="Read the corpus, write the list of tasks to --out, and stop; needs no GPU."
+)
+@click.option(
+    "--machine", metavar="NxGPU", show_default="this one", help="With --plan: the machine to plan for, such as 8xH100."
+)
+@click.option(
+    "--check",
+    "check_rows",
+    type=int,
+    metavar="N",
+    help="Score N rows of the cache in --out again, compare them with what is stored, and stop.",
 )
 @click.option(
     "--check-file",
