@@ -12,7 +12,7 @@ class TrainError(ValueError):
 
 
 class StudentError(TrainError):
-    """The student is not to be had, or does not fit the shards."""
+    """The student is unavailable, or does not fit the shards."""
 
 
 class CheckpointError(TrainError):

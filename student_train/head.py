@@ -6,16 +6,20 @@ the fused losses apply them and their derivatives. Anything else is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from student_train.errors import StudentError
-from student_train.probe import last_hidden, probing, random_ids, require_finite
+from student_train.probe import CANNOT, does_not_run, last_hidden, probing, random_ids, require_finite
 
 _TOLERANCE = 1e-4
 """Largest accepted difference of two logits, as a share of the largest logit."""
+_LARGE = 100.0
+"""Size to which projections are raised while the map is looked for: a cap does not show on those of a fresh model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +53,21 @@ def find_logit_map(model: Any) -> LogitMap:
         StudentError: It is neither a scale nor a soft cap that its configuration names.
     """
     ids = random_ids(model, 1, 8)
-    with probing(model):
-        expected = model(input_ids=ids, use_cache=False).logits[0].float()
-        projected = model.get_output_embeddings()(last_hidden(model, ids))[0].float()
+    head = model.get_output_embeddings()
+    try:
+        with probing(model):
+            hidden = last_hidden(model, ids)
+            require_finite(model, hidden)
+            projected = head(hidden)[0].float()
+            factor = max(1.0, _LARGE / max(float(projected.abs().max()), 1e-6))
+            with _enlarged_input(head, factor) as calls:
+                expected = model(input_ids=ids, use_cache=False).logits[0].float()
+                if calls:  # a model that multiplies by the matrix itself is compared as it is
+                    projected = head(hidden)[0].float()
+    except StudentError:
+        raise
+    except CANNOT as error:
+        raise does_not_run(model, error) from None
     require_finite(model, expected)
     candidates = [(cap, fit) for cap in (0.0, *_numbers(model, "cap")) for fit in (False, True)]
     for cap, fit in candidates if projected.shape == expected.shape else ():
@@ -64,6 +80,22 @@ def find_logit_map(model: Any) -> LogitMap:
         f"student: found a {type(model).__name__} that changes its logits after the projection, expected a plain "
         "projection, a scale or a soft cap; choose another student"
     )
+
+
+@contextmanager
+def _enlarged_input(head: Any, factor: float) -> Iterator[list[float]]:
+    """Multiply what the output projection reads by `factor`; yield a list that has an entry for each of its calls."""
+    calls: list[float] = []
+
+    def enlarge(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        calls.append(factor)
+        return (args[0] * factor, *args[1:])
+
+    hook = head.register_forward_pre_hook(enlarge)
+    try:
+        yield calls
+    finally:
+        hook.remove()
 
 
 def _scale(model: Any, projected: torch.Tensor, expected: torch.Tensor, cap: float) -> float:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from shards.errors import first_line
 from student_train.errors import StudentError
 from student_train.packing import LAYOUTS, arrange
 from student_train.parts import decoder_of
@@ -22,6 +21,7 @@ from student_train.probe import (
     TOLERANCE,
     device_of,
     difference,
+    does_not_run,
     last_hidden,
     probing,
     random_ids,
@@ -65,12 +65,12 @@ def choose_layout(model: Any, *, longest: int | None = None, context: int | None
             f"student: found a {type(model).__name__} whose hidden states change with the tokens that follow, by "
             f"{found['padded'] or 0.0:.1e} of the largest, expected at most {TOLERANCE:.0e}; choose a causal model"
         )
+    if _length_changes_positions(model, longest):
+        return Layout(name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)")
     if name == "padded":
         shares = [share for name, share in found.items() if share is not None and name != "padded"]
         why = f"they would change by {min(shares):.1e} of the largest hidden state" if shares else "it takes no mask"
         return Layout(name=name, reason=f"one row per sequence: rows of a {type(model).__name__} share none, as {why}")
-    if _length_changes_positions(model, longest):
-        return Layout(name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)")
     limits = [_mask_width(model), None if name == "mask" else context]
     return Layout(name=name, widest=min((width for width in limits if width is not None), default=None))
 
@@ -80,10 +80,7 @@ def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     try:
         found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
     except CANNOT as error:
-        raise StudentError(
-            f"student: a {type(model).__name__} does not run on token ids alone ({first_line(error)}); expected a "
-            "causal language model of text; choose another student"
-        ) from None
+        raise does_not_run(model, error) from None
     require_finite(model, torch.cat(found))
     return found
 

@@ -31,7 +31,7 @@ from student_train.losses import needs
 from student_train.parallel import World, split
 from student_train.session import Signals
 from student_train.step import Distiller, make_optimizer
-from student_train.student import Student, load
+from student_train.student import Student, context_of, load
 
 Say = Callable[[str], None]
 
@@ -221,6 +221,8 @@ def _choose(
     """Return the layers to keep, the same on all ranks; a collective where they are measured."""
     if known is not None:
         return known
+    if not unfit:  # its tokens are the cache's
+        _require_context(cache, context_of(model))
     choice = None
     if config.layer_choice == "even":
         choice = choose_evenly(model, keep)
@@ -248,15 +250,18 @@ def _recompute_activations(model: Any) -> None:
 def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> Layout:
     """Return how rows share a sequence, having checked that the student can read each of them."""
     if student.other_tokenizer is None:
-        require_context(
-            cache, max_row_tokens=student.max_row_tokens, window_tokens=cache.manifest.settings.get("window_tokens")
-        )
+        _require_context(cache, student.max_row_tokens)
     # In another tokenizer's tokens rows may be longer than the dump's windows.
     longest = cache.manifest.settings.get("window_tokens") if student.other_tokenizer is None else None
     layout = choose_layout(student.model.to(world.device), longest=longest, context=student.max_row_tokens)
     if layout.reason:
         say(layout.reason)
     return layout
+
+
+def _require_context(cache: shards.Cache, max_row_tokens: int) -> None:
+    window_tokens = cache.manifest.settings.get("window_tokens")
+    require_context(cache, max_row_tokens=max_row_tokens, window_tokens=window_tokens)
 
 
 def interrupted(out: Path, step: int, total: int) -> Interrupted:

@@ -30,7 +30,7 @@ CANNOT = (
 """What a model raises on inputs or adapters that it does not take."""
 NARROW = 8
 """Width of local attention while a probe runs, in tokens."""
-_WINDOWS = ("sliding_window", "attention_window_size", "attention_chunk_size")
+_WINDOWS = ("sliding_window", "sliding_window_size", "attention_window_size", "attention_chunk_size")
 
 
 def random_ids(model: Any, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -88,6 +88,24 @@ def last_hidden(model: Any, ids_BT: torch.Tensor, **inputs: Any) -> torch.Tensor
     """Return the hidden states [B, T, H] that the output projection of `model` reads."""
     hidden: torch.Tensor = decoder_of(model)(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state
     return hidden
+
+
+def require_runs(model: Any) -> None:
+    """Raise StudentError where `model` does not run on token ids alone."""
+    try:
+        with probing(model):
+            last_hidden(model, random_ids(model, 1, 8))
+    except CANNOT as error:
+        raise error if isinstance(error, StudentError) else does_not_run(model, error) from None
+
+
+def does_not_run(model: Any, error: BaseException) -> StudentError:
+    """Return the error of a model that raised `error` on token ids."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return StudentError(
+        f"student: a {type(model).__name__} does not run on token ids alone ({text}); expected a causal language "
+        "model of text; choose another student"
+    )
 
 
 def require_finite(model: Any, values: torch.Tensor) -> None:

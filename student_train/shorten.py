@@ -19,7 +19,7 @@ from torch import nn
 from student_train.errors import StudentError
 from student_train.layer_config import recut
 from student_train.parts import decoder_of, layers_of
-from student_train.probe import TOLERANCE, difference, last_hidden, probing, random_ids
+from student_train.probe import CANNOT, TOLERANCE, difference, last_hidden, probing, random_ids
 
 _NUMBER = re.compile(r"(^|_)(idx|index|id|number|layer_num)$|^num_(hidden_)?layers$")
 """Attributes of a layer that hold its number or that of all layers, which change."""
@@ -41,13 +41,14 @@ def shorten(model: Any, kept: Sequence[int]) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    have = len(layers_of(model))
     config = copy.deepcopy(model.config)
     recut(config.get_text_config(), kept)
     # What is saved is what is built: settings that a configuration derives are derived again.
     config = type(config).from_dict(config.to_dict())
     try:
         short = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        short.load_state_dict(_weights(model, short, kept))
+        short.load_state_dict(_weights(model, short, kept, have))
     except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise _changed(model, kept, f"{type(error).__name__}: {text}") from None
@@ -57,9 +58,8 @@ def shorten(model: Any, kept: Sequence[int]) -> Any:
     return short
 
 
-def _weights(model: Any, short: Any, kept: Sequence[int]) -> dict[str, torch.Tensor]:
+def _weights(model: Any, short: Any, kept: Sequence[int], have: int) -> dict[str, torch.Tensor]:
     """Return the weights of `short`, taken from `model` under the numbers that its layers have there."""
-    have = len(layers_of(model))
     lists = [name for name, module in _layer_lists(decoder_of(model), have)]
     names = {id(module): name for name, module in model.named_modules()}
     prefix = names[id(decoder_of(model))]
@@ -133,8 +133,12 @@ def _settings(module: nn.Module) -> dict[str, Any]:
 def _require_same_output(model: Any, short: Any, kept: Sequence[int]) -> None:
     """Raise StudentError where `short` is not `model` with the other layers bypassed."""
     ids = random_ids(model, 1, _PROBE_TOKENS)
-    with probing(model, short), _bypassed(layers_of(model), kept):
-        found = difference(last_hidden(short, ids), last_hidden(model, ids))
+    try:
+        with probing(model, short), _bypassed(layers_of(model), kept):
+            found = difference(last_hidden(short, ids), last_hidden(model, ids))
+    except CANNOT as error:  # a hybrid without a layer of one of its kinds, for instance
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _changed(model, kept, f"that it does not run: {type(error).__name__}: {text}") from None
     if not found <= TOLERANCE:
         raise _changed(
             model, kept, f"hidden states that differ by {found:.1e} of the largest, expected at most {TOLERANCE:.0e}"

@@ -23,6 +23,7 @@ from student_train.fit import difference
 from student_train.head import require_projection
 from student_train.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.model_folder import load_model, require_ids
+from student_train.probe import require_runs
 from student_train.shorten import shorten
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -110,6 +111,7 @@ def load(
         )
     model = load_model(name, folder, seed=seed)
     require_projection(model)
+    require_runs(model)
     if name != "teacher":
         require_ids(name, folder if own else shards_tokenizer, vocab_size=model.get_output_embeddings().weight.shape[0])
     if name == "teacher":
@@ -119,7 +121,6 @@ def load(
         unfit = "it starts fresh" if not _has_weights(folder) else "its tokenizer is not the shards'" if differs else ""
         choice = choose(model, keep, unfit=unfit)
         model = shorten(model, choice.kept)
-    config = model.config.get_text_config()
     return Student(
         model=model,
         source=source,
@@ -128,12 +129,13 @@ def load(
         tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
         vocab_size=model.get_output_embeddings().weight.shape[0],
         other_tokenizer=differs,
-        max_row_tokens=_context(config),
+        max_row_tokens=context_of(model),
     )
 
 
-def _context(config: Any) -> int:
-    """Return the most tokens that a model of this text configuration reads."""
+def context_of(model: Any) -> int:
+    """Return the most tokens that `model` reads."""
+    config = model.config.get_text_config()
     named = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     return next((int(value) for value in named if value), 2**31)
 

@@ -41,6 +41,10 @@ HEADS = {
     "plain": (LlamaConfig(**SIZES), PLAIN),
     "soft-capped": (Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0), LogitMap(cap=2.0)),
     "divided": (GraniteConfig(**SIZES, logits_scaling=7.0), LogitMap(scale=1.0 / 7.0)),
+    "soft-capped, fresh": (
+        Gemma2Config(**{**SIZES, "initializer_range": 0.002}, head_dim=8),
+        LogitMap(cap=30.0),
+    ),
     "multiplied": (CohereConfig(**SIZES, logit_scale=0.0625), LogitMap(scale=0.0625)),
 }
 
@@ -117,6 +121,20 @@ def test_a_head_that_does_more_is_refused() -> None:
     names = {k: v for k, v in SIZES.items() if k != "num_key_value_heads"}
     with pytest.raises(StudentError, match="BertLMHeadModel that changes its logits after the projection"):
         find_logit_map(model_of(BertConfig(**names, is_decoder=True)))
+
+
+def test_a_model_that_does_not_run_on_token_ids_is_one_line(monkeypatch: Any) -> None:
+    model = model_of(HEADS["plain"][0])
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("You must specify pixel_values\nand more lines")
+
+    monkeypatch.setattr(model.model, "forward", fails)
+    with pytest.raises(
+        StudentError, match=r"does not run on token ids alone \(You must specify pixel_values\); "
+    ) as caught:
+        find_logit_map(model)
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_that_are_not_finite_are_named() -> None:

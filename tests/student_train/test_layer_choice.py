@@ -16,7 +16,7 @@ import shards
 from student_train import layer_choice, train
 from student_train import student as students
 from student_train.config import Config, from_dict
-from student_train.errors import CheckpointError
+from student_train.errors import CheckpointError, TrainError
 from student_train.order import is_held_out
 
 
@@ -209,7 +209,7 @@ def test_a_checkpoint_from_before_the_setting_is_not_continued_with_other_layers
     record_of(config(world, tmp_path / "o", layer_choice="even", save_every=2, keep=9))
     for path in (tmp_path / "o" / "checkpoints").glob("*/state.json"):
         state = json.loads(path.read_text())
-        del state["layer_choice"], state["teacher_completions"], state["config"]["layer_choice"]
+        del state["sha256"], state["layer_choice"], state["teacher_completions"], state["config"]["layer_choice"]
         path.write_text(json.dumps(state))
     (tmp_path / "o" / "run.json").unlink()
     for name in ("model.safetensors", "config.json", "generation_config.json"):
@@ -240,6 +240,20 @@ def test_a_student_with_all_its_layers_has_no_choice(world: Any, at_home: Any) -
     )
     assert loaded.layers is None
     assert loaded.layer_choice is None
+
+
+def test_rows_beyond_the_context_are_named_before_influence_is_measured(
+    world: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    folder = tmp_path / "narrow"
+    model = tools.llama(vocab=300, layers=4)
+    model.config.max_position_embeddings = 4
+    model.save_pretrained(folder)
+    for path in shards.open(str(world.shards)).tokenizer_dir.iterdir():
+        shutil.copy(path, folder)
+    with pytest.raises(TrainError, match="the student reads at most 4; dump again with teacher-dump --window-tokens 4"):
+        record_of(config(world, tmp_path / "o", student=str(folder)))
 
 
 def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(

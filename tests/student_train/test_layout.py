@@ -138,6 +138,10 @@ def test_rows_share_a_forward_pass_only_where_their_lengths_do_not_change_positi
     model = model_of("phi3", sliding_window=None, **settings)
     assert choose_layout(model, longest=65).name == "single"
     assert choose_layout(model, longest=64).name != "single"
+    dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    convolutional = model_of("lfm2", layer_types=["conv", "full_attention"], rope_parameters=dynamic)
+    assert choose_layout(convolutional, longest=10**6).name == "single"
+    assert choose_layout(convolutional, longest=64).name == "padded"
     assert groups([5, 3], micro_tokens=100, layout="single") == [slice(0, 1), slice(1, 2)]
 
 

@@ -115,3 +115,21 @@ def test_a_cut_that_changes_what_the_model_computes_is_refused_with_the_differen
     model = model_of("gpt2", layers=4, scale_attn_by_inverse_layer_idx=True)
     with pytest.raises(StudentError, match=r"found hidden states that differ by \d.\de-\d\d of the largest"):
         shorten(model, [0, 2, 3])
+
+
+def test_a_decoder_whose_layers_the_configuration_does_not_count_is_one_line() -> None:
+    # BART's num_hidden_layers counts the encoder's layers; as a causal language model it has only a decoder.
+    config = CONFIG_MAPPING["bart"](
+        vocab_size=64,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=4,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_ffn_dim=48,
+        max_position_embeddings=64,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(StudentError, match=r"found no list of 2 layers in a BartForCausalLM"):
+        shorten(model, [0, 1])
