@@ -17,7 +17,7 @@ demo: setup
 	@scripts/demo.sh
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: setup
 	@$(BIN)/ruff check .

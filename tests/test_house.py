@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "shards": {"shards"},
     "teacher_dump": {"teacher_dump", "shards"},
     "student_train": {"student_train", "shards"},
-    "evalkit": {"evalkit", "shards.machine", "shards.heartbeat", "shards.lifetime"},
+    "evalkit": {"evalkit", "shards.machine", "shards.heartbeat", "shards.interrupts", "shards.lifetime"},
 }
 SCRIPTS = {
     "logit-shards": "shards",
