@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from teacher_dump.errors import DEAD_ENGINE_CODE
+
 pytestmark = [
     pytest.mark.vllm,
     pytest.mark.slow,
@@ -110,4 +112,15 @@ def test_a_signal_is_heard_while_the_engine_loads(running: Dump) -> None:
     running.root.send_signal(signal.SIGTERM)
     _, said = running.root.communicate(timeout=60)
     assert running.root.returncode == 128 + signal.SIGTERM, said
+    assert running.left() == []
+
+
+@pytest.mark.parametrize("which", [0, -1], ids=["core", "worker"])
+def test_a_killed_engine_ends_its_command_and_leaves_nothing(running: Dump, which: int) -> None:
+    running.wait(lambda: running.is_working() and len(running.engines()) >= 2)
+    running.engines()[which].kill()
+    _, said = running.root.communicate(timeout=120)
+    assert running.root.returncode == DEAD_ENGINE_CODE, said
+    assert "the engine died" in said
+    assert "Traceback" not in said
     assert running.left() == []

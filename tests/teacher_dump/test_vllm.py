@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers as hf
 
 import shards
 from shards.chunk import Chunk
@@ -119,50 +122,72 @@ def _head(chunk: Chunk, p: int) -> tuple[list[int], list[float]]:
     return chunk.head_ids[part].tolist(), chunk.head_probs[part].tolist()
 
 
+GQA: dict[str, Any] = {
+    "vocab_size": 576,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,  # of 32 dimensions each, the least that vLLM's CPU attention takes
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
 @pytest.fixture
-def three_headed(tiny_teacher: Path, tmp_path: Path) -> Path:
-    """Return a tiny teacher that three workers can share: three heads, and rows of the embedding in threes of 64."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path / "three"
-    shutil.copytree(tiny_teacher, folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=576,
-        hidden_size=96,
-        intermediate_size=144,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        num_key_value_heads=3,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
-
-
-def test_three_workers_of_one_engine_say_what_the_model_says(
-    three_headed: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def both(
+    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[shards.Cache, shards.Cache]]:
+    """Return what makes the caches of a random model of a configuration, from vLLM and from transformers."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
 
-    def made(engine: str, workers: int) -> shards.Cache:
-        out = tmp_path / engine
-        more = {"model": str(three_headed), "data": str(corpus_folder), "dtype": "float32"}
-        given = replace(settings(out, engine, max_tokens=1500), **more, tensor_parallel_size=workers)
-        cache = dump(given).cache
-        assert cache is not None
-        return cache
+    def made(config: Any, **parallel: int) -> tuple[shards.Cache, shards.Cache]:
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_teacher, folder)
+        torch.manual_seed(0)
+        hf.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
-    several, plain = made("vllm", 3), made("transformers", 1)
-    assert several.manifest.engine["tensor_parallel_size"] == 3
-    for a, b in zip(several, plain, strict=True):
+        def cache(engine: str, **more: int) -> shards.Cache:
+            given = settings(tmp_path / engine, engine, max_tokens=1500)
+            found = dump(replace(given, model=str(folder), data=str(corpus_folder), **more)).cache
+            assert found is not None
+            return found
+
+        return cache("vllm", **parallel), cache("transformers")
+
+    return made
+
+
+def assert_same_records(vllm: shards.Cache, plain: shards.Cache) -> None:
+    for a, b in zip(vllm, plain, strict=True):
         assert np.array_equal(a.tokens, b.tokens)
         assert np.abs(a.log_z - b.log_z).max() <= 2 / 256
         assert np.abs(a.realised_logp - b.realised_logp).max() <= 3 / 256
+
+
+def test_three_workers_of_one_engine_say_what_the_model_says(
+    both: Callable[..., tuple[shards.Cache, shards.Cache]],
+) -> None:
+    three = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "tie_word_embeddings": True}
+    several, plain = both(hf.LlamaConfig(**{**GQA, **three}), tensor_parallel_size=3)
+    assert several.manifest.engine["tensor_parallel_size"] == 3
+    assert_same_records(several, plain)
     assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
+
+
+HEADS: dict[str, Any] = {
+    "soft-capped": lambda: hf.Gemma2Config(**GQA, final_logit_softcapping=2.0, attn_logit_softcapping=50.0),
+    "divided": lambda: hf.GraniteConfig(**GQA, logits_scaling=6.0),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_follows_the_output_embedding_is_in_the_records(
+    head: str, both: Callable[..., tuple[shards.Cache, shards.Cache]]
+) -> None:
+    assert_same_records(*both(HEADS[head]()))
