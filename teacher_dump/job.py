@@ -70,6 +70,7 @@ def prepare(config: DumpConfig) -> Job:
     dtype = choose_dtype(config.dtype)
     config = replace(config, data=pinned(config.data), dtype=dtype.dtype)
     engine = choose(config.engine)
+    _require_vllm_for_several_workers(engine, config)
     model = resolve(config.model, revision=config.revision)
     if engine == "transformers":
         require_quantiser(model.folder)
@@ -95,6 +96,17 @@ def prepare(config: DumpConfig) -> Job:
         counts=found.counts,
         dropped=found.dropped,
     )
+
+
+def _require_vllm_for_several_workers(engine: str, config: DumpConfig) -> None:
+    """Refuse to spread a teacher over workers where the engine runs in one process."""
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        number = getattr(config, name)
+        if engine == "transformers" and number > 1:
+            raise DumpError(
+                f"--{name.replace('_', '-')} {number}: found the engine transformers, which runs the teacher in one "
+                "process; expected vLLM; use --engine vllm, or leave the option out"
+            )
 
 
 def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:

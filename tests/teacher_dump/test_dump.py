@@ -216,6 +216,8 @@ def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
         (["--model", "smollm2-135m", "--window-tokens", "2"], "window_tokens: found 2"),
         (["--model", "smollm2-135m", "--max-tokens", "0"], "max_tokens: found 0"),
         (["--model", "smollm2-135m", "--threshold", "2"], "threshold: found 2"),
+        (["--model", "smollm2-135m", "--tensor-parallel-size", "2"], "--tensor-parallel-size 2: found the engine"),
+        (["--model", "smollm2-135m", "--pipeline-parallel-size", "3"], "--pipeline-parallel-size 3: found the engine"),
     ],
 )
 @pytest.mark.teacher
