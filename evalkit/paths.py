@@ -18,9 +18,9 @@ def samples_folder(samples: Path) -> Path:
 
     `a.jsonl` -> `a-evalkit`, any other name `a` -> `a.evalkit`, so that no two share a folder.
     """
-    if samples.parts[:2] in (("/", "dev"), ("/", "proc")):
+    if str(samples) == "-" or samples.parts[:2] in (("/", "dev"), ("/", "proc")):
         return Path("stdin-evalkit")
-    name = "stdin" if str(samples) == "-" else samples.resolve().name if samples.name in ("", "..") else samples.name
+    name = samples.resolve().name if samples.name in ("", "..") else samples.name
     return samples.parent / (f"{name.removesuffix('.jsonl')}-evalkit" if name.endswith(".jsonl") else f"{name}.evalkit")
 
 
