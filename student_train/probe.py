@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from shards.errors import first_line
 from student_train.errors import StudentError
 from student_train.parts import decoder_of
 
@@ -101,10 +102,9 @@ def require_runs(model: Any) -> None:
 
 def does_not_run(model: Any, error: BaseException) -> StudentError:
     """Return the error of a model that raised `error` on token ids."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return StudentError(
-        f"student: a {type(model).__name__} does not run on token ids alone ({text}); expected a causal language "
-        "model of text; choose another student"
+        f"student: a {type(model).__name__} does not run on token ids alone ({first_line(error)}); expected a causal "
+        "language model of text; choose another student"
     )
 
 
