@@ -25,20 +25,20 @@ import numpy as np
 import torch
 
 from benchmarks.tiny_models import MODELS, build
-from shards.chunk import RowInfo
-from student_train.adapters import add_adapters, merged
+from shards.format.chunk import RowInfo
+from student_train.data.layout import Layout, choose_layout, inputs_of
+from student_train.data.packing import arrange
 from student_train.errors import StudentError, TrainError
-from student_train.head import LogitMap, find_logit_map, require_projection
-from student_train.layout import Layout, choose_layout, inputs_of
-from student_train.packing import arrange
-from student_train.parts import layers_of
-from student_train.probe import difference, last_hidden
-from student_train.shorten import shorten
+from student_train.model.head import LogitMap, find_logit_map, require_projection
+from student_train.model.lora import add_adapters, merged
+from student_train.model.parts import layers_of
+from student_train.model.probe import difference, last_hidden
+from student_train.pruning.shorten import shorten
 from teacher_dump import engines
 from teacher_dump.engines import Teaching
+from teacher_dump.engines.sparsify import Records, RecordSpec
 from teacher_dump.errors import DumpError
-from teacher_dump.reduce import Records, RecordSpec
-from teacher_dump.windows import Window
+from teacher_dump.tasks.windowing import Window
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
 LENGTHS = (48, 33, 20, 7)

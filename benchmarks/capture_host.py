@@ -27,18 +27,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.capture_rate import machine, read_rows
-from shards.chunk import RowInfo
-from shards.manifest import Manifest, ShardEntry, Tokenizer
+from shards.format.chunk import RowInfo
+from shards.format.manifest import Manifest, ShardEntry, Tokenizer
+from shards.format.schema import Layout
 from shards.read import Cache
-from shards.report import measure
-from shards.schema import Layout
+from shards.reports.statistics import measure
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import to_row
 from teacher_dump.engines import Teaching, start
-from teacher_dump.job import record_layout, teaching
-from teacher_dump.models import Model, resolve
-from teacher_dump.windows import Window
+from teacher_dump.model.teachers import Model, resolve
+from teacher_dump.run.dump import to_row
+from teacher_dump.run.job import record_layout, teaching
+from teacher_dump.tasks.windowing import Window
 
 
 def main() -> None:

@@ -33,11 +33,11 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from shards.chunk import RowInfo  # noqa: E402
-from shards.machine import DTYPES, describe  # noqa: E402
+from shards.format.chunk import RowInfo  # noqa: E402
+from shards.runtime.machine import DTYPES, describe  # noqa: E402
 from teacher_dump.engines import choose_dtype  # noqa: E402
-from teacher_dump.models import resolve  # noqa: E402
-from teacher_dump.windows import Window  # noqa: E402
+from teacher_dump.model.teachers import resolve  # noqa: E402
+from teacher_dump.tasks.windowing import Window  # noqa: E402
 
 os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))  # for vLLM's own processes
 
@@ -60,7 +60,7 @@ def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
     """Stand in for the pooler's `_records`: logits in pieces of the same size, or none at all."""
     import torch
 
-    from teacher_dump.reduce import RecordSpec
+    from teacher_dump.engines.sparsify import RecordSpec
 
     step = RecordSpec.piece_positions(model.config.vocab_size)
     for i in range(0, len(hidden_TD) if project else 0, step):
@@ -137,7 +137,7 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
 
     from teacher_dump.config import DumpConfig
     from teacher_dump.engines.vllm import VllmEngine
-    from teacher_dump.job import record_layout, teaching
+    from teacher_dump.run.job import record_layout, teaching
 
     ways: dict[str, Callable[[], object]] = {}
     if set(options.ways) & set(POOLED):

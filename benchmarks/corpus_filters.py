@@ -14,8 +14,10 @@ import random
 import resource
 import time
 
-from teacher_dump.corpus import Corpus, Filters, lexer, sources
-from teacher_dump.corpus.duplicates import NearDuplicates
+from teacher_dump.corpus import Corpus, Filters
+from teacher_dump.corpus.filters import ngrams
+from teacher_dump.corpus.filters.dedup import NearDuplicates
+from teacher_dump.corpus.readers import sources
 
 TOKENS_PER_S, BYTES_PER_TOKEN = 60_000, 3.37
 OFF = Filters(licences="any", near_duplicates=0, decontaminate="none", keep_generated=True)
@@ -45,7 +47,7 @@ def memory(number: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for n in range(number):
         text = " ".join(f"x{rng.randrange(10**6)}" for _ in range(60))
-        near.most_similar(lexer.code(text), f"{n:012x}")
+        near.most_similar(ngrams.code(text), f"{n:012x}")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"index of near duplicates: {(after - before) * 1024 / number / 1000:.1f} kB per document ({number:,})")
 

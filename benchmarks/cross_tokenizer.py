@@ -1,6 +1,7 @@
 """Which loss teaches best across tokenizers? The same student, steps and data, one run per method and seed.
 
-Every run is the product's own training (`student_train.train.run`); it continues where it was stopped, and one that
+Every run is the product's own training (`student_train.training.trainer.run`); it continues where it was stopped, and
+one that
 is finished is not done again. Methods: cross-entropy only (`ce`), `alm`, `cells`, `alm+cells`, `matched`, `uld`, and
 `alm+cells fixed` with fixed shares in place of gradient norms. Seeds fix the order of the data (and dropout); the
 student starts from the same weights. Held-out documents are never trained on; differences to `ce` are paired: means
@@ -33,7 +34,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 
-from shards.machine import DTYPES
+from shards.runtime.machine import DTYPES
 
 METHODS: dict[str, dict[str, Any]] = {
     "ce": {"objective": "sft"},
@@ -107,7 +108,7 @@ def place(runs: Path, method: str, seed: int) -> Path:
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
     """Train one student, unless it was; leave its record and its held-out rows."""
     from student_train.config import Config
-    from student_train.train import run as train
+    from student_train.training.trainer import run as train
 
     out = place(options.runs, method, seed)
     if (out / "run.json").exists():

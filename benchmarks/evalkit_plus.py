@@ -30,9 +30,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from evalkit import tasks
-from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, locate
-from shards.machine import describe
+from evalkit.tasks import registry
+from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from shards.runtime.machine import describe
 
 Verdicts = dict[str, list[tuple[bool, bool]]]
 """By task: (base passes, base and plus pass) of each copy."""
@@ -53,7 +53,7 @@ APART = {"name": "\n_copy = {}\n", "comment": "\n# {}\n"}
 
 def write_samples(task: str, data_dir: Path, copies: int, path: Path, *, end: str = APART["name"]) -> int:
     """Write the programs, `end` filled with the copy's number behind each, and return how many there are."""
-    problems = {problem.task_id: problem for problem in tasks.load(task, data_dir=data_dir).problems}
+    problems = {problem.task_id: problem for problem in registry.load(task, data_dir=data_dir).problems}
     published = data_dir / "qwen2.5-coder-1.5b" / f"1.5b-base-{task.rstrip('+')}-generated.jsonl"
     rows = [row for row in map(json.loads, published.read_text().splitlines()) if row["task_id"] in problems]
     with path.open("w") as stream:

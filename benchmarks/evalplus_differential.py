@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
-from evalkit import tasks
-from evalkit.data import HUMANEVAL_PLUS, MBPP_PLUS, locate
-from evalkit.sandbox import plus_task
-from evalkit.sandbox.plus_inputs import arguments
+from evalkit.sandbox.evalplus import task as plus_task
+from evalkit.sandbox.evalplus.inputs import arguments
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks import registry
+from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, locate
 
-Pair = tuple[tasks.Problem, str, str]
+Pair = tuple[registry.Problem, str, str]
 """A problem, the name of a transformation, and the program."""
 
 
-def answers(problem: tasks.Problem) -> list[Any]:
+def answers(problem: registry.Problem) -> list[Any]:
     """Return what a reference answers to the base inputs; pinned data, so it runs here."""
     assert problem.inputs is not None
     namespace: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def answers(problem: tasks.Problem) -> list[Any]:
         return [function(*copy.deepcopy(args)) for args in inputs]
 
 
-def pairs(problems: list[tasks.Problem]) -> Iterator[Pair]:
+def pairs(problems: list[registry.Problem]) -> Iterator[Pair]:
     """Yield every program of the suite."""
     for problem in problems:
         given = answers(problem)
@@ -92,7 +92,7 @@ def main() -> None:
     wanted, without = set(filter(None, options.tasks.split(","))), set(options.without.split(","))
     problems = [
         one
-        for one in tasks.load(options.task, data_dir=options.data_dir).problems
+        for one in registry.load(options.task, data_dir=options.data_dir).problems
         if (not wanted or one.task_id in wanted) and one.task_id not in without
     ]
     chosen = list(pairs(problems))[:: options.every]

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from shards.machine import describe
+from shards.runtime.machine import describe
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- example -->", "<!-- /example -->"

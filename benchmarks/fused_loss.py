@@ -15,7 +15,7 @@ Time: all ways in one process, taken in turn; medians over the rounds, and of ea
 
 Ways: `plain-ce` is torch's cross_entropy on whole logits; `plain-kd` a sparse KL on whole log-probabilities; `torch-ce`
 torch's own fused linear_cross_entropy (2.13 and later), with its default options; `fused-ce` and `fused-kd` are
-`student_train.fused`.
+`student_train.losses.fused_linear`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from shards import machine
+from shards.runtime import machine
 
 WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd")
 
@@ -163,7 +163,7 @@ def random_targets(positions: int, vocab: int) -> Any:
     """Return targets of 5 head ids, 5 draws and a realised token at each position, a tail of a fifth."""
     import torch
 
-    from student_train.targets import Targets
+    from student_train.losses.targets import Targets
 
     # Eleven distinct ids: steps of a random start. (Permutations would leave a heap that hides the peak.)
     ids_PK = (torch.randint(vocab, (positions, 1)) + torch.arange(11) * (vocab // 11)) % vocab
@@ -188,7 +188,7 @@ def random_targets(positions: int, vocab: int) -> Any:
 def make_step(way: str, targets: Any, dtype: Any) -> Any:
     import torch
 
-    from student_train.fused import LossSpec, fused_loss
+    from student_train.losses.fused_linear import LossSpec, fused_loss
 
     count = len(targets)
     index_P = torch.arange(count, device=targets.ids_PK.device)

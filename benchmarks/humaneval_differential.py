@@ -16,9 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from benchmarks.answer_transformations import TRANSFORMATIONS, Transformation, applies, transform
-from evalkit import tasks
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks import registry
 
 LISTED = frozenset(
     (
@@ -34,12 +34,12 @@ LISTED = frozenset(
 class Pair(NamedTuple):
     """One reference and one way to answer in another type."""
 
-    problem: tasks.Problem
+    problem: registry.Problem
     transformation: Transformation
     program: str
 
 
-def answers(problem: tasks.Problem) -> list[Any]:
+def answers(problem: registry.Problem) -> list[Any]:
     """Return what a HumanEval reference answers to its own test; pinned data, so it runs here."""
     given: list[Any] = []
     namespace: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def answers(problem: tasks.Problem) -> list[Any]:
     return given
 
 
-def pairs(problems: Sequence[tasks.Problem]) -> Iterator[Pair]:
+def pairs(problems: Sequence[registry.Problem]) -> Iterator[Pair]:
     """Yield every program of the suite."""
     for problem in problems:
         given = answers(problem)
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
     options = parser.parse_args()
     wanted = set(filter(None, options.tasks.split(",")))
-    problems = [one for one in tasks.load("humaneval").problems if not wanted or one.task_id in wanted]
+    problems = [one for one in registry.load("humaneval").problems if not wanted or one.task_id in wanted]
     chosen = list(pairs(problems))[:: options.every]
     with Pool() as pool:
         ours = by_evalkit(chosen, pool)

@@ -29,8 +29,8 @@ def main() -> None:
     import torch
 
     import shards
-    from shards import machine
-    from student_train.evaluate import held_out_rows
+    from shards.runtime import machine
+    from student_train.evaluation.held_out import held_out_rows
 
     cache = shards.open(options.shards)
     rows = held_out_rows(cache, fraction=options.held_out, max_tokens=options.held_out_tokens)
@@ -50,16 +50,17 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int) -> Iterator[tuple[Any, float, float]]:
     """Yield the choice, the KL and the agreement of layers that are kept evenly, then by importance."""
-    from student_train import layer_choice, student
-    from student_train.evaluate import score, summary
-    from student_train.fused import LossSpec
-    from student_train.loader import BatchSpec
-    from student_train.step import Distiller
+    from student_train.data.loader import BatchSpec
+    from student_train.evaluation.held_out import score, summary
+    from student_train.losses.fused_linear import LossSpec
+    from student_train.model import loading
+    from student_train.pruning import layer_choice
+    from student_train.training.train_step import Distiller
 
     manifest = cache.manifest
     by_importance = partial(layer_choice.choose_by_importance, cache=cache, held_out=options.held_out)
     for choose in (layer_choice.choose_evenly, by_importance):
-        loaded = student.load(
+        loaded = loading.load(
             options.student,
             layers=keep,
             teacher=manifest.teacher,
@@ -85,7 +86,7 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
 
 
 def _dropped(choice: Any) -> str:
-    from student_train.layer_choice import ranges
+    from student_train.pruning.layer_choice import ranges
 
     return ranges([i for i in range(choice.num_layers) if i not in choice.kept])
 

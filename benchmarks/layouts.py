@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import torch
 import zstandard
 
-from shards.chunk import Chunk
+from shards.format.chunk import Chunk
+from shards.format.schema import Layout as ShardLayout
+from shards.format.schema import file_schema
 from shards.read import decode_chunk
-from shards.schema import Layout as ShardLayout
-from shards.schema import file_schema
 from shards.write import ZSTD_LEVEL, Row, build_batch
-from teacher_dump.dump import to_row
-from teacher_dump.reduce import RecordSpec, reduce
-from teacher_dump.windows import Window
+from teacher_dump.engines.sparsify import RecordSpec, reduce
+from teacher_dump.run.dump import to_row
+from teacher_dump.tasks.windowing import Window
 
 Estimate = tuple[np.ndarray, np.ndarray, np.ndarray]
 """(position [n], id [n], weight [n]) of the entries of an estimate of the distribution."""

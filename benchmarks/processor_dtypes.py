@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from shards import machine
+from shards.runtime import machine
 
 SHAPE = (512, 576, 1536)
 CAPS: tuple[dict[str, str], ...] = (

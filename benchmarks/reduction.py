@@ -53,7 +53,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from teacher_dump.reduce import RecordSpec, reduce
+    from teacher_dump.engines.sparsify import RecordSpec, reduce
 
     vocab, device = options.vocab[0], torch.device(options.device)
     generator = torch.Generator().manual_seed(0)

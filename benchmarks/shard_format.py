@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
-from shards.machine import describe
+from shards.runtime.machine import describe
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
-from teacher_dump.job import record_layout, teaching
-from teacher_dump.models import resolve
-from teacher_dump.plan import shuffled
-from teacher_dump.reduce import offsets
-from teacher_dump.windows import Window, windows
+from teacher_dump.engines.sparsify import offsets
+from teacher_dump.model.teachers import resolve
+from teacher_dump.run.job import record_layout, teaching
+from teacher_dump.tasks.task import shuffled
+from teacher_dump.tasks.windowing import Window, windows
 
 REDRAWS = 64
 EXPLAINED = """

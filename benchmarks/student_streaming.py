@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from shards.machine import DTYPES
+from shards.runtime.machine import DTYPES
 
 
 def main() -> None:
@@ -50,12 +50,12 @@ def main() -> None:
 
     import shards
     from student_train.config import Config
-    from student_train.hardware import settle
-    from student_train.loader import Rows, Stream, read_step
-    from student_train.parallel import join
-    from student_train.prepare import prepare
-    from student_train.session import Signals
-    from student_train.step import take_step
+    from student_train.data.loader import Rows, Stream, read_step
+    from student_train.training.build_run import prepare
+    from student_train.training.distributed import join
+    from student_train.training.hardware import settle
+    from student_train.training.runtime import Signals
+    from student_train.training.train_step import take_step
 
     asked = Config(
         shards=options.shards,

@@ -34,12 +34,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 
 from benchmarks.tokenizer_alignment_page import page, picture
-from shards.chunk import Chunk, RowInfo
-from shards.machine import describe
-from student_train.align import align
-from student_train.cells import exact_roots
-from student_train.cross_targets import Tables, cross_targets
-from student_train.vocabulary import WHITESPACE, Vocabulary, load_vocabulary
+from shards.format.chunk import Chunk, RowInfo
+from shards.runtime.machine import describe
+from student_train.cross_tokenizer.alignment import align
+from student_train.cross_tokenizer.prefix_cells import exact_roots
+from student_train.cross_tokenizer.targets import Tables, cross_targets
+from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary, load_vocabulary
 
 WINDOW = 1024
 TIMED_ROWS = 160
@@ -247,7 +247,7 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     from transformers import AutoTokenizer
 
     from teacher_dump.corpus import Document
-    from teacher_dump.windows import windows as cut
+    from teacher_dump.tasks.windowing import windows as cut
 
     documents = [
         Document(text=text, source="", path="", licence="", sha256=hashlib.sha256(text.encode()).hexdigest())

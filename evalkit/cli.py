@@ -21,7 +21,7 @@ from evalkit.errors import EvalError
 from evalkit.files import is_special
 from evalkit.signals import EndedError, end_quietly
 from evalkit.text import one_line, visible
-from shards.machine import DTYPES
+from shards.runtime.machine import DTYPES
 
 
 class _Group(click.Group):
@@ -266,7 +266,7 @@ def doctor() -> None:
 def protocols() -> None:
     """List the ways of asking, with every setting."""
     from evalkit import console
-    from evalkit.protocols import PROTOCOLS
+    from evalkit.tasks.protocols import PROTOCOLS
 
     console.print_protocols(PROTOCOLS)
 
@@ -277,8 +277,8 @@ def protocols() -> None:
 def compare(results: tuple[Path, ...], page: Path | None) -> None:
     """Compare the first of RESULTS with each other one, problem by problem."""
     from evalkit import console
-    from evalkit.compare import compare as compare_results
-    from evalkit.compare_page import write_comparison
+    from evalkit.reports.comparison import compare as compare_results
+    from evalkit.reports.comparison_page import write_comparison
 
     paths.refuse_overlap({"--html": page}, results)
     comparisons = compare_results(list(results))
@@ -296,8 +296,8 @@ def compare(results: tuple[Path, ...], page: Path | None) -> None:
 def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], markdown: Path | None) -> None:
     """Show what student-train measured in RUN_DIRS, beside HumanEval results, as a table and one HTML file."""
     from evalkit import console
-    from evalkit.report import build, write
-    from evalkit.runs import files_of
+    from evalkit.reports.distillation import build, write
+    from evalkit.reports.run_dir import files_of
 
     read = [*scores, *(path for folder in run_dirs for path in files_of(folder))]
     paths.refuse_overlap({"--out": out, "--markdown": markdown}, read)

@@ -19,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from evalkit.text import one_line, visible
-from shards.heartbeat import Heartbeat
+from shards.runtime.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from evalkit.compare import Comparison
     from evalkit.doctor import Examination
-    from evalkit.protocols import Protocol
-    from evalkit.report import Report
+    from evalkit.reports.comparison import Comparison
+    from evalkit.reports.distillation import Report
+    from evalkit.tasks.protocols import Protocol
 
 
 class _Safe(Console):

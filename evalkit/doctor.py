@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evalkit.sandbox.confine import Layer
+from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Job, Verdict
 

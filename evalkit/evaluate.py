@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import evalkit
-from evalkit import protocols, tasks
-from evalkit.calibrate import calibrate
-from evalkit.checkpoint import Checkpoint, files_of_checkpoint, find_checkpoint, would_belong
-from evalkit.data import data_files
 from evalkit.errors import EvalError
 from evalkit.files import is_special, require_writable, sha256_text, write_json
-from evalkit.generate import Answer, Prompt, Settings, announce, choose_settings, hardware, write_answers
-from evalkit.given_samples import Given, Source, fence_hint, open_source, programs, samples_of, sanitized
-from evalkit.grade import Grader
+from evalkit.generation.checkpoint import Checkpoint, files_of_checkpoint, find_checkpoint, would_belong
+from evalkit.generation.engine import Answer, Prompt, Settings, announce, choose_settings, hardware, write_answers
+from evalkit.generation.weights import check_weights
 from evalkit.metrics import summarise
 from evalkit.paths import beside, claimed, refuse_overlap
+from evalkit.reports.score_page import Judged, write_page
 from evalkit.request import Reporter, Request
-from evalkit.results_page import Judged, write_page
-from evalkit.samples import Sample, SampleFile
-from evalkit.sandbox.cache import VerdictCache, default_folder
+from evalkit.samples.given import Given, Source, fence_hint, open_source, programs, samples_of, sanitized
+from evalkit.samples.sample_file import Sample, SampleFile
+from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.sanitize import sanitize
-from evalkit.tasks import Benchmark, Problem
-from evalkit.weights import check_weights
+from evalkit.sandbox.verdict_cache import VerdictCache, default_folder
+from evalkit.scoring.grader import Grader
+from evalkit.scoring.time_limits import calibrate
+from evalkit.tasks import protocols, registry
+from evalkit.tasks.data_files import data_files
+from evalkit.tasks.registry import Benchmark, Problem
 
 FORMAT = 1
 """Version of the result's form."""
@@ -51,7 +51,7 @@ def evaluate(request: Request, reporter: Reporter) -> dict[str, Any]:
     with ExitStack() as stack:
         checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
         source = stack.enter_context(open_source(request.samples)) if request.samples is not None else None
-        benchmarks = [tasks.load(name, data_dir=request.data_dir) for name in request.tasks]
+        benchmarks = [registry.load(name, data_dir=request.data_dir) for name in request.tasks]
         _check_outputs(request, checkpoint)
         if checkpoint is not None:
             engine = _settings(request)[0].engine

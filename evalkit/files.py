@@ -2,7 +2,7 @@
 
 A result is written under a temporary name in its own folder, flushed to the disk and renamed. A reader never
 sees half a file, and a failed run leaves nothing behind. A link is followed; a pipe or device is written to as it
-is. Samples are the one exception: they grow line by line on purpose (`evalkit/samples.py`).
+is. Samples are the one exception: they grow line by line on purpose (`evalkit/samples/sample_file.py`).
 """
 
 from __future__ import annotations

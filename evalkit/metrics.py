@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evalkit import stats
 from evalkit.sandbox.verdict import Verdict
+from evalkit.scoring import stats
 
 USUAL_K = (1, 2, 5, 10, 50, 100)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from shards.interrupts import end_now
+from shards.runtime.interrupts import end_now
 
 
 class EndedError(BaseException):

@@ -11,7 +11,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shards.chunk import Chunk, RowInfo
     from shards.errors import (
         CorruptShardError,
         FormatVersionError,
@@ -20,17 +19,18 @@ if TYPE_CHECKING:
         StoreError,
         TokensRemovedError,
     )
-    from shards.manifest import Manifest
+    from shards.format.chunk import Chunk, RowInfo
+    from shards.format.manifest import Manifest
     from shards.read import Cache, open
 
 _HOME = {
     "Cache": "read",
-    "Chunk": "chunk",
+    "Chunk": "format.chunk",
     "CorruptShardError": "errors",
     "FormatVersionError": "errors",
     "IncompleteCacheError": "errors",
-    "Manifest": "manifest",
-    "RowInfo": "chunk",
+    "Manifest": "format.manifest",
+    "RowInfo": "format.chunk",
     "ShardError": "errors",
     "StoreError": "errors",
     "TokensRemovedError": "errors",

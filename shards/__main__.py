@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.interrupts import run_program
+from shards.runtime.interrupts import run_program
 
 
 def main() -> None:

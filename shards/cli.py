@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import click
 
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
-from shards.interrupts import interruptible
+from shards.runtime.interrupts import interruptible
 
 _P = ParamSpec("_P")
 
@@ -87,8 +87,8 @@ def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @one_line_errors
 def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture: Path | None) -> None:
     """Say what the cache at PATH (a folder or URL) holds."""
-    from shards.inspect import describe, summary
     from shards.read import open as open_cache
+    from shards.reports.summary import describe, summary
 
     cache = open_cache(path)
     if row is None:
@@ -97,14 +97,14 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture
         facts = summary(cache)
         click.echo(json.dumps(facts, indent=1) if as_json else describe(facts))
         if picture is not None:
-            from shards.picture import draw
+            from shards.reports.plots import draw
 
             draw(cache, facts["check"], picture)
         return
     if picture is not None:
         raise click.UsageError("--picture shows the cache, --row one row of it: give one of them")
-    from shards.show import as_html, as_text, find
-    from shards.store import write_whole
+    from shards.reports.row_view import as_html, as_text, find
+    from shards.storage.store import write_whole
 
     shown = find(cache, row)
     if page is None:
@@ -125,8 +125,8 @@ def verify(path: str, fix_plan: bool, as_json: bool) -> None:
     from rich.progress import Progress
 
     from shards import verify as checks
+    from shards.format.side_files import not_checked
     from shards.read import open as open_cache
-    from shards.side_files import not_checked
 
     try:
         cache = open_cache(path)
@@ -176,9 +176,9 @@ def publish(path: str, url: str, without_tokens: bool) -> None:
 
     Running it again continues: what is there with the right size and digest is skipped.
     """
-    from shards.inspect import licence_line
-    from shards.publish import publish as publish_cache
+    from shards.edit.publish import publish as publish_cache
     from shards.read import open as open_cache
+    from shards.reports.summary import licence_line
 
     cache = open_cache(path)
     with bytes_bar("publishing", sum(s.bytes for s in cache.manifest.shards)) as moved:
@@ -199,7 +199,7 @@ def publish(path: str, url: str, without_tokens: bool) -> None:
 @one_line_errors
 def fetch(url: str, folder: Path) -> None:
     """Copy the cache at URL to FOLDER, every digest checked. Running it again continues, or mends what is damaged."""
-    from shards.publish import fetch as fetch_cache
+    from shards.edit.publish import fetch as fetch_cache
     from shards.read import open as open_cache
 
     cache = open_cache(url)
@@ -224,8 +224,8 @@ def fetch(url: str, folder: Path) -> None:
 @one_line_errors
 def withdraw(path: str, listed: Path, out: Path) -> None:
     """Write the cache at PATH without some documents, with a tombstone for each; other shards stay the same bytes."""
-    from shards.edit import read_list
-    from shards.edit import withdraw as withdraw_documents
+    from shards.edit.withdraw import read_list
+    from shards.edit.withdraw import withdraw as withdraw_documents
     from shards.read import open as open_cache
 
     names = read_list(listed)
@@ -247,7 +247,7 @@ def withdraw(path: str, listed: Path, out: Path) -> None:
 @one_line_errors
 def merge(paths: tuple[str, ...], out: Path) -> None:
     """Join the caches at PATHS, of one teacher and layout. A row that is there twice is kept once."""
-    from shards.edit import merge as merge_caches
+    from shards.edit.withdraw import merge as merge_caches
     from shards.read import open as open_cache
 
     caches = [open_cache(path) for path in paths]

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from shards import paths
-from shards.chunk import Chunk, RowInfo
-from shards.chunk_cache import ChunkCache
-from shards.codec import decode
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, TokensRemovedError
-from shards.manifest import MANIFEST_NAME, ChunkEntry, Manifest
-from shards.schema import Layout, schema
-from shards.store import Store, open_store, write_whole
+from shards.format.chunk import Chunk, RowInfo
+from shards.format.codec import decode
+from shards.format.manifest import MANIFEST_NAME, ChunkEntry, Manifest
+from shards.format.schema import Layout, schema
+from shards.storage import cache_dirs
+from shards.storage.chunk_cache import ChunkCache
+from shards.storage.store import Store, open_store, write_whole
 from shards.write import streams_of
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -130,7 +130,9 @@ class Cache:
         names = [f for f in self.manifest.files if f.name.startswith(f"{TOKENIZER_FOLDER}/")]
         here = Path(self.store.base)
         folder = (
-            here if self.store.is_local else paths.cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
+            here
+            if self.store.is_local
+            else cache_dirs.cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
         )
         for file in names:
             raw = (folder / file.name).read_bytes() if (folder / file.name).exists() else self.store.read(file.name)
@@ -167,7 +169,7 @@ def open(
     if cache_bytes is None:
         return cache
     kept = ChunkCache.at(
-        Path(cache_dir) if cache_dir is not None else paths.cache_dir() / "chunks",
+        Path(cache_dir) if cache_dir is not None else cache_dirs.cache_dir() / "chunks",
         limit_bytes=cache_bytes,
         chunks=(c for s in cache.manifest.shards for c in s.chunks),
     )

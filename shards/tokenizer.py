@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError
-from shards.schema import canonical_json
+from shards.format.schema import canonical_json
 
 _SPACE = "\u2581"
 _SENTENCEPIECE = ("BPE", "Unigram")

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from shards.errors import ShardError
-from shards.paths import cache_dir
-from shards.schema import canonical_json
-from shards.store import write_whole
+from shards.format.schema import canonical_json
+from shards.storage.cache_dirs import cache_dir
+from shards.storage.store import write_whole
 from shards.write import file_sha256
 
 _REMEMBERED_FROM = 64_000_000

@@ -1,7 +1,7 @@
 """How does a shard come to exist? Rows become chunks of one immutable file, which then gets its name.
 
 A shard is written under a temporary name in its folder, synced and then named: it is there complete or not at all.
-Its entry (`<name>.json`: size, digests, chunks) is written the same way after it (`shards.entries`).
+Its entry (`<name>.json`: size, digests, chunks) is written the same way after it (`shards.commit`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.chunk import Float32, Int32, Int64, RowInfo
-from shards.codec import Streams, encode
-from shards.entries import settle
+from shards.commit import settle
 from shards.errors import ShardError
-from shards.manifest import ChunkEntry, ShardEntry
-from shards.schema import Layout, file_schema
-from shards.store import cannot_write
-from shards.temporary import temporary_beside
+from shards.format.chunk import Float32, Int32, Int64, RowInfo
+from shards.format.codec import Streams, encode
+from shards.format.manifest import ChunkEntry, ShardEntry
+from shards.format.schema import Layout, file_schema
+from shards.storage.store import cannot_write
+from shards.storage.temp_files import temporary_beside
 
 ZSTD_LEVEL = 9
 """Level 3 costs 2 % more bytes, level 19 saves 1 % at a tenth of the speed (docs/benchmarks)."""
@@ -34,7 +34,7 @@ ZSTD_LEVEL = 9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One window with the teacher's records, not yet encoded. Shapes as in `shards.chunk.Chunk`, for one row."""
+    """One window with the teacher's records, not yet encoded. Shapes as in `shards.format.chunk.Chunk`, for one row."""
 
     info: RowInfo
     tokens: Int32

@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import click
 
-from shards.interrupts import interruptible
-from shards.machine import DTYPES
-from student_train.balance import BALANCES
+from shards.runtime.interrupts import interruptible
+from shards.runtime.machine import DTYPES
 from student_train.config import DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES, Config, from_dict
 from student_train.errors import Interrupted, TrainError
+from student_train.losses.weighting import BALANCES
 
 _DEFAULT = Config()
 
@@ -151,7 +151,7 @@ def _run(context: click.Context, repeat: str | None, specialist: str | None, set
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         with _speaker(config) as say:
-            from student_train.train import run
+            from student_train.training.trainer import run
 
             run(config, command=sys.argv, say=say, segments=record.get("segments", []))
     except (TrainError, ShardError) as error:
@@ -160,7 +160,7 @@ def _run(context: click.Context, repeat: str | None, specialist: str | None, set
 
 def _speaker(config: Config) -> AbstractContextManager[Callable[[str], None]]:
     """Return what prints lines: with progress, on the rank that leads, one that also speaks while work lasts."""
-    from shards.heartbeat import Heartbeat
+    from shards.runtime.heartbeat import Heartbeat
 
     if config.progress and os.environ.get("RANK", "0") == "0":
         return Heartbeat()

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from shards.machine import DTYPES
-from student_train.balance import BALANCES
+from shards.runtime.machine import DTYPES
 from student_train.errors import TrainError
+from student_train.losses.weighting import BALANCES
 
 OBJECTIVES = ("kd", "sft")
 DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "rs-kd", "top-k")

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from shards.errors import ShardError
-from shards.machine import DTYPES
-from teacher_dump.corpus.options import filter_options, take_filters
+from shards.runtime.machine import DTYPES
+from teacher_dump.corpus.cli_options import filter_options, take_filters
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
-from teacher_dump.worker import Stop, Stopped
+from teacher_dump.run.signals import Stop, Stopped
 
 DEFAULT_MODEL = "codellama-70b"
 
@@ -148,7 +148,7 @@ def main(
     teacher-dump --model smollm2-135m --out demo/shards/ --check 16
     """  # fmt: skip
     from teacher_dump.config import DumpConfig
-    from teacher_dump.models import known
+    from teacher_dump.model.teachers import known
 
     if check_rows is not None and (plan or fetch):
         raise click.UsageError("--check and --plan or --fetch do different things: give one of them")
@@ -166,7 +166,7 @@ def main(
             if plan:
                 _print_plan(config, machine, as_json=as_json)
             elif fetch:
-                from teacher_dump.models import resolve
+                from teacher_dump.model.teachers import resolve
 
                 click.echo(f"{model}: its weights are in {resolve(model, revision=config.revision).folder}")
             elif prepare:
@@ -195,13 +195,13 @@ def main(
 
 def _run(config: Any, stop: Any) -> bool:
     """Dump, say what came of it, and return whether the cache is complete."""
-    from shards.heartbeat import Heartbeat
-    from shards.inspect import describe, licence_line, summary
-    from teacher_dump.corpus.report import summary as corpus_summary
+    from shards.reports.summary import describe, licence_line, summary
+    from shards.runtime.heartbeat import Heartbeat
+    from teacher_dump.corpus.summary import summary as corpus_summary
 
     with Heartbeat(first="reading the teacher's files and the corpus") as say:
-        from teacher_dump.dump import dump
-        from teacher_dump.progress import Bar
+        from teacher_dump.run.dump import dump
+        from teacher_dump.run.progress import Bar
 
         with Bar(say) as bar:
             outcome = dump(config, bar, stop)
@@ -231,8 +231,8 @@ def _run(config: Any, stop: Any) -> bool:
 
 def _prepare(config: Any) -> None:
     from teacher_dump.corpus import provenance
-    from teacher_dump.corpus.report import summary as corpus_summary
-    from teacher_dump.job import prepare
+    from teacher_dump.corpus.summary import summary as corpus_summary
+    from teacher_dump.run.job import prepare
 
     job = prepare(config)
     click.echo(f"{config.out}: {len(job.work):,} tasks, {sum(t.num_tokens for t in job.work):,} tokens")
@@ -241,10 +241,10 @@ def _prepare(config: Any) -> None:
 
 
 def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:
-    from shards.fidelity import from_check, table
-    from shards.inspect import as_lines
-    from shards.store import write_whole
-    from teacher_dump.check import CHECK_NAME, check, to_bytes
+    from shards.reports.fidelity import from_check, table
+    from shards.reports.summary import as_lines
+    from shards.storage.store import write_whole
+    from teacher_dump.fidelity.rescore import CHECK_NAME, check, to_bytes
 
     found = check(config, num_rows, say=lambda line: click.echo(line, err=True))
     path = path or config.out / CHECK_NAME
@@ -258,7 +258,7 @@ def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> N
 
 
 def _print_plan(config: Any, machine: str | None, *, as_json: bool) -> None:
-    from teacher_dump.estimate import estimate, lines
+    from teacher_dump.cost import estimate, lines
 
     plan = estimate(config, machine)
     click.echo(json.dumps(plan, indent=1) if as_json else "\n".join(lines(plan)))

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shards.machine import DTYPES
-from shards.schema import MAX_ENTRIES
-from teacher_dump.corpus.filters import Filters
+from shards.format.schema import MAX_ENTRIES
+from shards.runtime.machine import DTYPES
+from teacher_dump.corpus.filters.rules import Filters
 from teacher_dump.errors import DumpError
-from teacher_dump.worker import Share
+from teacher_dump.run.signals import Share
 
 LEAST_THRESHOLD = math.ceil(1e4 / MAX_ENTRIES) / 1e4
 """Least value of --threshold: as many draws as one position can need then fit into the format."""

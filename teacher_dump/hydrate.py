@@ -2,7 +2,7 @@
 
 A document is found by the sha256 of its bytes and tokenised once and whole, as for the dump; a row is the slice of
 its ids that covers the row's bytes. That the slice is the original one is not believed but proved, by the digest
-of the row (`shards.hydrate`): another release of a tokenizer library that cuts a text otherwise is noticed.
+of the row (`shards.edit.hydrate`): another release of a tokenizer library that cuts a text otherwise is noticed.
 
 The corpus is read once. Tokens wait in a scratch file beside the result, 4 bytes each, until their shard is written.
 """
@@ -53,13 +53,13 @@ def command(path: str, data: str, out: Path) -> None:
 
 
 def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
-    """Write the cache with its tokens to folder `out` and return `shards.hydrate.Hydrated`.
+    """Write the cache with its tokens to folder `out` and return `shards.edit.hydrate.Hydrated`.
 
     Raises ShardError where the cache has its tokens, its tokenizer is not what the manifest says, the corpus cannot
     be read, or not one row could be hydrated.
     """
-    from shards import hydrate as records
-    from shards.store import unwatched, write_whole
+    from shards.edit import hydrate as records
+    from shards.storage.store import unwatched, write_whole
     from shards.tokenizer import fingerprint
     from teacher_dump.corpus import Corpus
     from teacher_dump.errors import DumpError

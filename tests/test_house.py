@@ -17,7 +17,13 @@ MAY_IMPORT = {
     "shards": {"shards"},
     "teacher_dump": {"teacher_dump", "shards"},
     "student_train": {"student_train", "shards"},
-    "evalkit": {"evalkit", "shards.machine", "shards.heartbeat", "shards.interrupts", "shards.lifetime"},
+    "evalkit": {
+        "evalkit",
+        "shards.runtime.machine",
+        "shards.runtime.heartbeat",
+        "shards.runtime.interrupts",
+        "shards.runtime.lifetime",
+    },
 }
 SCRIPTS = {
     "logit-shards": "shards",

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMMAND = """
 import signal, sys, time
-from shards.interrupts import interruptible, run_program
+from shards.runtime.interrupts import interruptible, run_program
 
 def starting():
     print("ready", flush=True)

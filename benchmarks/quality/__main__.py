@@ -24,10 +24,10 @@ from benchmarks.quality.plan import METHODS, PILOT, PILOT_FOLDER, PILOT_WINDOWS,
 from benchmarks.quality.records import Record
 from benchmarks.quality.student import score, train
 from benchmarks.quality.teacher import NAME, Taught, ask
-from shards.chunk import Chunk
+from shards.format.chunk import Chunk
 from teacher_dump.config import DumpConfig
-from teacher_dump.job import record_layout, teaching
-from teacher_dump.models import resolve
+from teacher_dump.model.teachers import resolve
+from teacher_dump.run.job import record_layout, teaching
 
 
 def main() -> None:

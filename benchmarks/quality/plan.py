@@ -42,7 +42,7 @@ class Method:
     name: str
     title: str
     divergence: str | None
-    """One of `student_train.losses`, `full` for the dense one, None for cross-entropy alone."""
+    """One of `student_train.losses.divergences`, `full` for the dense one, None for cross-entropy alone."""
     kind: str = ""
     """Kind of its record, "" for none."""
     amount: float = 0.0

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 from benchmarks.quality.teacher import Taught
-from shards.chunk import Chunk
-from shards.entries import read_entry
-from shards.manifest import ShardEntry
+from shards.commit import read_entry
+from shards.format.chunk import Chunk
+from shards.format.manifest import ShardEntry
+from shards.format.schema import Layout
 from shards.read import decode_chunk
-from shards.schema import Layout
 from shards.write import Row, ShardWriter
-from teacher_dump.dump import to_row
-from teacher_dump.reduce import RecordSpec, offsets, reduce
-from teacher_dump.windows import Window
+from teacher_dump.engines.sparsify import RecordSpec, offsets, reduce
+from teacher_dump.run.dump import to_row
+from teacher_dump.tasks.windowing import Window
 
 CHUNK_TOKENS = 65_536
 SEED = 0

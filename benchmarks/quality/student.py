@@ -1,7 +1,8 @@
 """How well does a student learn from one record? One pass over the windows, then exact scores on held-out documents.
 
 All methods share, seed by seed, the student's initial weights and the order of the windows; one window is one step.
-Losses are the product's (`student_train.fused`), but for `full`, the plain dense divergence that they estimate.
+Losses are the product's (`student_train.losses.fused_linear`), but for `full`, the plain dense divergence that they
+estimate.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from torch.nn import functional
 
 from benchmarks.quality.plan import Method, Run
 from benchmarks.quality.teacher import Taught
-from shards.chunk import Chunk
+from shards.format.chunk import Chunk
 from student_train.config import Config
-from student_train.fused import LossSpec, fused_loss
-from student_train.losses import needs
-from student_train.step import learning_rate, make_optimizer
-from student_train.targets import Targets, targets_of
-from teacher_dump.windows import Window
+from student_train.losses.divergences import needs
+from student_train.losses.fused_linear import LossSpec, fused_loss
+from student_train.losses.targets import Targets, targets_of
+from student_train.training.train_step import learning_rate, make_optimizer
+from teacher_dump.tasks.windowing import Window
 
 HIDDEN = 128
 LAYERS = 4

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from student_train.order import is_held_out
+from student_train.data.sampler import is_held_out
 from teacher_dump.corpus import Corpus
-from teacher_dump.models import Model, resolve
-from teacher_dump.plan import shuffled
-from teacher_dump.windows import Window, windows
+from teacher_dump.model.teachers import Model, resolve
+from teacher_dump.tasks.task import shuffled
+from teacher_dump.tasks.windowing import Window, windows
 
 NAME = "smollm2-135m"
 WINDOW_TOKENS = 512

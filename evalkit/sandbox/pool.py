@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.sandbox.confine import Layer
-from evalkit.sandbox.values import MAX_MESSAGE_BYTES, ChannelError, DeadlineError, wait_ready
+from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.verdict import (
     EVALPLUS_MEMORY_BYTES,
     JUDGE_MEMORY_BYTES,
@@ -35,7 +34,8 @@ from evalkit.sandbox.verdict import (
     Job,
     Verdict,
 )
-from shards.machine import processor
+from evalkit.sandbox.wire.values import MAX_MESSAGE_BYTES, ChannelError, DeadlineError, wait_ready
+from shards.runtime.machine import processor
 
 _GRACE_S = 10.0
 """How much longer than the program's own deadline a judge may take before it is replaced."""
@@ -68,8 +68,8 @@ class _Judge:
         numpy = importlib.util.find_spec("numpy")
         folder = str(Path(numpy.origin).parent.parent) if numpy and numpy.origin else ""
         start = (
-            f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox import judge\n"
-            f"sys.path.remove({root!r})\njudge.main(root={root!r}, numpy_folder={folder!r}, "
+            f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.host import checker\n"
+            f"sys.path.remove({root!r})\nchecker.main(root={root!r}, numpy_folder={folder!r}, "
             f"memory_bytes={JUDGE_MEMORY_BYTES})"
         )
         self._process = subprocess.Popen(

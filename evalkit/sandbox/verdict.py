@@ -67,7 +67,7 @@ class Job:
     inline: bool = False
     """Checks pass objects, so they run beside the program. Such a verdict could be forged and is flagged."""
     inputs: dict[str, Any] | None = None
-    """EvalPlus' form in place of `test`: see `evalkit/sandbox/differential.py`."""
+    """EvalPlus' form in place of `test`: see `evalkit/sandbox/evalplus/check.py`."""
     cpu_s: float = CPU_S
     memory_bytes: int = MEMORY_BYTES
     patience: float = 1.0

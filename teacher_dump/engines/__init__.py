@@ -1,4 +1,4 @@
-"""The engines: both take windows and return packed records (`teacher_dump.reduce.Records`), in order."""
+"""The engines: both take windows and return packed records (`teacher_dump.engines.sparsify.Records`), in order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shards import machine
 from shards.errors import first_line
-from shards.machine import DtypeChoice
+from shards.runtime import machine
+from shards.runtime.machine import DtypeChoice
+from teacher_dump.engines.sparsify import RecordSpec
 from teacher_dump.errors import DeadEngineError, DumpError
-from teacher_dump.reduce import RecordSpec
-from teacher_dump.windows import Window
+from teacher_dump.tasks.windowing import Window
 
 DEAD_ENGINES = ("EngineDeadError", "EngineGenerateError")
 """What vLLM raises when its processes are gone (vllm.v1.engine.exceptions)."""
@@ -94,7 +94,7 @@ def describe(engine: str, teaching: Teaching) -> dict[str, Any]:
 
 
 def choose_dtype(asked: str) -> DtypeChoice:
-    """Return the type that `--dtype` means on this machine, see `shards.machine`."""
+    """Return the type that `--dtype` means on this machine, see `shards.runtime.machine`."""
     import torch
 
     return machine.choose_dtype(asked, gpu=machine.gpu(torch))
@@ -136,6 +136,6 @@ def start(engine: str, teaching: Teaching) -> Engine:
         from teacher_dump.engines.vllm import VllmEngine
 
         return VllmEngine(teaching)
-    from teacher_dump.engines.transformers import TransformersEngine
+    from teacher_dump.engines.hf import TransformersEngine
 
     return TransformersEngine(teaching)

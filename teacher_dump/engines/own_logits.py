@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from teacher_dump.causal_lm import arguments
 from teacher_dump.errors import DumpError
+from teacher_dump.model.causal_lm import arguments
 
 PROBE_TOKENS = 48
 PROBE_PIECE = 13

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from shards import machine
-from shards.lifetime import bind_children
+from shards.runtime import machine
+from shards.runtime.lifetime import bind_children
 from teacher_dump.engines import DEAD_ENGINES, Packed, Teaching, died
 from teacher_dump.engines.engine_log import EngineLog
 from teacher_dump.engines.vllm_plugin import PREFIX, TASK, is_causal_name
 from teacher_dump.errors import DeadEngineError, DumpError
-from teacher_dump.windows import Window
+from teacher_dump.tasks.windowing import Window
 
 BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
 """Windows handed to the engine at a time: enough to fill its schedule, few enough to show progress."""

@@ -59,7 +59,7 @@ def _make_pooler(model: Any, vllm_config: Any) -> Any:
     from vllm.model_executor.layers.pooler.abstract import Pooler
     from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 
-    from teacher_dump.reduce import RecordSpec, offsets, reduce
+    from teacher_dump.engines.sparsify import RecordSpec, offsets, reduce
 
     settings = vllm_config.additional_config["teacherless"]
     spec = RecordSpec(

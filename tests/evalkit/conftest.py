@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.sandbox.pool import Pool
-from evalkit.tasks import Benchmark, load
+from evalkit.tasks.registry import Benchmark, load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

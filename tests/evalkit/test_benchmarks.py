@@ -10,45 +10,46 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from evalkit import calibrate, protocols, tasks
 from evalkit.cli import main
 from evalkit.errors import EvalError
-from evalkit.given_samples import read_samples
-from evalkit.grade import Grader
-from evalkit.sandbox.cache import VerdictCache
-from evalkit.sandbox.plus_rules import agrees
+from evalkit.samples.given import read_samples
+from evalkit.sandbox.evalplus.rules import agrees
 from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict_cache import VerdictCache
+from evalkit.scoring import time_limits
+from evalkit.scoring.grader import Grader
+from evalkit.tasks import protocols, registry
 
 
 def failures(pool: Pool, name: str, data: Path) -> dict[str, str]:
-    benchmark = tasks.load(name, data_dir=data)
-    jobs = [problem.job(problem.reference, cpu_s=calibrate.REFERENCE_CPU_S) for problem in benchmark.problems]
+    benchmark = registry.load(name, data_dir=data)
+    jobs = [problem.job(problem.reference, cpu_s=time_limits.REFERENCE_CPU_S) for problem in benchmark.problems]
     verdicts = dict(pool.judge_all(jobs))
     return {benchmark.problems[i].task_id: str(v) for i, v in verdicts.items() if not v.passed}
 
 
 @pytest.mark.parametrize(("name", "number"), [("mbpp", 974), ("mbpp-sanitized", 427)])
 def test_all_mbpp_references_pass(pool: Pool, shared_data: Path, name: str, number: int):
-    assert len(tasks.load(name, data_dir=shared_data).problems) == number
+    assert len(registry.load(name, data_dir=shared_data).problems) == number
     assert failures(pool, name, shared_data) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), [("humaneval+", 164), ("mbpp+", 378)])
 def test_all_evalplus_references_pass(pool: Pool, shared_data: Path, name: str, number: int):
-    assert len(tasks.load(name, data_dir=shared_data).problems) == number
+    assert len(registry.load(name, data_dir=shared_data).problems) == number
     assert failures(pool, name, shared_data) == {}
 
 
 def test_only_tasks_that_pass_objects_are_judged_beside_the_program(shared_data: Path, humaneval):
-    mbpp = tasks.load("mbpp", data_dir=shared_data)
-    sanitized = tasks.load("mbpp-sanitized", data_dir=shared_data)
+    mbpp = registry.load("mbpp", data_dir=shared_data)
+    sanitized = registry.load("mbpp-sanitized", data_dir=shared_data)
     assert [problem.task_id for problem in mbpp.problems if problem.inline] == ["Mbpp/367", "Mbpp/601", "Mbpp/927"]
     assert [problem for problem in (*sanitized.problems, *humaneval.problems) if problem.inline] == []
 
 
 def test_a_verdict_from_beside_the_program_is_flagged(pool: Pool, shared_data: Path):
-    problem = next(p for p in tasks.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/367")
+    problem = next(p for p in registry.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/367")
     assert pool.alone(problem.job(problem.reference)).in_process
     verdict = pool.alone(problem.job(problem.reference.replace("return True", "return False")))
     assert (verdict.outcome, verdict.in_process) == ("wrong", True)
@@ -58,9 +59,9 @@ def published(data: Path, pool: Pool, task: str) -> tuple[dict[str, bool], dict[
     """Return our verdicts and the published ones, by task id, on the makers' samples of Qwen2.5-Coder-1.5B."""
     family = task.rstrip("+")
     folder = data / "qwen2.5-coder-1.5b"
-    benchmark = tasks.load(task, data_dir=data)
+    benchmark = registry.load(task, data_dir=data)
     problems = {problem.task_id: problem for problem in benchmark.problems}
-    limits = calibrate.calibrate(benchmark.problems, pool, VerdictCache(None)).cpu_s
+    limits = time_limits.calibrate(benchmark.problems, pool, VerdictCache(None)).cpu_s
     lines = (folder / f"1.5b-base-{family}-generated.jsonl").read_text().splitlines()
     ours = {}
     grader = Grader(pool, VerdictCache(None))
@@ -122,8 +123,8 @@ def test_verdicts_do_not_change_under_heavy_load(pool: Pool, shared_data: Path):
 
 
 def test_a_slow_reference_gets_a_longer_limit(pool: Pool, shared_data: Path):
-    problem = next(p for p in tasks.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/123")
-    limit = calibrate.calibrate([problem], pool, VerdictCache(None)).cpu_s["Mbpp/123"]
+    problem = next(p for p in registry.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/123")
+    limit = time_limits.calibrate([problem], pool, VerdictCache(None)).cpu_s["Mbpp/123"]
     assert limit > 3.0  # its reference takes seconds; a flat limit of 3 s fails it on many machines
 
 
@@ -131,7 +132,7 @@ def test_a_reference_that_fails_is_named(pool: Pool, humaneval):
     from dataclasses import replace
 
     broken = replace(humaneval.problems[0], reference="x = 1")
-    found = calibrate.calibrate([broken, humaneval.problems[1]], pool, VerdictCache(None))
+    found = time_limits.calibrate([broken, humaneval.problems[1]], pool, VerdictCache(None))
     assert list(found.failed) == ["HumanEval/0"]
     assert found.cpu_s["HumanEval/1"] == 3.0
 
@@ -139,11 +140,11 @@ def test_a_reference_that_fails_is_named(pool: Pool, humaneval):
 @pytest.mark.parametrize("name", ["mbpp", "mbpp-sanitized", "humaneval+", "mbpp+"])
 def test_missing_data_is_named_with_the_way_to_get_it(tmp_path: Path, name: str):
     with pytest.raises(EvalError, match=r"https://github.com/.*--data-dir"):
-        tasks.load(name)
+        registry.load(name)
     with pytest.raises(EvalError, match=r"holds no .*get it from https://"):
-        tasks.load(name, data_dir=tmp_path)
+        registry.load(name, data_dir=tmp_path)
     with pytest.raises(EvalError, match="no such folder"):
-        tasks.load(name, data_dir=tmp_path / "missing")
+        registry.load(name, data_dir=tmp_path / "missing")
 
 
 def test_data_that_is_not_the_pinned_one_is_refused(tmp_path: Path, shared_data: Path):
@@ -152,18 +153,18 @@ def test_data_that_is_not_the_pinned_one_is_refused(tmp_path: Path, shared_data:
     path.chmod(0o644)
     path.write_text(path.read_text().replace("minimum", "maximum", 1))
     with pytest.raises(EvalError, match=r"sha256 .* is not that of MBPP"):
-        tasks.load("mbpp", data_dir=tmp_path)
+        registry.load("mbpp", data_dir=tmp_path)
 
 
 def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
     path = tmp_path / "samples.jsonl"
     path.write_text('{"task_id": 11, "solution": "x"}\n{"task_id": "Mbpp/12", "completion": "y"}\n')
-    found = read_samples(path, tasks.load("mbpp", data_dir=shared_data)).samples
+    found = read_samples(path, registry.load("mbpp", data_dir=shared_data)).samples
     assert [sample.task_id for sample in found] == ["Mbpp/11", "Mbpp/12"]
 
 
 def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_data: Path):
-    benchmark = tasks.load("mbpp", data_dir=shared_data)
+    benchmark = registry.load("mbpp", data_dir=shared_data)
     protocol = protocols.find(None, task="mbpp")
     asked = protocols.select(protocol, benchmark)
     assert (len(asked), asked[0].task_id, asked[-1].task_id) == (500, "Mbpp/11", "Mbpp/510")
@@ -173,13 +174,13 @@ def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_d
     assert "similar_elements" in text
     assert text.endswith("\n[BEGIN]\n")
     assert "\r" not in text
-    sanitized = tasks.load("mbpp-sanitized", data_dir=shared_data)
+    sanitized = registry.load("mbpp-sanitized", data_dir=shared_data)
     assert len(protocols.select(protocols.find(None, task="mbpp-sanitized"), sanitized)) == 257
 
 
 def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(shared_data: Path):
-    for name in tasks.LOADERS:
-        benchmark = tasks.load(name, data_dir=shared_data)
+    for name in registry.LOADERS:
+        benchmark = registry.load(name, data_dir=shared_data)
         assert name in protocols.find(None, task=name).tasks
         for protocol in protocols.PROTOCOLS:
             if name in protocol.tasks:
@@ -208,7 +209,7 @@ def test_answers_are_compared_by_evalplus_rules(given, wanted, tolerance: float,
 
 def test_samples_for_an_older_mbpp_plus_are_left_out_and_said(tmp_path: Path, shared_data: Path):
     samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
-    reference = tasks.load("mbpp+", data_dir=shared_data).problems[0]
+    reference = registry.load("mbpp+", data_dir=shared_data).problems[0]
     lines = [{"task_id": reference.task_id, "solution": reference.reference}, {"task_id": "Mbpp/83", "solution": "x"}]
     samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["score", "--samples", samples, "--tasks", "mbpp+", "--data-dir", shared_data, "--json", result]

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from run_folder import write_run
 
 from evalkit.cli import main
-from evalkit.tasks import Benchmark
+from evalkit.tasks.registry import Benchmark
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -83,13 +83,11 @@ def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A kill leaves some samples of a batch: the batch is written again whole, each sample stays in the file once."""
-    from evalkit import generate_transformers
+    from evalkit.generation import hf
 
     batches: list[list[list[int]]] = []
-    read = generate_transformers._Model.read
-    monkeypatch.setattr(
-        generate_transformers._Model, "read", lambda self, ids: (batches.append(ids), read(self, ids))[1]
-    )
+    read = hf._Model.read
+    monkeypatch.setattr(hf._Model, "read", lambda self, ids: (batches.append(ids), read(self, ids))[1])
     args = ["score", checkpoint, "--limit", 4, "--max-new-tokens", 8, "--deterministic", "--batch-size", 3]
     args += ["--n", 2, "--temperature", 0.8, "--top-p", 0.95, "--no-html", "--out"]
     assert call(*args, tmp_path / "a").exit_code == 0
@@ -109,8 +107,9 @@ def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
 def test_a_chat_answer_is_judged_by_the_program_in_it(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from evalkit import evaluate, generate
-    from evalkit.tasks import load
+    from evalkit import evaluate
+    from evalkit.generation import engine
+    from evalkit.tasks.registry import load
 
     copy = tmp_path / "ckpt"
     shutil.copytree(checkpoint, copy)
@@ -119,7 +118,7 @@ def test_a_chat_answer_is_judged_by_the_program_in_it(
     def answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens):
         for prompt in prompts:
             text = problem.reference + "\nprint(undefined)\n"
-            on_answer(generate.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
+            on_answer(engine.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
 
     monkeypatch.setattr(evaluate, "write_answers", answer)
     done = call("score", copy, "--limit", 1, "--protocol", "humaneval-evalplus-chat-v1", "--no-html")

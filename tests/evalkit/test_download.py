@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import data, download, tasks
 from evalkit.errors import EvalError
+from evalkit.tasks import data_files, download, registry
 
 SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
 
@@ -42,29 +42,29 @@ def serve_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, rows: list[dict]) -
 def test_mbpp_from_the_hub_is_the_release_to_the_byte_and_fetched_once(
     name: str, number: int, online, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    file = data.MBPP if name == "mbpp" else data.MBPP_SANITIZED
+    file = data_files.MBPP if name == "mbpp" else data_files.MBPP_SANITIZED
     text = (shared_data / "mbpp" / file.names[0]).read_text()
     rows = [json.loads(line) for line in text.splitlines()] if name == "mbpp" else json.loads(text)
     asked = serve_hub(monkeypatch, tmp_path, rows)
-    assert len(tasks.load(name).problems) == number
+    assert len(registry.load(name).problems) == number
     assert {revision for _, revision in asked} == {file.hub.revision}
-    assert len(tasks.load(name).problems) == number
+    assert len(registry.load(name).problems) == number
     assert len(asked) == 4
     assert (tmp_path / "cache" / "teacherless" / "evalkit" / "data" / file.names[0]).read_text() == text
 
 
 def test_other_rows_than_the_pinned_ones_are_refused_and_not_kept(online, tmp_path: Path, monkeypatch):
-    rows = [dict.fromkeys(data.MBPP.hub.keys, "x") | {"task_id": number} for number in (2, 11, 511, 601)]
+    rows = [dict.fromkeys(data_files.MBPP.hub.keys, "x") | {"task_id": number} for number in (2, 11, 511, 601)]
     serve_hub(monkeypatch, tmp_path, rows)
     with pytest.raises(EvalError, match=r"what was fetched as MBPP has sha256 .*--data-dir"):
-        tasks.load("mbpp")
+        registry.load("mbpp")
     assert list((tmp_path / "cache" / "teacherless" / "evalkit" / "data").iterdir()) == []
 
 
 def test_a_released_file_is_fetched_by_its_link(online, tmp_path: Path):
     (tmp_path / "release").write_bytes(b"content")
     file = replace(
-        data.MBPP_PLUS,
+        data_files.MBPP_PLUS,
         link=(tmp_path / "release").as_uri(),
         sha256="ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
     )
@@ -80,4 +80,4 @@ def test_a_released_file_is_fetched_by_its_link(online, tmp_path: Path):
 @pytest.mark.parametrize("name", ["mbpp", "mbpp-sanitized", "humaneval+", "mbpp+"])
 def test_offline_says_how_to_get_it(name: str):
     with pytest.raises(EvalError, match=r"HF_HUB_OFFLINE forbids .* get .* from https://github.com/.*--data-dir"):
-        tasks.load(name)
+        registry.load(name)

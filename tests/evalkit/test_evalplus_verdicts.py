@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.answer_transformations import TRANSFORMATIONS, transform
-from evalkit import tasks
 from evalkit.sandbox.pool import Pool
+from evalkit.tasks import registry
 
 RECORDED = json.loads(Path(__file__).with_name("evalplus_verdicts.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "family"), [("humaneval+", "HumanEval"), ("mbpp+", "Mbpp")])
 def test_verdicts_are_those_of_evalplus(pool: Pool, shared_data: Path, name: str, family: str):
-    problems = {one.task_id: one for one in tasks.load(name, data_dir=shared_data).problems}
+    problems = {one.task_id: one for one in registry.load(name, data_dir=shared_data).problems}
     changes = {one.name: one for one in TRANSFORMATIONS}
     rows = [row for row in RECORDED if row[0].startswith(f"{family}/")]
     assert {row[3] for row in rows} == {True, False}

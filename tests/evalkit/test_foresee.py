@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.sandbox.foresee import foreseen
-from evalkit.sandbox.values import encode, pack
-from evalkit.tasks import Benchmark
+from evalkit.sandbox.host.call_prefetch import foreseen
+from evalkit.sandbox.wire.values import encode, pack
+from evalkit.tasks.registry import Benchmark
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

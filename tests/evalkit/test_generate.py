@@ -9,23 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import generate, protocols
-from evalkit.checkpoint import find_checkpoint
 from evalkit.errors import EvalError
-from shards import machine
+from evalkit.generation import engine
+from evalkit.generation.checkpoint import find_checkpoint
+from evalkit.tasks import protocols
+from shards.runtime import machine
 
 pytest.importorskip("transformers")
 
 
-def prompts(*texts: str) -> list[generate.Prompt]:
-    return [generate.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
+def prompts(*texts: str) -> list[engine.Prompt]:
+    return [engine.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
 
 
-def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[generate.Answer]:
+def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[engine.Answer]:
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
-    settings = generate.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
-    answers: list[generate.Answer] = []
-    generate.write_answers(
+    settings = engine.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
+    answers: list[engine.Answer] = []
+    engine.write_answers(
         find_checkpoint(str(checkpoint)),
         prompts(*texts),
         protocol,
@@ -118,7 +119,7 @@ def indentation_survives(tokenizer) -> None:
     prompt_ids = tokenizer(prompt)["input_ids"]
     whole_ids = tokenizer(prompt + answer)["input_ids"]
     assert whole_ids[: len(prompt_ids)] == prompt_ids
-    assert generate.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
+    assert engine.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
     assert tokenizer.decode(whole_ids[len(prompt_ids) :], skip_special_tokens=True) != answer  # the trap itself
 
 
@@ -153,7 +154,7 @@ def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.Monke
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings, why = generate.choose_settings("auto", batch_size=None, deterministic=False)
+    settings, why = engine.choose_settings("auto", batch_size=None, deterministic=False)
     assert (settings.engine, why) == ("transformers", "no GPU")
 
 
@@ -166,8 +167,8 @@ def test_auto_dtype_is_what_the_machine_computes_in(features: set, dtype: str, m
     monkeypatch.setattr(machine, "processor", lambda: here)
     for variable in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(variable, raising=False)
-    assert generate.choose_settings("auto", batch_size=None, deterministic=False)[0].dtype == dtype
-    assert generate.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
+    assert engine.choose_settings("auto", batch_size=None, deterministic=False)[0].dtype == dtype
+    assert engine.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 
 
 def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypatch: pytest.MonkeyPatch):
@@ -178,15 +179,15 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
     monkeypatch.setattr(machine, "processor", lambda: here)
 
     def announced(asked: str) -> list[str]:
-        settings, why = generate.choose_settings("auto", batch_size=None, deterministic=False, dtype=asked)
-        return generate.announce(settings, why, asked)
+        settings, why = engine.choose_settings("auto", batch_size=None, deterministic=False, dtype=asked)
+        return engine.announce(settings, why, asked)
 
     (line,) = announced("auto")
     assert line.startswith("engine transformers (no GPU), float32 (auto: the processor does not compute in bfloat16)")
     slow, line = announced("bfloat16")
     assert "times as long as in float32 (measured now)" in slow
     assert "bfloat16 (as given" in line
-    record = generate.hardware("auto", deterministic=False)
+    record = engine.hardware("auto", deterministic=False)
     assert record == {
         "dtype_why": "auto: the processor does not compute in bfloat16",
         "threads": 1,
@@ -194,16 +195,16 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
     }
 
 
-def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[generate.Answer]:
+def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[engine.Answer]:
     """In the order in which they end."""
     pytest.importorskip("vllm")
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
-    answers: list[generate.Answer] = []
-    generate.write_answers(
+    answers: list[engine.Answer] = []
+    engine.write_answers(
         find_checkpoint(str(checkpoint)),
         prompts(*texts),
         protocol,
-        generate.Settings(engine="vllm", batch_size=4, dtype="float32"),
+        engine.Settings(engine="vllm", batch_size=4, dtype="float32"),
         on_answer=answers.append,
         on_tokens=lambda tokens: None,
     )

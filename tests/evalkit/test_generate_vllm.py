@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from evalkit.generate_vllm import _watch
+from evalkit.generation.vllm import _watch
 
 
 class EngineDeadError(Exception):

@@ -18,14 +18,14 @@ import pytest
 from click.testing import CliRunner, Result
 from processes import alive, descendants
 
-from evalkit import grade
 from evalkit.cli import main
-from evalkit.compare import read_result
-from evalkit.grade import Grader
 from evalkit.metrics import summarise
-from evalkit.sandbox.cache import VerdictCache
+from evalkit.reports.comparison import read_result
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Job, Verdict
+from evalkit.sandbox.verdict_cache import VerdictCache
+from evalkit.scoring import grader as grade
+from evalkit.scoring.grader import Grader
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOLDS_700_MB = "    return x + y\n_b = bytearray(b'x') * (700 << 20)\n"

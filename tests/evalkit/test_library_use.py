@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from evalkit.sandbox import thread_semaphore
+from evalkit.sandbox.guest import thread_semaphore
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Job
 

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from test_values import across
 
-from evalkit.sandbox import values
+from evalkit.sandbox.wire import values
 
 UTC = datetime.UTC
 SAME = [

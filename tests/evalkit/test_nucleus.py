@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from evalkit.nucleus import keep_nucleus  # noqa: E402
+from evalkit.generation.top_p import keep_nucleus  # noqa: E402
 
 
 def nucleus_by_sorting(logits, top_p: float) -> set[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_values import across
 
-from evalkit.sandbox import numpy_values, values
+from evalkit.sandbox.wire import numpy_values, values
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")
@@ -207,7 +207,7 @@ def test_every_form_has_a_builder():
 
 def test_without_numpy_its_forms_are_refused_and_nothing_imports_it():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\nfrom evalkit.sandbox import values\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom evalkit.sandbox.wire import values\n"
         "try: values.decode({'t': 'numpy array', 'v': ['<i8', [1], 'AAAAAAAAAAA=']})\n"
         "except ValueError as error: print(error, 'numpy' in sys.modules)"
     )

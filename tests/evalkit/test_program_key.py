@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from evalkit.sandbox.cache import job_key
 from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict import Job
+from evalkit.sandbox.verdict_cache import job_key
 
 PROGRAM = "def f(x):\n    return [x, 'a']\n"
 

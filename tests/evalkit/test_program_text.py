@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from evalkit.sandbox.guest.program_text import stand_in
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.program_text import stand_in
-from evalkit.tasks import Benchmark, load
+from evalkit.tasks.registry import Benchmark, load
 
 ADD = "    return x + y"
 PADDED, BARE = "HumanEval/53", "HumanEval/106"

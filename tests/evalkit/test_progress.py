@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from evalkit.console import Progress
-from shards.heartbeat import Heartbeat
+from shards.runtime.heartbeat import Heartbeat
 
 
 def test_loading_and_writing_are_heard_of_in_a_log(monkeypatch):

@@ -10,8 +10,8 @@ from run_folder import write_run
 
 from evalkit.console import print_report
 from evalkit.errors import EvalError
-from evalkit.pictures import curves
-from evalkit.report import as_markdown, build, write
+from evalkit.reports.distillation import as_markdown, build, write
+from evalkit.reports.plots import curves
 
 
 def rows(run: Path, scores: list[Path] | None = None) -> dict[str, tuple[str, ...]]:

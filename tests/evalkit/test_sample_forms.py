@@ -15,10 +15,10 @@ import pytest
 from commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 
 from evalkit.errors import EvalError
-from evalkit.given_samples import fence_hint, read_samples
-from evalkit.samples import Sample
+from evalkit.samples.given import fence_hint, read_samples
+from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks import Benchmark
+from evalkit.tasks.registry import Benchmark
 
 
 @pytest.fixture

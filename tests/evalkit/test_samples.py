@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.given_samples import read_samples
-from evalkit.samples import Sample, SampleFile
-from evalkit.tasks import Benchmark
+from evalkit.samples.given import read_samples
+from evalkit.samples.sample_file import Sample, SampleFile
+from evalkit.tasks.registry import Benchmark
 
 
 def test_completions_continue_the_prompt_and_solutions_stand_alone(tmp_path: Path, humaneval: Benchmark):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.sanitize import _lines, _longest_code, _parse, sanitize
+from evalkit.samples.sanitize import _lines, _longest_code, _parse, sanitize
 
 
 def run(code: str) -> dict:

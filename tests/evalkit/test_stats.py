@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from evalkit import stats
+from evalkit.scoring import stats
 
 
 @pytest.mark.parametrize("num_passed", range(7))

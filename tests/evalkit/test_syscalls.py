@@ -9,21 +9,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from evalkit.sandbox import syscalls
+from evalkit.sandbox.guest import seccomp
 
-pytestmark = pytest.mark.skipif(not syscalls.supported(), reason=f"no table of calls for {platform.machine()}")
+pytestmark = pytest.mark.skipif(not seccomp.supported(), reason=f"no table of calls for {platform.machine()}")
 
-COLUMN, ARCHITECTURE = syscalls._ARCHITECTURES.get(platform.machine(), (0, 0))
+COLUMN, ARCHITECTURE = seccomp._ARCHITECTURES.get(platform.machine(), (0, 0))
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 EPERM, EACCES, ENOSYS = ERRNO | 1, ERRNO | 13, ERRNO | 38
-NAMES = {numbers[COLUMN]: name for name, numbers in (syscalls._ALLOWED | syscalls._GUARDED).items()}
+NAMES = {numbers[COLUMN]: name for name, numbers in (seccomp._ALLOWED | seccomp._GUARDED).items()}
 NUMBERS = {name: number for number, name in NAMES.items()}
 
 
 def decided(number: int, arguments: tuple[int, ...] = (), architecture: int = ARCHITECTURE) -> tuple[int, int]:
     """Return what the filter answers to a call, and after how many instructions (as Linux' filter.txt has it)."""
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments, *[0] * (6 - len(arguments)))
-    code = list(struct.iter_unpack("=HBBI", syscalls.build_filter()))
+    code = list(struct.iter_unpack("=HBBI", seccomp.build_filter()))
     at = loaded = steps = 0
     while True:
         operation, if_true, if_false, constant = code[at]
@@ -47,10 +47,10 @@ def test_each_call_is_let_through_only_if_it_is_named() -> None:
     for number in range(600):
         answer, steps = decided(number)
         name = NAMES.get(number)
-        if name in syscalls._ALLOWED:
+        if name in seccomp._ALLOWED:
             assert answer == ALLOW, name
         elif name is None:
-            newer = number > syscalls._NEWEST_KNOWN or number == 435
+            newer = number > seccomp._NEWEST_KNOWN or number == 435
             assert answer == (ENOSYS if newer else EPERM), number
         assert steps < 25
 
@@ -105,9 +105,9 @@ def test_what_is_sent_names_no_address(address: int) -> None:
 @example(38)  # PR_SET_NO_NEW_PRIVS
 def test_commands_are_those_listed(command: int) -> None:
     allowed = {
-        "fcntl": (1, syscalls._FCNTL_COMMANDS),
-        "ioctl": (1, syscalls._IOCTL_COMMANDS),
-        "prctl": (0, syscalls._PRCTL_COMMANDS),
+        "fcntl": (1, seccomp._FCNTL_COMMANDS),
+        "ioctl": (1, seccomp._IOCTL_COMMANDS),
+        "prctl": (0, seccomp._PRCTL_COMMANDS),
     }
     for name, (place, commands) in allowed.items():
         for candidate in (command, *commands):

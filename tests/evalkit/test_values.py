@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.sandbox import values
+from evalkit.sandbox.wire import values
 
 plain = st.recursive(
     st.none()

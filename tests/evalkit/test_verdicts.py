@@ -12,13 +12,13 @@ import pytest
 from processes import alive, descendants
 
 from evalkit.errors import EvalError
-from evalkit.grade import Grader
 from evalkit.sandbox import pool as pool_module
-from evalkit.sandbox.cache import VerdictCache, job_key
-from evalkit.sandbox.confine import Layer
+from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
-from evalkit.tasks import Benchmark
+from evalkit.sandbox.verdict_cache import VerdictCache, job_key
+from evalkit.scoring.grader import Grader
+from evalkit.tasks.registry import Benchmark
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from evalkit import evaluate, generate
+from evalkit import evaluate
 from evalkit.cli import main
+from evalkit.generation import engine as generate
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.chunk import RowInfo
-from shards.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer
-from shards.schema import Layout
-from shards.store import write_whole
+from shards.format.chunk import RowInfo
+from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer
+from shards.format.schema import Layout
+from shards.storage.store import write_whole
 from shards.write import Row, ShardWriter
 
 LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_floor=2e-3)

@@ -18,7 +18,7 @@ import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-import shards.store as store_module
+import shards.storage.store as store_module
 
 FAULTS = ("500", "503", "reset", "stall", "cut", "short", "flip")
 BUCKET = "bucket"

@@ -22,9 +22,9 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.entries import entry_path, read_entry
+from shards.commit import entry_path, read_entry
 from shards.errors import CorruptShardError, FormatVersionError, IncompleteCacheError, ShardError, StoreError
-from shards.manifest import Manifest
+from shards.format.manifest import Manifest
 from shards.verify import verify
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache, make_row

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.edit import merge, withdraw
+from shards.edit.publish import publish
+from shards.edit.withdraw import merge, withdraw
 from shards.errors import ShardError
-from shards.manifest import Manifest, ShardEntry
-from shards.publish import publish
+from shards.format.manifest import Manifest, ShardEntry
 from shards.read import Cache
-from shards.store import write_whole
+from shards.storage.store import write_whole
 from shards.verify import verify
 from shards.write import Row, ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache, make_manifest, make_row
@@ -89,7 +89,7 @@ def test_a_withdrawal_that_names_nothing_or_everything_makes_no_cache(cache_fold
         assert not (tmp_path / said[:4] / "manifest.json").exists()
     (tmp_path / "empty").write_text("# nobody\n")
     with pytest.raises(ShardError, match="found no names"):
-        shards.edit.read_list(tmp_path / "empty")  # type: ignore[attr-defined]
+        shards.edit.withdraw.read_list(tmp_path / "empty")  # type: ignore[attr-defined]
 
 
 def test_a_killed_withdrawal_is_repeated_and_a_foreign_folder_refused(cache_folder: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_killed_withdrawal_is_repeated_and_a_foreign_folder_refused(cache_fold
 
 
 def test_facts_about_the_records_are_measured_again(tmp_path: Path) -> None:
-    from shards.report import measure
+    from shards.reports.statistics import measure
 
     rows = some_rows(8, seed=0)
     cache = write_cache(tmp_path / "c", [rows], report={"positions": 1})

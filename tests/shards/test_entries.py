@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.entries import complete_entry, entry_path, read_entry
-from shards.manifest import ShardEntry
-from shards.schema import file_schema
-from shards.store import write_whole
-from shards.temporary import ABANDONED_S, remove_leftovers, remove_own, temporary_beside
+from shards.commit import complete_entry, entry_path, read_entry
+from shards.format.manifest import ShardEntry
+from shards.format.schema import file_schema
+from shards.storage.store import write_whole
+from shards.storage.temp_files import ABANDONED_S, remove_leftovers, remove_own, temporary_beside
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_row
 

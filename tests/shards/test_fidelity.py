@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.fidelity import lines, read_check, table
-from shards.report import QUANTILES, captured_quantiles, field_bytes, losses, measure, tail_counts
+from shards.reports.fidelity import lines, read_check, table
+from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, losses, measure, tail_counts
 from shards.write import build_batch
 from tests.shards.conftest import LAYOUT, make_cache, make_row
 
@@ -37,7 +37,7 @@ def test_quantiles_are_numpys_over_the_decoded_cache(reported: shards.Cache) -> 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_quantiles_of_any_counts_are_numpys(seed: int) -> None:
-    from shards.codec import tail_table
+    from shards.format.codec import tail_table
 
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, int(rng.integers(1, 300)))
@@ -50,7 +50,7 @@ def test_tail_codes_are_counted(reported: shards.Cache) -> None:
     chunk = reported[0]
     counts = tail_counts(chunk)
     assert counts.sum() == len(chunk.tail_mass)
-    from shards.codec import tail_table
+    from shards.format.codec import tail_table
 
     again = np.repeat(tail_table(), counts) / np.float32(2**24)
     assert np.array_equal(np.sort(again), np.sort(chunk.tail_mass))
@@ -81,8 +81,8 @@ def test_the_expected_cost_of_quantisation_is_the_measured_one() -> None:
     rng = np.random.default_rng(0)
     rows = [make_row(rng, tokens=200) for _ in range(8)]
     expected, measured = [], []
+    from shards.format.schema import file_schema
     from shards.read import decode_chunk
-    from shards.schema import file_schema
 
     for row in rows:
         batch, _ = build_batch(LAYOUT, [row], file_schema(LAYOUT, task="t", fingerprint="f"))

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 import shards
-from shards.chunk import Chunk
-from shards.schema import file_schema
+from shards.format.chunk import Chunk
+from shards.format.schema import file_schema
 from shards.verify import verify
 from shards.write import Row, ShardWriter, build_batch
 from tests.shards.conftest import LAYOUT, make_cache

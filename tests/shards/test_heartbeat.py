@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from shards.heartbeat import Heartbeat
+from shards.runtime.heartbeat import Heartbeat
 
 
 class Clock:

@@ -16,13 +16,13 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.edit import merge, withdraw
+from shards.edit.publish import fetch, publish
+from shards.edit.withdraw import merge, withdraw
 from shards.errors import CorruptShardError, ShardError, TokensRemovedError
-from shards.manifest import FileEntry, ShardEntry
-from shards.manifest import Tokenizer as TokenizerInfo
-from shards.publish import fetch, publish
+from shards.format.manifest import FileEntry, ShardEntry
+from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.read import Cache
-from shards.store import write_whole
+from shards.storage.store import write_whole
 from shards.tokenizer import fingerprint
 from shards.verify import verify
 from shards.write import ShardWriter
@@ -65,7 +65,7 @@ def corpus(tmp_path: Path) -> Path:
 def cache(tmp_path: Path, corpus: Path) -> Cache:
     """Return a cache whose rows are windows of the corpus, with made-up records."""
     from teacher_dump.corpus import Corpus
-    from teacher_dump.windows import windows
+    from teacher_dump.tasks.windowing import windows
 
     folder = tmp_path / "cache"
     tokenizer = write_tokenizer(folder / "tokenizer")
@@ -183,7 +183,7 @@ def test_rows_that_cannot_come_back_are_named(cache: Cache, corpus: Path, tmp_pa
 
 def test_tokens_that_are_not_the_original_ones_are_never_taken(cache: Cache, corpus: Path, tmp_path: Path) -> None:
     """A tokenizer that cuts otherwise gives slices of the right bytes and length at most by accident."""
-    from shards.hydrate import hydrate, needs
+    from shards.edit.hydrate import hydrate, needs
 
     free = without_text(cache, tmp_path / "free")
     lengths = {n.number: n.num_tokens for n in needs(free)}
@@ -240,7 +240,7 @@ def test_no_flipped_bit_of_a_cache_without_text_goes_unseen(tmp_path: Path) -> N
 
 def test_records_without_text_that_contradict_each_other_are_seen(tmp_path: Path) -> None:
     """What a wrong writer could make: digests fit, the lists do not."""
-    from shards.hydrate import decode_records
+    from shards.edit.hydrate import decode_records
     from shards.read import read_batch
 
     make_cache(tmp_path / "c", shards=1, rows=4)

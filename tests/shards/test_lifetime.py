@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from shards.lifetime import Identity
+from shards.runtime.lifetime import Identity
 
 LIMIT_S = 5.0
 PROGRAM = """
 import multiprocessing, os, sys, threading, time
 
-from shards.lifetime import bind_children
+from shards.runtime.lifetime import bind_children
 
 
 def tell(name):
@@ -114,7 +114,7 @@ def test_a_child_whose_root_has_ended_already_does_not_start() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     program = (
-        "import os; from shards.lifetime import follow; "
+        "import os; from shards.runtime.lifetime import follow; "
         f"follow(parent=os.getppid(), by_kernel=False, root_pid={ended.pid}, root_started='1'); print('alive')"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -125,7 +125,7 @@ def test_processes_are_watched_without_pidfd_too() -> None:
     program = """
 import os, subprocess, sys, time
 del os.pidfd_open
-from shards.lifetime import Identity, follow
+from shards.runtime.lifetime import Identity, follow
 root = subprocess.Popen(["sleep", "1"])
 follow(parent=os.getppid(), by_kernel=False, root_pid=root.pid, root_started=Identity.of(root.pid).started)
 print("alive", flush=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from shards import machine
-from shards.machine import Gpu, Processor
+from shards.runtime import machine
+from shards.runtime.machine import Gpu, Processor
 
 AVX2 = "fpu sse2 avx avx2 fma"
 AVX512 = f"{AVX2} avx512f avx512bw avx512_vnni"
@@ -130,7 +130,7 @@ def test_a_capped_processor_is_much_slower_in_bfloat16() -> None:
     pytest.importorskip("torch")
     if not {"avx512f"} <= machine.processor().features:
         pytest.skip("oneDNN is not asked for bfloat16 on this processor")
-    program = "import torch; from shards import machine; print(machine.bfloat16_slowdown(torch))"
+    program = "import torch; from shards.runtime import machine; print(machine.bfloat16_slowdown(torch))"
     environment = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1", "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -261,6 +261,6 @@ def test_a_gpu_is_described_as_torch_does() -> None:
 
 
 def test_this_machine_is_described_without_torch() -> None:
-    program = "import sys; from shards import machine; print(machine.describe()); assert 'torch' not in sys.modules"
+    program = "import sys; from shards.runtime import machine; print(machine.describe()); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert " core" in done.stdout

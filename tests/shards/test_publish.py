@@ -18,12 +18,12 @@ import pytest
 from click.testing import CliRunner
 
 import shards
-import shards.store as store_module
+import shards.storage.store as store_module
 from shards.cli import main
+from shards.edit.publish import fetch, publish
 from shards.errors import ShardError
-from shards.manifest import Manifest
-from shards.publish import fetch, publish
-from shards.store import open_store
+from shards.format.manifest import Manifest
+from shards.storage.store import open_store
 from shards.verify import verify
 from tests.shards.conftest import make_cache
 from tests.shards.faulty_s3 import Proxy, s3, s3_server, s3_settings  # noqa: F401 (fixtures)
@@ -106,7 +106,7 @@ def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> No
         import fsspec
         fsspec.config.conf["s3"] = json.loads(sys.argv[1])
         import shards
-        from shards.publish import publish
+        from shards.edit.publish import publish
         publish(shards.open(sys.argv[2]), sys.argv[3])
         """
     )

@@ -13,16 +13,16 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.edit import withdraw
-from shards.entries import entry_path
+from shards.commit import entry_path
+from shards.edit.publish import publish
+from shards.edit.withdraw import withdraw
 from shards.errors import CorruptShardError, ShardError, StoreError
-from shards.manifest import Manifest
-from shards.publish import publish
-from shards.schema import canonical_json
-from shards.side_files import seal_json, seal_plan
-from shards.store import open_store
+from shards.format.manifest import Manifest
+from shards.format.schema import canonical_json
+from shards.format.side_files import seal_json, seal_plan
+from shards.storage.store import open_store
 from shards.verify import find_problems, fix_plan, verify
-from teacher_dump.identity import digest
+from teacher_dump.run.identity import digest
 
 
 def add_side_files(folder: Path) -> None:

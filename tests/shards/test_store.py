@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import shards
-import shards.store as store_module
-from shards.chunk_cache import ChunkCache
+import shards.storage.store as store_module
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
 from shards.read import Cache
-from shards.store import open_store
+from shards.storage.chunk_cache import ChunkCache
+from shards.storage.store import open_store
 from tests.shards.conftest import make_cache
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from shards.chunk import Chunk, RowInfo
-from shards.manifest import FileEntry, Manifest, Teacher, Tokenizer
-from shards.schema import Layout
+from shards.format.chunk import Chunk, RowInfo
+from shards.format.manifest import FileEntry, Manifest, Teacher, Tokenizer
+from shards.format.schema import Layout
 from shards.tokenizer import fingerprint
 from shards.write import Row, ShardWriter
 
@@ -233,7 +233,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    from shards.paths import model_dir
+    from shards.storage.cache_dirs import model_dir
 
     root = tmp_path_factory.mktemp("world")
     patch = pytest.MonkeyPatch()

@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.architectures import REFUSED, Findings, read_page, survey
 from benchmarks.tiny_models import MODELS, VOCAB, build
-from student_train.fused import LossSpec
-from student_train.head import find_logit_map
-from student_train.layout import choose_layout
-from student_train.loader import BatchSpec, batches_of
-from student_train.step import Distiller
+from student_train.data.layout import choose_layout
+from student_train.data.loader import BatchSpec, batches_of
+from student_train.losses.fused_linear import LossSpec
+from student_train.model.head import find_logit_map
+from student_train.training.train_step import Distiller
 
 FAST = (
     "llama",

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from student_train import checkpoint
 from student_train.errors import CheckpointError
+from student_train.outputs import checkpoint
 
 
 def model_and_optimizer(tools: Any) -> tuple[Any, torch.optim.Optimizer]:

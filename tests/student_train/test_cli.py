@@ -74,12 +74,12 @@ def test_a_wrong_command_is_one_line_with_its_exit_code(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    from student_train import train
+    from student_train.training import trainer
 
     def broken(*_args: Any, **_named: Any) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(train, "run", broken)
+    monkeypatch.setattr(trainer, "run", broken)
     assert isinstance(invoke("--shards", "x").exception, RuntimeError)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from student_train import completions, train
 from student_train.config import Config
+from student_train.evaluation import completions
+from student_train.training import trainer
 
 
 def greedy(model: Any, tokenizer: Any, prompt: str, number: int) -> str:
@@ -43,7 +44,7 @@ def test_a_run_writes_those_of_teacher_student_and_control(world: Any, at_home: 
         shards=str(world.shards), out=str(tmp_path / "o"), student="teacher", student_layers=2, max_steps=2,
         batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1, control=True,
     )  # fmt: skip
-    train.run(settings, command=[], say=lambda line: None)
+    trainer.run(settings, command=[], say=lambda line: None)
     run, control = (json.loads((p / completions.NAME).read_text()) for p in (tmp_path / "o", tmp_path / "o/control"))
     assert run["format"] == 1
     assert run["prompts"] == control["prompts"] == list(completions.PROMPTS)
@@ -60,7 +61,7 @@ def test_a_student_that_is_not_the_teacher_has_no_column_of_it(world: Any, tmp_p
         shards=str(world.shards), out=str(tmp_path / "o"), student=str(world.teacher_dir), student_layers=2,
         max_steps=2, batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1,
     )  # fmt: skip
-    train.run(settings, command=[], say=lambda line: None)
+    trainer.run(settings, command=[], say=lambda line: None)
     assert set(json.loads((tmp_path / "o" / completions.NAME).read_text())["completions"]) == {"student"}
 
 

@@ -16,16 +16,17 @@ from typing import Any
 
 import pytest
 
-from shards.growing import DRAFT_NAME, open_growing
-from shards.manifest import MANIFEST_NAME, Manifest
-from student_train import follow, train
+from shards.format.manifest import MANIFEST_NAME, Manifest
+from shards.live import DRAFT_NAME, open_growing
 from student_train.config import Config
+from student_train.data import segments as follow
+from student_train.data.sampler import is_held_out, rows_of_step
+from student_train.data.segments import Leg, Segments
 from student_train.errors import CheckpointError, Interrupted, TrainError
-from student_train.follow import Leg, Segments
-from student_train.order import is_held_out, rows_of_step
-from student_train.parallel import World
-from student_train.prepare import prepare
-from student_train.session import Signals
+from student_train.training import trainer
+from student_train.training.build_run import prepare
+from student_train.training.distributed import World
+from student_train.training.runtime import Signals
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -167,13 +168,13 @@ def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
     out, said = tmp_path / "out", []
     settings = config(dump.place, out, follow_wait=0.05, save_every=0)
     with pytest.raises(TrainError, match=r"found no new shards in 0 s, expected the dump to go on"):
-        train.run(settings, command=[], say=said.append)
+        trainer.run(settings, command=[], say=said.append)
     assert any("ahead of the dump, all of 1 complete shards are used; waiting for more" in line for line in said)
     (saved,) = (int(p.name.removeprefix("step-")) for p in (out / "checkpoints").iterdir())
     for i in (1, 2, 3):
         dump.shard(i)
     dump.finish()
-    train.run(settings, command=[], say=said.append)
+    trainer.run(settings, command=[], say=said.append)
     assert f"continuing at step {saved} of 16" in "".join(said)
 
 
@@ -183,7 +184,7 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
     dump.shard(1)
     grow = [lambda: dump.shard(3), lambda: dump.shard(0), lambda: dump.shard(2), dump.finish]
     monkeypatch.setattr(Segments, "_wait", lambda *_: grow.pop(0)())
-    train.run(config(dump.place, tmp_path / "a", control=True), command=[], say=print)
+    trainer.run(config(dump.place, tmp_path / "a", control=True), command=[], say=print)
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert [s["first_step"] for s in record["segments"]] == sorted({s["first_step"] for s in record["segments"]})
     assert [s["passes"] for s in record["segments"]] == [False, False, False, False, True]
@@ -193,7 +194,7 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
 
     # Another folder, complete: the record alone says what was read when. Stopped twice on the way.
     repeat = config(dump.whole, tmp_path / "b")
-    real = train.take_step
+    real = trainer.take_step
     for stop_at in (5, 11):
 
         def dies(*args: Any, number: int, stop_at: int = stop_at, **named: Any) -> Any:
@@ -201,11 +202,11 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
                 raise KeyboardInterrupt
             return real(*args, number=number, **named)
 
-        monkeypatch.setattr(train, "take_step", dies)
+        monkeypatch.setattr(trainer, "take_step", dies)
         with pytest.raises(KeyboardInterrupt):
-            train.run(repeat, command=[], say=print, segments=record["segments"])
-    monkeypatch.setattr(train, "take_step", real)
-    train.run(repeat, command=[], say=print, segments=record["segments"])
+            trainer.run(repeat, command=[], say=print, segments=record["segments"])
+    monkeypatch.setattr(trainer, "take_step", real)
+    trainer.run(repeat, command=[], say=print, segments=record["segments"])
     names = ("model.safetensors", "held_out.jsonl")
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["segments"] == record["segments"]

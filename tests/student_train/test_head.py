@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BertConfig, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
+from student_train.data.loader import BatchSpec, batches_of
 from student_train.errors import StudentError
-from student_train.fused import LossSpec, fused_loss
-from student_train.head import PLAIN, LogitMap, find_logit_map
-from student_train.loader import BatchSpec, batches_of
-from student_train.step import Distiller
+from student_train.losses.fused_linear import LossSpec, fused_loss
+from student_train.model.head import PLAIN, LogitMap, find_logit_map
+from student_train.training.train_step import Distiller
 
 SIZES = {
     "vocab_size": 60,

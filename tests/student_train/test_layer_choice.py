@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import shards
-from student_train import layer_choice, train
-from student_train import student as students
 from student_train.config import Config, from_dict
+from student_train.data.sampler import is_held_out
 from student_train.errors import CheckpointError, TrainError
-from student_train.order import is_held_out
+from student_train.model import loading as students
+from student_train.pruning import layer_choice
+from student_train.training import trainer
 
 
 def slow_influence(model: Any, rows: list[np.ndarray]) -> list[float]:
@@ -148,7 +149,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
 
 def record_of(settings: Config) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    train.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], say=said.append)
     return json.loads((Path(settings.out) / "run.json").read_text()), said
 
 
@@ -259,7 +260,7 @@ def test_rows_beyond_the_context_are_named_before_influence_is_measured(
 def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(
     world: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from student_train.prepare import _choose
+    from student_train.training.build_run import _choose
 
     class Rank:
         """A rank of two; `told` is what the rank that leads gives."""

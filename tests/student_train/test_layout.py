@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from student_train.data.layout import choose_layout
+from student_train.data.loader import BatchSpec, batches_of, require_context
+from student_train.data.packing import groups
 from student_train.errors import StudentError, TrainError
-from student_train.fused import LossSpec
-from student_train.head import find_logit_map
-from student_train.layout import choose_layout
-from student_train.loader import BatchSpec, batches_of, require_context
-from student_train.packing import groups
-from student_train.step import Distiller
+from student_train.losses.fused_linear import LossSpec
+from student_train.model.head import find_logit_map
+from student_train.training.train_step import Distiller
 
 SIZES = {
     "vocab_size": 60,

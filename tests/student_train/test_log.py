@@ -10,7 +10,7 @@ import pytest
 
 from student_train.config import Config
 from student_train.errors import TrainError
-from student_train.log import open_log
+from student_train.outputs.metrics import open_log
 
 
 def config(out: Path, **more: bool) -> Config:

@@ -17,13 +17,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.chunk import Chunk
-from student_train import fused
+from shards.format.chunk import Chunk
 from student_train.config import DIVERGENCES
 from student_train.errors import TrainError
-from student_train.fused import LossSpec, fused_loss, fused_scores
-from student_train.losses import SMALLEST_TEACHER, needs
-from student_train.targets import Targets, targets_of
+from student_train.losses import fused_linear
+from student_train.losses.divergences import SMALLEST_TEACHER, needs
+from student_train.losses.fused_linear import LossSpec, fused_loss, fused_scores
+from student_train.losses.targets import Targets, targets_of
 
 H = 8
 BUCKETS = [name for name in DIVERGENCES if name.startswith("bucket-")]
@@ -445,14 +445,14 @@ def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
     spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
     targets = targets_for(row, spec, vocab)
     seen: list[int] = []
-    original = fused.project
+    original = fused_linear.project
 
     def watched(*args: Any) -> torch.Tensor:
         logits = original(*args)
         seen.append(len(logits))
         return logits
 
-    monkeypatch.setattr(fused, "project", watched)
+    monkeypatch.setattr(fused_linear, "project", watched)
 
     def once() -> list[torch.Tensor]:
         live = [x.clone().requires_grad_() for x in made[:3]]
@@ -461,7 +461,7 @@ def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
         return [out.loss.detach(), *(x.grad for x in live)]
 
     whole = once()
-    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", 16 * vocab)
+    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", 16 * vocab)
     seen.clear()
     parts, again = once(), once()
     assert max(seen) == 16

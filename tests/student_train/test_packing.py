@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.chunk import Chunk
+from shards.format.chunk import Chunk
+from student_train.data.loader import BatchSpec, batches_of
+from student_train.data.packing import MAX_WASTE, bins, groups
 from student_train.errors import TrainError
-from student_train.fused import LossSpec
-from student_train.loader import BatchSpec, batches_of
-from student_train.packing import MAX_WASTE, bins, groups
-from student_train.step import Distiller
+from student_train.losses.fused_linear import LossSpec
+from student_train.training.train_step import Distiller
 
 SPEC = BatchSpec(
     vocab_size=60,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from shards.heartbeat import Heartbeat
-from student_train.progress import Progress
+from shards.runtime.heartbeat import Heartbeat
+from student_train.outputs.progress import Progress
 
 
 class Clock:

@@ -18,18 +18,19 @@ from typing import Any
 
 import pytest
 
-from student_train import lock, train
 from student_train.config import Config
 from student_train.errors import CheckpointError, Interrupted, StudentError, TrainError
-from student_train.lock import LOCK_NAME, locked
-from student_train.parallel import World
+from student_train.outputs import lock
+from student_train.outputs.lock import LOCK_NAME, locked
+from student_train.training import trainer
+from student_train.training.distributed import World
 
 ALONE = World()
 HOLD = """
 import sys, time
 from pathlib import Path
-from student_train.lock import locked
-from student_train.parallel import World
+from student_train.outputs.lock import locked
+from student_train.training.distributed import World
 with locked(Path(sys.argv[1]), World(), say=print):
     print("held", flush=True)
     time.sleep(60)
@@ -57,7 +58,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
 
 def run(settings: Config) -> list[str]:
     said: list[str] = []
-    train.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], say=said.append)
     return said
 
 
@@ -202,8 +203,8 @@ def test_other_base_weights_are_refused_with_both_digests(
     if finished:
         run(settings)
     else:
-        monkeypatch.setattr(train, "require_trainable", lambda *_: None)
-        monkeypatch.setattr(train, "_finish", stop)
+        monkeypatch.setattr(trainer, "require_trainable", lambda *_: None)
+        monkeypatch.setattr(trainer, "_finish", stop)
         with pytest.raises(Interrupted):
             run(settings)
     tools.llama(vocab=world.vocab, seed=7).save_pretrained(base)

@@ -9,8 +9,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from student_train.errors import StudentError
-from student_train.layer_config import recut
-from student_train.shorten import shorten
+from student_train.pruning.layer_config import recut
+from student_train.pruning.shorten import shorten
 
 SIZES = {
     "vocab_size": 64,
@@ -111,7 +111,7 @@ def test_a_setting_that_depends_on_the_layers_number_is_refused_with_the_differe
 
 def test_a_cut_that_changes_what_the_model_computes_is_refused_with_the_difference(monkeypatch: Any) -> None:
     # GPT-2 can scale attention by the layer's number. Suppose that no attribute of the layer showed it.
-    monkeypatch.setattr("student_train.shorten._require_same_layers", lambda *_: None)
+    monkeypatch.setattr("student_train.pruning.shorten._require_same_layers", lambda *_: None)
     model = model_of("gpt2", layers=4, scale_attn_by_inverse_layer_idx=True)
     with pytest.raises(StudentError, match=r"found hidden states that differ by \d.\de-\d\d of the largest"):
         shorten(model, [0, 2, 3])

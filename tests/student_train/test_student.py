@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import shards
-from student_train import student as students
 from student_train.errors import StudentError
-from student_train.fit import difference
-from student_train.layer_choice import kept_layers
+from student_train.model import loading as students
+from student_train.model.tokenizer_match import difference
+from student_train.pruning.layer_choice import kept_layers
 
 
 def load(world: Any, name: str = "teacher", *, layers: int = 0, seed: int = 0, **teacher: str) -> students.Student:

@@ -20,17 +20,18 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-import teacher_dump.engines.transformers
+import teacher_dump.engines.hf
 from shards.errors import ShardError
-from teacher_dump import cli, dump
+from teacher_dump import cli
 from teacher_dump.config import DumpConfig
+from teacher_dump.run import dump
 
 USED = (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
-    teacher_dump.engines.transformers,
+    teacher_dump.engines.hf,
 )
 """Named for their own sake: transformers imports them on first use."""
 FAILED = 9

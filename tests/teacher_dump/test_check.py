@@ -15,19 +15,19 @@ import torch
 from click.testing import CliRunner
 
 import shards
-from shards.rewrite import rewrite
+from shards.edit.rewrite import rewrite
 from shards.verify import verify
 from shards.write import row_digest
-from teacher_dump.check import check, noise, sample, two_runs
 from teacher_dump.cli import main
-from teacher_dump.compare import Exact, Said, from_exact
-from teacher_dump.dump import dump
-from teacher_dump.engines.transformers import TransformersEngine
-from teacher_dump.job import record_layout, teaching
-from teacher_dump.lost import Threshold, losses
-from teacher_dump.models import resolve
-from teacher_dump.reduce import offsets
-from teacher_dump.windows import Window
+from teacher_dump.engines.hf import TransformersEngine
+from teacher_dump.engines.sparsify import offsets
+from teacher_dump.fidelity.differences import Exact, Said, from_exact
+from teacher_dump.fidelity.distortion import Threshold, losses
+from teacher_dump.fidelity.rescore import check, noise, sample, two_runs
+from teacher_dump.model.teachers import resolve
+from teacher_dump.run.dump import dump
+from teacher_dump.run.job import record_layout, teaching
+from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.test_dump import config
 
 ALL = 10_000
@@ -101,7 +101,7 @@ def raise_a_head_probability(streams: dict[str, np.ndarray], cache: Any) -> None
 
 def lower_a_tail(streams: dict[str, np.ndarray], cache: Any) -> None:
     # Between two tails with as many draws, so that nothing else has to change.
-    from shards.codec import expected_draws
+    from shards.format.codec import expected_draws
 
     layout = cache.manifest.layout
     expected = expected_draws(layout.threshold, layout.tail_floor)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from teacher_dump.check import check
-from teacher_dump.dump import dump
+from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.own_logits import OwnLogits
-from teacher_dump.engines.transformers import TransformersEngine
-from teacher_dump.limits import CEILING, MEAN_CEILING, limits
+from teacher_dump.fidelity.limits import CEILING, MEAN_CEILING, limits
+from teacher_dump.fidelity.rescore import check
+from teacher_dump.run.dump import dump
 from tests.teacher_dump.test_dump import config
 
 Piece = Callable[[int, int, int], torch.Tensor]

@@ -17,8 +17,8 @@ import zstandard
 
 from teacher_dump.corpus import Corpus, is_hub_id
 from teacher_dump.errors import DumpError
-from teacher_dump.plan import shuffled, tasks
-from teacher_dump.windows import Window, windows
+from teacher_dump.tasks.task import shuffled, tasks
+from teacher_dump.tasks.windowing import Window, windows
 from tests.teacher_dump.conftest import SOURCES
 
 

@@ -23,14 +23,14 @@ import torch
 from click.testing import CliRunner
 
 import shards
+from shards.edit.publish import fetch, publish
 from shards.errors import StoreError
-from shards.publish import fetch, publish
 from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Filters
-from teacher_dump.dump import dump
-from teacher_dump.engines.transformers import TransformersEngine
+from teacher_dump.engines.hf import TransformersEngine
+from teacher_dump.run.dump import dump
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
 from tests.teacher_dump import children
 

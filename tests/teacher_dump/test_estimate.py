@@ -15,8 +15,8 @@ from click.testing import CliRunner
 from shards import ShardError
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.estimate import PREFILL_USE, estimate, lines, parse_machine
-from teacher_dump.models import KNOWN, THE_STACK, Shape, count_parameters
+from teacher_dump.cost import PREFILL_USE, estimate, lines, parse_machine
+from teacher_dump.model.teachers import KNOWN, THE_STACK, Shape, count_parameters
 
 
 def plan(*arguments: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_a_plan_needs_neither_network_nor_gpu_nor_a_model(monkeypatch: pytest.Mo
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("teacher_dump.models.resolve", refuse)
+    monkeypatch.setattr("teacher_dump.model.teachers.resolve", refuse)
     found = plan("--model", "codellama-70b", "--machine", "8xH100")
     assert found["tokens"] == pytest.approx(64.3e9 / 3.37, rel=1e-6)
     assert found["tasks"] == -(-found["tokens"] // 1_000_000)

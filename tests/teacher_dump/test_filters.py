@@ -18,23 +18,15 @@ from hypothesis import strategies as st
 import shards
 from shards.verify import verify
 from teacher_dump.cli import main
-from teacher_dump.corpus import (
-    Corpus,
-    Document,
-    Dropped,
-    Filters,
-    documents,
-    duplicates,
-    is_hub_id,
-    pinned,
-    provenance,
-    sources,
-)
-from teacher_dump.corpus.documents import _in_buckets
-from teacher_dump.corpus.filters import generated
-from teacher_dump.corpus.lexer import code
-from teacher_dump.corpus.licences import PERMISSIVE, allowed, permits
-from teacher_dump.corpus.report import summary
+from teacher_dump.corpus import Corpus, Document, Dropped, Filters, is_hub_id, pinned, provenance
+from teacher_dump.corpus import corpus as documents
+from teacher_dump.corpus.corpus import _in_buckets
+from teacher_dump.corpus.filters import dedup
+from teacher_dump.corpus.filters.licences import PERMISSIVE, allowed, permits
+from teacher_dump.corpus.filters.ngrams import code
+from teacher_dump.corpus.filters.rules import generated
+from teacher_dump.corpus.readers import sources
+from teacher_dump.corpus.summary import summary
 from teacher_dump.errors import DumpError
 
 GOOD = "def weigh(parcel):\n    return parcel.kg\n"
@@ -176,8 +168,8 @@ def test_near_duplicates_are_found_at_the_threshold_and_not_below(tmp_path: Path
 
 
 def test_the_index_of_near_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "HORIZON", 3)
-    near = duplicates.NearDuplicates(0.85)
+    monkeypatch.setattr(dedup, "HORIZON", 3)
+    near = dedup.NearDuplicates(0.85)
     texts = [code(" ".join(words(60, n))) for n in range(10)]
     assert [near.most_similar(t, str(n)) for n, t in enumerate(texts)] == [None] * 10
     assert sum(len(kept) for _, kept in near._generations) <= 6

@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 import shards
+from shards.edit.publish import publish
 from shards.errors import ShardError
-from shards.publish import publish
-from shards.schema import canonical_json
+from shards.format.schema import canonical_json
 from shards.tokenizer import fingerprint
 from teacher_dump.cli import main
-from teacher_dump.identity import digest
-from teacher_dump.model_folder import load_tokenizer, without_paths
-from teacher_dump.models import resolve
+from teacher_dump.model.model_folder import load_tokenizer, without_paths
+from teacher_dump.model.teachers import resolve
+from teacher_dump.run.identity import digest
 
 
 @pytest.fixture

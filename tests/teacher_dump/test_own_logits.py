@@ -12,17 +12,17 @@ import pytest
 import torch
 import transformers as hf
 
-from shards.chunk import RowInfo
-from shards.schema import Layout
-from teacher_dump.compare import Exact, Said, from_exact
-from teacher_dump.dump import to_row
+from shards.format.chunk import RowInfo
+from shards.format.schema import Layout
 from teacher_dump.engines import Teaching
+from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.own_logits import OwnLogits
-from teacher_dump.engines.transformers import TransformersEngine
+from teacher_dump.engines.sparsify import RecordSpec, offsets
 from teacher_dump.errors import DumpError
-from teacher_dump.reduce import RecordSpec, offsets
-from teacher_dump.reference import Reference
-from teacher_dump.windows import Window
+from teacher_dump.fidelity.differences import Exact, Said, from_exact
+from teacher_dump.fidelity.reference import Reference
+from teacher_dump.run.dump import to_row
+from teacher_dump.tasks.windowing import Window
 
 IDS, PADDED = 250, 256
 SPEC = RecordSpec()
@@ -152,7 +152,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
 def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
     engine = TransformersEngine(teaching(folder))
-    monkeypatch.setattr("teacher_dump.reduce.LOGITS_BYTES", 4 * IDS * 10)
+    monkeypatch.setattr("teacher_dump.engines.sparsify.LOGITS_BYTES", 4 * IDS * 10)
     seen: list[int] = []
     engine._logits._model.lm_head.register_forward_hook(lambda module, given, output: seen.append(output.shape[1]))
     (window,) = windows(96)

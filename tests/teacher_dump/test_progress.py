@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-from shards.heartbeat import Heartbeat
-from teacher_dump.progress import Bar
+from shards.runtime.heartbeat import Heartbeat
+from teacher_dump.run.progress import Bar
 
 
 class Clock:

@@ -15,8 +15,8 @@ import pytest
 import shards
 from shards.verify import verify
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import dump
-from teacher_dump.launch import reach
+from teacher_dump.run.dump import dump
+from teacher_dump.run.ray_launcher import reach
 
 pytestmark = [
     pytest.mark.slow,

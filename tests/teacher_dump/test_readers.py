@@ -23,8 +23,8 @@ from click.testing import CliRunner
 
 from teacher_dump.cli import main
 from teacher_dump.corpus import Corpus, Dropped
-from teacher_dump.corpus.raw import printable
-from teacher_dump.corpus.sources import read
+from teacher_dump.corpus.readers.raw import printable
+from teacher_dump.corpus.readers.sources import read
 from teacher_dump.errors import DumpError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -308,7 +308,7 @@ def test_the_command_says_in_one_line_that_its_source_is_cut(kind: str, tiny_tea
 def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(
     tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from teacher_dump.corpus import sources
+    from teacher_dump.corpus.readers import sources
 
     def fails(*_: Any) -> Any:
         raise OSError(5, "Input/output error", "/corpus/a.py")

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_dump.reduce import Records, RecordSpec, offsets, reduce
+from teacher_dump.engines.sparsify import Records, RecordSpec, offsets, reduce
 
 SPEC = RecordSpec(threshold=0.04, temperatures=(1.5, 2.0, 4.0))
 
@@ -79,7 +79,7 @@ def test_memory_stays_within_256_mib_at_any_vocabulary(vocab: int) -> None:
     code = f"""
 import re, torch
 from pathlib import Path
-from teacher_dump.reduce import RecordSpec, reduce
+from teacher_dump.engines.sparsify import RecordSpec, reduce
 torch.set_num_threads(1)
 # Not ru_maxrss: a child inherits its parent's across fork and exec, and the tests' process is the larger one.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

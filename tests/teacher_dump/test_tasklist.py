@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 import shards
-from shards.chunk import RowInfo
+from shards.format.chunk import RowInfo
 from shards.verify import verify
-from teacher_dump import tasklist
 from teacher_dump.cli import main
 from teacher_dump.corpus import Dropped
-from teacher_dump.plan import tasks
-from teacher_dump.windows import Window
+from teacher_dump.tasks import task_store
+from teacher_dump.tasks.task import tasks
+from teacher_dump.tasks.windowing import Window
 
 
 def windows(number: int) -> list[Window]:
@@ -44,8 +44,8 @@ def windows(number: int) -> list[Window]:
 def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
     found = list(tasks(windows(40), task_tokens=100, fingerprint="f"))
     counts = Counter({"documents": 40})
-    assert tasklist.save(tmp_path, "f", iter(found), counts, Dropped()) == len(found) > 5
-    read = tasklist.load(tmp_path, "f")
+    assert task_store.save(tmp_path, "f", iter(found), counts, Dropped()) == len(found) > 5
+    read = task_store.load(tmp_path, "f")
     assert read is not None
     assert read.counts == {"documents": 40}
     assert (tmp_path / read.dropped.name).stat().st_size == read.dropped.bytes
@@ -55,24 +55,24 @@ def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
             assert x.info == y.info
             assert np.array_equal(x.tokens, y.tokens)
             assert y.tokens.dtype == np.int32
-    assert tasklist.load(tmp_path, "of other settings") is None
-    tasklist.discard(tmp_path)
-    assert tasklist.load(tmp_path, "f") is None
+    assert task_store.load(tmp_path, "of other settings") is None
+    task_store.discard(tmp_path)
+    assert task_store.load(tmp_path, "f") is None
 
 
 def test_no_task_is_no_list(tmp_path: Path) -> None:
-    assert tasklist.save(tmp_path, "f", [], Counter(), Dropped()) == 0
-    assert tasklist.load(tmp_path, "f") is None
+    assert task_store.save(tmp_path, "f", [], Counter(), Dropped()) == 0
+    assert task_store.load(tmp_path, "f") is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
-    tasklist.save(tmp_path, "f", tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), Dropped())
+    task_store.save(tmp_path, "f", tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), Dropped())
     file = tmp_path / "tasks" / "windows"
     raw = bytearray(file.read_bytes())
     raw[20] ^= 1
     file.write_bytes(raw)
-    read = tasklist.load(tmp_path, "f")
+    read = task_store.load(tmp_path, "f")
     assert read is not None
     with pytest.raises(shards.CorruptShardError, match="delete the folder"):
         list(read.tasks[0].windows)

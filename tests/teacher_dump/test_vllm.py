@@ -19,11 +19,11 @@ import torch
 import transformers as hf
 
 import shards
-from shards.chunk import Chunk
+from shards.format.chunk import Chunk
 from shards.verify import verify
-from teacher_dump.check import check
 from teacher_dump.config import DumpConfig
-from teacher_dump.dump import dump
+from teacher_dump.fidelity.rescore import check
+from teacher_dump.run.dump import dump
 
 pytestmark = [
     pytest.mark.vllm,

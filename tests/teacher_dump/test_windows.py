@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teacher_dump.corpus import Document
-from teacher_dump.plan import shuffled, tasks
-from teacher_dump.windows import Window, windows
+from teacher_dump.tasks.task import shuffled, tasks
+from teacher_dump.tasks.windowing import Window, windows
 
 PREFIX = (0,)
 LINES = st.lists(

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.chunk import Chunk, RowInfo
-from student_train.vocabulary import Vocabulary, load_vocabulary
+from shards.format.chunk import Chunk, RowInfo
+from student_train.cross_tokenizer.vocabulary import Vocabulary, load_vocabulary
 
 TEXT = '''def greet(name):
     """Say hello to caf\u00e9 \u4e2d\u6587."""

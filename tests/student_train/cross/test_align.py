@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_train.align import align, chunks
-from student_train.cells import exact_roots, prefix_roots
+from student_train.cross_tokenizer.alignment import align, chunks
+from student_train.cross_tokenizer.prefix_cells import exact_roots, prefix_roots
+from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary, load_vocabulary, require_round_trip
 from student_train.errors import StudentError
-from student_train.vocabulary import WHITESPACE, Vocabulary, load_vocabulary, require_round_trip
 
 PAIRS = [("sentencepiece", "byte-level"), ("plain", "byte-level"), ("byte-level", "sentencepiece")]
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tokenizers"

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from shards.chunk import Chunk
-from student_train import fused
-from student_train.cross_loss import blocks, cross_loss, cross_scores
-from student_train.cross_targets import CrossRows, Tables, cross_targets
-from student_train.cross_terms import ALM_TEMPERATURE, IdOrder, coins
-from student_train.vocabulary import WHITESPACE, Vocabulary
+from shards.format.chunk import Chunk
+from student_train.cross_tokenizer.fused_linear import blocks, cross_loss, cross_scores
+from student_train.cross_tokenizer.targets import CrossRows, Tables, cross_targets
+from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, coins
+from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
+from student_train.losses import fused_linear
 
 H = 8
 PAIRS = [("sentencepiece", "byte-level"), ("byte-level", "sentencepiece")]
@@ -249,7 +249,7 @@ def test_small_blocks_change_nothing(
 ) -> None:
     """Blocks of 16 positions are shorter than some chunks, and cut between others."""
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", 1)
     rows = cross.rows_of(cross.text + "x" * 40 + " y\n", teacher, window=80)
     found = cross_targets(rows, Tables.of(teacher.strings, student, parts))
     cut = list(blocks(found.targets, len(student.strings)))
@@ -263,7 +263,7 @@ def test_blocks_part_no_chunk_and_count_everything_once(
     size: int, vocabularies: dict[str, Vocabulary], cross: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused, "CHUNK_ELEMENTS", size)
+    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", size)
     targets = cross_targets(
         cross.rows_of(cross.text, teacher), Tables.of(teacher.strings, student, ("alm", "cells"))
     ).targets
@@ -351,7 +351,7 @@ def test_draws_keep_the_masses_of_cells_unbiased(
     head_only: bool, vocabularies: dict[str, Vocabulary], cross: Any
 ) -> None:
     """Over many draws the mean mass of each cell is what all ids below the head would have brought it."""
-    from student_train.cells import partition, prefix_roots
+    from student_train.cross_tokenizer.prefix_cells import partition, prefix_roots
 
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     roots = prefix_roots(teacher.strings, student)
@@ -391,7 +391,7 @@ def test_draws_keep_the_masses_of_cells_unbiased(
 
 def test_a_tail_without_any_head_has_cells(vocabularies: dict[str, Vocabulary]) -> None:
     """A teacher so unsure that no id is above the threshold: every mass comes from draws."""
-    from student_train.cells import partition, prefix_roots
+    from student_train.cross_tokenizer.prefix_cells import partition, prefix_roots
 
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     roots = prefix_roots(teacher.strings, student)

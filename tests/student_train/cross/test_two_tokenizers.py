@@ -19,9 +19,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from student_train import balance, train
 from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
+from student_train.losses import weighting
+from student_train.training import trainer
 from teacher_dump.cli import main as teacher_dump
 
 REPOSITORY = Path(__file__).parents[3]
@@ -93,7 +94,7 @@ def config(small: dict[str, Path], out: Path, **more: Any) -> Config:
 
 def run(settings: Config) -> list[str]:
     said: list[str] = []
-    train.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], say=said.append)
     return said
 
 
@@ -153,17 +154,17 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(
 ) -> None:
     """Stopped between two measurements of the norms, whose smoothed values must be in the checkpoint."""
     out = tmp_path / "ckpt"
-    original = train.take_step
+    original = trainer.take_step
 
     def stopping(*args: Any, number: int, **more: Any) -> Any:
         return original(*args, number=number, **{**more, "stop": number == 7})
 
-    monkeypatch.setattr(train, "take_step", stopping)
+    monkeypatch.setattr(trainer, "take_step", stopping)
     with pytest.raises(Interrupted):
         run(config(small, out))
     state = json.loads((out / "checkpoints" / "step-7" / "state.json").read_text())
     assert set(state["norms"]) == {"ce", "alm", "cells"}
-    monkeypatch.setattr(train, "take_step", original)
+    monkeypatch.setattr(trainer, "take_step", original)
     run(config(small, out))
     assert digest(out) == digest(finished[0])
 
@@ -192,13 +193,15 @@ def test_settings_for_one_tokenizer_are_refused(small: dict[str, Path], tmp_path
 
 def test_weights_are_inverse_to_norms_and_sum_to_one() -> None:
     parts = ("ce", "alm", "cells")
-    found = balance.weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0, "alm": 0.5, "cells": 4.0})
+    found = weighting.weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0, "alm": 0.5, "cells": 4.0})
     assert found == pytest.approx({"ce": 1 / 3.25, "alm": 2 / 3.25, "cells": 0.25 / 3.25})
     fixed = {"ce": 0.3, "alm": 0.35, "cells": 0.35}
-    assert balance.weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
-    assert balance.weights(parts, balance="fixed", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
-    assert balance.weights(("ce",), balance="norms", ce_weight=0.3, norms={}) == {"ce": 1.0}
-    assert balance.smoothed({"ce": 1.0, "alm": 2.0}, {"ce": 2.0, "alm": 0.0}) == pytest.approx({"ce": 1.1, "alm": 2.0})
+    assert weighting.weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
+    assert weighting.weights(parts, balance="fixed", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
+    assert weighting.weights(("ce",), balance="norms", ce_weight=0.3, norms={}) == {"ce": 1.0}
+    assert weighting.smoothed({"ce": 1.0, "alm": 2.0}, {"ce": 2.0, "alm": 0.0}) == pytest.approx(
+        {"ce": 1.1, "alm": 2.0}
+    )
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Generate answers: prompts in, text out, with vLLM or transformers."""

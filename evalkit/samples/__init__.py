@@ -1,0 +1,1 @@
+"""Sample files: read, write and sanitize generated programs."""

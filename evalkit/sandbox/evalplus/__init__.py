@@ -1,0 +1,1 @@
+"""Checks of HumanEval+ and MBPP+ by the rules of EvalPlus."""

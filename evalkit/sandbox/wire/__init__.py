@@ -1,0 +1,1 @@
+"""Values and messages that cross between guest and host."""

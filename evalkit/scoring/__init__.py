@@ -1,0 +1,1 @@
+"""Scores from verdicts: grading, time limits, pass@k and intervals."""

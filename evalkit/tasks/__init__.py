@@ -1,0 +1,1 @@
+"""Benchmarks: problems, prompts, and the pinned data files that hold them."""

@@ -1,0 +1,1 @@
+"""Operations that make a new cache from existing ones."""

@@ -1,0 +1,82 @@
+"""What does a stranger read first? The data card of a published cache: front matter for the hub, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from shards.format.manifest import Manifest
+from shards.format.side_files import seal_card
+from shards.reports.summary import licence_line
+
+_HUB_LICENCES = {
+    *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "mpl-2.0", "unlicense", "zlib"),
+    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
+    *("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "bigcode-openrail-m"),
+}
+"""Names that the hub knows; anything else is `other` there, and in words below."""
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
+          (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
+
+
+def card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
+    """Return the text of the card. `licences` counts rows by the licence of their documents."""
+    teacher, corpus = manifest.teacher, manifest.corpus
+    text = manifest.layout.tokens == "kept"
+    name = f"Records of {teacher.name}"
+    terms = licence_line({"licence": teacher.licence, "restricts_outputs": teacher.restricts_outputs})
+    counted = "\n".join(f"| {known or 'not known'} | {n:,} |" for known, n in licences.most_common())
+    size = sum(s.bytes for s in manifest.shards)
+    lines = [
+        _front_matter(manifest, name, {teacher.licence, *(licences if text else ())}),
+        f"# {name}\n",
+        f"What a teacher said about every token of a corpus of source code: {manifest.rows:,} rows, "
+        f"{manifest.tokens:,} tokens, {size / 1e6:,.1f} MB. Per position the likeliest ids with their probabilities, "
+        "an unbiased sample of the others, and exact sums; enough to distil the teacher without running it.\n",
+        "" if text else _NO_TEXT,
+        "## Load\n",
+        "```python\nimport shards  # pip install teacherless\n\n"
+        f"cache = shards.open({json.dumps(url)})\nchunk = cache[0]  # numpy arrays, digests checked\n```\n"
+        if text
+        else f"```\nlogit-shards fetch {url} here/\nlogit-shards hydrate here/ --data CORPUS --out whole/\n```\n",
+        "The files are Arrow: `datasets.load_dataset`, pyarrow and polars open them as they are; what the codes mean "
+        "is in `docs/format.md` of teacherless (format version 1). Check a copy with `logit-shards verify PATH`.\n",
+        "## Provenance\n",
+        "| | |\n|---|---|",
+        f"| teacher | {teacher.name} ({' '.join(x for x in (teacher.repo, teacher.revision) if x) or 'local'}) |",
+        f"| weights | sha256 {teacher.weights_sha256} |",
+        f"| tokenizer | {manifest.tokenizer.fingerprint} |",
+        f"| engine | {' '.join(str(manifest.engine.get(k, '')) for k in ('name', 'version', 'dtype')).strip()} |",
+        f"| corpus | {corpus.get('source', 'not known')} |",
+        f"| cache | manifest {manifest.sha256} |",
+        f"| content | rows {manifest.rows_sha256} |",
+        f"| withdrawn | {len(manifest.tombstones):,} documents |\n" if manifest.tombstones else "",
+        "\n## Licence terms\n",
+        f"Teacher: {terms}.\n",
+        f"Documents, by the licence that the corpus gives for them:\n\n| licence | rows |\n|---|---|\n{counted}\n",
+        "To have a document taken out, name its sha256, repository or path to the publisher: "
+        "`logit-shards withdraw` removes it and leaves a tombstone.",
+    ]
+    return seal_card("\n".join(line for line in lines if line) + "\n")
+
+
+_NO_TEXT = """This copy holds no text: the lists of tokens are empty. `logit-shards hydrate` puts the tokens back from
+your own copy of the corpus, and proves by digests that they are the original ones. The ids that the teacher found
+likely are here, and often contain the token of the text: this avoids redistribution, it does not keep the text secret.
+"""
+
+
+def _front_matter(manifest: Manifest, name: str, licences: set[str]) -> str:
+    known = sorted({x.lower() if x.lower() in _HUB_LICENCES else "other" for x in licences if x} or {"other"})
+    tags = ["distillation", "knowledge-distillation", "logits", "code", "teacherless"]
+    tags += [] if manifest.layout.tokens == "kept" else ["without-text"]
+    fields: dict[str, object] = {
+        "pretty_name": name,
+        "license": known[0] if len(known) == 1 else known,
+        **({"license_name": "see-licence-terms-below"} if "other" in known else {}),
+        "tags": tags,
+        "size_categories": [next((label for most, label in _SIZES if manifest.rows < most), "n>1T")],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.arrow"}]}],
+    }
+    # JSON is YAML, so no value can break out of its place.
+    return "---\n" + "\n".join(f"{k}: {json.dumps(v)}" for k, v in fields.items()) + "\n---\n"

@@ -1,0 +1,1 @@
+"""The on-disk format: schema, codec, record batches and the manifest."""

@@ -1,0 +1,1 @@
+"""Descriptions of a cache for people: summary, statistics, fidelity, plots."""

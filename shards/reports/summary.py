@@ -1,0 +1,89 @@
+"""What would a person want to know of a cache? One screen, or one JSON object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from shards.read import Cache
+from shards.reports.fidelity import lines as fidelity_lines
+from shards.reports.fidelity import read_check
+
+
+def summary(cache: Cache) -> dict[str, Any]:
+    """Return the facts about a cache as JSON. Reads the manifest, and the last check's result where there is one."""
+    manifest = cache.manifest
+    return {
+        "path": cache.store.root,
+        "manifest_sha256": cache.manifest_sha256,
+        "rows_sha256": manifest.rows_sha256,
+        "tokens": cache.tokens,
+        "rows": cache.rows,
+        "shards": len(manifest.shards),
+        "chunks": len(cache),
+        "bytes_on_disk": cache.bytes_on_disk,
+        "bytes_per_token": round(cache.bytes_per_token, 3),
+        "teacher": asdict(manifest.teacher),
+        "tokenizer": asdict(manifest.tokenizer),
+        "engine": manifest.engine,
+        "corpus": manifest.corpus,
+        "layout": manifest.layout.to_dict(),
+        "settings": manifest.settings,
+        "report": manifest.report,
+        "check": read_check(cache),
+        "code": manifest.code,
+    }
+
+
+def describe(facts: dict[str, Any]) -> str:
+    """Return the facts as one screen of text."""
+    teacher, corpus, engine, report = facts["teacher"], facts["corpus"], facts["engine"], facts["report"]
+    origin = " ".join(x for x in (teacher["repo"], teacher["revision"]) if x)
+    lines = [
+        ("cache", facts["path"]),
+        ("identity", f"{facts['manifest_sha256'][:16]} (manifest), {facts['rows_sha256'][:16]} (rows)"),
+        (
+            "teacher",
+            f"{teacher['name']} ({origin or 'a local folder'}), {teacher['parameters'] / 1e6:,.0f} M weights",
+        ),
+        ("licence", licence_line(teacher)),
+        ("engine", f"{engine.get('name')} {engine.get('version')}, {engine.get('dtype')}"),
+        ("corpus", f"{corpus.get('source')}: {report.get('documents', 0):,} documents"),
+        ("rows", f"{facts['rows']:,} in {facts['chunks']:,} chunks of {facts['shards']:,} shards"),
+        ("tokens", f"{facts['tokens']:,}"),
+        ("size", f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token"),
+        ("records", _records_line(facts["layout"])),
+    ]
+    if report:
+        lines.append(
+            (
+                "per token",
+                f"{report['head_entries']:.1f} head ids, {report['draws']:.1f} draws; "
+                f"entropy {report['entropy']:.2f} nats",
+            )
+        )
+    lines += fidelity_lines(report, facts["check"])
+    return as_lines(lines)
+
+
+def as_lines(lines: Sequence[tuple[str, str]]) -> str:
+    """Return named lines as text, the names in a column."""
+    return "\n".join(f"{name:>10}  {text}" for name, text in lines)
+
+
+def licence_line(teacher: dict[str, Any]) -> str:
+    """Return the teacher's licence, and what its terms ask of those who train on its outputs."""
+    licence = teacher["licence"] or "not known"
+    if teacher["restricts_outputs"]:
+        licence += (
+            " - its terms restrict training other models on its outputs: read them before you use or publish this"
+        )
+    return licence
+
+
+def _records_line(layout: dict[str, Any]) -> str:
+    temperatures = ", ".join(f"{t:g}" for t in layout["temperatures"])
+    return (
+        f"ids of probability {layout['threshold']:g} or more exactly, draws for the rest; log Z at T = {temperatures}"
+    )

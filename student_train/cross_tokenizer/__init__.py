@@ -1,0 +1,1 @@
+"""Distillation across tokenizers: alignment, targets and the fused loss."""

@@ -1,0 +1,71 @@
+"""What does a run need for a student with another tokenizer? Tables of both vocabularies; what does not fit is refused.
+
+Only the shards and the student are asked: the teacher's tokenizer lies beside the shards, the student's in its folder.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import shards
+from shards.format.chunk import Chunk
+from shards.tokenizer import token_bytes
+from student_train.config import Config
+from student_train.cross_tokenizer.alignment import align
+from student_train.cross_tokenizer.targets import Tables
+from student_train.cross_tokenizer.terms import IdOrder
+from student_train.cross_tokenizer.vocabulary import load_vocabulary
+from student_train.errors import TrainError
+from student_train.model.loading import Student
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cross:
+    """What joins a teacher and a student with two tokenizers."""
+
+    tables: Tables
+    """For training."""
+    measured: Tables
+    """For evaluation: always the head's cells, so that runs with other losses can be compared."""
+    order: IdOrder
+    """The student's ids, so that cells are ranges."""
+    parts: tuple[str, ...]
+    """Parts of the loss."""
+
+
+def cross_of(config: Config, student: Student, cache: shards.Cache) -> Cross:
+    """Return what joins the shards' teacher and `student`.
+
+    Raises: TrainError for a setting that needs one tokenizer, StudentError for a tokenizer of no known family.
+    """
+    for name, plain in (("divergence", "forward-kl"), ("temperature", 1.0), ("specialist", ())):
+        if config.objective == "kd" and getattr(config, name) != plain:
+            raise TrainError(
+                f"{name} is {getattr(config, name)}, which compares token by token; the student has another tokenizer "
+                f"than the shards ({student.other_tokenizer}): leave it out, and choose with --across"
+            )
+    vocabulary = load_vocabulary(student.tokenizer_dir, vocab_size=student.vocab_size)
+    table = token_bytes(cache.tokenizer_dir)
+    strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
+    tables = Tables.of(strings, vocabulary, config.parts_across)
+    return Cross(
+        tables=tables,
+        measured=tables.to_measure(),
+        order=IdOrder.of(vocabulary, tables.roots),
+        parts=config.parts_across,
+    )
+
+
+def readable(rows: list[Chunk], cross: Cross) -> tuple[list[Chunk], Counter[str]]:
+    """Return the rows that the student's tokenizer gives back, and what was left out."""
+    met = align(rows, cross.tables.strings, cross.tables.student)
+    return [rows[r] for r in met.kept], met.counts
+
+
+def describe(parts: tuple[str, ...], config: Config) -> str:
+    """Return the parts of a loss across tokenizers, and how they are weighed, in a few words."""
+    if len(parts) == 1:
+        return "cross-entropy"
+    how = "by gradient norms" if config.balance == "norms" else f"{config.ce_weight} of it cross-entropy"
+    return f"{' + '.join(parts[1:])} + cross-entropy, weighed {how}"

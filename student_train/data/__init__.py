@@ -1,0 +1,1 @@
+"""Training data: order, reading ahead and packing of rows."""

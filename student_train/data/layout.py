@@ -1,0 +1,147 @@
+"""Choose how rows share a sequence, by running a few rows packed and alone.
+
+Whether rows may share a sequence depends on the model: one mask is wrong for layers with a sliding window, and
+convolutions and recurrent state run on from row to row under any mask. The choice is the first of `packing.LAYOUTS`
+whose hidden states are those of the rows alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from student_train.data.packing import LAYOUTS, arrange
+from student_train.errors import StudentError
+from student_train.model.parts import decoder_of
+from student_train.model.probe import (
+    CANNOT,
+    TOLERANCE,
+    device_of,
+    difference,
+    does_not_run,
+    last_hidden,
+    probing,
+    random_ids,
+    require_finite,
+)
+
+_LENGTHS = (29, 17, 23, 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How rows share a sequence, and why."""
+
+    name: str = "mask"
+    """One of `packing.LAYOUTS`."""
+    widest: int | None = None
+    """Most places of a sequence that rows share; None without a limit."""
+    reason: str = ""
+    """Why rows share no sequence; "" where they do."""
+
+
+def choose_layout(model: Any, *, longest: int | None = None, context: int | None = None) -> Layout:
+    """Return the fastest layout in which `model` computes each row as if it were alone.
+
+    Args:
+        model: transformers causal language model, on the device where it trains.
+        longest: Tokens of the longest row; None where it is not known.
+        context: Most tokens that the model reads; None without a limit.
+
+    Raises:
+        StudentError: Tokens that follow a row change it, so the model is not causal; or it does not run on text.
+    """
+    ids = random_ids(model, len(_LENGTHS), max(_LENGTHS))
+    rows = [ids[i, :n].cpu().numpy() for i, n in enumerate(_LENGTHS)]
+    with probing(model, longest=longest):
+        alone = _alone(model, ids)
+        found = {name: _differs(model, rows, alone, name) for name in LAYOUTS[:-1]}
+    name = next((name for name, share in found.items() if share is not None and share <= TOLERANCE), None)
+    if name is None:
+        raise StudentError(
+            f"student: found a {type(model).__name__} whose hidden states change with the tokens that follow, by "
+            f"{found['padded'] or 0.0:.1e} of the largest, expected at most {TOLERANCE:.0e}; choose a causal model"
+        )
+    if _length_changes_positions(model, longest):
+        return Layout(name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)")
+    if name == "padded":
+        shares = [share for name, share in found.items() if share is not None and name != "padded"]
+        why = f"they would change by {min(shares):.1e} of the largest hidden state" if shares else "it takes no mask"
+        return Layout(name=name, reason=f"one row per sequence: rows of a {type(model).__name__} share none, as {why}")
+    limits = [_mask_width(model), None if name == "mask" else context]
+    return Layout(name=name, widest=min((width for width in limits if width is not None), default=None))
+
+
+def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
+    """Return the hidden states of each row by itself. Raises: StudentError where there are none."""
+    try:
+        found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
+    except CANNOT as error:
+        raise does_not_run(model, error) from None
+    require_finite(model, torch.cat(found))
+    return found
+
+
+def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layout: str) -> float | None:
+    """Return how far packed rows are from those alone; None where the model does not take the layout."""
+    packed = arrange(rows, layout=layout, widest=_mask_width(model))
+    try:
+        device = device_of(model)
+        places_BT = None if packed.places_BT is None else packed.places_BT.to(device)
+        attend_B1TT = None if packed.attend_B1TT is None else packed.attend_B1TT.to(device)
+        inputs = inputs_of(model, places_BT=places_BT, attend_B1TT=attend_B1TT, layout=layout)
+        hidden = last_hidden(model, packed.tokens_BT.to(device), **inputs)
+    except CANNOT:
+        return None
+    flat = hidden.flatten(0, 1)
+    pairs = zip(packed.starts.tolist(), alone, strict=True)
+    return max(difference(flat[start : start + len(row)], row) for start, row in pairs)
+
+
+def inputs_of(
+    model: Any, *, places_BT: torch.Tensor | None, attend_B1TT: torch.Tensor | None, layout: str
+) -> dict[str, Any]:
+    """Return what a forward pass takes beside token ids: positions and masks as in `packing.Batch`."""
+    if layout == "masks" and places_BT is not None:
+        return {"position_ids": places_BT, "attention_mask": _layer_masks(model, places_BT)}
+    named = {"position_ids": places_BT, "attention_mask": attend_B1TT}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+def _layer_masks(model: Any, places_BT: torch.Tensor) -> Any:
+    """Return transformers' masks, by kind of layer or one for all, of rows that begin where positions restart."""
+    from transformers.masking_utils import create_masks_for_generate
+
+    config = decoder_of(model).config
+    embeds = torch.empty(*places_BT.shape, 1, device=places_BT.device)  # its shape, type and device are read
+    return create_masks_for_generate(
+        config, inputs_embeds=embeds, attention_mask=None, past_key_values=None, position_ids=places_BT
+    )
+
+
+def _mask_width(model: Any) -> int | None:
+    """Return the width of the masks that `model` holds ready (GPT-Neo, GPT-J); None where it makes them as needed."""
+    square = [
+        buffer.shape[-1]
+        for buffer in model.buffers()
+        if buffer.ndim >= 2 and buffer.shape[-1] == buffer.shape[-2] and buffer.dtype in (torch.bool, torch.uint8)
+    ]
+    return min(square, default=None)
+
+
+def _length_changes_positions(model: Any, longest: int | None) -> bool:
+    """Return whether the longest row of a batch decides how all positions are encoded (LongRoPE, dynamic NTK)."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    for one in (
+        rope,
+        *(value for value in rope.values() if isinstance(value, dict)),
+    ):  # or by kind of layer
+        if one.get("rope_type") in ("longrope", "dynamic"):
+            trained = one.get("original_max_position_embeddings") or config.max_position_embeddings
+            if longest is None or longest > trained:
+                return True
+    return False

@@ -1,0 +1,152 @@
+"""What comes next? A pure order of rows, and a global cursor.
+
+Contract: the order is a function of (manifest digest, seed, epoch) and of the cache's row counts, nothing else. A
+cursor is one integer, the number of optimiser steps done; world size and restarts only decide who reads what. An
+epoch has the same number of steps, whatever its order, and each of its steps holds at least one row.
+
+Words: an epoch *streams* its chunks in a random order, and the rows of a chunk in a random order. Step s of S takes
+the rows R * s // S to R * (s + 1) // S of that stream, so steps differ by at most one row, and a chunk is read in one
+go. Documents are shuffled when the cache is written; permuting chunks is therefore enough, no shuffle buffer.
+
+The permutations sort 64-bit hashes of our own: numpy promises no stable streams across releases.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.format.chunk import Int64
+from student_train.errors import TrainError
+
+ORDER_VERSION = 1  # tick if the order of any cache changes
+
+
+class RowRef(NamedTuple):
+    """Which row? Row `row` of chunk `chunk` of the cache."""
+
+    chunk: int
+    row: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The order of one run over one cache. Pure: two plans of the same inputs are equal."""
+
+    manifest_sha256: str
+    """Identity of the cache."""
+    seed: int
+    """The run's seed."""
+    chunk_rows: tuple[int, ...]
+    """Rows of each chunk, in the cache's order."""
+    steps_per_epoch: int
+    """S: optimiser steps of one epoch."""
+    first_step: int = 0
+    """Global step at which the plan's first epoch begins."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the whole cache, held-out ones included."""
+        return sum(self.chunk_rows)
+
+
+def make_plan(
+    chunk_rows: tuple[int, ...],
+    *,
+    tokens: int,
+    batch_tokens: int,
+    manifest_sha256: str,
+    seed: int,
+    first_step: int = 0,
+) -> Plan:
+    """Return the plan for a cache of `tokens` tokens in steps of about `batch_tokens` tokens.
+
+    Raises: TrainError on a cache without rows.
+    """
+    rows = sum(chunk_rows)
+    if rows < 1:
+        raise TrainError("found a cache without rows; expected at least one; write it again with teacher-dump")
+    steps = min(rows, max(1, round(tokens / batch_tokens)))
+    return Plan(
+        manifest_sha256=manifest_sha256,
+        seed=seed,
+        chunk_rows=tuple(chunk_rows),
+        steps_per_epoch=steps,
+        first_step=first_step,
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def stream(plan: Plan, *, epoch: int) -> tuple[Int64, Int64]:
+    """Return the epoch's chunks in order [C] and the offsets of their rows in the stream [C + 1]."""
+    order = permutation(len(plan.chunk_rows), key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}")
+    rows = np.asarray(plan.chunk_rows, dtype=np.int64)[order]
+    return order, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(rows)])
+
+
+def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -> list[RowRef]:
+    """Return the rows that `rank` of `world_size` reads in global step `step`, in order.
+
+    The ranks' lists, joined in the order of ranks, are the step's rows, whatever the world size. A rank's list may
+    be empty when a step has fewer rows than there are ranks.
+    """
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank is {rank}; expected 0 to {world_size - 1}")
+    if step < plan.first_step:
+        raise ValueError(f"step is {step}; expected at least the plan's first, {plan.first_step}")
+    epoch, s = divmod(step - plan.first_step, plan.steps_per_epoch)
+    total = plan.num_rows
+    first = total * s // plan.steps_per_epoch
+    count = total * (s + 1) // plan.steps_per_epoch - first
+    return _stream_slice(
+        plan,
+        epoch=epoch,
+        start=first + count * rank // world_size,
+        stop=first + count * (rank + 1) // world_size,
+    )
+
+
+def _stream_slice(plan: Plan, *, epoch: int, start: int, stop: int) -> list[RowRef]:
+    order, offsets = stream(plan, epoch=epoch)
+    found: list[RowRef] = []
+    place = int(np.searchsorted(offsets, start, side="right")) - 1
+    while start < stop:
+        chunk, base, end = int(order[place]), int(offsets[place]), int(offsets[place + 1])
+        if start < end:
+            within = permutation(end - base, key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}/{chunk}")
+            upto = min(stop, end)
+            found += [RowRef(chunk, int(r)) for r in within[start - base : upto - base]]
+            start = upto
+        place += 1
+    return found
+
+
+def permutation(count: int, *, key: str) -> Int64:
+    """Return a permutation of range(count) [count] that depends on `key` alone."""
+    digest = hashlib.sha256(f"order/{ORDER_VERSION}/{key}".encode()).digest()
+    start = np.uint64(int.from_bytes(digest[:8], "little"))
+    hashes = mix(np.arange(count, dtype=np.uint64), start)
+    return np.argsort(hashes, kind="stable").astype(np.int64)
+
+
+def mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uint64]:
+    """Return 64 bits that look random for each counter, from `start` on: the same on every machine and release."""
+    # The finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16): a bijection of 64-bit words, so no ties.
+    with np.errstate(over="ignore"):
+        z = start + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def is_held_out(document: str, *, fraction: float) -> bool:
+    """Return whether the document with this sha256 (hex) is kept from training: a pure function of its content."""
+    if fraction <= 0.0:
+        return False
+    digest = hashlib.sha256(f"held-out/{document}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2.0**64

@@ -1,0 +1,1 @@
+"""Evaluation of a student on held-out rows and short completions."""

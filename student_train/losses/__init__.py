@@ -1,0 +1,1 @@
+"""Losses over sparse teacher records with one shared vocabulary."""

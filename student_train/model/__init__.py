@@ -1,0 +1,1 @@
+"""The student model: loading, tokenizer match, output head, adapters, compilation."""

@@ -1,0 +1,1 @@
+"""Files of a run: checkpoints, export, metrics and the run record."""

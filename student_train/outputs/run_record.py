@@ -1,0 +1,143 @@
+"""The record of a run, `run.json`: settings, data, student, versions, speed, held-out results."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from student_train.config import Config
+from student_train.cross_tokenizer.context import describe as describe_across
+from student_train.data.sampler import Plan
+from student_train.evaluation.held_out import RowScore, summary
+from student_train.model.loading import Student
+from student_train.training.hardware import Hardware
+
+RECORD_FORMAT = 1
+
+
+def run_record(
+    *,
+    config: Config,
+    cache: Any,
+    student: Student,
+    state: dict[str, Any],
+    before: list[RowScore],
+    after: list[RowScore],
+    command: list[str],
+    hardware: Hardware,
+) -> dict[str, Any]:
+    """Return the record of a finished run, as JSON can hold it."""
+    teacher = cache.manifest.teacher
+    return {
+        "format": RECORD_FORMAT,
+        "objective": config.objective,
+        "config": config.as_dict(),
+        "manifest_sha256": cache.manifest_sha256,
+        **({"segments": state["segments"]} if config.follow else {}),
+        "shards": {
+            "tokens": cache.tokens,
+            "rows": cache.rows,
+            "bytes_on_disk": cache.bytes_on_disk,
+            "bytes_per_token": cache.bytes_per_token,
+            "teacher": {
+                name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")
+            },
+        },
+        "student": {
+            "source": student.source,
+            "layers": student.layers,
+            **({"layer_choice": student.layer_choice.as_dict()} if student.layer_choice else {}),
+            "parameters": count_parameters(student),
+            "weights_sha256": state["base_sha256"],
+            **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
+        },
+        "versions": versions(),
+        "command": command,
+        "hardware": hardware.as_dict(),
+        "train": {
+            "steps": state["step"],
+            "tokens": state["tokens"],
+            "seconds": state["seconds"],
+            "tokens_per_s": state["tokens"] / max(state["seconds"], 1e-9),
+            **({"empty_steps": state["empty_steps"]} if state.get("empty_steps") else {}),
+            **({"left_out": state["left_out"]} if "left_out" in state else {}),
+        },
+        "held_out": {
+            "rows": len(after),
+            "tokens": sum(row.tokens for row in after),
+            "bytes": sum(row.bytes for row in after),
+            "before": summary(before),
+            "after": summary(after),
+        },
+    }
+
+
+def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
+    """Return one line that says what is about to be trained."""
+    parameters = count_parameters(student)
+    layers = f", {student.layers} layers kept" if student.layers else ""
+    loss = "cross-entropy" if config.objective == "sft" else f"{config.divergence} + {config.ce_weight} cross-entropy"
+    if student.other_tokenizer is not None:
+        loss = describe_across(config.parts_across, config)
+    return (
+        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
+        f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
+    )
+
+
+def result_line(out: Path, record: dict[str, Any]) -> str:
+    """Return one line that says what a finished run did and how its held-out figures moved."""
+    train, held = record["train"], record["held_out"]
+    text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
+    if held["after"] is None:
+        return text
+    names = {
+        "kl": "KL to the teacher",
+        "chunk_kl": "KL of chunks",
+        "cell_kl": "KL of cells",
+        "bits_per_byte": "bits per byte",
+        "top1_agreement": "top-1 agreement",
+    }
+    for what, count in record["train"].get("left_out", {}).items():
+        text += f"; {what}: {count:,}"
+    for key, name in names.items():
+        if key not in held["after"]:
+            continue
+        after = held["after"][key]
+        text += (
+            f"; {name} {held['before'][key]['mean']:.4f} -> {after['mean']:.4f} "
+            f"[{after['low']:.4f}, {after['high']:.4f}]"
+        )
+    return text + f" on {held['tokens']:,} held-out tokens"
+
+
+def count_parameters(student: Student) -> int:
+    """Return the number of the student's weights; adapters are merged into them in the end and do not count."""
+    return sum(p.numel() for name, p in student.model.named_parameters() if ".lora_" not in name)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes, and the commit of this code where it is a checkout."""
+    found = {"python": platform.python_version()}
+    for name in ("teacherless", "torch", "transformers", "safetensors", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    found["commit"] = _commit(Path(__file__).resolve().parents[2])
+    return found
+
+
+def _commit(folder: Path) -> str:
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()

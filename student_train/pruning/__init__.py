@@ -1,0 +1,1 @@
+"""Layer pruning: choose layers of a model and build the shallower one."""

@@ -1,0 +1,169 @@
+"""Cut a model down to some of its layers, and prove that the rest is unchanged.
+
+The short model is built from a configuration, rather than by deleting layers, so that a folder saved from it loads as
+the same model. Three checks follow: every kept layer has the parts and settings of the original, every weight has a
+source, and the hidden states equal those of the whole model with the other layers bypassed.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from student_train.errors import StudentError
+from student_train.model.parts import decoder_of, layers_of
+from student_train.model.probe import CANNOT, TOLERANCE, difference, last_hidden, probing, random_ids
+from student_train.pruning.layer_config import recut
+
+_NUMBER = re.compile(r"(^|_)(idx|index|id|number|layer_num)$|^num_(hidden_)?layers$")
+"""Attributes of a layer that hold its number or that of all layers, which change."""
+_PROBE_TOKENS = 24
+
+
+def shorten(model: Any, kept: Sequence[int]) -> Any:
+    """Return a new model with the layers `kept` of `model`, all else equal.
+
+    Args:
+        model: transformers causal language model, float32.
+        kept: Layers in ascending order, counted from 0.
+
+    Returns:
+        A model of the same class, with weights of its own.
+
+    Raises:
+        StudentError: The cut changes more than the number of layers; the message holds the difference that was found.
+    """
+    from transformers import AutoModelForCausalLM
+
+    have = len(layers_of(model))
+    config = copy.deepcopy(model.config)
+    recut(config.get_text_config(), kept)
+    # What is saved is what is built: settings that a configuration derives are derived again.
+    config = type(config).from_dict(config.to_dict())
+    try:
+        short = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        short.load_state_dict(_weights(model, short, kept, have))
+    except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise _changed(model, kept, f"{type(error).__name__}: {text}") from None
+    short.generation_config = model.generation_config
+    _require_same_layers(model, short, kept)
+    _require_same_output(model, short, kept)
+    return short
+
+
+def _weights(model: Any, short: Any, kept: Sequence[int], have: int) -> dict[str, torch.Tensor]:
+    """Return the weights of `short`, taken from `model` under the numbers that its layers have there."""
+    lists = [name for name, module in _layer_lists(decoder_of(model), have)]
+    names = {id(module): name for name, module in model.named_modules()}
+    prefix = names[id(decoder_of(model))]
+    number = re.compile(
+        rf"^({re.escape(prefix + '.' if prefix else '')}(?:{'|'.join(map(re.escape, lists))})\.)(\d+)(?=\.|$)"
+    )
+    old, new = model.state_dict(), {}
+    for key, value in short.state_dict().items():
+        source = old[number.sub(lambda match: f"{match[1]}{kept[int(match[2])]}", key)]
+        new[key] = source if source.shape == value.shape else _slices(source, value.shape, kept, have)
+    return new
+
+
+def _layer_lists(decoder: Any, have: int) -> Iterator[tuple[str, nn.ModuleList]]:
+    """Yield the lists of `have` modules that are not inside another list."""
+    for name, module in decoder.named_children():
+        if isinstance(module, nn.ModuleList):
+            if len(module) == have:
+                yield name, module
+        else:
+            yield from ((f"{name}.{below}", found) for below, found in _layer_lists(module, have))
+
+
+def _slices(source: torch.Tensor, shape: torch.Size, kept: Sequence[int], have: int) -> torch.Tensor:
+    """Return the kept layers' parts of a weight that holds a part for each layer along one dimension."""
+    for dim, (long, short) in enumerate(zip(source.shape, shape, strict=True)):
+        if long != short:
+            parts = source.unflatten(dim, (have, long // have))
+            return parts.index_select(dim, torch.tensor(list(kept))).flatten(dim, dim + 1)
+    return source
+
+
+def _require_same_layers(model: Any, short: Any, kept: Sequence[int]) -> None:
+    """Raise StudentError at the first part or setting of a kept layer that differs from the original's."""
+    old, new = layers_of(model), layers_of(short)
+    if len(new) != len(kept):
+        raise _changed(model, kept, f"{len(new)} layers, expected {len(kept)}")
+    for j, i in enumerate(kept):
+        theirs, ours = dict(old[i].named_modules()), dict(new[j].named_modules())
+        if theirs.keys() != ours.keys():
+            name = min({*theirs} ^ {*ours})
+            raise _changed(model, kept, f"{name} in layer {i} or in its copy, not in both")
+        for name, module in theirs.items():
+            copied = ours[name]
+            if type(copied) is not type(module):
+                raise _changed(
+                    model,
+                    kept,
+                    f"layer {i} with {_at(name)}{type(copied).__name__} in place of {type(module).__name__}",
+                )
+            for key, value in _settings(module).items():
+                got = _settings(copied).get(key)
+                if got != value:
+                    raise _changed(model, kept, f"layer {i} with {_at(name)}{key} {got} in place of {value}")
+
+
+def _at(name: str) -> str:
+    return f"{name}." if name else ""
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Return the plain values among the attributes of a module, without layer numbers."""
+    plain = (int, float, str, type(None))
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_") and not _NUMBER.search(key) and isinstance(value, plain) and key != "training"
+    }
+
+
+def _require_same_output(model: Any, short: Any, kept: Sequence[int]) -> None:
+    """Raise StudentError where `short` is not `model` with the other layers bypassed."""
+    ids = random_ids(model, 1, _PROBE_TOKENS)
+    try:
+        with probing(model, short), _bypassed(layers_of(model), kept):
+            found = difference(last_hidden(short, ids), last_hidden(model, ids))
+    except CANNOT as error:  # a hybrid without a layer of one of its kinds, for instance
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _changed(model, kept, f"that it does not run: {type(error).__name__}: {text}") from None
+    if not found <= TOLERANCE:
+        raise _changed(
+            model, kept, f"hidden states that differ by {found:.1e} of the largest, expected at most {TOLERANCE:.0e}"
+        )
+
+
+@contextmanager
+def _bypassed(layers: Sequence[nn.Module], kept: Sequence[int]) -> Iterator[None]:
+    """Make each layer that is not kept hand on what it reads."""
+
+    def hand_on(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+        hidden = args[0] if args else named["hidden_states"]
+        return type(output)([hidden, *output[1:]]) if isinstance(output, list | tuple) else hidden
+
+    hooks = [layer.register_forward_hook(hand_on, with_kwargs=True) for i, layer in enumerate(layers) if i not in kept]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _changed(model: Any, kept: Sequence[int], found: str) -> StudentError:
+    return StudentError(
+        f"student-layers: keeping layers {', '.join(map(str, kept))} of a {type(model).__name__} changes more than "
+        f"their number: found {found}; expected each layer as it was; keep others "
+        "(--layer-choice, --student-layers), or all"
+    )

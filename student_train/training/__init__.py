@@ -1,0 +1,1 @@
+"""The training loop: build a run, take steps, stop and resume."""

@@ -1,0 +1,268 @@
+"""All that a run needs before its first step: the first stretch of data, a student split over ranks, held-out rows.
+
+Everything that can be refused by name before training is refused here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import shards
+from student_train.config import Config
+from student_train.cross_tokenizer.context import Cross, cross_of, readable
+from student_train.data.layout import Layout, choose_layout
+from student_train.data.loader import BatchSpec, require_context
+from student_train.data.segments import Leg, Segments, plan_of
+from student_train.errors import Interrupted, TrainError
+from student_train.evaluation.held_out import held_out_rows
+from student_train.losses.divergences import needs
+from student_train.losses.fused_linear import LossSpec
+from student_train.model.compile import compile_layers
+from student_train.model.head import find_logit_map
+from student_train.model.loading import Student, context_of, load
+from student_train.model.lora import add_adapters
+from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
+from student_train.training.distributed import World, split
+from student_train.training.runtime import Signals
+from student_train.training.train_step import Distiller, make_optimizer
+
+Say = Callable[[str], None]
+
+
+def say_on_stderr(line: str) -> None:
+    """Print a line for people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    """What one run needs at hand."""
+
+    config: Config
+    out: Path
+    student: Student
+    distiller: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    world: World
+    first_leg: Leg
+    segments: Segments | None
+    batches: BatchSpec
+    total: int
+    held: list[Any]
+    wanted: Signals
+    say: Say
+    """Prints a line for people."""
+    cross: Cross | None = None
+    """Set where the student has another tokenizer."""
+
+
+def prepare(
+    config: Config,
+    cache: shards.Cache | None,
+    written: list[dict[str, Any]],
+    wanted: Signals,
+    world: World,
+    say: Say = say_on_stderr,
+    layers: LayerChoice | None = None,
+    on_teacher: Callable[..., None] = lambda model, tokenizer_dir: None,
+) -> Run:
+    """Get ready. `written` are the segments so far of a run that follows a growing cache.
+
+    `layers` are those that a run which is continued, or whose control this is, chose before; else they are chosen.
+    `on_teacher` is called with the teacher's uncut model and its tokenizer where the student is made from it.
+    """
+    first_leg, segments = _first_leg(config, cache, written, wanted, world, say)
+    cache, total = first_leg.cache, config.max_steps or first_leg.last
+    manifest = cache.manifest
+    column = _temperature_column(config, manifest.temperatures)
+    student = load(
+        config.student,
+        layers=config.student_layers,
+        teacher=manifest.teacher,
+        shards_tokenizer=cache.tokenizer_dir,
+        seed=config.seed,
+        choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
+        on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
+    )
+    if config.specialist and max(config.specialist) >= student.vocab_size:
+        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
+    logit_map = find_logit_map(student.model)
+    if config.lora_rank:
+        student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
+    layout = world.gather(_layout(student, cache, world, say))[0]
+    if config.gradient_checkpointing:
+        _recompute_activations(student.model)
+    if config.compile:
+        compile_layers(student.model, device_type=world.device.type)
+    cross = None
+    if student.other_tokenizer is not None:
+        cross = cross_of(config, student, cache)
+        say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
+    distiller = Distiller(
+        student.model,
+        _loss_spec(config),
+        dtype=config.dtype,
+        order=None if cross is None else cross.order.to(world.device),
+        layout=layout.name,
+        logit_map=logit_map,
+    )
+    distiller = split(distiller.to(world.device), world)
+    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
+    held = _held_out(config, cache, cross, skip=skip, say=say)
+    batches = BatchSpec(
+        vocab_size=student.vocab_size,
+        max_row_tokens=student.max_row_tokens,
+        micro_tokens=config.micro_tokens,
+        layout=layout.name,
+        widest=layout.widest,
+        sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
+        temperature=config.temperature,
+        temperature_column=column,
+        skip=skip,
+        held_out=config.held_out,
+        subset=config.specialist,
+        rs_draws=config.rs_draws,
+        seed=config.seed,
+        tables=None if cross is None else cross.tables,
+    )
+    return Run(
+        config=config,
+        out=Path(config.out),
+        student=student,
+        distiller=distiller,
+        optimizer=make_optimizer(student.model, config),
+        world=world,
+        first_leg=first_leg,
+        segments=segments,
+        batches=batches,
+        total=total,
+        held=held,
+        wanted=wanted,
+        say=say,
+        cross=cross,
+    )
+
+
+def _first_leg(
+    config: Config,
+    cache: shards.Cache | None,
+    written: list[dict[str, Any]],
+    wanted: Signals,
+    world: World,
+    say: Say,
+) -> tuple[Leg, Segments | None]:
+    """Return the first stretch of data; of a growing cache also its segments. A collective."""
+    if cache is not None:
+        plan = plan_of(config, cache, digest=cache.manifest_sha256)
+        return Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch), None
+    segments = Segments(config, written, world=world, say=say, stopped=lambda: wanted.stop)
+    leg = segments.leg(0, first_step=0, total=config.max_steps)
+    if leg is None:
+        raise interrupted(Path(config.out), 0, config.max_steps)
+    return leg, segments
+
+
+def _temperature_column(config: Config, temperatures: tuple[float, ...]) -> int | None:
+    """Return where the shards store log Z at the run's temperature; None for a run that needs none."""
+    if config.objective != "kd" or config.temperature == 1.0:
+        return None
+    stored = [round(t, 6) for t in temperatures]
+    if round(config.temperature, 6) not in stored:
+        raise TrainError(
+            f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
+            "choose one of those, or 1, or dump again"
+        )
+    return stored.index(round(config.temperature, 6))
+
+
+def _loss_spec(config: Config) -> LossSpec:
+    return LossSpec(
+        divergence=config.divergence if config.objective == "kd" else None,
+        ce_weight=config.ce_weight,
+        temperature=config.temperature,
+        skew=config.skew,
+    )
+
+
+def _held_out(config: Config, cache: shards.Cache, cross: Cross | None, *, skip: int, say: Say) -> list[Any]:
+    """Return the held-out rows that have something to predict after `skip` tokens, and that the student can read."""
+    held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    held = [row for row in held if len(row.tokens) - 1 > skip]
+    if cross is not None and held:
+        held, left_out = readable(held, cross)
+        for what, count in left_out.items():
+            say(f"held-out {what}: {count}")
+    if config.held_out > 0 and config.held_out_tokens > 0 and not held:
+        raise TrainError(
+            f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
+            "raise --held-out, dump more documents, or give --held-out 0 to go without"
+        )
+    return held
+
+
+def _choose(
+    model: Any,
+    keep: int,
+    *,
+    unfit: str,
+    config: Config,
+    cache: shards.Cache,
+    world: World,
+    say: Say,
+    known: LayerChoice | None,
+) -> LayerChoice:
+    """Return the layers to keep, the same on all ranks; a collective where they are measured."""
+    if known is not None:
+        return known
+    if not unfit:  # its tokens are the cache's
+        _require_context(cache, context_of(model))
+    choice = None
+    if config.layer_choice == "even":
+        choice = choose_evenly(model, keep)
+    elif world.leads:
+        if not unfit:
+            say("measuring the influence of each layer on the cache's rows")
+        choice = choose_by_importance(model, keep, cache=cache, held_out=config.held_out, unfit=unfit)
+    choice = world.gather(choice)[0]
+    assert choice is not None
+    say(choice.describe())
+    return choice
+
+
+def _recompute_activations(model: Any) -> None:
+    """Turn on gradient checkpointing. Raises: TrainError where the model has none."""
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError:
+        raise TrainError(
+            f"gradient-checkpointing: found a {type(model).__name__}, which cannot recompute its activations; expected "
+            "a model that transformers can checkpoint; leave the option out"
+        ) from None
+
+
+def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> Layout:
+    """Return how rows share a sequence, having checked that the student can read each of them."""
+    if student.other_tokenizer is None:
+        _require_context(cache, student.max_row_tokens)
+    # In another tokenizer's tokens rows may be longer than the dump's windows.
+    longest = cache.manifest.settings.get("window_tokens") if student.other_tokenizer is None else None
+    layout = choose_layout(student.model.to(world.device), longest=longest, context=student.max_row_tokens)
+    if layout.reason:
+        say(layout.reason)
+    return layout
+
+
+def _require_context(cache: shards.Cache, max_row_tokens: int) -> None:
+    window_tokens = cache.manifest.settings.get("window_tokens")
+    require_context(cache, max_row_tokens=max_row_tokens, window_tokens=window_tokens)
+
+
+def interrupted(out: Path, step: int, total: int) -> Interrupted:
+    return Interrupted(f"{out}: stopped at step {step} of {total}; run the same command to go on from there")

@@ -1,0 +1,1 @@
+"""Rules that keep documents out of the corpus."""

@@ -1,0 +1,1 @@
+"""Readers of documents from folders, tables and data sets."""

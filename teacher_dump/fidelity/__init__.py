@@ -1,0 +1,1 @@
+"""Comparison of stored records with the teacher's exact distribution."""

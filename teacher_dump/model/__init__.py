@@ -1,0 +1,1 @@
+"""The teacher model: its name, its files and how it is loaded."""

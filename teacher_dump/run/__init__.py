@@ -1,0 +1,1 @@
+"""One dump from its settings to its manifest."""

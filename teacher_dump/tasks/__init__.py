@@ -1,0 +1,1 @@
+"""Units of work: windows of documents grouped into tasks."""

@@ -1,0 +1,174 @@
+"""Where do the tasks lie until they are done? Beside the cache, so that a corpus is read, filtered and cut once.
+
+    tasks/windows       the tasks' windows, one compressed block after another
+    tasks/index.json    what was found, and each task's block with its digest; written last, so its presence is the mark
+
+Workers that find no list make it, each for itself: it is the same whoever does. Others, and later starts, read only the
+blocks of their own tasks, one at a time. The list holds the corpus's text, so it goes when the cache is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zstandard
+
+from shards.errors import CorruptShardError
+from shards.format.chunk import RowInfo
+from shards.format.manifest import FileEntry
+from shards.format.schema import canonical_json
+from shards.storage.store import cannot_write, publish, write_whole
+from shards.storage.temp_files import temporary_beside
+from teacher_dump.corpus import Dropped
+from teacher_dump.errors import DumpError
+from teacher_dump.tasks.task import Task
+from teacher_dump.tasks.windowing import Window
+
+FOLDER = "tasks"
+_INDEX, _WINDOWS = "index.json", "windows"
+_SCHEMA = pa.schema(
+    [
+        ("document", pa.string()),
+        ("window", pa.int64()),
+        ("byte_start", pa.int64()),
+        ("byte_end", pa.int64()),
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("licence", pa.string()),
+        ("tokens", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskList:
+    """The tasks in order, their windows still on disk."""
+
+    tasks: tuple[Task, ...]
+    counts: dict[str, int]
+    """Documents and cuts, by filter and kind."""
+    dropped: FileEntry
+    """The list of documents that a filter dropped."""
+
+
+def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str], dropped: Dropped) -> int:
+    """Write the list of tasks as they come, and return their number; no list where there is none.
+
+    `counts` and `dropped` are read when the last task is there. Raises StoreError where there is no room, DumpError
+    where the corpus cannot be read.
+    """
+    path = out / FOLDER / _WINDOWS
+    temporary = temporary_beside(path)
+    blocks: list[list[Any]] = []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for task in _reading(tasks):
+                block = _pack(task.windows)
+                blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if not blocks:
+            return 0
+        publish(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(dropped.save(out)), "tasks": blocks}
+    write_whole(out / FOLDER / _INDEX, canonical_json(index))
+    return len(blocks)
+
+
+def _reading(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Yield the tasks. An error of the system while they are made is one of reading, not of writing the list."""
+    try:
+        yield from tasks
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DumpError(
+                f"{tempfile.gettempdir()}: no room for the scratch files that order the corpus; free some room, or set "
+                "TMPDIR to a folder with more"
+            ) from None
+        where = error.filename if isinstance(error.filename, str) else "--data"
+        raise DumpError(
+            f"{where}: cannot read the corpus ({error.strerror or error}); check the file and your rights to it"
+        ) from None
+
+
+def load(out: Path, fingerprint: str) -> TaskList | None:
+    """Return the list, None where there is none, or not this one. Windows are read when they are asked for."""
+    try:
+        index = json.loads((out / FOLDER / _INDEX).read_bytes())
+        if index["fingerprint"] != fingerprint:
+            return None
+        path = out / FOLDER / _WINDOWS
+        tasks = tuple(
+            Task(name=name, num_tokens=num_tokens, windows=_Block(path, offset, length, sha256))
+            for name, num_tokens, offset, length, sha256 in index["tasks"]
+        )
+        return TaskList(tasks=tasks, counts=index["counts"], dropped=FileEntry(**index["dropped"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def exists(out: Path) -> bool:
+    """Return whether there is a list, of whatever settings."""
+    return (out / FOLDER / _INDEX).exists()
+
+
+def discard(out: Path) -> None:
+    """Delete the list."""
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """A task's windows on disk; iterating reads and checks them."""
+
+    path: Path
+    offset: int
+    length: int
+    sha256: str
+
+    def __iter__(self) -> Iterator[Window]:
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            raw = file.read(self.length)
+        if hashlib.sha256(raw).hexdigest() != self.sha256:
+            raise CorruptShardError(
+                f"{self.path}: the bytes from {self.offset} are not what the list of tasks says; delete the folder "
+                f"{self.path.parent} and run again: finished tasks are kept"
+            )
+        batch = pa.ipc.read_record_batch(pa.py_buffer(zstandard.decompress(raw)), _SCHEMA)
+        starts = batch.column("tokens").offsets.to_numpy()
+        tokens = batch.column("tokens").values.to_numpy()
+        fields = [f.name for f in _SCHEMA if f.name != "tokens"]
+        for r, values in enumerate(zip(*(batch.column(name).to_pylist() for name in fields), strict=True)):
+            info = RowInfo(**dict(zip(fields, values, strict=True)))
+            yield Window(info=info, tokens=tokens[starts[r] : starts[r + 1]].copy())  # PyTorch wants to own it
+
+
+def _pack(windows: Iterable[Window]) -> bytes:
+    windows = list(windows)
+    infos = [asdict(w.info) for w in windows]
+    columns: list[pa.Array] = [pa.array([i[f.name] for i in infos], f.type) for f in _SCHEMA if f.name != "tokens"]
+    starts = np.concatenate(([0], np.cumsum([len(w.tokens) for w in windows]))).astype(np.int32)
+    columns.append(pa.ListArray.from_arrays(starts, np.concatenate([w.tokens for w in windows]), type=_SCHEMA[-1].type))
+    batch = pa.RecordBatch.from_arrays(columns, schema=_SCHEMA)
+    return zstandard.compress(batch.serialize().to_pybytes())
