@@ -31,10 +31,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from evalkit.sandbox.pool import Pool
-from evalkit.tasks import registry
+from evalkit.tasks import base, registry
 from shards.runtime.machine import describe
 
-Pairs = list[tuple[registry.Problem, str]]
+Pairs = list[tuple[base.Problem, str]]
 
 
 def by_pool(pairs: Pairs) -> tuple[float, list[bool], list[str]]:

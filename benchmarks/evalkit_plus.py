@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.tasks import registry
-from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS
+from evalkit.tasks.download import locate
 from shards.runtime.machine import describe
 
 Verdicts = dict[str, list[tuple[bool, bool]]]

@@ -28,14 +28,15 @@ from evalkit.sandbox.evalplus import task as plus_task
 from evalkit.sandbox.evalplus.inputs import arguments
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks import registry
-from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, locate
+from evalkit.tasks import base, registry
+from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS
+from evalkit.tasks.download import locate
 
-Pair = tuple[registry.Problem, str, str]
+Pair = tuple[base.Problem, str, str]
 """A problem, the name of a transformation, and the program."""
 
 
-def answers(problem: registry.Problem) -> list[Any]:
+def answers(problem: base.Problem) -> list[Any]:
     """Return what a reference answers to the base inputs; pinned data, so it runs here."""
     assert problem.inputs is not None
     namespace: dict[str, Any] = {}
@@ -46,7 +47,7 @@ def answers(problem: registry.Problem) -> list[Any]:
         return [function(*copy.deepcopy(args)) for args in inputs]
 
 
-def pairs(problems: list[registry.Problem]) -> Iterator[Pair]:
+def pairs(problems: list[base.Problem]) -> Iterator[Pair]:
     """Yield every program of the suite."""
     for problem in problems:
         given = answers(problem)
@@ -109,11 +110,11 @@ def main() -> None:
         rows = [[one.task_id, name, *passed] for (one, name, _), passed in zip(chosen, theirs, strict=True)]
         options.record.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     differing: Counter[str] = Counter()
-    for (problem, name, _), verdict, (base, both) in zip(chosen, ours, theirs, strict=True):
-        if (verdict.base_passed, verdict.passed) != (base, both):
+    for (problem, name, _), verdict, (base_passed, both) in zip(chosen, ours, theirs, strict=True):
+        if (verdict.base_passed, verdict.passed) != (base_passed, both):
             differing[name] += 1
             print(
-                f"{problem.task_id}  {name}: EvalPlus base {base}, both {both}; evalkit base {verdict.base_passed}, ",
+                f"{problem.task_id}  {name}: EvalPlus base {base_passed}, both {both}; evalkit base {verdict.base_passed}, ",
                 end="",
             )
             print(f"{verdict.outcome} {verdict.detail[:160]!r}")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from benchmarks.answer_transformations import TRANSFORMATIONS, Transformation, applies, transform
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks import registry
+from evalkit.tasks import base, registry
 
 LISTED = frozenset(
     (
@@ -34,12 +34,12 @@ LISTED = frozenset(
 class Pair(NamedTuple):
     """One reference and one way to answer in another type."""
 
-    problem: registry.Problem
+    problem: base.Problem
     transformation: Transformation
     program: str
 
 
-def answers(problem: registry.Problem) -> list[Any]:
+def answers(problem: base.Problem) -> list[Any]:
     """Return what a HumanEval reference answers to its own test; pinned data, so it runs here."""
     given: list[Any] = []
     namespace: dict[str, Any] = {}
@@ -55,7 +55,7 @@ def answers(problem: registry.Problem) -> list[Any]:
     return given
 
 
-def pairs(problems: Sequence[registry.Problem]) -> Iterator[Pair]:
+def pairs(problems: Sequence[base.Problem]) -> Iterator[Pair]:
     """Yield every program of the suite."""
     for problem in problems:
         given = answers(problem)

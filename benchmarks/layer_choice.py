@@ -54,8 +54,8 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
     from student_train.evaluation.held_out import score, summary
     from student_train.losses.fused_linear import LossSpec
     from student_train.model import loading
+    from student_train.objectives.distiller import Distiller
     from student_train.pruning import layer_choice
-    from student_train.training.train_step import Distiller
 
     manifest = cache.manifest
     by_importance = partial(layer_choice.choose_by_importance, cache=cache, held_out=options.held_out)

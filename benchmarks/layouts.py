@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import torch
 import zstandard
 
+from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.chunk import Chunk
 from shards.format.schema import Layout as ShardLayout
 from shards.format.schema import file_schema
-from shards.read import decode_chunk
-from shards.write import ZSTD_LEVEL, Row, build_batch
+from shards.write import ZSTD_LEVEL
 from teacher_dump.engines.sparsify import RecordSpec, reduce
 from teacher_dump.run.dump import to_row
 from teacher_dump.tasks.windowing import Window

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import evalkit
+from evalkit.cache_dirs import default_folder
 from evalkit.errors import EvalError
 from evalkit.files import is_special, require_writable, sha256_text, write_json
+from evalkit.generation.base import Answer, Prompt, Settings
 from evalkit.generation.checkpoint import Checkpoint, files_of_checkpoint, find_checkpoint, would_belong
-from evalkit.generation.engine import Answer, Prompt, Settings, announce, choose_settings, hardware, write_answers
+from evalkit.generation.engine import announce, choose_settings, hardware, write_answers
 from evalkit.generation.weights import check_weights
 from evalkit.metrics import summarise
 from evalkit.paths import beside, claimed, refuse_overlap
@@ -30,12 +32,12 @@ from evalkit.samples.sample_file import Sample, SampleFile
 from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.sandbox.verdict_cache import VerdictCache, default_folder
+from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring.grader import Grader
 from evalkit.scoring.time_limits import calibrate
 from evalkit.tasks import protocols, registry
+from evalkit.tasks.base import Benchmark, Problem
 from evalkit.tasks.data_files import data_files
-from evalkit.tasks.registry import Benchmark, Problem
 
 FORMAT = 1
 """Version of the result's form."""

@@ -247,7 +247,7 @@ def withdraw(path: str, listed: Path, out: Path) -> None:
 @one_line_errors
 def merge(paths: tuple[str, ...], out: Path) -> None:
     """Join the caches at PATHS, of one teacher and layout. A row that is there twice is kept once."""
-    from shards.edit.withdraw import merge as merge_caches
+    from shards.edit.merge import merge as merge_caches
     from shards.read import open as open_cache
 
     caches = [open_cache(path) for path in paths]

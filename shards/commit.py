@@ -81,8 +81,10 @@ def settle(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -
 
 def _checked(shard: Path, schema: pa.Schema) -> ShardEntry | None:
     """Return the entry that a shard's content asks for, None where a row is not what its digest says."""
-    from shards.read import row_infos
-    from shards.write import row_digest  # which writes entries itself
+    from shards.format.batch import (
+        row_digest,  # which writes entries itself
+        row_infos,
+    )
 
     chunks: list[ChunkEntry] = []
     rows = hashlib.sha256()

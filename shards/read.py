@@ -14,18 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, TokensRemovedError
-from shards.format.chunk import Chunk, RowInfo
-from shards.format.codec import decode
+from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
+from shards.format.batch import decode_chunk
+from shards.format.chunk import Chunk
 from shards.format.manifest import MANIFEST_NAME, ChunkEntry, Manifest
-from shards.format.schema import Layout, schema
 from shards.storage import cache_dirs
 from shards.storage.chunk_cache import ChunkCache
 from shards.storage.store import Store, open_store, write_whole
-from shards.write import streams_of
 
 TOKENIZER_FOLDER = "tokenizer"
 
@@ -191,47 +186,3 @@ def _read_manifest(store: Store) -> Manifest:
             if last:
                 raise
     raise AssertionError("unreachable")
-
-
-def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
-    """Decode the bytes of an Arrow message.
-
-    Raises CorruptShardError, naming `where`, on what does not decode, TokensRemovedError where there is no text.
-    """
-    if layout.tokens == "removed":
-        raise TokensRemovedError(
-            f"{where}: found a cache published without its tokens, expected rows to train on or read; first run "
-            "'logit-shards hydrate PATH --data CORPUS --out DIR' with your own copy of the corpus"
-        )
-    try:
-        batch = read_batch(layout, raw)
-        infos = row_infos(batch)
-        expected = schema(layout)
-        streams = streams_of(batch, (f.name for f in expected if pa.types.is_list(f.type)))
-        lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
-        chunk = decode(layout, streams, lengths, infos)
-    except CorruptShardError as error:
-        raise CorruptShardError(f"{where}: {error}") from None
-    except (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError) as error:
-        raise CorruptShardError(f"{where}: does not decode ({error}); fetch or dump that shard again") from None
-    if entry is not None and (len(chunk.rows), len(chunk.tokens)) != (entry.rows, entry.tokens):
-        raise CorruptShardError(
-            f"{where}: found {len(chunk.rows)} rows and {len(chunk.tokens)} tokens, the manifest says "
-            f"{entry.rows} and {entry.tokens}"
-        )
-    return chunk
-
-
-def read_batch(layout: Layout, raw: bytes) -> pa.RecordBatch:
-    """Return the Arrow record batch of a message."""
-    return pa.ipc.read_record_batch(pa.ipc.read_message(pa.py_buffer(raw)), schema(layout))
-
-
-def row_infos(batch: pa.RecordBatch) -> tuple[RowInfo, ...]:
-    """Return where the rows of a batch come from."""
-    names = ("document", "window", "byte_start", "byte_end", "source", "path", "licence")
-    columns = (batch.column(name).to_pylist() for name in names)
-    return tuple(
-        RowInfo(document=d.hex(), window=w, byte_start=s, byte_end=e, source=src, path=p, licence=lic)
-        for d, w, s, e, src, p, lic in zip(*columns, strict=True)
-    )

@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shards.edit.hydrate import decode_records
 from shards.errors import CorruptShardError, ShardError
+from shards.format.batch import decode_chunk, decode_records, read_batch, row_digest, row_infos
 from shards.format.chunk import Chunk
 from shards.format.manifest import MANIFEST_NAME, ChunkEntry, ShardEntry
 from shards.format.schema import Layout, read_file_metadata, schema
 from shards.format.side_files import side_problems
-from shards.read import Cache, decode_chunk, read_batch, row_infos
-from shards.write import row_digest
+from shards.read import Cache
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

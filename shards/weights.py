@@ -22,8 +22,7 @@ import numpy as np
 from shards.errors import ShardError
 from shards.format.schema import canonical_json
 from shards.storage.cache_dirs import cache_dir
-from shards.storage.store import write_whole
-from shards.write import file_sha256
+from shards.storage.store import file_sha256, write_whole
 
 _REMEMBERED_FROM = 64_000_000
 """Bytes from which a file's digest is worth remembering."""

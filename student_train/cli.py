@@ -16,9 +16,9 @@ import click
 
 from shards.runtime.interrupts import interruptible
 from shards.runtime.machine import DTYPES
-from student_train.config import DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES, Config, from_dict
+from student_train.choices import BALANCES, DIVERGENCES, OBJECTIVES, SCHEDULES
+from student_train.config import EXPORT_DTYPES, LAYER_CHOICES, Config, from_dict
 from student_train.errors import Interrupted, TrainError
-from student_train.losses.weighting import BALANCES
 
 _DEFAULT = Config()
 

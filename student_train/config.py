@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.runtime.machine import DTYPES
+from student_train.choices import ACROSS, BALANCES, DIVERGENCES, OBJECTIVES, SCHEDULES
 from student_train.errors import TrainError
-from student_train.losses.weighting import BALANCES
 
-OBJECTIVES = ("kd", "sft")
-DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-skew-kl", "bucket-js", "rs-kd", "top-k")
 LAYER_CHOICES = ("importance", "even")
-ACROSS = ("alm", "cells", "matched", "uld")
-SCHEDULES = ("cosine", "wsd")
 MAX_SPECIALIST = 4096
 EXPORT_DTYPES = ("float32", "bfloat16")
 

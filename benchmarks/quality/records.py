@@ -22,11 +22,11 @@ import torch
 
 from benchmarks.quality.teacher import Taught
 from shards.commit import read_entry
+from shards.format.batch import Row, decode_chunk
 from shards.format.chunk import Chunk
 from shards.format.manifest import ShardEntry
 from shards.format.schema import Layout
-from shards.read import decode_chunk
-from shards.write import Row, ShardWriter
+from shards.write import ShardWriter
 from teacher_dump.engines.sparsify import RecordSpec, offsets, reduce
 from teacher_dump.run.dump import to_row
 from teacher_dump.tasks.windowing import Window

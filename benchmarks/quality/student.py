@@ -23,7 +23,7 @@ from student_train.config import Config
 from student_train.losses.divergences import needs
 from student_train.losses.fused_linear import LossSpec, fused_loss
 from student_train.losses.targets import Targets, targets_of
-from student_train.training.train_step import learning_rate, make_optimizer
+from student_train.training.optimizer import learning_rate, make_optimizer
 from teacher_dump.tasks.windowing import Window
 
 HIDDEN = 128

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from student_train.data.sampler import is_held_out
+from student_train.data.hashing import is_held_out
 from teacher_dump.corpus import Corpus
 from teacher_dump.model.teachers import Model, resolve
 from teacher_dump.tasks.task import shuffled

@@ -16,17 +16,9 @@ from typing import Any
 
 import torch
 
+from evalkit.generation.base import Answer, Prompt, Settings
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.generation.engine import (
-    Answer,
-    Prompt,
-    Settings,
-    cannot_load,
-    end_ids,
-    finish,
-    fitting_ids,
-    load_tokenizer,
-)
+from evalkit.generation.decoding import cannot_load, end_ids, finish, fitting_ids, load_tokenizer
 from evalkit.generation.top_p import keep_nucleus
 from evalkit.tasks.protocols import Protocol, cut
 from shards.runtime import machine

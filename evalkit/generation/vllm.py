@@ -17,18 +17,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from evalkit.errors import EvalError
+from evalkit.generation.base import Answer, Prompt, Settings
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.generation.engine import (
-    Answer,
-    Prompt,
-    Settings,
-    cannot_load,
-    end_ids,
-    finish,
-    fitting_ids,
-    load_config,
-    load_tokenizer,
-)
+from evalkit.generation.decoding import cannot_load, end_ids, finish, fitting_ids, load_config, load_tokenizer
 from evalkit.tasks.protocols import Protocol
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children

@@ -16,7 +16,7 @@ from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.generation.checkpoint import Checkpoint, weight_files
-from evalkit.generation.engine import cannot_load
+from evalkit.generation.decoding import cannot_load
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 

@@ -14,7 +14,7 @@ from evalkit.errors import EvalError
 from evalkit.files import write_text
 from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import OUTCOMES, Verdict
-from evalkit.tasks.registry import Problem
+from evalkit.tasks.base import Problem
 from evalkit.text import visible
 
 SHOWN_SAMPLES = 4

@@ -29,7 +29,7 @@ from evalkit.files import sha256_file
 from evalkit.samples.sample_file import Sample
 from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 _EXPECTED = "expected a JSON object with task_id and completion or solution"
 _GZIP = b"\x1f\x8b"

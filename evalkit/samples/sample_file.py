@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from evalkit.errors import EvalError
 from evalkit.files import write_text
-from evalkit.tasks.registry import Problem
+from evalkit.tasks.base import Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

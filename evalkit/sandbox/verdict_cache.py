@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sqlite3
 import threading
 from pathlib import Path
 
-from evalkit.errors import EvalError
 from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 
@@ -29,19 +27,6 @@ CACHE_VERSION = 4
 
 _MOST_FAILURES = 3
 """Writes that may fail before no more are tried: a full disk fails at every one."""
-
-
-def default_folder() -> Path:
-    """Return the user's cache folder: $XDG_CACHE_HOME or ~/.cache, then teacherless/evalkit.
-
-    Raises:
-        EvalError: the user has no home, as in a container that runs under a number alone.
-    """
-    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    try:
-        return Path(named).expanduser() / "teacherless" / "evalkit"
-    except RuntimeError:
-        raise EvalError(f"{named}: there is no such home folder; set XDG_CACHE_HOME to a folder of yours") from None
 
 
 def job_key(job: Job) -> str:

@@ -15,7 +15,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring.grader import Grader
-from evalkit.tasks.registry import Problem
+from evalkit.tasks.base import Problem
 
 FACTOR = 4.0
 """How many times the reference's CPU time a program may use."""

@@ -8,10 +8,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evalkit.errors import EvalError
 from evalkit.files import sha256_file
-from evalkit.tasks.download import HubRows, fetch
+
+if TYPE_CHECKING:
+    from evalkit.tasks.data_files import DataFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubRows:
+    """Rows of a data set on the hub, and how the release lays them out."""
+
+    repository: str
+    revision: str
+    """A commit: what a branch holds may change."""
+    folder: str
+    splits: tuple[str, ...] = ("prompt", "test", "validation", "train")
+    """In the order of the task numbers."""
+    keys: tuple[str, ...]
+    """The fields of a row, in the release's order."""
+    one_per_line: bool
+    """JSONL; otherwise one JSON list."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,21 +108,6 @@ def data_files(data_dir: Path | None) -> list[Path]:
     names = [name for file in (MBPP, MBPP_SANITIZED, HUMANEVAL_PLUS, MBPP_PLUS) for name in file.names]
     folders = (data_dir, data_dir / "mbpp", data_dir / "evalplus")
     return [folder / name for folder in folders for name in (*names, "HumanEval.jsonl.gz") if (folder / name).is_file()]
-
-
-def locate(file: DataFile, data_dir: Path | None) -> Path:
-    """Find the file in the data folder and check its digest; without a folder, fetch it.
-
-    Raises:
-        EvalError: the file is not there or cannot be fetched, or its bytes are not the pinned ones.
-    """
-    if data_dir is None:
-        return fetch(file)
-    for folder in (data_dir, data_dir / "mbpp", data_dir / "evalplus"):
-        for name in file.names:
-            if (folder / name).is_file():
-                return checked(folder / name, file.sha256, title=file.title)
-    raise EvalError(f"--data-dir {data_dir}: holds no {file.names[0]}; get it from {file.url} ({file.licence})")
 
 
 def checked(path: Path, sha256: str, *, title: str) -> Path:

@@ -11,34 +11,22 @@ import json
 import os
 import tempfile
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.cache_dirs import default_folder
 from evalkit.errors import EvalError
 from evalkit.files import sha256_file
-from evalkit.sandbox.verdict_cache import default_folder
+from evalkit.tasks.data_files import HubRows
+
+if TYPE_CHECKING:
+    from evalkit.tasks.data_files import DataFile
+from evalkit.tasks.data_files import DataFile, checked
 
 if TYPE_CHECKING:
     from evalkit.tasks.data_files import DataFile
 
 _TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HubRows:
-    """Rows of a data set on the hub, and how the release lays them out."""
-
-    repository: str
-    revision: str
-    """A commit: what a branch holds may change."""
-    folder: str
-    splits: tuple[str, ...] = ("prompt", "test", "validation", "train")
-    """In the order of the task numbers."""
-    keys: tuple[str, ...]
-    """The fields of a row, in the release's order."""
-    one_per_line: bool
-    """JSONL; otherwise one JSON list."""
 
 
 def fetch(file: DataFile) -> Path:
@@ -100,3 +88,18 @@ def _rows(source: HubRows) -> bytes:
     if source.one_per_line:
         return "".join(json.dumps(row) + "\n" for row in ordered).encode()
     return json.dumps(ordered).encode()
+
+
+def locate(file: DataFile, data_dir: Path | None) -> Path:
+    """Find the file in the data folder and check its digest; without a folder, fetch it.
+
+    Raises:
+        EvalError: the file is not there or cannot be fetched, or its bytes are not the pinned ones.
+    """
+    if data_dir is None:
+        return fetch(file)
+    for folder in (data_dir, data_dir / "mbpp", data_dir / "evalplus"):
+        for name in file.names:
+            if (folder / name).is_file():
+                return checked(folder / name, file.sha256, title=file.title)
+    raise EvalError(f"--data-dir {data_dir}: holds no {file.names[0]}; get it from {file.url} ({file.licence})")

@@ -11,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evalkit.sandbox.verdict_cache import default_folder
-from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, DataFile, locate
+from evalkit.cache_dirs import default_folder
+from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS, DataFile
+from evalkit.tasks.download import locate
 from evalkit.tasks.mbpp import other_ids
-from evalkit.tasks.registry import Benchmark, Problem
 from shards.runtime.machine import processor
 
 

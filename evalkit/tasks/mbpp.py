@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from evalkit.tasks.data_files import MBPP, MBPP_SANITIZED, locate
-from evalkit.tasks.registry import Benchmark, Problem
+from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.data_files import MBPP, MBPP_SANITIZED
+from evalkit.tasks.download import locate
 
 
 def load_mbpp(data_dir: Path | None) -> Benchmark:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.tasks.registry import Benchmark, Problem
+from evalkit.tasks.base import Benchmark, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

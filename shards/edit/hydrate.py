@@ -22,16 +22,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.edit.rewrite import claim, fetch_files, fetch_shard, finish, rewrite, row_lengths
-from shards.errors import CorruptShardError, ShardError
-from shards.format.chunk import Chunk, Int32, RowInfo
-from shards.format.codec import Streams, decode
+from shards.edit.rewrite import claim, fetch_files, fetch_shard, finish, rewrite
+from shards.errors import ShardError
+from shards.format.batch import read_batch, row_digest, row_infos, row_lengths
+from shards.format.chunk import Int32, RowInfo
 from shards.format.manifest import ShardEntry
 from shards.format.schema import Layout
-from shards.read import Cache, read_batch, row_infos
+from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.storage.store import unwatched
-from shards.write import row_digest, streams_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,42 +152,6 @@ def hydrate(
     if missing:
         draft = replace(draft, report=measure(Cache.of(out, draft)))
     return Hydrated(cache=finish(out, draft), missing=tuple(missing))
-
-
-def record_streams(batch: pa.RecordBatch) -> Streams:
-    """Return the list columns of a batch, flat."""
-    return streams_of(batch, [f.name for f in batch.schema if pa.types.is_list(f.type)])
-
-
-def decode_records(layout: Layout, raw: bytes) -> Chunk:
-    """Decode a chunk without text, for checks and facts: `tokens` and `realised_logp` of the result are made up.
-
-    Raises CorruptShardError on what no chunk with its text could hold.
-    """
-    batch = read_batch(layout, raw)
-    streams = record_streams(batch)
-    if len(streams["tokens"]):
-        raise CorruptShardError("tokens: found some, expected none in a cache without its text")
-    lengths = np.array(row_lengths(batch), np.int64)
-    positions = lengths - 1
-    heads = streams["head_count"].astype(np.int64)
-    if len(heads) != positions.sum() or heads.sum() != len(streams["head_ids"]):
-        raise CorruptShardError("head_count: the number of positions or of head ids is another")
-    row_of = np.repeat(np.arange(len(lengths)), positions)
-    headless = np.bincount(row_of, heads == 0, len(lengths))
-    outside = np.diff(batch.column("realised_codes").offsets.to_numpy())
-    if not ((headless <= outside) & (outside <= positions)).all():
-        raise CorruptShardError("realised_codes: found more than positions, or fewer than positions without a head")
-    # As if the text were the likeliest token everywhere.
-    first = np.cumsum(heads) - heads
-    likeliest = np.zeros(len(heads), np.int32)
-    likeliest[heads > 0] = streams["head_ids"][first[heads > 0]]
-    tokens = np.zeros(int(lengths.sum()), np.int32)
-    is_position = np.ones(len(tokens), bool)
-    is_position[np.cumsum(lengths) - lengths] = False
-    tokens[is_position] = likeliest
-    made_up = {**streams, "tokens": tokens, "realised_codes": np.zeros(int((heads == 0).sum()), np.uint16)}
-    return decode(layout, made_up, lengths, row_infos(batch))
 
 
 def _right(batch: pa.RecordBatch, r: int, info: RowInfo, expect: bytes, offered: Sequence[Int32]) -> Int32 | None:

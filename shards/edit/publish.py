@@ -22,8 +22,7 @@ from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntr
 from shards.format.side_files import CARD_NAME
 from shards.read import Cache
 from shards.read import open as open_cache
-from shards.storage.store import Store, open_store, unwatched, write_whole
-from shards.write import file_sha256
+from shards.storage.store import Store, file_sha256, open_store, unwatched, write_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,16 +15,16 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from shards.errors import ShardError
+from shards.format.batch import num_tokens, read_batch
 from shards.format.manifest import MANIFEST_NAME, ChunkEntry, Manifest, ShardEntry
 from shards.format.schema import Layout, canonical_json, file_schema, read_file_metadata
 from shards.format.side_files import NOTE_NAME, seal_note
-from shards.read import Cache, read_batch
-from shards.storage.store import Store, cannot_write, publish, unwatched, write_whole
-from shards.write import ZSTD_LEVEL, file_sha256
+from shards.read import Cache
+from shards.storage.store import Store, cannot_write, file_sha256, publish, unwatched, write_whole
+from shards.write import ZSTD_LEVEL
 
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -143,17 +143,6 @@ def rewrite(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def row_lengths(batch: pa.RecordBatch) -> list[int]:
-    """Return the number of tokens of each row, known even where the tokens were removed: its positions and one."""
-    lengths: list[int] = (np.diff(batch.column("tail_codes").offsets.to_numpy()) + 1).tolist()
-    return lengths
-
-
-def num_tokens(batch: pa.RecordBatch) -> int:
-    """Return the number of tokens of all rows."""
-    return sum(row_lengths(batch))
 
 
 def columns(shard: Path, names: Sequence[str]) -> pa.Table:

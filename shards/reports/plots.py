@@ -76,7 +76,7 @@ def draw(cache: Cache, check: dict[str, Any] | None, path: Path) -> None:
 
 def _tails(cache: Cache) -> Any:
     """Return counts of the tail codes over some chunks of the cache, evenly spread."""
-    from shards.edit.hydrate import decode_records
+    from shards.format.batch import decode_records
 
     text = cache.manifest.layout.tokens == "kept"
     some = sorted({int(i) for i in np.linspace(0, len(cache) - 1, SAMPLED_CHUNKS)})

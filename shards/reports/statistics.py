@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from shards.format.batch import decode_chunk, read_batch
 from shards.format.chunk import Chunk
 from shards.format.codec import tail_table
 from shards.format.schema import UNIT, Layout
-from shards.read import Cache, decode_chunk, read_batch
+from shards.read import Cache
 from shards.write import ZSTD_LEVEL
 
 QUANTILES = (1, 5, 25, 50, 75, 95)
@@ -47,7 +48,7 @@ def measure(cache: Cache) -> dict[str, Any]:
     Means per position, in nats where they are logs or divergences. A cache without its text has no realised
     log-probs. docs/fidelity.md says what each of them means.
     """
-    from shards.edit.hydrate import decode_records  # which writes reports itself
+    from shards.format.batch import decode_records  # which writes reports itself
 
     layout = cache.manifest.layout
     text = layout.tokens == "kept"

@@ -325,3 +325,9 @@ def cannot_write(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{path}: cannot write ({error.strerror or error}); {cure}, then run again: what is complete stays"
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

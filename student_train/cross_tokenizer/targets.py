@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from shards.format.chunk import Chunk
-from student_train.config import ACROSS
+from student_train.choices import ACROSS
 from student_train.cross_tokenizer.alignment import Alignment, StudentRow, align, chunks
 from student_train.cross_tokenizer.prefix_cells import Partition, Roots, exact_roots, partition, prefix_roots
 from student_train.cross_tokenizer.vocabulary import Vocabulary

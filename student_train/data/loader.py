@@ -20,8 +20,9 @@ import numpy as np
 
 from shards.format.chunk import Chunk, RowInfo
 from student_train.cross_tokenizer.targets import Tables, cross_targets
+from student_train.data.hashing import is_held_out
 from student_train.data.packing import Batch, empty_batch, groups, pack
-from student_train.data.sampler import Plan, RowRef, is_held_out, rows_of_step
+from student_train.data.sampler import Plan, RowRef, rows_of_step
 from student_train.errors import TrainError
 from student_train.losses.targets import targets_of
 

@@ -11,8 +11,8 @@ import torch
 from student_train.evaluation.held_out import RowScore
 from student_train.model.loading import Student
 from student_train.model.lora import add_adapters, merged
-from student_train.training.build_run import Run
 from student_train.training.distributed import World, whole
+from student_train.training.run_context import Run
 
 
 def export_and_score(this: Run, score: Callable[[Run], list[RowScore]]) -> tuple[Any, list[RowScore]]:

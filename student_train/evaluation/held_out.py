@@ -20,9 +20,9 @@ import numpy.typing as npt
 from shards.format.chunk import Chunk
 from student_train.cross_tokenizer.fused_linear import CrossScores
 from student_train.cross_tokenizer.targets import Tables
+from student_train.data.hashing import is_held_out
 from student_train.data.loader import BatchSpec, Chunks, batches_of
 from student_train.data.packing import Batch, empty_batch
-from student_train.data.sampler import is_held_out
 from student_train.losses.fused_linear import Scores
 from student_train.training.distributed import World
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.format.chunk import Chunk
-from student_train.data.sampler import mix
+from student_train.data.hashing import mix
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

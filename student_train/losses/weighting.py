@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 
-BALANCES = ("norms", "fixed")
 EVERY = 10
 """Steps between measurements."""
 _KEPT = 0.9  # of the old norm at each measurement

@@ -22,7 +22,6 @@ from student_train.model.head import require_projection
 from student_train.model.model_folder import load_model, require_ids
 from student_train.model.probe import require_runs
 from student_train.model.tokenizer_match import difference
-from student_train.outputs.checkpoint import tokenizer_files
 from student_train.pruning.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.pruning.shorten import shorten
 
@@ -237,3 +236,9 @@ def _layers_to_keep(name: str, model: Any, layers: int) -> int:
             f"student {name}: found {have} layers, expected at least the {layers} of --student-layers; ask for fewer"
         )
     return 0 if layers == have else layers
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that make up its tokenizer."""
+    names = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
+    return sorted(entry for entry in folder.iterdir() if entry.is_file() and entry.name.startswith(names))

@@ -209,40 +209,6 @@ def remove_incomplete(out: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
-    """Make `out` an ordinary transformers folder: weights, configuration, tokenizer. File by file, each whole.
-
-    Raises: CheckpointError where the disk is full.
-    """
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = model.to(dtype=getattr(torch, dtype))
-    needed = sum(p.numel() * p.element_size() for p in model.parameters())
-    require_room(out, needed)
-    temporary = out / (_TEMPORARY + "export")
-    with _FullDisk(out, needed, temporary):
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for entry in tokenizer_files(tokenizer_dir):
-            shutil.copyfile(entry, temporary / entry.name)
-        model.save_pretrained(temporary)
-        mode = (temporary / "config.json").stat().st_mode
-        for entry in sorted(temporary.iterdir()):
-            entry.chmod(mode)  # safetensors gives its files to their owner alone
-            _sync(entry)
-            entry.rename(out / entry.name)
-        temporary.rmdir()
-        _sync(out)
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """Return the files of a model's folder that make up its tokenizer."""
-    names = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
-    return sorted(entry for entry in folder.iterdir() if entry.is_file() and entry.name.startswith(names))
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all. Raises: CheckpointError where the disk is full."""
     write_bytes(path, text.encode())

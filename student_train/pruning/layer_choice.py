@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 
 from shards.format.chunk import Chunk
+from student_train.data.hashing import is_held_out
 from student_train.data.loader import Chunks
-from student_train.data.sampler import is_held_out
 from student_train.model.parts import layers_of
 from student_train.model.probe import device_of, last_hidden
 

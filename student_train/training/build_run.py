@@ -5,14 +5,10 @@ Everything that can be refused by name before training is refused here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import shards
 from student_train.config import Config
@@ -20,7 +16,7 @@ from student_train.cross_tokenizer.context import Cross, cross_of, readable
 from student_train.data.layout import Layout, choose_layout
 from student_train.data.loader import BatchSpec, require_context
 from student_train.data.segments import Leg, Segments, plan_of
-from student_train.errors import Interrupted, TrainError
+from student_train.errors import TrainError
 from student_train.evaluation.held_out import held_out_rows
 from student_train.losses.divergences import needs
 from student_train.losses.fused_linear import LossSpec
@@ -28,39 +24,12 @@ from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
 from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
+from student_train.objectives.distiller import Distiller
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.training.distributed import World, split
+from student_train.training.optimizer import make_optimizer
+from student_train.training.run_context import Run, Say, interrupted, say_on_stderr
 from student_train.training.runtime import Signals
-from student_train.training.train_step import Distiller, make_optimizer
-
-Say = Callable[[str], None]
-
-
-def say_on_stderr(line: str) -> None:
-    """Print a line for people."""
-    print(line, file=sys.stderr, flush=True)
-
-
-@dataclass(kw_only=True, slots=True)
-class Run:
-    """What one run needs at hand."""
-
-    config: Config
-    out: Path
-    student: Student
-    distiller: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    world: World
-    first_leg: Leg
-    segments: Segments | None
-    batches: BatchSpec
-    total: int
-    held: list[Any]
-    wanted: Signals
-    say: Say
-    """Prints a line for people."""
-    cross: Cross | None = None
-    """Set where the student has another tokenizer."""
 
 
 def prepare(
@@ -262,7 +231,3 @@ def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> La
 def _require_context(cache: shards.Cache, max_row_tokens: int) -> None:
     window_tokens = cache.manifest.settings.get("window_tokens")
     require_context(cache, max_row_tokens=max_row_tokens, window_tokens=window_tokens)
-
-
-def interrupted(out: Path, step: int, total: int) -> Interrupted:
-    return Interrupted(f"{out}: stopped at step {step} of {total}; run the same command to go on from there")

@@ -7,154 +7,16 @@ loss of a step is its sum over positions divided by the number of positions of t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from shards.format.chunk import RowInfo
-from student_train.config import Config
-from student_train.cross_tokenizer.fused_linear import (
-    CrossOutput,
-    CrossScores,
-    cross_loss,
-    cross_scores,
-    gradient_norms,
-)
-from student_train.cross_tokenizer.targets import CrossTargets
-from student_train.cross_tokenizer.terms import IdOrder
-from student_train.data.layout import inputs_of
 from student_train.data.packing import Batch, empty_batch
 from student_train.errors import TrainError
-from student_train.losses.fused_linear import LossOutput, LossSpec, Scores, fused_loss, fused_scores
-from student_train.model.head import PLAIN, LogitMap
-from student_train.model.probe import last_hidden
 from student_train.training.distributed import World, whole
-
-
-class Distiller(nn.Module):
-    """A causal language model whose forward pass ends in a loss instead of logits."""
-
-    def __init__(
-        self,
-        model: Any,
-        spec: LossSpec,
-        *,
-        dtype: str,
-        order: IdOrder | None = None,
-        layout: str = "mask",
-        logit_map: LogitMap = PLAIN,
-    ) -> None:
-        super().__init__()
-        self.order = order
-        self.layout = layout
-        self.logit_map = logit_map
-        self.model = model
-        self.spec = spec
-        self.compute_dtype = getattr(torch, dtype)
-
-    def over(self, model: Any) -> Distiller:
-        """Return the same loss over another model of the student's class."""
-        return Distiller(
-            model,
-            self.spec,
-            dtype=str(self.compute_dtype).removeprefix("torch."),
-            order=self.order,
-            layout=self.layout,
-            logit_map=self.logit_map,
-        )
-
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """Return what the projection reads [B * T, H]."""
-        device_type = batch.tokens_BT.device.type
-        mixed = self.compute_dtype != torch.float32
-        inputs = inputs_of(self.model, places_BT=batch.places_BT, attend_B1TT=batch.attend_B1TT, layout=self.layout)
-        with torch.autocast(device_type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
-            hidden = last_hidden(self.model, batch.tokens_BT, **inputs)
-        return hidden.flatten(0, 1)
-
-    def forward(
-        self, batch: Batch, scale: float | dict[str, float] | None, measure: bool = False
-    ) -> LossOutput | Scores | CrossOutput | CrossScores:
-        """Return the loss of a batch, times `scale`; without a scale, its scores.
-
-        A batch of a student with another tokenizer has one scale for each part of the loss; with `measure` the norms
-        of the parts' gradients come with it. One entry for all, as wrappers that split parameters gather them for this
-        call only.
-        """
-        head = self.model.get_output_embeddings()
-        if isinstance(batch.targets, CrossTargets):
-            return self._across(batch, batch.targets, head, scale, measure)
-        assert not isinstance(scale, dict)
-        if scale is None:
-            with torch.no_grad():
-                return fused_scores(
-                    self.hidden(batch),
-                    head.weight,
-                    head.bias,
-                    index_P=batch.index_P,
-                    targets=batch.targets,
-                    compute_dtype=self.compute_dtype,
-                    logit_map=self.logit_map,
-                )
-        return fused_loss(
-            self.hidden(batch),
-            head.weight,
-            head.bias,
-            index_P=batch.index_P,
-            targets=batch.targets,
-            spec=self.spec,
-            scale=scale,
-            compute_dtype=self.compute_dtype,
-            logit_map=self.logit_map,
-        )
-
-    def _across(
-        self, batch: Batch, targets: CrossTargets, head: Any, scales: Any, measure: bool
-    ) -> CrossOutput | CrossScores:
-        assert self.order is not None
-        where = {
-            "index_P": batch.index_P,
-            "targets": targets,
-            "order": self.order,
-            "compute_dtype": self.compute_dtype,
-            "logit_map": self.logit_map,
-        }
-        if scales is None:
-            with torch.no_grad():
-                return cross_scores(self.hidden(batch), head.weight, head.bias, **where)
-        hidden = self.hidden(batch)
-        out = cross_loss(hidden, head.weight, head.bias, scales=scales, **where)
-        if not measure:
-            return out
-        return replace(out, norms=gradient_norms(hidden, head.weight, bias_V=head.bias, parts=tuple(scales), **where))
-
-
-def make_optimizer(model: Any, config: Config) -> torch.optim.AdamW:
-    """Return AdamW; decay on matrices, none on norms and biases."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-        betas=(0.9, config.beta2),
-        eps=config.adam_eps,
-    )
-
-
-def learning_rate(config: Config, *, step: int, total: int) -> float:
-    """Return the learning rate of step `step` (from 0) of `total`."""
-    warm = max(1, round(config.warmup * total))
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    if config.schedule == "cosine":
-        done = (step - warm) / max(1, total - warm)
-        return config.learning_rate * (0.1 + 0.45 * (1.0 + math.cos(math.pi * done)))
-    cooling = max(1, round(0.2 * total))
-    return config.learning_rate * min(1.0, (total - step) / cooling)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

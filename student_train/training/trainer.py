@@ -32,18 +32,20 @@ from student_train.evaluation.held_out import RowScore, lines, score, summary
 from student_train.losses import weighting
 from student_train.losses.fused_linear import Scores
 from student_train.model.base import base_sha256, known_base_sha256
-from student_train.outputs import checkpoint
+from student_train.outputs import checkpoint, export
 from student_train.outputs.lock import locked
 from student_train.outputs.metrics import Log, open_log
 from student_train.outputs.progress import Progress
 from student_train.outputs.run_dir import Identity, is_finished, newest_state, read_record
 from student_train.outputs.run_record import describe, result_line, run_record
-from student_train.training.build_run import Run, Say, interrupted, prepare, say_on_stderr
+from student_train.training.build_run import prepare
 from student_train.training.distributed import World, join
 from student_train.training.handover import Handover, of_record, of_state, settings_of
 from student_train.training.hardware import Hardware, lines_for, settle
+from student_train.training.optimizer import learning_rate
+from student_train.training.run_context import Run, Say, interrupted, say_on_stderr
 from student_train.training.runtime import deterministic, stop_on_signals
-from student_train.training.train_step import StepResult, learning_rate, take_step
+from student_train.training.train_step import StepResult, take_step
 from student_train.training.trainable import count_empty, require_trainable, require_trained
 
 
@@ -203,7 +205,7 @@ def _finish(
     """Write what the run leaves: the model, its completions, the held-out rows, and last the record."""
     out = this.out
     say(f"{out}: writing the student")
-    checkpoint.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=this.config.export_dtype)
+    export.export(out, model=model, tokenizer_dir=this.student.tokenizer_dir, dtype=this.config.export_dtype)
     if (texts := try_to_complete(model, this.student.tokenizer_dir, say=say)) is not None:
         is_teacher = this.config.objective == "kd"
         completions.write(out, student=texts, teacher=handover.teacher_completions if is_teacher else None)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from teacher_dump.corpus.document import Document
 from teacher_dump.corpus.drop_log import Dropped
 from teacher_dump.corpus.filters import ngrams
 from teacher_dump.corpus.filters.benchmark_texts import AUTO, HOW_TO_GET_HUMANEVAL, load, portable_names
@@ -39,19 +40,6 @@ BUCKETS = 128
 """Parts in which a local corpus is ordered."""
 BUCKET_MEMORY = 2_000_000
 """Bytes of a part that wait in memory; a larger part waits in a scratch file."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """A text and where it is from."""
-
-    text: str
-    source: str
-    path: str
-    licence: str
-    """SPDX expression, "" where the corpus does not say."""
-    sha256: str
-    """Of the text's UTF-8 bytes, hex."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from shards.format.manifest import FileEntry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from teacher_dump.corpus.corpus import Document
+    from teacher_dump.corpus.document import Document
 
 NAME = "dropped.jsonl"
 _MEMORY = 16_000_000

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from shards.format.batch import Row
 from shards.format.chunk import Chunk
 from shards.format.schema import Layout
-from shards.write import Row
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.schema import UNIT, Layout, file_schema
-from shards.read import decode_chunk
-from shards.write import ZSTD_LEVEL, Row, build_batch
+from shards.write import ZSTD_LEVEL
 from teacher_dump.engines.sparsify import RecordSpec, reduce
 from teacher_dump.fidelity.differences import Exact, Float64, Said
 from teacher_dump.run.dump import to_row

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from shards.format.batch import Row
 from shards.format.chunk import Chunk
 from shards.format.side_files import seal_json
 from shards.read import Cache
 from shards.read import open as open_cache
 from shards.reports.fidelity import CHECK_NAME
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
-from shards.write import Row
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines import Engine, Teaching, choose, describe, start, version
 from teacher_dump.engines.sparsify import Records, RecordSpec, offsets, reduce

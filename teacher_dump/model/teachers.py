@@ -19,10 +19,9 @@ from typing import Any
 
 from shards.format.manifest import Teacher
 from shards.storage.cache_dirs import model_dir
-from shards.storage.store import publish
+from shards.storage.store import file_sha256, publish
 from shards.tokenizer import vocabulary
 from shards.weights import read_header, require_sound, weights_sha256
-from shards.write import file_sha256
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import (
     load_config,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.format.batch import Row
 from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.live import DRAFT_NAME
@@ -25,7 +26,7 @@ from shards.runtime import machine
 from shards.storage.store import write_whole
 from shards.storage.temp_files import remove_own
 from shards.tokenizer import token_bytes
-from shards.write import Row, ShardWriter
+from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import provenance
 from teacher_dump.engines import Engine, Packed, describe, dying, start

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.sandbox.pool import Pool
-from evalkit.tasks.registry import Benchmark, load
+from evalkit.tasks.base import Benchmark
+from evalkit.tasks.registry import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

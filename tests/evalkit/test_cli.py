@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from run_folder import write_run
 
 from evalkit.cli import main
-from evalkit.tasks.registry import Benchmark
+from evalkit.generation import base
+from evalkit.tasks.base import Benchmark
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -108,7 +109,6 @@ def test_a_chat_answer_is_judged_by_the_program_in_it(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from evalkit import evaluate
-    from evalkit.generation import engine
     from evalkit.tasks.registry import load
 
     copy = tmp_path / "ckpt"
@@ -118,7 +118,7 @@ def test_a_chat_answer_is_judged_by_the_program_in_it(
     def answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens):
         for prompt in prompts:
             text = problem.reference + "\nprint(undefined)\n"
-            on_answer(engine.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
+            on_answer(base.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
 
     monkeypatch.setattr(evaluate, "write_answers", answer)
     done = call("score", copy, "--limit", 1, "--protocol", "humaneval-evalplus-chat-v1", "--no-html")

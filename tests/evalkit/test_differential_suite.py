@@ -11,7 +11,7 @@ from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transfor
 from benchmarks.humaneval_differential import LISTED, Pair, by_evalkit, by_human_eval, pairs
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks import registry
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evalkit.sandbox.host.call_prefetch import foreseen
 from evalkit.sandbox.wire.values import encode, pack
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.generation import engine
+from evalkit.generation import base, decoding, engine
 from evalkit.generation.checkpoint import find_checkpoint
 from evalkit.tasks import protocols
 from shards.runtime import machine
@@ -18,14 +18,14 @@ from shards.runtime import machine
 pytest.importorskip("transformers")
 
 
-def prompts(*texts: str) -> list[engine.Prompt]:
-    return [engine.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
+def prompts(*texts: str) -> list[base.Prompt]:
+    return [base.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
 
 
-def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[engine.Answer]:
+def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[base.Answer]:
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
-    settings = engine.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
-    answers: list[engine.Answer] = []
+    settings = base.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
+    answers: list[base.Answer] = []
     engine.write_answers(
         find_checkpoint(str(checkpoint)),
         prompts(*texts),
@@ -119,7 +119,7 @@ def indentation_survives(tokenizer) -> None:
     prompt_ids = tokenizer(prompt)["input_ids"]
     whole_ids = tokenizer(prompt + answer)["input_ids"]
     assert whole_ids[: len(prompt_ids)] == prompt_ids
-    assert engine.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
+    assert decoding.answer_text(tokenizer, prompt_ids, whole_ids[len(prompt_ids) :]) == answer
     assert tokenizer.decode(whole_ids[len(prompt_ids) :], skip_special_tokens=True) != answer  # the trap itself
 
 
@@ -195,16 +195,16 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
     }
 
 
-def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[engine.Answer]:
+def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[base.Answer]:
     """In the order in which they end."""
     pytest.importorskip("vllm")
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
-    answers: list[engine.Answer] = []
+    answers: list[base.Answer] = []
     engine.write_answers(
         find_checkpoint(str(checkpoint)),
         prompts(*texts),
         protocol,
-        engine.Settings(engine="vllm", batch_size=4, dtype="float32"),
+        base.Settings(engine="vllm", batch_size=4, dtype="float32"),
         on_answer=answers.append,
         on_tokens=lambda tokens: None,
     )

@@ -9,7 +9,8 @@ import pytest
 
 from evalkit.sandbox.guest.program_text import stand_in
 from evalkit.sandbox.pool import Pool
-from evalkit.tasks.registry import Benchmark, load
+from evalkit.tasks.base import Benchmark
+from evalkit.tasks.registry import load
 
 ADD = "    return x + y"
 PADDED, BARE = "HumanEval/53", "HumanEval/106"

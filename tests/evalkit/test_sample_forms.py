@@ -18,7 +18,7 @@ from evalkit.errors import EvalError
 from evalkit.samples.given import fence_hint, read_samples
 from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import Verdict
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from evalkit.errors import EvalError
 from evalkit.samples.given import read_samples
 from evalkit.samples.sample_file import Sample, SampleFile
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 
 def test_completions_continue_the_prompt_and_solutions_stand_alone(tmp_path: Path, humaneval: Benchmark):

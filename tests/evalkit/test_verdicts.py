@@ -18,7 +18,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 from evalkit.scoring.grader import Grader
-from evalkit.tasks.registry import Benchmark
+from evalkit.tasks.base import Benchmark
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

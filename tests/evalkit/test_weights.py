@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from evalkit import evaluate
 from evalkit.cli import main
-from evalkit.generation import engine as generate
+from evalkit.generation import base
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -30,7 +30,7 @@ def copy(tmp_path: Path, checkpoint: Path) -> Path:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both engines, without starting one: what is wrong is found before."""
     name: str = request.param
-    settings = generate.Settings(engine=name, batch_size=1, dtype="float32")
+    settings = base.Settings(engine=name, batch_size=1, dtype="float32")
     monkeypatch.setattr(evaluate, "choose_settings", lambda *args, **more: (settings, "a test"))
     monkeypatch.setattr(evaluate, "write_answers", _answer)
     return name
@@ -38,7 +38,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def _answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens) -> None:
     for prompt in prompts:
-        on_answer(generate.Answer(prompt=prompt, completion="    pass", stop_reason="stop", tokens=1))
+        on_answer(base.Answer(prompt=prompt, completion="    pass", stop_reason="stop", tokens=1))
 
 
 def change(folder: Path, what: Callable[[Weights], object]) -> None:

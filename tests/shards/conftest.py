@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shards.format.batch import Row
 from shards.format.chunk import RowInfo
 from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer
 from shards.format.schema import Layout
 from shards.storage.store import write_whole
-from shards.write import Row, ShardWriter
+from shards.write import ShardWriter
 
 LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_floor=2e-3)
 

@@ -8,12 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.errors import CorruptShardError, ShardError
+from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.chunk import Chunk
 from shards.format.codec import expected_draws, head_table, tail_code, tail_table
 from shards.format.schema import UNIT, Layout, file_schema
-from shards.read import decode_chunk
 from shards.verify import chunk_problems
-from shards.write import Row, build_batch
 from tests.shards.conftest import LAYOUT, make_row
 
 

@@ -13,14 +13,16 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
+from shards.edit.merge import merge
 from shards.edit.publish import publish
-from shards.edit.withdraw import merge, withdraw
+from shards.edit.withdraw import withdraw
 from shards.errors import ShardError
+from shards.format.batch import Row
 from shards.format.manifest import Manifest, ShardEntry
 from shards.read import Cache
 from shards.storage.store import write_whole
 from shards.verify import verify
-from shards.write import Row, ShardWriter
+from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache, make_manifest, make_row
 
 

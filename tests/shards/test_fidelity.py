@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
+from shards.format.batch import build_batch
 from shards.reports.fidelity import lines, read_check, table
 from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, losses, measure, tail_counts
-from shards.write import build_batch
 from tests.shards.conftest import LAYOUT, make_cache, make_row
 
 
@@ -81,8 +81,8 @@ def test_the_expected_cost_of_quantisation_is_the_measured_one() -> None:
     rng = np.random.default_rng(0)
     rows = [make_row(rng, tokens=200) for _ in range(8)]
     expected, measured = [], []
+    from shards.format.batch import decode_chunk
     from shards.format.schema import file_schema
-    from shards.read import decode_chunk
 
     for row in rows:
         batch, _ = build_batch(LAYOUT, [row], file_schema(LAYOUT, task="t", fingerprint="f"))

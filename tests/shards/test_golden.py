@@ -15,10 +15,11 @@ import pyarrow as pa
 import pytest
 
 import shards
+from shards.format.batch import Row, build_batch
 from shards.format.chunk import Chunk
 from shards.format.schema import file_schema
 from shards.verify import verify
-from shards.write import Row, ShardWriter, build_batch
+from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
+from shards.edit.merge import merge
 from shards.edit.publish import fetch, publish
-from shards.edit.withdraw import merge, withdraw
+from shards.edit.withdraw import withdraw
 from shards.errors import CorruptShardError, ShardError, TokensRemovedError
 from shards.format.manifest import FileEntry, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
@@ -240,8 +241,7 @@ def test_no_flipped_bit_of_a_cache_without_text_goes_unseen(tmp_path: Path) -> N
 
 def test_records_without_text_that_contradict_each_other_are_seen(tmp_path: Path) -> None:
     """What a wrong writer could make: digests fit, the lists do not."""
-    from shards.edit.hydrate import decode_records
-    from shards.read import read_batch
+    from shards.format.batch import decode_records, read_batch
 
     make_cache(tmp_path / "c", shards=1, rows=4)
     cache = shards.open(tmp_path / "c")

@@ -261,6 +261,8 @@ def test_a_gpu_is_described_as_torch_does() -> None:
 
 
 def test_this_machine_is_described_without_torch() -> None:
-    program = "import sys; from shards.runtime import machine; print(machine.describe()); assert 'torch' not in sys.modules"
+    program = (
+        "import sys; from shards.runtime import machine; print(machine.describe()); assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert " core" in done.stdout

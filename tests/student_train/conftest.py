@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from shards.format.batch import Row
 from shards.format.chunk import Chunk, RowInfo
 from shards.format.manifest import FileEntry, Manifest, Teacher, Tokenizer
 from shards.format.schema import Layout
 from shards.tokenizer import fingerprint
-from shards.write import Row, ShardWriter
+from shards.write import ShardWriter
 
 torch.set_num_threads(1)
 

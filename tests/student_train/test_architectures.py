@@ -15,7 +15,7 @@ from student_train.data.layout import choose_layout
 from student_train.data.loader import BatchSpec, batches_of
 from student_train.losses.fused_linear import LossSpec
 from student_train.model.head import find_logit_map
-from student_train.training.train_step import Distiller
+from student_train.objectives.distiller import Distiller
 
 FAST = (
     "llama",

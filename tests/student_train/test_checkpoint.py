@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from student_train.errors import CheckpointError
-from student_train.outputs import checkpoint
+from student_train.outputs import checkpoint, export
 
 
 def model_and_optimizer(tools: Any) -> tuple[Any, torch.optim.Optimizer]:
@@ -155,5 +155,5 @@ def test_a_disk_that_fills_while_exporting_is_one_line(
     (small_disk / "out").mkdir()
     monkeypatch.setattr(checkpoint, "require_room", lambda out, needed: None)
     with pytest.raises(CheckpointError, match="found a full disk"):
-        checkpoint.export(small_disk / "out", model=model, tokenizer_dir=world.teacher_dir, dtype="float32")
+        export.export(small_disk / "out", model=model, tokenizer_dir=world.teacher_dir, dtype="float32")
     assert list((small_disk / "out").iterdir()) == []

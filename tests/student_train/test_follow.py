@@ -20,7 +20,8 @@ from shards.format.manifest import MANIFEST_NAME, Manifest
 from shards.live import DRAFT_NAME, open_growing
 from student_train.config import Config
 from student_train.data import segments as follow
-from student_train.data.sampler import is_held_out, rows_of_step
+from student_train.data.hashing import is_held_out
+from student_train.data.sampler import rows_of_step
 from student_train.data.segments import Leg, Segments
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.training import trainer

@@ -13,7 +13,7 @@ from student_train.data.loader import BatchSpec, batches_of
 from student_train.errors import StudentError
 from student_train.losses.fused_linear import LossSpec, fused_loss
 from student_train.model.head import PLAIN, LogitMap, find_logit_map
-from student_train.training.train_step import Distiller
+from student_train.objectives.distiller import Distiller
 
 SIZES = {
     "vocab_size": 60,

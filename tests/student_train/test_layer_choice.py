@@ -14,7 +14,7 @@ import torch
 
 import shards
 from student_train.config import Config, from_dict
-from student_train.data.sampler import is_held_out
+from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, TrainError
 from student_train.model import loading as students
 from student_train.pruning import layer_choice

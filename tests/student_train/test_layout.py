@@ -16,7 +16,7 @@ from student_train.data.packing import groups
 from student_train.errors import StudentError, TrainError
 from student_train.losses.fused_linear import LossSpec
 from student_train.model.head import find_logit_map
-from student_train.training.train_step import Distiller
+from student_train.objectives.distiller import Distiller
 
 SIZES = {
     "vocab_size": 60,

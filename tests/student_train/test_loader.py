@@ -16,8 +16,9 @@ import torch
 import shards
 from shards.errors import CorruptShardError, StoreError
 from shards.storage.store import open_store
+from student_train.data.hashing import is_held_out
 from student_train.data.loader import BatchSpec, Rows, Stream, read_step
-from student_train.data.sampler import is_held_out, make_plan, rows_of_step
+from student_train.data.sampler import make_plan, rows_of_step
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.format.chunk import Chunk
-from student_train.config import DIVERGENCES
+from student_train.choices import DIVERGENCES
 from student_train.errors import TrainError
 from student_train.losses import fused_linear
 from student_train.losses.divergences import SMALLEST_TEACHER, needs

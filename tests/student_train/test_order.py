@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_train.data.sampler import RowRef, is_held_out, make_plan, permutation, rows_of_step
+from student_train.data.hashing import is_held_out, permutation
+from student_train.data.sampler import RowRef, make_plan, rows_of_step
 
 WORLD_SIZES = (4, 3, 12, 1, 2)
 

@@ -15,7 +15,7 @@ from student_train.data.loader import BatchSpec, batches_of
 from student_train.data.packing import MAX_WASTE, bins, groups
 from student_train.errors import TrainError
 from student_train.losses.fused_linear import LossSpec
-from student_train.training.train_step import Distiller
+from student_train.objectives.distiller import Distiller
 
 SPEC = BatchSpec(
     vocab_size=60,

@@ -19,7 +19,7 @@ import torch
 
 from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
 from student_train.config import Config
-from student_train.data.sampler import is_held_out
+from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.training import trainer
 

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 import shards
 from shards.edit.rewrite import rewrite
+from shards.format.batch import row_digest
 from shards.verify import verify
-from shards.write import row_digest
 from teacher_dump.cli import main
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.sparsify import offsets

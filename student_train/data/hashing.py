@@ -1,0 +1,38 @@
+"""Seeded permutations and the held-out rule."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.format.chunk import Int64
+
+ORDER_VERSION = 1  # tick if the order of any cache changes
+
+
+def permutation(count: int, *, key: str) -> Int64:
+    """Return a permutation of range(count) [count] that depends on `key` alone."""
+    digest = hashlib.sha256(f"order/{ORDER_VERSION}/{key}".encode()).digest()
+    start = np.uint64(int.from_bytes(digest[:8], "little"))
+    hashes = mix(np.arange(count, dtype=np.uint64), start)
+    return np.argsort(hashes, kind="stable").astype(np.int64)
+
+
+def mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uint64]:
+    """Return 64 bits that look random for each counter, from `start` on: the same on every machine and release."""
+    # The finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16): a bijection of 64-bit words, so no ties.
+    with np.errstate(over="ignore"):
+        z = start + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def is_held_out(document: str, *, fraction: float) -> bool:
+    """Return whether the document with this sha256 (hex) is kept from training: a pure function of its content."""
+    if fraction <= 0.0:
+        return False
+    digest = hashlib.sha256(f"held-out/{document}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2.0**64

@@ -1,0 +1,1 @@
+"""Objectives: what a batch holds and how its loss is computed."""
