@@ -6,32 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import click
 
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
+from shards.runtime.command_line import one_line_errors, standard_options
 from shards.runtime.interrupts import interruptible
-
-_P = ParamSpec("_P")
-
-
-def one_line_errors(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Print an error that a user can mend as one line and exit with 1; a bug keeps its traceback."""
-
-    @wraps(command)
-    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        with interruptible():
-            try:
-                command(*args, **kwargs)
-            except ShardError as error:
-                click.echo(f"error: {error}", err=True)
-                sys.exit(1)
-
-    return wrapped
 
 
 class Commands(click.Group):
@@ -50,14 +33,19 @@ class Commands(click.Group):
         command: click.Command = _declared()[cmd_name].load()
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Print an error that a user can fix as one line, and exit with 1."""
+        with interruptible(), one_line_errors(ShardError, debug=ctx.params["debug"]):
+            return super().invoke(ctx)
+
 
 def _declared() -> EntryPoints:
     return entry_points(group="logit_shards.commands")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="teacherless")
-def main() -> None:
+@standard_options("logit-shards")
+def main(debug: bool) -> None:
     """Look at a cache of teacher records, check it, share it, change it."""
 
 
@@ -84,7 +72,6 @@ def bytes_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     metavar="FILE",
     help="Draw captured mass, error and bytes to FILE, .svg or .png.",
 )
-@one_line_errors
 def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture: Path | None) -> None:
     """Say what the cache at PATH (a folder or URL) holds."""
     from shards.read import open as open_cache
@@ -118,7 +105,6 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture
 @click.argument("path")
 @click.option("--fix-plan", is_flag=True, help="Print which files to fetch or dump again.")
 @click.option("--json", "as_json", is_flag=True, help="Print that plan as one JSON object, for programs.")
-@one_line_errors
 def verify(path: str, fix_plan: bool, as_json: bool) -> None:
     """Check every digest and invariant of the cache at PATH; exit with 1 on any problem."""
     from rich.console import Console
@@ -170,7 +156,6 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
 @click.argument("path")
 @click.argument("url")
 @click.option("--without-tokens", is_flag=True, help="Leave the text out; its owner's copy can be put back by hydrate.")
-@one_line_errors
 def publish(path: str, url: str, without_tokens: bool) -> None:
     """Copy the cache at PATH to URL (a folder, s3://, hf://datasets/...): shards, data card, the manifest last.
 
@@ -196,7 +181,6 @@ def publish(path: str, url: str, without_tokens: bool) -> None:
 @main.command()
 @click.argument("url")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@one_line_errors
 def fetch(url: str, folder: Path) -> None:
     """Copy the cache at URL to FOLDER, every digest checked. Running it again continues, or mends what is damaged."""
     from shards.edit.publish import fetch as fetch_cache
@@ -221,7 +205,6 @@ def fetch(url: str, folder: Path) -> None:
     help="What to remove, one a line: a document's sha256, a source, or source/path.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
-@one_line_errors
 def withdraw(path: str, listed: Path, out: Path) -> None:
     """Write the cache at PATH without some documents, with a tombstone for each; other shards stay the same bytes."""
     from shards.edit.withdraw import read_list
@@ -244,7 +227,6 @@ def withdraw(path: str, listed: Path, out: Path) -> None:
 @main.command()
 @click.argument("paths", nargs=-1, required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
-@one_line_errors
 def merge(paths: tuple[str, ...], out: Path) -> None:
     """Join the caches at PATHS, of one teacher and layout. A row that is there twice is kept once."""
     from shards.edit.merge import merge as merge_caches

@@ -20,7 +20,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from shards.cli import bytes_bar, one_line_errors
+from shards.cli import bytes_bar
 
 MISSING_NAME = "missing.jsonl"
 _SHOWN = 10
@@ -30,7 +30,6 @@ _SHOWN = 10
 @click.argument("path")
 @click.option("--data", required=True, metavar="CORPUS", help="Your copy of the text: as for teacher-dump.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
-@one_line_errors
 def command(path: str, data: str, out: Path) -> None:
     """Put the tokens back into the cache at PATH, published without them, and say which rows could not be.
 

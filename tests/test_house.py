@@ -17,13 +17,7 @@ MAY_IMPORT = {
     "shards": {"shards"},
     "teacher_dump": {"teacher_dump", "shards"},
     "student_train": {"student_train", "shards"},
-    "evalkit": {
-        "evalkit",
-        "shards.runtime.machine",
-        "shards.runtime.heartbeat",
-        "shards.runtime.interrupts",
-        "shards.runtime.lifetime",
-    },
+    "evalkit": {"evalkit", "shards.runtime"},
 }
 SCRIPTS = {
     "logit-shards": "shards",
