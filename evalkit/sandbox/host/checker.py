@@ -28,9 +28,9 @@ from types import CodeType
 from typing import Any
 
 from evalkit.sandbox.guest import isolation
-from evalkit.sandbox.guest.program_text import stand_in
 from evalkit.sandbox.guest.zygote import import_numpy
 from evalkit.sandbox.host.call_prefetch import foreseen
+from evalkit.sandbox.host.program_text import stand_in
 from evalkit.sandbox.host.zygote_client import ONE_THREAD, Zygote
 from evalkit.sandbox.wire.values import (
     ChannelError,

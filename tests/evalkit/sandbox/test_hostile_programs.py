@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hostile import FORGED, HARMFUL
-from processes import alive, descendants
 
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Job, Verdict
+from tests.evalkit.processes import alive, descendants
+from tests.evalkit.sandbox.hostile_programs import FORGED, HARMFUL
 
 TEST = "assert f(1) == 2\nassert f(41) == 42\nassert [f(n) for n in range(5)] == [1, 2, 3, 4, 5]"
 HONEST = "def f(x): return x + 1"

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_values import across
 
 from evalkit.sandbox.wire import numpy_values, values
+from tests.evalkit.sandbox.wire.test_values import across
 
 np = pytest.importorskip("numpy")
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[4]
 
 SCALARS = [
     np.bool_(True),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evalkit.sandbox.guest.program_text import stand_in
+from evalkit.sandbox.host.program_text import stand_in
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.registry import load

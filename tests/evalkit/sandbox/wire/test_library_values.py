@@ -16,9 +16,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from test_values import across
 
 from evalkit.sandbox.wire import values
+from tests.evalkit.sandbox.wire.test_values import across
 
 UTC = datetime.UTC
 SAME = [

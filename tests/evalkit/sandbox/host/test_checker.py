@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import alive, descendants
 
 from evalkit.errors import EvalError
 from evalkit.sandbox import pool as pool_module
@@ -19,8 +18,9 @@ from evalkit.sandbox.verdict import RETRIED, Job, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 from evalkit.scoring.grader import Grader
 from evalkit.tasks.base import Benchmark
+from tests.evalkit.processes import alive, descendants
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def job(program: str, test: str = "assert f(1) == 2", **settings) -> Job:

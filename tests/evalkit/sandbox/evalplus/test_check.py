@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from plus_tasks import write_task
 
 from evalkit.cli import main
 from evalkit.metrics import summarise
@@ -24,6 +23,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import job_key
 from evalkit.sandbox.wire.values import ChannelError
+from tests.evalkit.sandbox.evalplus.plus_tasks import write_task
 
 IDENTITY = "def f(x): return x"
 NUMPY = "import numpy as np\n"

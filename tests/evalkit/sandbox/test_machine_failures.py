@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from processes import alive, descendants
 
 from evalkit.cli import main
 from evalkit.metrics import summarise
@@ -26,8 +25,9 @@ from evalkit.sandbox.verdict import Job, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import grader as grade
 from evalkit.scoring.grader import Grader
+from tests.evalkit.processes import alive, descendants
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 HOLDS_700_MB = "    return x + y\n_b = bytearray(b'x') * (700 << 20)\n"
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 

@@ -1,4 +1,4 @@
-"""The seccomp filter, run here instruction by instruction, decides as its tables say (test_hostile: in the kernel)."""
+"""The seccomp filter, run here instruction by instruction, decides as its tables say."""
 
 from __future__ import annotations
 
