@@ -26,11 +26,11 @@ import torch
 
 from benchmarks.tiny_models import MODELS, build
 from shards.format.chunk import RowInfo
-from student_train.data.layout import Layout, choose_layout, inputs_of
+from student_train.data.layout import PackingLayout, choose_layout, inputs_of
 from student_train.data.packing import arrange
 from student_train.errors import StudentError, TrainError
 from student_train.model.head import LogitMap, find_logit_map, require_projection
-from student_train.model.lora import add_adapters, merged
+from student_train.model.lora import add_adapters, merge_adapters
 from student_train.model.parts import layers_of
 from student_train.model.probe import difference, last_hidden
 from student_train.pruning.shorten import shorten
@@ -156,12 +156,17 @@ def _records(model: Any, folder: Path, ids: torch.Tensor) -> str:
     return "right"
 
 
-def _require_packed_is_alone(model: Any, layout: Layout, ids: torch.Tensor) -> None:
+def _require_packed_is_alone(model: Any, layout: PackingLayout, ids: torch.Tensor) -> None:
     rows = [ids[i, :n] for i, n in enumerate(LENGTHS)]
     with torch.no_grad():
         for part in [rows] if layout.name != "single" else [[row] for row in rows]:
             packed = arrange([row.numpy() for row in part], layout=layout.name, widest=layout.widest)
-            inputs = inputs_of(model, places_BT=packed.places_BT, attend_B1TT=packed.attend_B1TT, layout=layout.name)
+            inputs = inputs_of(
+                model,
+                position_ids_BT=packed.position_ids_BT,
+                attention_mask_B1TT=packed.attention_mask_B1TT,
+                layout=layout.name,
+            )
             hidden = last_hidden(model, packed.tokens_BT, **inputs).flatten(0, 1)
             for start, row in zip(packed.starts.tolist(), part, strict=True):
                 share = difference(hidden[start : start + len(row)], last_hidden(model, row[None])[0])
@@ -209,7 +214,7 @@ def _adapters(name: str, ids: torch.Tensor) -> str:
     expected = _logits(model, ids)
     if torch.allclose(before, expected):
         raise Wrong("adapters: a step changed nothing")
-    _require_same("adapters merged", _logits(merged(adapted).eval(), ids), expected)
+    _require_same("adapters merged", _logits(merge_adapters(adapted).eval(), ids), expected)
     return "right"
 
 

@@ -74,7 +74,7 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
             vocab_size=loaded.vocab_size,
             max_row_tokens=loaded.max_row_tokens,
             micro_tokens=2048,
-            sparse="linear",
+            target_kind="linear",
             temperature=1.0,
             temperature_column=None,
             skip=max(0, len(manifest.tokenizer.prefix_tokens) - 1),
@@ -86,9 +86,9 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
 
 
 def _dropped(choice: Any) -> str:
-    from student_train.pruning.layer_choice import ranges
+    from student_train.pruning.layer_choice import format_ranges
 
-    return ranges([i for i in range(choice.num_layers) if i not in choice.kept])
+    return format_ranges([i for i in range(choice.num_layers) if i not in choice.kept])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from shards.format.chunk import Chunk, RowInfo
 from shards.runtime.machine import describe
 from student_train.cross_tokenizer.alignment import align
 from student_train.cross_tokenizer.prefix_cells import exact_roots
-from student_train.cross_tokenizer.targets import Tables, cross_targets
+from student_train.cross_tokenizer.targets import TokenizerPair, cross_targets
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary, load_vocabulary
 
 WINDOW = 1024
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     teacher, student = load_vocabulary(options.teacher), load_vocabulary(options.student)
     start = time.process_time()
-    tables = Tables.of(teacher.strings, student, ("alm", "cells"))
+    tables = TokenizerPair.of(teacher.strings, student, ("alm", "cells"))
     found: dict[str, Any] = {
         "teacher": Path(options.teacher).name,
         "student": Path(options.student).name,
@@ -107,7 +107,7 @@ def read(files: list[Path], megabytes: float) -> list[str]:
     return texts
 
 
-def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
+def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: TokenizerPair) -> dict[str, Any]:
     roots = tables.roots
     # What matching by strings would pair, blanks and digits included, and without them.
     exact = exact_roots(teacher.strings, student, roots, all_kinds=True)
@@ -124,7 +124,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
             continue
         kept += 1
         raw = text.encode()
-        T, S = row.tokens[len(teacher.prefix or (0,)) :], met.realised_P
+        T, S = row.tokens[len(teacher.prefix or (0,)) :], met.label_P
         counts["bytes"] += len(raw)
         counts["teacher tokens"] += len(T)
         counts["student tokens"] += len(S) + 1
@@ -151,7 +151,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         counts["line starts"] += len(lines)
         counts["line starts shared"] += int(np.isin(lines, text_ends).sum())
         # What comes next at each boundary, on both sides.
-        u, v = row.tokens[met.teacher_B + 1], met.realised_P[met.student_B]
+        u, v = row.tokens[met.teacher_B + 1], met.label_P[met.student_B]
         has, hit = exact.root_U[u] >= 0, exact.holds(u, v)
         counts["boundaries with an equal string"] += int(has.sum())
         for token in u[has & ~hit].tolist():
@@ -242,7 +242,7 @@ def summarise(counts: Counter[str], kinds: Counter[str], wrong: Counter[str], ke
     }
 
 
-def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: Tables) -> dict[str, Any]:
+def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: TokenizerPair) -> dict[str, Any]:
     """Return what windows as the dump cuts them change, and the speed."""
     from transformers import AutoTokenizer
 

@@ -20,7 +20,7 @@ from benchmarks.quality.plan import Method, Run
 from benchmarks.quality.teacher import Taught
 from shards.format.chunk import Chunk
 from student_train.config import Config
-from student_train.losses.divergences import needs
+from student_train.losses.divergences import target_kind
 from student_train.losses.fused_linear import LossSpec, fused_loss
 from student_train.losses.targets import Targets, targets_of
 from student_train.training.optimizer import learning_rate, make_optimizer
@@ -99,7 +99,7 @@ def train(run: Run, taught: Taught, rows: list[Chunk], tell: Callable[[str], Non
 
 def _targets(method: Method, row: Chunk) -> Targets:
     objective = "kd" if method.divergence else "sft"
-    return targets_of([row], vocab_size=2**24, sparse=needs(objective, method.divergence or ""))
+    return targets_of([row], vocab_size=2**24, target_kind=target_kind(objective, method.divergence or ""))
 
 
 def _hidden(model: Any, window: Window) -> torch.Tensor:

@@ -49,7 +49,7 @@ class Alignment:
     """R rows that the student can read."""
     kept: list[int]
     """[R] which of the teacher's rows they are."""
-    realised_P: Int64
+    label_P: Int64
     """The token that each student position predicts."""
     bytes_R: Int64
     """Bytes of text that a row's student positions predict."""
@@ -195,7 +195,7 @@ def _meet(
             for text, tokens in zip(mine, ids, strict=True)
         ],
         kept=kept,
-        realised_P=realised[is_predicted],
+        label_P=realised[is_predicted],
         bytes_R=of_row - unpredicted,
         teacher_B=teacher_at[np.searchsorted(teacher_ends, boundary)],
         student_B=student_at[np.searchsorted(student_ends, boundary)],
@@ -223,20 +223,20 @@ def _concatenate(parts: list[Int64]) -> Int64:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chunks:
+class Spans:
     """Stretches of text between boundaries of one row, as both models read them; most are words."""
 
-    first_C: Int64
+    first_W: Int64
     """Student position that predicts the chunk's first token."""
-    end_C: Int64
+    end_W: Int64
     """One past the student position that predicts its last: the position that predicts what follows."""
-    teacher_C: Float32
+    teacher_W: Float32
     """log of the teacher's probability of the chunk and of whitespace after it."""
-    boundary_C: Int64
+    boundary_W: Int64
     """Number of the boundary that ends it."""
 
 
-def chunks(alignment: Alignment, *, realised_logp: Float32, whitespace_logp: Float32, words: bool = True) -> Chunks:
+def word_spans(alignment: Alignment, *, realised_logp: Float32, whitespace_logp: Float32, words: bool = True) -> Spans:
     """Return the chunks of ALM (Minixhofer et al. 2025) with outcome debiasing.
 
     `realised_logp` and `whitespace_logp` are the records of the teacher's positions that `alignment` counts. A chunk
@@ -252,9 +252,9 @@ def chunks(alignment: Alignment, *, realised_logp: Float32, whitespace_logp: Flo
     begin, end = at[:-1][same], at[1:][same]
     total = np.concatenate(([0.0], np.cumsum(realised_logp.astype(np.float64))))
     teacher = total[alignment.teacher_B[end]] - total[alignment.teacher_B[begin]]
-    return Chunks(
-        first_C=alignment.student_B[begin],
-        end_C=alignment.student_B[end],
-        teacher_C=(teacher + whitespace_logp[alignment.teacher_B[end]]).astype(np.float32),
-        boundary_C=end,
+    return Spans(
+        first_W=alignment.student_B[begin],
+        end_W=alignment.student_B[end],
+        teacher_W=(teacher + whitespace_logp[alignment.teacher_B[end]]).astype(np.float32),
+        boundary_W=end,
     )

@@ -1,6 +1,6 @@
-"""What does a run need for a student with another tokenizer? Tables of both vocabularies; what does not fit is refused.
+"""Set-up for a student whose tokenizer differs from the teacher's: both vocabularies and how they correspond.
 
-Only the shards and the student are asked: the teacher's tokenizer lies beside the shards, the student's in its folder.
+Reads only the shards and the student: the teacher's tokenizer is stored beside the shards, the student's in its folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shards.format.chunk import Chunk
 from shards.tokenizer import token_bytes
 from student_train.config import Config
 from student_train.cross_tokenizer.alignment import align
-from student_train.cross_tokenizer.targets import Tables
+from student_train.cross_tokenizer.targets import TokenizerPair
 from student_train.cross_tokenizer.terms import IdOrder
 from student_train.cross_tokenizer.vocabulary import load_vocabulary
 from student_train.errors import TrainError
@@ -21,12 +21,12 @@ from student_train.model.loading import Student
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cross:
+class CrossContext:
     """What joins a teacher and a student with two tokenizers."""
 
-    tables: Tables
+    tables: TokenizerPair
     """For training."""
-    measured: Tables
+    measured: TokenizerPair
     """For evaluation: always the head's cells, so that runs with other losses can be compared."""
     order: IdOrder
     """The student's ids, so that cells are ranges."""
@@ -34,7 +34,7 @@ class Cross:
     """Parts of the loss."""
 
 
-def cross_of(config: Config, student: Student, cache: shards.Cache) -> Cross:
+def cross_of(config: Config, student: Student, cache: shards.Cache) -> CrossContext:
     """Return what joins the shards' teacher and `student`.
 
     Raises: TrainError for a setting that needs one tokenizer, StudentError for a tokenizer of no known family.
@@ -48,8 +48,8 @@ def cross_of(config: Config, student: Student, cache: shards.Cache) -> Cross:
     vocabulary = load_vocabulary(student.tokenizer_dir, vocab_size=student.vocab_size)
     table = token_bytes(cache.tokenizer_dir)
     strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
-    tables = Tables.of(strings, vocabulary, config.parts_across)
-    return Cross(
+    tables = TokenizerPair.of(strings, vocabulary, config.parts_across)
+    return CrossContext(
         tables=tables,
         measured=tables.to_measure(),
         order=IdOrder.of(vocabulary, tables.roots),
@@ -57,7 +57,7 @@ def cross_of(config: Config, student: Student, cache: shards.Cache) -> Cross:
     )
 
 
-def readable(rows: list[Chunk], cross: Cross) -> tuple[list[Chunk], Counter[str]]:
+def readable(rows: list[Chunk], cross: CrossContext) -> tuple[list[Chunk], Counter[str]]:
     """Return the rows that the student's tokenizer gives back, and what was left out."""
     met = align(rows, cross.tables.strings, cross.tables.student)
     return [rows[r] for r in met.kept], met.counts

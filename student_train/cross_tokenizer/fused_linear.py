@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 from student_train.cross_tokenizer.targets import CrossTargets
-from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, cell_divergence, coins, sorted_distance
+from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, binary_kl, cell_divergence, sorted_distance
 from student_train.losses import fused_linear
 from student_train.model.head import PLAIN, LogitMap
 
@@ -84,7 +84,7 @@ class CrossScores(NamedTuple):
     """float32: the largest probability."""
     hit_P: torch.Tensor
     """bool: the preferred token is the realised one."""
-    chunk_kl_C: torch.Tensor
+    span_kl_W: torch.Tensor
     """float32, nats: KL of "this chunk, then whitespace" or not, teacher from student (tau 1)."""
     cell_kl_B: torch.Tensor
     """float32, nats: KL on the cells."""
@@ -133,7 +133,7 @@ class _CrossFused(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         found: dict[str, list[torch.Tensor]] = {name: [] for name in scales}
         with torch.autocast(hidden_NH.device.type, enabled=False):
-            sums = fused_linear.Sums(
+            sums = fused_linear.GradAccumulator(
                 hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype
             )
             weight_c = weight_VH.detach().to(compute_dtype)
@@ -180,20 +180,20 @@ class Block(NamedTuple):
 
 
 def blocks(targets: CrossTargets, vocab: int) -> Iterator[Block]:
-    """Yield blocks of about `fused.CHUNK_ELEMENTS` / 4 logits that part no chunk."""
-    P = len(targets.realised_P)
-    size = max(16, fused_linear.CHUNK_ELEMENTS // _MEMORY // vocab)
-    first_C, end_C = targets.first_C.cpu(), targets.end_C.cpu()
+    """Yield blocks of about `fused.BLOCK_ELEMENTS` / 4 logits that part no chunk."""
+    P = len(targets.label_P)
+    size = max(16, fused_linear.BLOCK_ELEMENTS // _MEMORY // vocab)
+    first_W, end_W = targets.first_W.cpu(), targets.end_W.cpu()
     at_B = targets.at_B.cpu()
     start = 0
     while start < P:
         stop = min(start + size, P)
-        begun = int(torch.searchsorted(first_C, stop))  # chunks that begin before stop
-        if begun and int(end_C[begun - 1]) > stop:
-            at = int(first_C[begun - 1])
-            stop = at if at > start else int(end_C[begun - 1])
-        low, high = (int(torch.searchsorted(first_C, x)) for x in (start, stop))
-        look = stop + int(high > low and int(end_C[high - 1]) == stop)
+        begun = int(torch.searchsorted(first_W, stop))  # chunks that begin before stop
+        if begun and int(end_W[begun - 1]) > stop:
+            at = int(first_W[begun - 1])
+            stop = at if at > start else int(end_W[begun - 1])
+        low, high = (int(torch.searchsorted(first_W, x)) for x in (start, stop))
+        look = stop + int(high > low and int(end_W[high - 1]) == stop)
         b_low, b_high = (int(torch.searchsorted(at_B, x)) for x in (start, stop))
         yield Block(start, stop, look, slice(low, high), slice(b_low, b_high))
         start = stop
@@ -213,8 +213,8 @@ def _judge_block(
     Every part's gradient by x_v is S_v times something, plus something at the realised token.
     """
     n = block.stop - block.start
-    realised_n = targets.realised_P[block.start : block.stop]
-    S_pV, logp_n = _student(logits_pV, realised_n)
+    label_n = targets.label_P[block.start : block.stop]
+    S_pV, logp_n = _student(logits_pV, label_n)
     terms: dict[str, torch.Tensor] = {}
     by_logp_n = torch.zeros_like(logp_n)
     common_p = torch.zeros(len(S_pV), device=S_pV.device)
@@ -224,12 +224,12 @@ def _judge_block(
         by_logp_n -= scales["ce"]
     if "alm" in scales:
         white_p = (S_pV @ order.white_V).clamp_min(_SMALLEST_WHITE)
-        member_Cn, end_C = _members(block, targets)
-        log_student_C = (member_Cn @ logp_n.double()).float() + white_p[end_C].log()
-        terms["alm"], grad_C = coins(targets.teacher_C[block.chunks], log_student_C, ALM_TEMPERATURE)
-        grad_C = grad_C * scales["alm"]
-        by_logp_n += (grad_C.double() @ member_Cn).float()
-        by_white_p[end_C] = grad_C
+        member_Wn, end_W = _members(block, targets)
+        log_student_W = (member_Wn @ logp_n.double()).float() + white_p[end_W].log()
+        terms["alm"], grad_W = binary_kl(targets.teacher_W[block.chunks], log_student_W, ALM_TEMPERATURE)
+        grad_W = grad_W * scales["alm"]
+        by_logp_n += (grad_W.double() @ member_Wn).float()
+        by_white_p[end_W] = grad_W
     common_p[:n] -= by_logp_n
     common_p -= by_white_p
     kind = next((name for name in scales if name in ("cells", "matched", "uld")), None)
@@ -247,24 +247,24 @@ def _judge_block(
         factor_pV = factor_pV.contiguous()
         factor_pV[at_b] += factor_bV.mul_(scales[kind])
     S_pV.mul_(factor_pV)
-    S_pV[:n].scatter_(1, realised_n[:, None], S_pV[:n].gather(1, realised_n[:, None]) + by_logp_n[:, None])
+    S_pV[:n].scatter_(1, label_n[:, None], S_pV[:n].gather(1, label_n[:, None]) + by_logp_n[:, None])
     return terms
 
 
-def _student(logits_pV: torch.Tensor, realised_n: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _student(logits_pV: torch.Tensor, label_n: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the student's probabilities, in the logits' memory, and the realised tokens' log-probabilities."""
     log_sum_p = logits_pV.logsumexp(1)
-    n = len(realised_n)
-    logp_n = logits_pV[:n].gather(1, realised_n[:, None])[:, 0] - log_sum_p[:n]
+    n = len(label_n)
+    logp_n = logits_pV[:n].gather(1, label_n[:, None])[:, 0] - log_sum_p[:n]
     return logits_pV.sub_(log_sum_p[:, None]).exp_(), logp_n
 
 
 def _members(block: Block, targets: CrossTargets) -> tuple[torch.Tensor, torch.Tensor]:
     """Return which positions make up each chunk (float64 [C, n]), and the position that predicts its whitespace."""
-    first_C = targets.first_C[block.chunks] - block.start
-    end_C = targets.end_C[block.chunks] - block.start
-    place_n = torch.arange(block.stop - block.start, device=first_C.device)
-    return ((place_n >= first_C[:, None]) & (place_n < end_C[:, None])).double(), end_C
+    first_W = targets.first_W[block.chunks] - block.start
+    end_W = targets.end_W[block.chunks] - block.start
+    place_n = torch.arange(block.stop - block.start, device=first_W.device)
+    return ((place_n >= first_W[:, None]) & (place_n < end_W[:, None])).double(), end_W
 
 
 @torch.no_grad()
@@ -295,24 +295,24 @@ def cross_scores(
 
 
 def _score_block(logits_pV: torch.Tensor, block: Block, targets: CrossTargets, order: IdOrder) -> CrossScores:
-    realised_n = targets.realised_P[block.start : block.stop]
-    S_pV, logp_n = _student(logits_pV, realised_n)
+    label_n = targets.label_P[block.start : block.stop]
+    S_pV, logp_n = _student(logits_pV, label_n)
     best_p, top_p = S_pV.max(1)
-    member_Cn, end_C = _members(block, targets)
-    white_C = (S_pV[end_C] @ order.white_V).clamp_min(_SMALLEST_WHITE)
-    log_student_C = (member_Cn @ logp_n.double()).float() + white_C.log()
+    member_Wn, end_W = _members(block, targets)
+    white_W = (S_pV[end_W] @ order.white_V).clamp_min(_SMALLEST_WHITE)
+    log_student_W = (member_Wn @ logp_n.double()).float() + white_W.log()
     at_b = targets.at_B[block.boundaries] - block.start
     cell_kl_b, _ = cell_divergence(S_pV[at_b], targets, block.boundaries, order)
     low_bK, high_bK = targets.low_BK[block.boundaries], targets.high_BK[block.boundaries]
     rank_b = order.rank_V[top_p[at_b]]
     inside = (low_bK <= rank_b[:, None]) & (rank_b[:, None] < high_bK)
     cell_b = (inside * torch.arange(1, low_bK.shape[1] + 1, device=inside.device)).amax(1)
-    n = len(realised_n)
+    n = len(label_n)
     return CrossScores(
         nll_P=-logp_n,
         confidence_P=best_p[:n],
-        hit_P=top_p[:n] == realised_n,
-        chunk_kl_C=coins(targets.teacher_C[block.chunks], log_student_C, 1.0)[0],
+        hit_P=top_p[:n] == label_n,
+        span_kl_W=binary_kl(targets.teacher_W[block.chunks], log_student_W, 1.0)[0],
         cell_kl_B=cell_kl_b,
         same_B=cell_b == targets.top_B[block.boundaries] + 1,
     )

@@ -14,7 +14,7 @@ import torch
 
 from shards.format.chunk import Chunk
 from student_train.choices import ACROSS
-from student_train.cross_tokenizer.alignment import Alignment, StudentRow, align, chunks
+from student_train.cross_tokenizer.alignment import Alignment, StudentRow, align, word_spans
 from student_train.cross_tokenizer.prefix_cells import Partition, Roots, exact_roots, partition, prefix_roots
 from student_train.cross_tokenizer.vocabulary import Vocabulary
 
@@ -26,13 +26,13 @@ Float64 = npt.NDArray[np.float64]
 class CrossTargets:
     """Targets of a batch; all tensors on one device."""
 
-    realised_P: torch.Tensor
+    label_P: torch.Tensor
     """int64; the token that each position predicts."""
-    first_C: torch.Tensor
+    first_W: torch.Tensor
     """int64; position that predicts a chunk's first token."""
-    end_C: torch.Tensor
+    end_W: torch.Tensor
     """int64; position that predicts what follows the chunk; chunks are in order and do not overlap."""
-    teacher_C: torch.Tensor
+    teacher_W: torch.Tensor
     """float32; log of the teacher's probability of the chunk, whitespace after it included."""
     at_B: torch.Tensor
     """int64; position that predicts after a boundary, ascending."""
@@ -55,17 +55,17 @@ class CrossTargets:
     def counts(self) -> dict[str, int]:
         """Number of terms of each part of the loss."""
         cells = len(self.at_B)
-        return {"ce": len(self.realised_P), "alm": len(self.first_C), **dict.fromkeys(ACROSS[1:], cells)}
+        return {"ce": len(self.label_P), "alm": len(self.first_W), **dict.fromkeys(ACROSS[1:], cells)}
 
 
 def no_targets() -> CrossTargets:
     """Return targets of no position."""
     none, number = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     return CrossTargets(
-        realised_P=none,
-        first_C=none,
-        end_C=none,
-        teacher_C=number,
+        label_P=none,
+        first_W=none,
+        end_W=none,
+        teacher_W=number,
         at_B=none,
         low_BK=none[:, None],
         high_BK=none[:, None],
@@ -76,7 +76,7 @@ def no_targets() -> CrossTargets:
 
 
 @dataclass(frozen=True)
-class Tables:
+class TokenizerPair:
     """What is fixed by two vocabularies and the losses asked for."""
 
     strings: list[bytes]
@@ -92,7 +92,7 @@ class Tables:
     """Whether draws make no cells: to measure, see `cells.py`."""
 
     @classmethod
-    def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> Tables:
+    def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> TokenizerPair:
         """Return the tables for `losses`, of which at most one compares distributions."""
         kinds = [name for name in losses if name in ACROSS[1:]]
         assert len(kinds) <= 1, f"two losses share one kind of target: {kinds}"
@@ -101,7 +101,7 @@ class Tables:
         exact = exact_roots(strings, student, roots) if kind == "matched" else None
         return cls(strings=strings, student=student, distribution=kind, roots=roots, exact=exact)
 
-    def to_measure(self) -> Tables:
+    def to_measure(self) -> TokenizerPair:
         """Return the tables of the KL on the head's cells, which any run measures."""
         return replace(self, distribution="cells", exact=None, head_only=True)
 
@@ -114,7 +114,7 @@ class CrossRows:
     targets: CrossTargets
     bytes_R: Int64
     """Bytes of text that a row's positions predict."""
-    row_C: Int64
+    row_W: Int64
     """The row of each chunk."""
     row_B: Int64
     """The row of each boundary with cells."""
@@ -122,20 +122,20 @@ class CrossRows:
     """What was left out, see `align.py`."""
 
 
-def cross_targets(rows: list[Chunk], tables: Tables, *, max_tokens: int = 2**31) -> CrossRows:
+def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int = 2**31) -> CrossRows:
     """Return `rows` (chunks of one row) for the student, which reads at most `max_tokens` tokens of a row."""
     met = align(rows, tables.strings, tables.student, max_tokens=max_tokens)
     records = {name: np.concatenate([getattr(row, name) for row in rows]) for name in _PER_POSITION}
-    found = chunks(met, realised_logp=records["realised_logp"], whitespace_logp=records["whitespace_logp"])
+    found = word_spans(met, realised_logp=records["realised_logp"], whitespace_logp=records["whitespace_logp"])
     used = _used(met, rows, tables)
     cells = _cells(met.teacher_B[used], rows, tables, tail=records["tail_mass"].astype(np.float64))
     return CrossRows(
         rows=met.rows,
         targets=CrossTargets(
-            realised_P=torch.from_numpy(met.realised_P),
-            first_C=torch.from_numpy(found.first_C),
-            end_C=torch.from_numpy(found.end_C),
-            teacher_C=torch.from_numpy(found.teacher_C),
+            label_P=torch.from_numpy(met.label_P),
+            first_W=torch.from_numpy(found.first_W),
+            end_W=torch.from_numpy(found.end_W),
+            teacher_W=torch.from_numpy(found.teacher_W),
             at_B=torch.from_numpy(met.student_B[used]),
             low_BK=torch.from_numpy(cells.low_BK),
             high_BK=torch.from_numpy(cells.high_BK),
@@ -144,7 +144,7 @@ def cross_targets(rows: list[Chunk], tables: Tables, *, max_tokens: int = 2**31)
             top_B=torch.from_numpy(cells.top_B),
         ),
         bytes_R=met.bytes_R,
-        row_C=met.row_B[found.boundary_C],
+        row_W=met.row_B[found.boundary_W],
         row_B=met.row_B[used],
         counts=met.counts,
     )
@@ -153,7 +153,7 @@ def cross_targets(rows: list[Chunk], tables: Tables, *, max_tokens: int = 2**31)
 _PER_POSITION = ("realised_logp", "whitespace_logp", "tail_mass")
 
 
-def _used(met: Alignment, rows: list[Chunk], tables: Tables) -> Int64:
+def _used(met: Alignment, rows: list[Chunk], tables: TokenizerPair) -> Int64:
     """Return which boundaries get cells."""
     if tables.distribution is None:
         return np.zeros(0, dtype=np.int64)
@@ -164,7 +164,7 @@ def _used(met: Alignment, rows: list[Chunk], tables: Tables) -> Int64:
     return np.flatnonzero(one)
 
 
-def _cells(teacher_B: Int64, rows: list[Chunk], tables: Tables, *, tail: Float64) -> Partition:
+def _cells(teacher_B: Int64, rows: list[Chunk], tables: TokenizerPair, *, tail: Float64) -> Partition:
     """Return the partition, or for `uld` the sorted head, at the teacher's positions `teacher_B`."""
     number = np.full(len(tail), -1, dtype=np.int64)
     number[teacher_B] = np.arange(len(teacher_B))

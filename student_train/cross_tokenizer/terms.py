@@ -66,7 +66,7 @@ class IdOrder:
         )
 
 
-def coins(
+def binary_kl(
     log_teacher: torch.Tensor, log_student: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the term of `alm` (nats) and its derivative by the student's log-probability."""

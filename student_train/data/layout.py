@@ -32,7 +32,7 @@ _LENGTHS = (29, 17, 23, 3)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class PackingLayout:
     """How rows share a sequence, and why."""
 
     name: str = "mask"
@@ -43,7 +43,7 @@ class Layout:
     """Why rows share no sequence; "" where they do."""
 
 
-def choose_layout(model: Any, *, longest: int | None = None, context: int | None = None) -> Layout:
+def choose_layout(model: Any, *, longest: int | None = None, context: int | None = None) -> PackingLayout:
     """Return the fastest layout in which `model` computes each row as if it were alone.
 
     Args:
@@ -66,13 +66,17 @@ def choose_layout(model: Any, *, longest: int | None = None, context: int | None
             f"{found['padded'] or 0.0:.1e} of the largest, expected at most {TOLERANCE:.0e}; choose a causal model"
         )
     if _length_changes_positions(model, longest):
-        return Layout(name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)")
+        return PackingLayout(
+            name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)"
+        )
     if name == "padded":
         shares = [share for name, share in found.items() if share is not None and name != "padded"]
         why = f"they would change by {min(shares):.1e} of the largest hidden state" if shares else "it takes no mask"
-        return Layout(name=name, reason=f"one row per sequence: rows of a {type(model).__name__} share none, as {why}")
+        return PackingLayout(
+            name=name, reason=f"one row per sequence: rows of a {type(model).__name__} share none, as {why}"
+        )
     limits = [_mask_width(model), None if name == "mask" else context]
-    return Layout(name=name, widest=min((width for width in limits if width is not None), default=None))
+    return PackingLayout(name=name, widest=min((width for width in limits if width is not None), default=None))
 
 
 def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -90,9 +94,11 @@ def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layo
     packed = arrange(rows, layout=layout, widest=_mask_width(model))
     try:
         device = device_of(model)
-        places_BT = None if packed.places_BT is None else packed.places_BT.to(device)
-        attend_B1TT = None if packed.attend_B1TT is None else packed.attend_B1TT.to(device)
-        inputs = inputs_of(model, places_BT=places_BT, attend_B1TT=attend_B1TT, layout=layout)
+        position_ids_BT = None if packed.position_ids_BT is None else packed.position_ids_BT.to(device)
+        attention_mask_B1TT = None if packed.attention_mask_B1TT is None else packed.attention_mask_B1TT.to(device)
+        inputs = inputs_of(
+            model, position_ids_BT=position_ids_BT, attention_mask_B1TT=attention_mask_B1TT, layout=layout
+        )
         hidden = last_hidden(model, packed.tokens_BT.to(device), **inputs)
     except CANNOT:
         return None
@@ -102,23 +108,25 @@ def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layo
 
 
 def inputs_of(
-    model: Any, *, places_BT: torch.Tensor | None, attend_B1TT: torch.Tensor | None, layout: str
+    model: Any, *, position_ids_BT: torch.Tensor | None, attention_mask_B1TT: torch.Tensor | None, layout: str
 ) -> dict[str, Any]:
     """Return what a forward pass takes beside token ids: positions and masks as in `packing.Batch`."""
-    if layout == "masks" and places_BT is not None:
-        return {"position_ids": places_BT, "attention_mask": _layer_masks(model, places_BT)}
-    named = {"position_ids": places_BT, "attention_mask": attend_B1TT}
+    if layout == "masks" and position_ids_BT is not None:
+        return {"position_ids": position_ids_BT, "attention_mask": _layer_masks(model, position_ids_BT)}
+    named = {"position_ids": position_ids_BT, "attention_mask": attention_mask_B1TT}
     return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
-def _layer_masks(model: Any, places_BT: torch.Tensor) -> Any:
+def _layer_masks(model: Any, position_ids_BT: torch.Tensor) -> Any:
     """Return transformers' masks, by kind of layer or one for all, of rows that begin where positions restart."""
     from transformers.masking_utils import create_masks_for_generate
 
     config = decoder_of(model).config
-    embeds = torch.empty(*places_BT.shape, 1, device=places_BT.device)  # its shape, type and device are read
+    embeds = torch.empty(
+        *position_ids_BT.shape, 1, device=position_ids_BT.device
+    )  # its shape, type and device are read
     return create_masks_for_generate(
-        config, inputs_embeds=embeds, attention_mask=None, past_key_values=None, position_ids=places_BT
+        config, inputs_embeds=embeds, attention_mask=None, past_key_values=None, position_ids=position_ids_BT
     )
 
 

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from shards.format.chunk import Chunk, RowInfo
-from student_train.cross_tokenizer.targets import Tables, cross_targets
+from student_train.cross_tokenizer.targets import TokenizerPair, cross_targets
 from student_train.data.hashing import is_held_out
 from student_train.data.packing import Batch, empty_batch, groups, pack
 from student_train.data.sampler import Plan, RowRef, rows_of_step
@@ -29,7 +29,7 @@ from student_train.losses.targets import targets_of
 _CHUNKS_AT_HAND = 4  # a step's rows come from one or two chunks; ranks share a few
 
 
-class Chunks(Protocol):
+class ChunkSource(Protocol):
     """What is needed of `shards.open(...)` to read rows."""
 
     def __len__(self) -> int: ...
@@ -51,7 +51,7 @@ class BatchSpec:
     """How rows share a sequence, one of `packing.LAYOUTS`."""
     widest: int | None = None
     """Most places of a sequence that rows share; None without a limit."""
-    sparse: str
+    target_kind: str
     """What the loss needs, see `targets.targets_of`."""
     temperature: float
     """Softening of the targets."""
@@ -67,7 +67,7 @@ class BatchSpec:
     """Draws of a position for `rs-kd`."""
     seed: int = 0
     """Fixes those draws."""
-    tables: Tables | None = None
+    tables: TokenizerPair | None = None
     """How rows become those of a student with another tokenizer; None where it has the shards'."""
 
 
@@ -104,7 +104,7 @@ def batches_of(rows: list[Chunk], spec: BatchSpec) -> tuple[Batch, ...]:
     return tuple(_batch(rows[part], spec) for part in _groups(lengths, spec))
 
 
-def require_context(cache: Chunks, *, max_row_tokens: int, window_tokens: int | None) -> None:
+def require_context(cache: ChunkSource, *, max_row_tokens: int, window_tokens: int | None) -> None:
     """Raise TrainError, naming the first row of more than `max_row_tokens` tokens.
 
     Chunks are read only where `window_tokens`, the longest window that the dump was told to make, allows such a row.
@@ -134,7 +134,7 @@ def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
     targets = targets_of(
         rows,
         vocab_size=spec.vocab_size,
-        sparse=spec.sparse,
+        target_kind=spec.target_kind,
         temperature=spec.temperature,
         temperature_column=spec.temperature_column,
         skip=spec.skip,
@@ -157,7 +157,7 @@ def _cross_batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
 class Rows:
     """Rows by reference, with the last few chunks at hand."""
 
-    def __init__(self, cache: Chunks) -> None:
+    def __init__(self, cache: ChunkSource) -> None:
         self._cache = cache
         self._chunks: OrderedDict[int, Chunk] = OrderedDict()
 
@@ -184,7 +184,7 @@ class Stream:
 
     def __init__(
         self,
-        cache: Chunks,
+        cache: ChunkSource,
         plan: Plan,
         spec: BatchSpec,
         *,

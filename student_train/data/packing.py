@@ -30,7 +30,7 @@ LAYOUTS = ("mask", "positions", "masks", "padded", "single")
 """
 
 
-class Row(Protocol):
+class TokenRow(Protocol):
     """What is packed: one row in the student's tokens."""
 
     @property
@@ -46,9 +46,9 @@ class Batch:
 
     tokens_BT: torch.Tensor
     """int64 token ids."""
-    places_BT: torch.Tensor | None
+    position_ids_BT: torch.Tensor | None
     """int64 position ids that restart at each row; None where each bin holds one row."""
-    attend_B1TT: torch.Tensor | None
+    attention_mask_B1TT: torch.Tensor | None
     """bool, True where a place may look; None where each bin holds one row and plain causal attention does."""
     index_P: torch.Tensor
     """int64 places, flattened over bins, that predict a token."""
@@ -82,8 +82,8 @@ class Batch:
         return replace(
             self,
             tokens_BT=move(self.tokens_BT),
-            places_BT=None if self.places_BT is None else move(self.places_BT),
-            attend_B1TT=None if self.attend_B1TT is None else move(self.attend_B1TT),
+            position_ids_BT=None if self.position_ids_BT is None else move(self.position_ids_BT),
+            attention_mask_B1TT=None if self.attention_mask_B1TT is None else move(self.attention_mask_B1TT),
             index_P=move(self.index_P),
             targets=self.targets.to(device),
         )
@@ -146,8 +146,8 @@ class Arrangement:
     """Rows in sequences: the inputs of a forward pass."""
 
     tokens_BT: torch.Tensor
-    places_BT: torch.Tensor | None
-    attend_B1TT: torch.Tensor | None
+    position_ids_BT: torch.Tensor | None
+    attention_mask_B1TT: torch.Tensor | None
     """These three are as in `Batch`."""
     starts: npt.NDArray[np.int64]
     """Place, flattened over bins, at which each row starts."""
@@ -159,7 +159,7 @@ def arrange(rows: Sequence[npt.NDArray[np.integer]], *, layout: str = "mask", wi
     alone = layout in ("padded", "single")
     filled, width = ([[i] for i in range(len(rows))], max(lengths)) if alone else bins(lengths, widest=widest)
     tokens_BT = np.zeros((len(filled), width), dtype=np.int64)
-    places_BT = np.zeros((len(filled), width), dtype=np.int64)
+    position_ids_BT = np.zeros((len(filled), width), dtype=np.int64)
     owner_BT = np.full((len(filled), width), -1, dtype=np.int64)
     starts = np.zeros(len(rows), dtype=np.int64)
     for b, members in enumerate(filled):
@@ -167,21 +167,21 @@ def arrange(rows: Sequence[npt.NDArray[np.integer]], *, layout: str = "mask", wi
         for i in members:
             span = slice(at, at + lengths[i])
             tokens_BT[b, span] = rows[i]
-            places_BT[b, span] = np.arange(lengths[i])
+            position_ids_BT[b, span] = np.arange(lengths[i])
             owner_BT[b, span] = i
             starts[i] = b * width + at
             at += lengths[i]
     shared = any(len(members) > 1 for members in filled)
     return Arrangement(
         tokens_BT=torch.from_numpy(tokens_BT),
-        places_BT=torch.from_numpy(places_BT) if shared else None,
-        attend_B1TT=_within_rows(owner_BT) if shared and layout == "mask" else None,
+        position_ids_BT=torch.from_numpy(position_ids_BT) if shared else None,
+        attention_mask_B1TT=_within_rows(owner_BT) if shared and layout == "mask" else None,
         starts=starts,
     )
 
 
 def pack(
-    rows: Sequence[Row],
+    rows: Sequence[TokenRow],
     targets: Targets | CrossTargets,
     *,
     skip: int = 0,
@@ -195,8 +195,8 @@ def pack(
     index_P = np.concatenate([found.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
     return Batch(
         tokens_BT=found.tokens_BT,
-        places_BT=found.places_BT,
-        attend_B1TT=found.attend_B1TT,
+        position_ids_BT=found.position_ids_BT,
+        attention_mask_B1TT=found.attention_mask_B1TT,
         index_P=torch.from_numpy(index_P),
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),
@@ -222,8 +222,8 @@ def empty_batch(*, cross: bool = False) -> Batch:
     )
     return Batch(
         tokens_BT=token,
-        places_BT=None,
-        attend_B1TT=None,
+        position_ids_BT=None,
+        attention_mask_B1TT=None,
         index_P=none.long(),
         targets=no_targets() if cross else nothing,
         rows=(),

@@ -10,7 +10,7 @@ import torch
 
 from student_train.evaluation.held_out import RowScore
 from student_train.model.loading import Student
-from student_train.model.lora import add_adapters, merged
+from student_train.model.lora import add_adapters, merge_adapters
 from student_train.training.distributed import World, whole
 from student_train.training.run_context import Run
 
@@ -23,7 +23,7 @@ def export_and_score(this: Run, score: Callable[[Run], list[RowScore]]) -> tuple
     config, world = this.config, this.world
     if world.size == 1 or not config.lora_rank:
         if config.lora_rank:
-            merged(this.student.adapted)  # in place
+            merge_adapters(this.student.adapted)  # in place
         round_weights(this.student.model, config.export_dtype)
         after = score(this)
         return plain(this.student, world_size=world.size, leads=world.leads), after
@@ -53,7 +53,7 @@ def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed
     from transformers import AutoModelForCausalLM
 
     if world_size == 1:
-        return merged(student.adapted) if rank else student.model
+        return merge_adapters(student.adapted) if rank else student.model
     tensors = {}
     for name, p in student.model.named_parameters():
         tensor = whole(p)  # all ranks gather; one keeps
@@ -70,4 +70,4 @@ def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed
         for name, buffer in copy_.named_buffers():
             buffer.copy_(buffers[name])
     copy_.generation_config = student.model.generation_config
-    return merged(adapted) if rank else copy_
+    return merge_adapters(adapted) if rank else copy_

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from shards.format.chunk import Chunk
 from student_train.cross_tokenizer.fused_linear import CrossScores
-from student_train.cross_tokenizer.targets import Tables
+from student_train.cross_tokenizer.targets import TokenizerPair
 from student_train.data.hashing import is_held_out
-from student_train.data.loader import BatchSpec, Chunks, batches_of
+from student_train.data.loader import BatchSpec, ChunkSource, batches_of
 from student_train.data.packing import Batch, empty_batch
 from student_train.losses.fused_linear import Scores
 from student_train.training.distributed import World
@@ -60,7 +60,7 @@ class RowScore:
     """Number of shared boundaries; `top1_sum` counts among them."""
 
 
-def held_out_rows(cache: Chunks, *, fraction: float, max_tokens: int) -> list[Chunk]:
+def held_out_rows(cache: ChunkSource, *, fraction: float, max_tokens: int) -> list[Chunk]:
     """Return the first held-out rows of the cache, in its order, of at most `max_tokens` tokens (at least a row).
 
     Reads chunks until it has enough, so a large cache is not read whole.
@@ -91,7 +91,7 @@ def score(
     *,
     world: World | None = None,
     tick: Callable[[int], None] = lambda tokens: None,
-    tables: Tables | None = None,
+    tables: TokenizerPair | None = None,
 ) -> list[RowScore]:
     """Return the scores of `rows`, in their order. `tick` is told the tokens of each finished batch.
 
@@ -99,7 +99,7 @@ def score(
     `tables` (those of `cells`); each of `rows` must be one that it can read.
     """
     world = world or World()
-    spec = replace(spec, sparse="linear", temperature=1.0, temperature_column=None, tables=tables)
+    spec = replace(spec, target_kind="linear", temperature=1.0, temperature_column=None, tables=tables)
     batches = batches_of(rows[world.rank :: world.size], spec)
     most = max(world.gather(len(batches)))
     mine = _score_batches(batches, scorer, tick)
@@ -145,7 +145,7 @@ def _score_across(batch: Batch, scores: Scores | CrossScores) -> list[RowScore]:
     for r, (info, count) in enumerate(zip(batch.rows, batch.row_positions, strict=True)):
         here = slice(start, start + count)
         start += count
-        mine_C, mine_B = batch.aligned.row_C == r, batch.aligned.row_B == r
+        mine_W, mine_B = batch.aligned.row_W == r, batch.aligned.row_B == r
         found.append(
             RowScore(
                 document=info.document,
@@ -156,8 +156,8 @@ def _score_across(batch: Batch, scores: Scores | CrossScores) -> list[RowScore]:
                 nll_sum=float(nll_P[here].sum()),
                 top1_sum=int(same_B[mine_B].sum()),
                 bins=_bins(confidence_P[here], hit_P[here]),
-                chunk_kl_sum=float(chunk_C[mine_C].sum()),
-                chunks=int(mine_C.sum()),
+                chunk_kl_sum=float(chunk_C[mine_W].sum()),
+                chunks=int(mine_W.sum()),
                 cell_kl_sum=float(cell_B[mine_B].sum()),
                 boundaries=int(mine_B.sum()),
             )

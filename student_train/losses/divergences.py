@@ -36,7 +36,7 @@ SMALLEST_TEACHER = 2.0**-24
 LOWEST_LOG = -1e4
 
 
-class Judged(NamedTuple):
+class DivergenceGrad(NamedTuple):
     """Value of a divergence and its derivatives."""
 
     value_P: torch.Tensor
@@ -47,7 +47,7 @@ class Judged(NamedTuple):
     """d value / d log_tail_P."""
 
 
-def needs(objective: str, divergence: str, *, specialist: bool = False) -> str:
+def target_kind(objective: str, divergence: str, *, specialist: bool = False) -> str:
     """Return what `targets_of` must provide: `linear`, `bucket`, `rs-kd`, `top-k`, `specialist` or `none`."""
     if objective == "sft":
         return "none"
@@ -58,9 +58,9 @@ def needs(objective: str, divergence: str, *, specialist: bool = False) -> str:
     return divergence if divergence in ("rs-kd", "top-k") else "linear"
 
 
-def judge(
+def divergence_grad(
     divergence: str, *, logp_PK: torch.Tensor, log_tail_P: torch.Tensor, targets: Targets, skew: float = 0.1
-) -> Judged:
+) -> DivergenceGrad:
     """Return the divergence `divergence` of the student from the teacher at each position, with derivatives."""
     # A student whose every id is in the head has no tail at all; the teacher's tail is then mere rounding.
     log_tail_P = log_tail_P.clamp_min(LOWEST_LOG)
@@ -72,13 +72,15 @@ def judge(
     value_PK, grad_PK = _cell(kind, targets.teacher_PK, torch.where(cell_PK, logp_PK, 0.0), skew)
     value_P, grad_P = _cell(kind, targets.tail_P, log_tail_P, skew)
     zero = torch.zeros((), dtype=logp_PK.dtype, device=logp_PK.device)
-    return Judged(torch.where(cell_PK, value_PK, zero).sum(1) + value_P, torch.where(cell_PK, grad_PK, zero), grad_P)
+    return DivergenceGrad(
+        torch.where(cell_PK, value_PK, zero).sum(1) + value_P, torch.where(cell_PK, grad_PK, zero), grad_P
+    )
 
 
-def _linear(logp_PK: torch.Tensor, log_tail_P: torch.Tensor, targets: Targets) -> Judged:
+def _linear(logp_PK: torch.Tensor, log_tail_P: torch.Tensor, targets: Targets) -> DivergenceGrad:
     weight_PK, bucket_P = targets.weight_PK, targets.bucket_P
     value_P = -_times(weight_PK, logp_PK).sum(1) - _times(bucket_P, log_tail_P) - targets.constant_P
-    return Judged(value_P, -weight_PK, -bucket_P)
+    return DivergenceGrad(value_P, -weight_PK, -bucket_P)
 
 
 def _cell(kind: str, t: torch.Tensor, log_s: torch.Tensor, skew: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from student_train.losses.divergences import judge
+from student_train.losses.divergences import divergence_grad
 from student_train.losses.targets import Targets
 from student_train.model.head import PLAIN, LogitMap
 
-CHUNK_ELEMENTS = 2**25
+BLOCK_ELEMENTS = 2**25
 """Logits of one chunk: 128 MiB of float32. Fewer cost speed, more memory (benchmarks/fused_loss.py)."""
 _VOCAB_BLOCK = 8192  # rows of the projection's gradient that are summed at a time when it is not float32
 
@@ -119,10 +119,12 @@ class _Fused(torch.autograd.Function):
         with torch.autocast(hidden_NH.device.type, enabled=False):
             needed = any(ctx.needs_input_grad[:3])
             wanted = ctx.needs_input_grad[:3]
-            sums = Sums(hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype)
+            sums = GradAccumulator(
+                hidden_NH, weight_VH, bias_V, wanted=wanted, positions=len(index_P), dtype=compute_dtype
+            )
             weight_c = weight_VH.detach().to(compute_dtype)
             parts = []
-            for start, stop in chunks(len(index_P), len(weight_VH)):
+            for start, stop in logit_blocks(len(index_P), len(weight_VH)):
                 place_p = index_P[start:stop]
                 hidden_pH = hidden_NH.detach()[place_p].to(compute_dtype)
                 logits_pV = project(hidden_pH, weight_c, bias_V)
@@ -151,7 +153,7 @@ class _Fused(torch.autograd.Function):
         return (*grads, None, None, None, None, None, None)
 
 
-class Sums:
+class GradAccumulator:
     """Gradients of hidden states, projection and bias, summed chunk by chunk; None for those not wanted."""
 
     def __init__(
@@ -202,9 +204,9 @@ class Sums:
         return self.hidden, weight, bias
 
 
-def chunks(positions: int, vocab: int) -> list[tuple[int, int]]:
-    """Return the bounds of chunks of about CHUNK_ELEMENTS logits."""
-    size = max(16, CHUNK_ELEMENTS // vocab)
+def logit_blocks(positions: int, vocab: int) -> list[tuple[int, int]]:
+    """Return the bounds of chunks of about BLOCK_ELEMENTS logits."""
+    size = max(16, BLOCK_ELEMENTS // vocab)
     return [(start, min(start + size, positions)) for start in range(0, positions, size)]
 
 
@@ -219,43 +221,43 @@ def _judge_chunk(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return divergence and cross-entropy [p] each, and turn the logits into the loss' gradient by them."""
     if spec.divergence is None:
-        view = look(logits_pV, targets)
+        view = sparse_log_softmax(logits_pV, targets)
         if needed:
             grad_pK = torch.zeros_like(view.logp_pK)
             grad_pK[:, 0] = -scale
-            spread(view, targets, grad_pK, torch.zeros_like(view.log_tail_p))
+            scatter_grad(view, targets, grad_pK, torch.zeros_like(view.log_tail_p))
         return torch.zeros_like(view.log_tail_p), -view.logp_pK[:, 0]
 
     square = spec.temperature**2
     hot = spec.temperature != 1.0
     soft_pV = logits_pV / spec.temperature if hot else logits_pV
-    view = look(soft_pV, targets)
-    judged = judge(
+    view = sparse_log_softmax(soft_pV, targets)
+    judged = divergence_grad(
         spec.divergence,
         logp_PK=view.logp_pK,
         log_tail_P=view.log_tail_p,
         targets=targets,
         skew=spec.skew,
     )
-    cold = look(logits_pV, targets) if hot else view
+    cold = sparse_log_softmax(logits_pV, targets) if hot else view
     ce_p = -cold.logp_pK[:, 0]
     if needed:
         share = (1.0 - spec.ce_weight) * square * scale
         grad_pK, grad_tail_p = judged.grad_PK * share, judged.grad_tail_P * share
         if hot:
-            spread(view, targets, grad_pK / spec.temperature, grad_tail_p / spec.temperature)
+            scatter_grad(view, targets, grad_pK / spec.temperature, grad_tail_p / spec.temperature)
             ce_pK = torch.zeros_like(grad_pK)
             ce_pK[:, 0] = -spec.ce_weight * scale
-            spread(cold, targets, ce_pK, torch.zeros_like(grad_tail_p))
+            scatter_grad(cold, targets, ce_pK, torch.zeros_like(grad_tail_p))
             logits_pV.add_(soft_pV)
         else:
             grad_pK[:, 0] -= spec.ce_weight * scale
-            spread(view, targets, grad_pK, grad_tail_p)
+            scatter_grad(view, targets, grad_pK, grad_tail_p)
     return judged.value_P * square, ce_p
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class SparseLogSoftmax:
     """What is left of a chunk's logits: entries' log-probabilities, the tail's, and exponentials in the tail."""
 
     exp_pV: torch.Tensor
@@ -270,7 +272,7 @@ class View:
     """log of the sum of all exponentials."""
 
 
-def look(logits_pV: torch.Tensor, targets: Targets) -> View:
+def sparse_log_softmax(logits_pV: torch.Tensor, targets: Targets) -> SparseLogSoftmax:
     """Return the student as the loss sees it. The logits are overwritten."""
     ids_pK, head_pK = targets.ids_PK, targets.head_PK
     found_pK = logits_pV.gather(1, ids_pK)
@@ -283,12 +285,12 @@ def look(logits_pV: torch.Tensor, targets: Targets) -> View:
     tail_p = sum_p.log() + top_p1[:, 0]
     head_p = torch.where(head_pK & targets.valid_PK, found_pK, minus_inf).logsumexp(1)
     all_p = torch.logaddexp(head_p, tail_p)
-    return View(
+    return SparseLogSoftmax(
         exp_pV=exp_pV, sum_p=sum_p, logp_pK=found_pK - all_p[:, None], log_tail_p=tail_p - all_p, log_sum_p=all_p
     )
 
 
-def spread(view: View, targets: Targets, grad_pK: torch.Tensor, grad_tail_p: torch.Tensor) -> None:
+def scatter_grad(view: SparseLogSoftmax, targets: Targets, grad_pK: torch.Tensor, grad_tail_p: torch.Tensor) -> None:
     """Turn `view.exp_pV` into the loss' gradient by the logits, given those by the entries and the tail."""
     total_p = torch.where(targets.valid_PK, grad_pK, torch.zeros_like(grad_pK)).sum(1) + grad_tail_p
     outside_p = grad_tail_p - total_p * view.log_tail_p.exp()
@@ -315,13 +317,13 @@ def fused_scores(
     found: list[Scores] = []
     with torch.autocast(hidden_NH.device.type, enabled=False):
         weight_c = weight_VH.to(compute_dtype)
-        for start, stop in chunks(len(index_P), len(weight_VH)):
+        for start, stop in logit_blocks(len(index_P), len(weight_VH)):
             part = targets.slice(start, stop)
             logits_pV = project(hidden_NH[index_P[start:stop]].to(compute_dtype), weight_c, bias_V)
             logit_map.apply(logits_pV)
             best_p, top_p = logits_pV.max(1)
-            view = look(logits_pV, part)
-            judged = judge("forward-kl", logp_PK=view.logp_pK, log_tail_P=view.log_tail_p, targets=part)
+            view = sparse_log_softmax(logits_pV, part)
+            judged = divergence_grad("forward-kl", logp_PK=view.logp_pK, log_tail_P=view.log_tail_p, targets=part)
             found.append(
                 Scores(
                     kl_P=judged.value_P,

@@ -68,7 +68,7 @@ def targets_of(
     rows: list[Chunk],
     *,
     vocab_size: int,
-    sparse: str,
+    target_kind: str,
     temperature: float = 1.0,
     temperature_column: int | None = None,
     skip: int = 0,
@@ -78,7 +78,7 @@ def targets_of(
 ) -> Targets:
     """Return the targets of all positions of `rows`, row after row.
 
-    `rows` are chunks of one row each. `sparse` says what is needed: `linear` (head and draws), `bucket` (head and the
+    `rows` are chunks of one row each. `target_kind` is `linear` (head and draws), `bucket` (head and the
     mass outside it), `top-k` (the head renormalised, biased, for comparison), `rs-kd` (`rs_draws` ids drawn anew from
     head and draws, see `resample.py`, for comparison), `specialist` (the ids of `subset`, and all others as one class)
     or `none` (the realised token only). `temperature_column` is where `log_z` holds the
@@ -88,7 +88,7 @@ def targets_of(
     """
     realised = _realised(rows, vocab_size=vocab_size, skip=skip)
     count = len(realised)
-    if sparse == "none":
+    if target_kind == "none":
         return _realised_only(realised)
 
     head_at, head_id, head_p = _entries(rows, skip, "head_starts", "head_ids", "head_probs")
@@ -106,7 +106,7 @@ def targets_of(
     draw_at, draw_id, draw_w = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
     bucket = tail.copy()
     weight_h = head_p
-    if sparse in ("linear", "rs-kd"):
+    if target_kind in ("linear", "rs-kd"):
         draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
         drawn = np.zeros(count, dtype=bool)
         drawn[draw_at] = True
@@ -114,7 +114,7 @@ def targets_of(
         # Where no draw carries the tail the loss is a KL of head and bucket; its own entropy makes it zero at best.
         own = -_sum_at(head_at, _xlogx(head_p), count) - _xlogx(tail)
         entropy = np.where(drawn, entropy, own)
-        if sparse == "rs-kd":
+        if target_kind == "rs-kd":
             share, bucket = resampled(
                 np.concatenate([head_at, draw_at]),
                 np.concatenate([head_p, draw_w]),
@@ -122,12 +122,12 @@ def targets_of(
                 uniforms(rows, seed=seed, num_draws=rs_draws, skip=skip),
             )
             weight_h, draw_w = share[: len(head_at)], share[len(head_at) :]
-    elif sparse == "top-k":
+    elif target_kind == "top-k":
         mass = np.maximum(_sum_at(head_at, head_p, count), 1e-30)
         weight_h = head_p / mass[head_at]
         bucket[:] = 0.0
         entropy = -_sum_at(head_at, _xlogx(weight_h), count)
-    if sparse == "specialist":
+    if target_kind == "specialist":
         draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
         at, ids = np.concatenate([head_at, draw_at]), np.concatenate([head_id, draw_id])
         return _specialist(realised, subset, at=at, ids=ids, weight=np.concatenate([head_p, draw_w]), top=top)

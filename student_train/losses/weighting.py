@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 
-EVERY = 10
+MEASURE_EVERY = 10
 """Steps between measurements."""
 _KEPT = 0.9  # of the old norm at each measurement
 
 
-def weights(parts: tuple[str, ...], *, balance: str, ce_weight: float, norms: dict[str, float]) -> dict[str, float]:
+def part_weights(
+    parts: tuple[str, ...], *, balance: str, ce_weight: float, norms: dict[str, float]
+) -> dict[str, float]:
     """Return the weight of each of `parts`; they sum to one. `norms` are smoothed ones, {} before any measurement."""
     if balance == "norms" and all(norms.get(part, 0.0) > 0.0 for part in parts):
         inverse = {part: 1.0 / norms[part] for part in parts}
@@ -28,7 +30,7 @@ def weights(parts: tuple[str, ...], *, balance: str, ce_weight: float, norms: di
     return {part: ce if part == "ce" else (1.0 - ce) / others for part in parts}
 
 
-def smoothed(norms: dict[str, float], found: dict[str, float]) -> dict[str, float]:
+def smooth_norms(norms: dict[str, float], found: dict[str, float]) -> dict[str, float]:
     """Return `norms` after the measurement `found`; a part without terms or with a broken norm keeps its old one."""
     usable = {part: value for part, value in found.items() if value > 0.0 and math.isfinite(value)}
     return norms | {part: _KEPT * norms.get(part, value) + (1.0 - _KEPT) * value for part, value in usable.items()}

@@ -21,7 +21,7 @@ from student_train.errors import StudentError
 from student_train.model.head import require_projection
 from student_train.model.model_folder import load_model, require_ids
 from student_train.model.probe import require_runs
-from student_train.model.tokenizer_match import difference
+from student_train.model.tokenizer_match import tokenizer_difference
 from student_train.pruning.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.pruning.shorten import shorten
 
@@ -102,7 +102,7 @@ def load(
     name = name or default_name(teacher)
     folder, source = find(name, teacher)
     own = any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder))
-    differs = difference(name, folder, shards_tokenizer) if own else None
+    differs = tokenizer_difference(name, folder, shards_tokenizer) if own else None
     if not own and name != "teacher" and _has_weights(folder):
         raise StudentError(
             f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "

@@ -90,6 +90,6 @@ def _doing_more(model: Any) -> set[int]:
     return more
 
 
-def merged(adapted: Any) -> Any:
+def merge_adapters(adapted: Any) -> Any:
     """Return the ordinary model, its adapters added into its matrices. The adapters are gone afterwards."""
     return adapted.merge_and_unload()

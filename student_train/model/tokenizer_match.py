@@ -19,7 +19,7 @@ _SHARED_AT_LEAST = 0.99
 """Share of the teacher's ids that the student must have: infill tokens may lack, words may not."""
 
 
-def difference(student: str, student_dir: Path, shards_dir: Path) -> str | None:
+def tokenizer_difference(student: str, student_dir: Path, shards_dir: Path) -> str | None:
     """Return how the tokenizer in `student_dir` differs from that of the shards, None where it fits.
 
     Raises: StudentError where there is no tokenizer to compare.

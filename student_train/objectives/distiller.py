@@ -60,7 +60,12 @@ class Distiller(nn.Module):
         """Return what the projection reads [B * T, H]."""
         device_type = batch.tokens_BT.device.type
         mixed = self.compute_dtype != torch.float32
-        inputs = inputs_of(self.model, places_BT=batch.places_BT, attend_B1TT=batch.attend_B1TT, layout=self.layout)
+        inputs = inputs_of(
+            self.model,
+            position_ids_BT=batch.position_ids_BT,
+            attention_mask_B1TT=batch.attention_mask_B1TT,
+            layout=self.layout,
+        )
         with torch.autocast(device_type, dtype=self.compute_dtype if mixed else None, enabled=mixed):
             hidden = last_hidden(self.model, batch.tokens_BT, **inputs)
         return hidden.flatten(0, 1)

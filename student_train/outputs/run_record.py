@@ -49,7 +49,7 @@ def run_record(
         "student": {
             "source": student.source,
             "layers": student.layers,
-            **({"layer_choice": student.layer_choice.as_dict()} if student.layer_choice else {}),
+            **({"layer_choice": student.layer_choice.to_dict()} if student.layer_choice else {}),
             "parameters": count_parameters(student),
             "weights_sha256": state["base_sha256"],
             **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),

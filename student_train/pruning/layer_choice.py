@@ -19,7 +19,7 @@ import torch
 
 from shards.format.chunk import Chunk
 from student_train.data.hashing import is_held_out
-from student_train.data.loader import Chunks
+from student_train.data.loader import ChunkSource
 from student_train.model.parts import layers_of
 from student_train.model.probe import device_of, last_hidden
 
@@ -46,7 +46,7 @@ class LayerChoice:
     reason: str = ""
     """Why influence was not measured although `importance` was requested."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the choice as JSON can hold it."""
         return {
             "method": self.method,
@@ -59,7 +59,7 @@ class LayerChoice:
 
     def describe(self) -> str:
         """Return one line that names the kept layers and each layer's influence."""
-        text = f"keeping layers {ranges(self.kept)} of {self.num_layers}"
+        text = f"keeping layers {format_ranges(self.kept)} of {self.num_layers}"
         if self.method == "even":
             return f"{text}, spread evenly" + (f" ({self.reason})" if self.reason else "")
         values = " ".join(f"{value:.3f}".removeprefix("0") for value in self.influence)
@@ -74,7 +74,7 @@ class Choose(Protocol):
 
 
 def from_dict(record: dict[str, Any]) -> LayerChoice:
-    """Return the choice that `as_dict` wrote."""
+    """Return the choice that `to_dict` wrote."""
     return LayerChoice(
         method=str(record["method"]),
         kept=tuple(map(int, record["kept"])),
@@ -85,7 +85,7 @@ def from_dict(record: dict[str, Any]) -> LayerChoice:
     )
 
 
-def ranges(indices: Sequence[int]) -> str:
+def format_ranges(indices: Sequence[int]) -> str:
     """Return ascending indices as text, runs joined: 0-4, 7, 9-11."""
     runs: list[list[int]] = []
     for index in indices:
@@ -96,14 +96,14 @@ def ranges(indices: Sequence[int]) -> str:
     return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in runs)
 
 
-def kept_layers(num_layers: int, keep: int) -> list[int]:
+def evenly_spaced_layers(num_layers: int, keep: int) -> list[int]:
     """Return `keep` of `num_layers` layers, spread evenly, the first and the last always."""
     return [round(i * (num_layers - 1) / (keep - 1)) for i in range(keep)]
 
 
 def evenly(num_layers: int, keep: int, *, reason: str = "") -> LayerChoice:
-    """Return the choice of `kept_layers`."""
-    kept = tuple(kept_layers(num_layers, keep))
+    """Return the choice of `evenly_spaced_layers`."""
+    kept = tuple(evenly_spaced_layers(num_layers, keep))
     return LayerChoice(method="even", kept=kept, num_layers=num_layers, reason=reason)
 
 
@@ -122,7 +122,7 @@ def by_influence(influence: Sequence[float], keep: int, *, tokens: int) -> Layer
 
 
 def training_rows(
-    cache: Chunks, *, held_out: float, max_tokens: int = MEASURED_TOKENS, row_tokens: int = ROW_TOKENS
+    cache: ChunkSource, *, held_out: float, max_tokens: int = MEASURED_TOKENS, row_tokens: int = ROW_TOKENS
 ) -> list[npt.NDArray[np.int64]]:
     """Return the beginnings of the cache's first training rows, in its order: int64 token ids, no held-out document.
 
@@ -142,7 +142,7 @@ def training_rows(
 
 
 def choose_by_importance(
-    model: Any, keep: int, *, cache: Chunks, held_out: float, unfit: str = "", max_tokens: int = MEASURED_TOKENS
+    model: Any, keep: int, *, cache: ChunkSource, held_out: float, unfit: str = "", max_tokens: int = MEASURED_TOKENS
 ) -> LayerChoice:
     """Return the `keep` layers of `model` with the highest influence on the cache's training rows.
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import shards
 from student_train.config import Config
-from student_train.cross_tokenizer.context import Cross, cross_of, readable
-from student_train.data.layout import Layout, choose_layout
+from student_train.cross_tokenizer.context import CrossContext, cross_of, readable
+from student_train.data.layout import PackingLayout, choose_layout
 from student_train.data.loader import BatchSpec, require_context
 from student_train.data.segments import Leg, Segments, plan_of
 from student_train.errors import TrainError
 from student_train.evaluation.held_out import held_out_rows
-from student_train.losses.divergences import needs
+from student_train.losses.divergences import target_kind
 from student_train.losses.fused_linear import LossSpec
 from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
@@ -91,7 +91,7 @@ def prepare(
         micro_tokens=config.micro_tokens,
         layout=layout.name,
         widest=layout.widest,
-        sparse=needs(config.objective, config.divergence, specialist=bool(config.specialist)),
+        target_kind=target_kind(config.objective, config.divergence, specialist=bool(config.specialist)),
         temperature=config.temperature,
         temperature_column=column,
         skip=skip,
@@ -160,7 +160,7 @@ def _loss_spec(config: Config) -> LossSpec:
     )
 
 
-def _held_out(config: Config, cache: shards.Cache, cross: Cross | None, *, skip: int, say: Say) -> list[Any]:
+def _held_out(config: Config, cache: shards.Cache, cross: CrossContext | None, *, skip: int, say: Say) -> list[Any]:
     """Return the held-out rows that have something to predict after `skip` tokens, and that the student can read."""
     held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
     held = [row for row in held if len(row.tokens) - 1 > skip]
@@ -216,7 +216,7 @@ def _recompute_activations(model: Any) -> None:
         ) from None
 
 
-def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> Layout:
+def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> PackingLayout:
     """Return how rows share a sequence, having checked that the student can read each of them."""
     if student.other_tokenizer is None:
         _require_context(cache, student.max_row_tokens)

@@ -28,7 +28,7 @@ class Handover:
         """Return the part of a checkpoint's state that `of_state` reads."""
         return {
             "segments": self.segments,
-            "layer_choice": None if self.layers is None else self.layers.as_dict(),
+            "layer_choice": None if self.layers is None else self.layers.to_dict(),
             "before": [asdict(row) for row in self.before or []],
             "teacher_completions": self.teacher_completions,
         }

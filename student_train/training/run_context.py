@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from student_train.config import Config
-from student_train.cross_tokenizer.context import Cross
+from student_train.cross_tokenizer.context import CrossContext
 from student_train.data.loader import BatchSpec
 from student_train.data.segments import Leg, Segments
 from student_train.errors import Interrupted
@@ -45,7 +45,7 @@ class Run:
     wanted: Signals
     say: Say
     """Prints a line for people."""
-    cross: Cross | None = None
+    cross: CrossContext | None = None
     """Set where the student has another tokenizer."""
 
 

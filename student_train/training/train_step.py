@@ -134,7 +134,7 @@ def _bad_rows(batch: Batch, terms: dict[str, torch.Tensor]) -> list[RowInfo]:
         return _rows_at(batch, bad["kd"] + bad["ce"])
     rows = {info.document: info for info in _rows_at(batch, bad.pop("ce", []))}
     for part, places in bad.items():
-        of_row = batch.aligned.row_C if part == "alm" else batch.aligned.row_B
+        of_row = batch.aligned.row_W if part == "alm" else batch.aligned.row_B
         rows |= {batch.rows[of_row[i]].document: batch.rows[of_row[i]] for i in places}
     return list(rows.values())
 

@@ -268,7 +268,7 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
     lr = learning_rate(config, step=step.number, total=this.total)
     weights = None
     if this.cross is not None:
-        weights = weighting.weights(
+        weights = weighting.part_weights(
             this.cross.parts, balance=config.balance, ce_weight=config.ce_weight, norms=state["norms"]
         )
     result = take_step(
@@ -281,13 +281,13 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
         world=this.world,
         stop=this.wanted.stop,
         weights=weights,
-        measure=weights is not None and len(weights) > 1 and step.number % weighting.EVERY == 0,
+        measure=weights is not None and len(weights) > 1 and step.number % weighting.MEASURE_EVERY == 0,
     )
     took = time.perf_counter() - started
     state["step"] = step.number + 1
     state["tokens"] += result.positions
     if weights is not None:
-        state["norms"] = weighting.smoothed(state["norms"], result.norms)
+        state["norms"] = weighting.smooth_norms(state["norms"], result.norms)
         _count_left_out(this, step, state)
     state["seconds"] += took
     if this.world.leads and result.positions:

@@ -92,12 +92,12 @@ def test_a_choice_survives_json() -> None:
         layer_choice.by_influence((0.25, 0.5, 0.125), 2, tokens=9),
         layer_choice.evenly(5, 3, reason="influence not measured: it starts fresh"),
     ):
-        assert layer_choice.from_dict(json.loads(json.dumps(choice.as_dict()))) == choice
+        assert layer_choice.from_dict(json.loads(json.dumps(choice.to_dict()))) == choice
 
 
 def test_runs_of_indices_are_joined() -> None:
-    assert layer_choice.ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
-    assert layer_choice.ranges([3]) == "3"
+    assert layer_choice.format_ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
+    assert layer_choice.format_ranges([3]) == "3"
 
 
 def test_held_out_rows_are_not_measured_on(world: Any) -> None:
@@ -178,7 +178,7 @@ def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home:
 def test_even_measures_nothing(world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
     record, _ = record_of(config(world, tmp_path / "o", layer_choice="even"))
-    assert record["student"]["layer_choice"] | {"num_layers": 4} == layer_choice.evenly(4, 2).as_dict()
+    assert record["student"]["layer_choice"] | {"num_layers": 4} == layer_choice.evenly(4, 2).to_dict()
 
 
 def test_a_student_that_starts_fresh_is_cut_evenly_and_told_why(world: Any, tmp_path: Path) -> None:

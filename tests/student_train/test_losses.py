@@ -21,7 +21,7 @@ from shards.format.chunk import Chunk
 from student_train.choices import DIVERGENCES
 from student_train.errors import TrainError
 from student_train.losses import fused_linear
-from student_train.losses.divergences import SMALLEST_TEACHER, needs
+from student_train.losses.divergences import SMALLEST_TEACHER, target_kind
 from student_train.losses.fused_linear import LossSpec, fused_loss, fused_scores
 from student_train.losses.targets import Targets, targets_of
 
@@ -134,9 +134,11 @@ def dense_loss(
 
 
 def targets_for(row: Chunk, spec: LossSpec, vocab: int) -> Targets:
-    kind = "none" if spec.divergence is None else needs("kd", spec.divergence)
+    kind = "none" if spec.divergence is None else target_kind("kd", spec.divergence)
     column = 0 if spec.temperature != 1.0 else None
-    return targets_of([row], vocab_size=vocab, sparse=kind, temperature=spec.temperature, temperature_column=column)
+    return targets_of(
+        [row], vocab_size=vocab, target_kind=kind, temperature=spec.temperature, temperature_column=column
+    )
 
 
 def check(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...], *, close: float = 2e-4) -> None:
@@ -288,7 +290,7 @@ def test_draws_of_rs_kd_depend_on_the_row_alone(tools: Any) -> None:
     rows = [make_row(tools, seed=seed, vocab=60, positions=9, sharpness=1.0) for seed in (1, 2, 3)]
 
     def made(rows: list[Chunk], **more: int) -> Targets:
-        return targets_of(rows, vocab_size=60, sparse="rs-kd", **more)
+        return targets_of(rows, vocab_size=60, target_kind="rs-kd", **more)
 
     whole, again = made(rows), made(rows)
     assert torch.equal(whole.weight_PK, again.weight_PK)
@@ -310,7 +312,7 @@ def test_draws_of_rs_kd_depend_on_the_row_alone(tools: Any) -> None:
 
 def test_renormalised_top_k_does_not_converge_to_the_dense_loss(tools: Any) -> None:
     row = make_row(tools, seed=1, vocab=60, positions=3, sharpness=1.0)
-    targets = targets_of([row], vocab_size=60, sparse="top-k")
+    targets = targets_of([row], vocab_size=60, target_kind="top-k")
     torch.testing.assert_close(targets.weight_PK.sum(1), torch.ones(3))
     assert float(targets.tail_P.min()) > 0.1
 
@@ -338,7 +340,7 @@ def test_a_realised_token_that_the_student_lacks_is_refused(tools: Any) -> None:
     row = make_row(tools, seed=5, vocab=60, positions=6, sharpness=1.5)
     row = dataclasses.replace(row, tokens=np.full(7, 55, dtype=np.int32))
     with pytest.raises(TrainError, match="holds token 55; the student has 50 ids"):
-        targets_of([row], vocab_size=50, sparse="linear")
+        targets_of([row], vocab_size=50, target_kind="linear")
 
 
 def specialist_reference(row: Chunk, logits_PV: torch.Tensor, subset: tuple[int, ...], ce_weight: float) -> Any:
@@ -381,7 +383,7 @@ def test_a_specialist_keeps_its_ids_apart_and_has_one_class_for_the_rest(tools: 
     live = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
     expected = specialist_reference(row, live[0][index] @ live[1].T + live[2], subset, 0.3)
     expected.backward()
-    targets = targets_of([row], vocab_size=vocab, sparse="specialist", subset=subset)
+    targets = targets_of([row], vocab_size=vocab, target_kind="specialist", subset=subset)
     mine = [x.float().requires_grad_() for x in (hidden, weight, bias)]
     spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
     out = fused_loss(*mine, index_P=index, targets=targets, spec=spec, scale=1.0)
@@ -403,7 +405,7 @@ def test_mean_gradient_of_a_specialist_over_draws_converges_to_the_dense_one(too
     grads = []
     for turn in range(1500):
         row = tools.chunk_of(np.array([0, 5]), tools.records(probs_V[None], rng=rng), tools.info(turn))
-        targets = targets_of([row], vocab_size=vocab, sparse="specialist", subset=subset)
+        targets = targets_of([row], vocab_size=vocab, target_kind="specialist", subset=subset)
         live = bias.clone().requires_grad_()
         fused_loss(hidden, weight, live, index_P=index, targets=targets, spec=spec, scale=1.0).loss.backward()
         grads.append(live.grad.numpy())
@@ -426,7 +428,7 @@ def test_scores_equal_the_dense_reference(tools: Any) -> None:
         weight.float(),
         bias.float(),
         index_P=index,
-        targets=targets_of([row], vocab_size=50, sparse="linear"),
+        targets=targets_of([row], vocab_size=50, target_kind="linear"),
     )
     torch.testing.assert_close(found.kl_P.double(), kl_P, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.nll_P.double(), nll_P, rtol=1e-4, atol=1e-4)
@@ -461,7 +463,7 @@ def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
         return [out.loss.detach(), *(x.grad for x in live)]
 
     whole = once()
-    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", 16 * vocab)
+    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", 16 * vocab)
     seen.clear()
     parts, again = once(), once()
     assert max(seen) == 16

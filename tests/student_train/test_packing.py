@@ -21,7 +21,7 @@ SPEC = BatchSpec(
     vocab_size=60,
     max_row_tokens=128,
     micro_tokens=1000,
-    sparse="linear",
+    target_kind="linear",
     temperature=1.0,
     temperature_column=None,
     skip=0,
@@ -86,7 +86,7 @@ def test_packed_rows_give_what_each_row_gives_alone(tools: Any, family: str, len
         start += len(mine)
     assert start == len(together)
     assert batch.targets.ids_PK[:, 0].tolist() == [int(t) for row in rows for t in row.tokens[1:]]
-    shares = batch.attend_B1TT is not None
+    shares = batch.attention_mask_B1TT is not None
     assert shares == (len(set(lengths)) > 1)
 
 

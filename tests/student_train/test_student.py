@@ -14,8 +14,8 @@ import torch
 import shards
 from student_train.errors import StudentError
 from student_train.model import loading as students
-from student_train.model.tokenizer_match import difference
-from student_train.pruning.layer_choice import kept_layers
+from student_train.model.tokenizer_match import tokenizer_difference
+from student_train.pruning.layer_choice import evenly_spaced_layers
 
 
 def load(world: Any, name: str = "teacher", *, layers: int = 0, seed: int = 0, **teacher: str) -> students.Student:
@@ -56,12 +56,12 @@ def test_a_code_llama_teaches_phi_2_and_others_themselves(world: Any, name: str,
 
 
 def test_layers_are_spread_evenly_and_keep_both_ends() -> None:
-    assert kept_layers(30, 2) == [0, 29]
-    assert kept_layers(5, 3) == [0, 2, 4]
-    assert kept_layers(30, 12) == [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
+    assert evenly_spaced_layers(30, 2) == [0, 29]
+    assert evenly_spaced_layers(5, 3) == [0, 2, 4]
+    assert evenly_spaced_layers(30, 12) == [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
     for have in range(2, 40):
         for keep in range(2, have + 1):
-            kept = kept_layers(have, keep)
+            kept = evenly_spaced_layers(have, keep)
             assert len(set(kept)) == keep
             assert (kept[0], kept[-1]) == (0, have - 1)
 
@@ -74,7 +74,7 @@ def test_the_teacher_shortened_keeps_its_layers_weights(at_home: Any) -> None:
     assert short.model.config.num_hidden_layers == 3
     assert [layer.self_attn.layer_idx for layer in short.model.model.layers] == [0, 1, 2]
     old, new = whole.model.state_dict(), short.model.state_dict()
-    kept = kept_layers(4, 3)
+    kept = evenly_spaced_layers(4, 3)
     for key, value in new.items():
         parts = key.split(".")
         if parts[1] == "layers":
@@ -138,7 +138,7 @@ def test_a_folder_that_is_no_model_is_refused(world: Any, tmp_path: Path) -> Non
 
 def test_a_tokenizer_of_other_pieces_is_told_apart_by_the_first(world: Any, tools: Any, tmp_path: Path) -> None:
     tools.train_tokenizer(tmp_path, text="import os\nprint(os)\n" * 20)
-    text = difference("mine", tmp_path, world.shards / "tokenizer")
+    text = tokenizer_difference("mine", tmp_path, world.shards / "tokenizer")
     assert text is not None
     assert text.startswith("of its ")
     assert "of the shards' 300 it is" in text
@@ -162,13 +162,13 @@ def test_a_teacher_with_a_few_more_pieces_fits(world: Any, tmp_path: Path) -> No
         rules["model"]["merges"].append([a, b])
 
     larger = edited(world.shards / "tokenizer", tmp_path / "larger", add)
-    assert difference("small", world.shards / "tokenizer", larger) is None
-    assert difference("large", larger, world.shards / "tokenizer") is None
+    assert tokenizer_difference("small", world.shards / "tokenizer", larger) is None
+    assert tokenizer_difference("large", larger, world.shards / "tokenizer") is None
 
 
 def test_the_same_pieces_with_other_merges_are_another_tokenizer(world: Any, tmp_path: Path) -> None:
     other = edited(world.shards / "tokenizer", tmp_path / "other", lambda rules: rules["model"]["merges"].reverse())
-    assert "other merges" in (difference("mine", other, world.shards / "tokenizer") or "")
+    assert "other merges" in (tokenizer_difference("mine", other, world.shards / "tokenizer") or "")
 
 
 def test_far_fewer_pieces_are_another_tokenizer(world: Any, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_far_fewer_pieces_are_another_tokenizer(world: Any, tmp_path: Path) -> N
         rules["model"]["merges"] = []
 
     small = edited(world.shards / "tokenizer", tmp_path / "small", cut)
-    assert "270 are among the shards' " in (difference("mine", small, world.shards / "tokenizer") or "")
+    assert "270 are among the shards' " in (tokenizer_difference("mine", small, world.shards / "tokenizer") or "")
 
 
 @pytest.mark.parametrize("kind", ["qwen2_vl", "t5", "clip"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_train.cross_tokenizer.alignment import align, chunks
+from student_train.cross_tokenizer.alignment import align, word_spans
 from student_train.cross_tokenizer.prefix_cells import exact_roots, prefix_roots
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary, load_vocabulary, require_round_trip
 from student_train.errors import StudentError
@@ -73,14 +73,14 @@ def test_shared_boundaries_are_those_of_a_plain_search(
                 assert met.teacher_B[b] - base == int(np.searchsorted(ends, e))
                 local = int(np.searchsorted(theirs, e))
                 assert met.student_B[b] - position == local
-                assert met.realised_P[met.student_B[b]] == mine[local + 1]
+                assert met.label_P[met.student_B[b]] == mine[local + 1]
                 word = raw[e - 1] not in WHITESPACE and raw[e] in WHITESPACE
                 assert bool(met.word_B[b]) == word
             first = len(student.strings[mine[0]]) if skip else 0
             assert met.bytes_R[met.kept.index(r)] == len(whole) - first
             position += positions
         base += len(row.tokens) - 1
-    assert len(met.realised_P) == position
+    assert len(met.label_P) == position
 
 
 def test_a_row_that_begins_or_ends_inside_a_character_keeps_its_whole_characters(
@@ -103,25 +103,25 @@ def test_chunk_log_probabilities_sum_to_that_of_the_text(
     row = cross.rows_of(cross.text, teacher, window=10_000)[0]
     met = align([row], teacher.strings, student)
     always = np.zeros_like(row.whitespace_logp)
-    found = chunks(met, realised_logp=row.realised_logp, whitespace_logp=always)
+    found = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=always)
     start, stop = met.teacher_B[np.flatnonzero(met.word_B)[[0, -1]]]
-    assert float(found.teacher_C.sum()) == pytest.approx(float(row.realised_logp[start:stop].sum()), rel=1e-5)
-    assert (found.first_C[1:] == found.end_C[:-1]).all()
+    assert float(found.teacher_W.sum()) == pytest.approx(float(row.realised_logp[start:stop].sum()), rel=1e-5)
+    assert (found.first_W[1:] == found.end_W[:-1]).all()
 
 
 def test_chunks_end_where_the_teacher_expects_whitespace(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     row = cross.rows_of(cross.text, teacher, window=10_000)[0]
     met = align([row], teacher.strings, student)
-    every = chunks(met, realised_logp=row.realised_logp, whitespace_logp=np.zeros_like(row.whitespace_logp))
+    every = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=np.zeros_like(row.whitespace_logp))
     some = row.whitespace_logp.copy()
-    doubtful = met.teacher_B[every.boundary_C[3]]
+    doubtful = met.teacher_B[every.boundary_W[3]]
     some[:] = math.log(0.5)
     some[doubtful] = math.log(0.05)
-    fewer = chunks(met, realised_logp=row.realised_logp, whitespace_logp=some)
-    assert len(fewer.first_C) == len(every.first_C) - 1
-    assert every.boundary_C[3] not in fewer.boundary_C
-    assert fewer.end_C[3] == every.end_C[4], "the chunk runs on to the next end"
+    fewer = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=some)
+    assert len(fewer.first_W) == len(every.first_W) - 1
+    assert every.boundary_W[3] not in fewer.boundary_W
+    assert fewer.end_W[3] == every.end_W[4], "the chunk runs on to the next end"
 
 
 def test_equal_tokenizers_share_every_boundary(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
@@ -130,7 +130,7 @@ def test_equal_tokenizers_share_every_boundary(vocabularies: dict[str, Vocabular
         met = align(rows[:1], vocabulary.strings, vocabulary)
         inside = len(rows[0].tokens) - 1 - 1  # not after the prefix, not after the last token
         assert len(met.teacher_B) == inside
-        assert met.realised_P[met.student_B].tolist() == rows[0].tokens[2:].tolist()
+        assert met.label_P[met.student_B].tolist() == rows[0].tokens[2:].tolist()
 
 
 def test_a_row_too_long_is_cut_before_a_line_and_counted(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
@@ -298,7 +298,7 @@ def test_the_flagship_pair_agrees_on_where_text_goes(cross: Any) -> None:
         row = cross.bare_rows(Path(module.__file__).read_text(), teacher)[0]
         met = align([row], teacher.strings, student)
         u = row.tokens[1:][met.teacher_B]
-        inside += int(roots.holds(u, met.realised_P[met.student_B]).sum())
+        inside += int(roots.holds(u, met.label_P[met.student_B]).sum())
         total += len(u)
         tokens += len(ids)
         ends += int(met.word_B.sum())

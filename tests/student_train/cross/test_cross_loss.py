@@ -16,8 +16,8 @@ import torch
 
 from shards.format.chunk import Chunk
 from student_train.cross_tokenizer.fused_linear import blocks, cross_loss, cross_scores
-from student_train.cross_tokenizer.targets import CrossRows, Tables, cross_targets
-from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, coins
+from student_train.cross_tokenizer.targets import CrossRows, TokenizerPair, cross_targets
+from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, binary_kl
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
 from student_train.losses import fused_linear
 
@@ -28,7 +28,7 @@ KINDS = ("cells", "matched", "uld")
 
 def made(found: CrossRows, vocab: int, *, seed: int = 0, sharpness: float = 1.0) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
-    P = len(found.targets.realised_P)
+    P = len(found.targets.label_P)
     hidden = torch.randn(P + 5, H, generator=generator, dtype=torch.float64)
     weight = torch.randn(vocab, H, generator=generator, dtype=torch.float64) * sharpness
     bias = torch.randn(vocab, generator=generator, dtype=torch.float64)
@@ -64,12 +64,12 @@ def reference(
 ) -> torch.Tensor:
     """Return the terms of one part, from its definition."""
     logp_PV = logits_PV.log_softmax(1)
-    realised_P = torch.from_numpy(np.concatenate([row.tokens[1:] for row in found.rows]))
+    label_P = torch.from_numpy(np.concatenate([row.tokens[1:] for row in found.rows]))
     if name == "ce":
-        return -logp_PV.gather(1, realised_P[:, None])[:, 0]
+        return -logp_PV.gather(1, label_P[:, None])[:, 0]
     met = walk(rows, found, teacher, student)
     if name == "alm":
-        return _alm(rows, met, logp_PV, realised_P, teacher, student)
+        return _alm(rows, met, logp_PV, label_P, teacher, student)
     position = {}
     base = 0
     for row in rows:
@@ -86,7 +86,7 @@ def reference(
     return torch.stack([judge(*position[t], logp_PV[s], teacher, student) for _, _, t, s in met])
 
 
-def _alm(rows, met, logp_PV, realised_P, teacher, student):  # type: ignore[no-untyped-def]
+def _alm(rows, met, logp_PV, label_P, teacher, student):  # type: ignore[no-untyped-def]
     white_V = torch.tensor([s[:1] != b"" and s[:1] in WHITESPACE for s in student.strings])
     white_V[list(student.ends)] = True
     realised = np.concatenate([row.realised_logp for row in rows]).astype(np.float64)
@@ -99,7 +99,7 @@ def _alm(rows, met, logp_PV, realised_P, teacher, student):  # type: ignore[no-u
             continue
         if last is not None and last[0] == r:
             a = realised[last[2] : t].sum() + white[t]
-            b = sum(logp_PV[p, realised_P[p]] for p in range(last[3], s)) + logp_PV[s, white_V].logsumexp(0)
+            b = sum(logp_PV[p, label_P[p]] for p in range(last[3], s)) + logp_PV[s, white_V].logsumexp(0)
             a, b = a / ALM_TEMPERATURE - 1e-6, b / ALM_TEMPERATURE - 1e-6
             yes = math.exp(a)
             terms.append(yes * (a - b) + (1 - yes) * (math.log(1 - yes) - (1 - b.exp()).log()))
@@ -207,7 +207,7 @@ def _uld(row: Chunk, p: int, logp_V: torch.Tensor, teacher: Vocabulary, student:
 def check(
     parts: dict[str, float], rows: list[Chunk], teacher: Vocabulary, student: Vocabulary, *, sharpness: float = 1.0
 ) -> None:
-    tables = Tables.of(teacher.strings, student, tuple(name for name in parts if name != "ce"))
+    tables = TokenizerPair.of(teacher.strings, student, tuple(name for name in parts if name != "ce"))
     found = cross_targets(rows, tables)
     hidden, weight, bias, index = made(found, len(student.strings), sharpness=sharpness)
     for x in (hidden, weight, bias):
@@ -249,9 +249,9 @@ def test_small_blocks_change_nothing(
 ) -> None:
     """Blocks of 16 positions are shorter than some chunks, and cut between others."""
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", 1)
+    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", 1)
     rows = cross.rows_of(cross.text + "x" * 40 + " y\n", teacher, window=80)
-    found = cross_targets(rows, Tables.of(teacher.strings, student, parts))
+    found = cross_targets(rows, TokenizerPair.of(teacher.strings, student, parts))
     cut = list(blocks(found.targets, len(student.strings)))
     assert len(cut) > 3
     assert any(block.look > block.stop for block in cut)
@@ -263,20 +263,20 @@ def test_blocks_part_no_chunk_and_count_everything_once(
     size: int, vocabularies: dict[str, Vocabulary], cross: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused_linear, "CHUNK_ELEMENTS", size)
+    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", size)
     targets = cross_targets(
-        cross.rows_of(cross.text, teacher), Tables.of(teacher.strings, student, ("alm", "cells"))
+        cross.rows_of(cross.text, teacher), TokenizerPair.of(teacher.strings, student, ("alm", "cells"))
     ).targets
     cut = list(blocks(targets, 420))
     assert [block.start for block in cut] == [0, *(block.stop for block in cut[:-1])]
-    assert cut[-1].stop == len(targets.realised_P)
+    assert cut[-1].stop == len(targets.label_P)
     for name in ("chunks", "boundaries"):
         slices = [getattr(block, name) for block in cut]
         assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
-    assert cut[-1].chunks.stop == len(targets.first_C)
+    assert cut[-1].chunks.stop == len(targets.first_W)
     assert cut[-1].boundaries.stop == len(targets.at_B)
     for block in cut:
-        for first, end in zip(targets.first_C[block.chunks], targets.end_C[block.chunks], strict=True):
+        for first, end in zip(targets.first_W[block.chunks], targets.end_W[block.chunks], strict=True):
             assert block.start <= first < end <= block.stop
             assert end < block.look
 
@@ -289,10 +289,10 @@ def test_coins_equal_autograd_and_vanish_for_equal_models() -> None:
         x, y = a / tau - 1e-6, b / tau - 1e-6
         dense = x.exp() * (x - y) + (1 - x.exp()) * ((1 - x.exp()).log() - (1 - y.exp()).log())
         (grad,) = torch.autograd.grad(dense.sum(), b)
-        value, slope = coins(a, b.detach(), tau)
+        value, slope = binary_kl(a, b.detach(), tau)
         torch.testing.assert_close(value, dense.detach(), rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(slope, grad, rtol=1e-6, atol=1e-9)
-        value, slope = coins(a, a, tau)
+        value, slope = binary_kl(a, a, tau)
         torch.testing.assert_close(value, torch.zeros_like(a))
         torch.testing.assert_close(slope, torch.zeros_like(a), rtol=0, atol=1e-12)
 
@@ -300,7 +300,7 @@ def test_coins_equal_autograd_and_vanish_for_equal_models() -> None:
 def test_coins_stay_finite_where_either_model_is_certain_or_hopeless() -> None:
     extremes = torch.tensor([0.0, 1e-6, -1e-7, -1e-3, -80.0, -1e4])
     for tau in (1.0, 5.0):
-        value, slope = coins(extremes[:, None].expand(6, 6).reshape(-1), extremes.repeat(6), tau)
+        value, slope = binary_kl(extremes[:, None].expand(6, 6).reshape(-1), extremes.repeat(6), tau)
         assert torch.isfinite(value).all()
         assert torch.isfinite(slope).all()
 
@@ -309,7 +309,7 @@ def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, V
     """ALM is zero with token chunks, and so is the KL on cells when the head holds every id."""
     vocabulary = vocabularies["byte-level"]
     row = cross.rows_of(cross.text, vocabulary, window=60, whole=True)[0]
-    tables = Tables.of(vocabulary.strings, vocabulary, ("alm", "cells"))
+    tables = TokenizerPair.of(vocabulary.strings, vocabulary, ("alm", "cells"))
     found = cross_targets([row], tables)
     V = len(vocabulary.strings)
     probs = np.zeros((len(row.tokens) - 1, V))
@@ -337,7 +337,7 @@ def test_cells_hold_all_of_both_models(names: tuple[str, str], vocabularies: dic
     teacher, student = (vocabularies[name] for name in names)
     rows = cross.rows_of(cross.text, teacher)
     for kind in ("cells", "matched"):
-        targets = cross_targets(rows, Tables.of(teacher.strings, student, (kind,))).targets
+        targets = cross_targets(rows, TokenizerPair.of(teacher.strings, student, (kind,))).targets
         whole = targets.mass_BK.double().sum(1) + targets.other_B.double()
         torch.testing.assert_close(whole, torch.ones_like(whole), rtol=0, atol=1e-5)
         assert (targets.mass_BK >= 0).all()
@@ -411,7 +411,7 @@ def test_a_tail_without_any_head_has_cells(vocabularies: dict[str, Vocabulary]) 
 def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     rows = cross.rows_of(cross.text, teacher, window=50)[:2]
-    tables = Tables.of(teacher.strings, student, ("alm", "matched")).to_measure()
+    tables = TokenizerPair.of(teacher.strings, student, ("alm", "matched")).to_measure()
     found = cross_targets(rows, tables)
     hidden, weight, bias, index = made(found, len(student.strings))
     logits_PV = hidden[index] @ weight.T + bias
@@ -430,15 +430,15 @@ def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: 
         scores.cell_kl_B.double(), reference("head cells", rows, found, logits_PV, teacher, student),
         rtol=2e-4, atol=2e-4,
     )  # fmt: skip
-    assert torch.equal(scores.hit_P, logits_PV.argmax(1) == found.targets.realised_P)
+    assert torch.equal(scores.hit_P, logits_PV.argmax(1) == found.targets.label_P)
     torch.testing.assert_close(scores.confidence_P.double(), logits_PV.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
-    assert len(scores.chunk_kl_C) == len(found.targets.first_C)
+    assert len(scores.span_kl_W) == len(found.targets.first_W)
     assert len(scores.same_B) == len(found.targets.at_B)
 
 
 def test_a_student_without_any_row_has_no_loss(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
     teacher, student = vocabularies["byte-level"], vocabularies["sentencepiece"]
-    tables = Tables.of(teacher.strings, student, ("alm", "cells"))
+    tables = TokenizerPair.of(teacher.strings, student, ("alm", "cells"))
     found = cross_targets(cross.rows_of("a = '\u2581'\n", teacher), tables)
     assert found.rows == []
     hidden, weight = torch.zeros(2, H, requires_grad=True), torch.zeros(len(student.strings), H, requires_grad=True)
