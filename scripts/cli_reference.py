@@ -1,34 +1,48 @@
-"""What does every command say of itself? Writes docs/cli.md from --help; tests/test_house.py holds it to that."""
+"""Write docs/cli.md from the help text of every command; tests/test_house.py compares the two."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
-COMMANDS = {
-    "teacher-dump": (),
-    "student-train": (),
+import click
+
+import evalkit.cli
+import shards.cli
+import student_train.cli
+import teacher_dump.cli
+
+COMMANDS: dict[str, click.Command] = {
+    "teacher-dump": teacher_dump.cli.main,
+    "student-train": student_train.cli.main,
+    "evalkit": evalkit.cli.main,
+    "logit-shards": shards.cli.main,
+}
+SUBCOMMANDS = {
     "evalkit": ("score", "compare", "report", "protocols", "doctor"),
     "logit-shards": ("inspect", "verify", "publish", "fetch", "hydrate", "withdraw", "merge"),
 }
+TERMINAL = {"COLUMNS": "100", "TERM": "dumb"}
+
+
+def help_text(program: str, *words: str) -> str:
+    """Return what `program words --help` prints in a terminal of 100 columns."""
+    output = io.StringIO()
+    with mock.patch.dict(os.environ, TERMINAL), contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        COMMANDS[program].main([*words, "--help"], prog_name=program)
+    return output.getvalue()
 
 
 def reference() -> str:
-    """Return the page."""
-    parts = ["# Commands", "", "Made by `python scripts/cli_reference.py` from what each command says of itself."]
-    for command, below in COMMANDS.items():
-        for words in ((command,), *((command, name) for name in below)):
-            shown = subprocess.run(
-                [Path(sys.executable).with_name(command), *words[1:], "--help"],
-                capture_output=True,
-                text=True,
-                check=True,
-                env={**os.environ, "COLUMNS": "100", "TERM": "dumb"},
-            ).stdout
-            lines = (f"    {line}".rstrip() for line in shown.rstrip().splitlines())
-            parts += ["", f"## {' '.join(words)}", "", *lines]
+    """Return the Markdown text of docs/cli.md."""
+    parts = ["# Commands", "", "Written by `python scripts/cli_reference.py` from the help text of each command."]
+    for program in COMMANDS:
+        for words in ((), *((name,) for name in SUBCOMMANDS.get(program, ()))):
+            lines = (f"    {line}".rstrip() for line in help_text(program, *words).rstrip().splitlines())
+            parts += ["", f"## {' '.join((program, *words))}", "", *lines]
     return "\n".join(parts) + "\n"
 
 

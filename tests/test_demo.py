@@ -1,4 +1,7 @@
-"""Tests of scripts/demo.sh that need no teacher: its commands are ones that the tools accept, on every processor."""
+"""Tests of scripts/demo.sh that need no teacher: the tools accept its commands, on every processor.
+
+No counterpart: the script is no module.
+"""
 
 from __future__ import annotations
 

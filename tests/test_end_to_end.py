@@ -1,4 +1,7 @@
-"""Do the commands fit together? Teacher to shards to student to score, each as a person would type it."""
+"""All commands in sequence, teacher to shards to student to score, as a user types them.
+
+No counterpart: a flow through all packages.
+"""
 
 from __future__ import annotations
 

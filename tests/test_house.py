@@ -1,4 +1,7 @@
-"""Is the house as docs/architecture.md draws it? Direction of imports, weight of imports, speed of --help."""
+"""Structure of the project: direction and cycles of imports, sizes, names, mirrored tests, documentation.
+
+No counterpart: these tests read the source files of all packages, as `scripts/house.py` measures them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from scripts.house import (
+    PACKAGES,
+    class_places,
+    files_per_folder,
+    functions,
+    import_cycles,
+    import_graph,
+    imported_names,
+    lines_per_file,
+    source_files,
+)
+
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("shards", "teacher_dump", "student_train", "evalkit")
 MAY_IMPORT = {
     "shards": {"shards"},
     "teacher_dump": {"teacher_dump", "shards"},
@@ -25,35 +39,176 @@ SCRIPTS = {
     "student-train": "student_train",
     "evalkit": "evalkit",
 }
-
-
-def imported(path: Path) -> set[str]:
-    """Return the modules that a file imports anywhere, function bodies included; `from a import b` counts as a.b."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            names |= {f"{node.module}.{a.name}" for a in node.names}
-    return names
+MAX_FILES_PER_FOLDER = 12
+MAX_LINES_PER_FILE = 350
+MAX_LINES_PER_FUNCTION = 60
+MAX_PARAMETERS = 8
+# The lists below name what does not hold yet. They only get shorter.
+KNOWN_CYCLES = [
+    {"teacher_dump.engines", "teacher_dump.engines.hf", "teacher_dump.engines.vllm"},
+    {"teacher_dump.run.dump", "teacher_dump.run.ray_launcher"},
+]
+KNOWN_LONG_FILES = {"trainer.py"}
+KNOWN_LONG_FUNCTIONS = {
+    "_generate",
+    "_make_pooler",
+    "_on_gpus",
+    "_one_benchmark",
+    "_train",
+    "decode",
+    "encode",
+    "hydrate",
+    "main",
+    "prepare",
+    "publish",
+    "rewrite",
+    "take_step",
+    "targets_of",
+    "withdraw",
+}
+KNOWN_WIDE_FUNCTIONS = {
+    "_CrossFused.forward",
+    "_Fused.forward",
+    "_against_exact",
+    "_check_input",
+    "cross_loss",
+    "encode",
+    "fused_loss",
+    "gradient_norms",
+    "take_step",
+    "targets_of",
+}
+KNOWN_DOUBLED_CLASSES = {
+    "Batch",
+    "Benchmark",
+    "Chunks",
+    "Gpu",
+    "Identity",
+    "Job",
+    "Judged",
+    "Layout",
+    "Problem",
+    "Progress",
+    "Row",
+    "Run",
+    "Sums",
+    "View",
+}
+# Tests that have not moved to the folder of their module yet.
+KNOWN_UNMIRRORED_TESTS = {
+    "align",
+    "architectures",
+    "benchmarks",
+    "broken_files",
+    "cache",
+    "check",
+    "check_finds",
+    "checkpoint",
+    "codec",
+    "command_lines",
+    "compare",
+    "completions",
+    "crash",
+    "cross_loss",
+    "decontamination",
+    "differential",
+    "differential_suite",
+    "download",
+    "dtype",
+    "dump",
+    "entries",
+    "estimate",
+    "evalplus_verdicts",
+    "fidelity",
+    "filters",
+    "follow",
+    "foresee",
+    "generate",
+    "generate_vllm",
+    "golden",
+    "head",
+    "heartbeat",
+    "hostile",
+    "hydrate",
+    "identity",
+    "infra",
+    "layer_choice",
+    "layout",
+    "library_use",
+    "library_values",
+    "lifetime",
+    "loader",
+    "log",
+    "machine",
+    "nucleus",
+    "numpy_values",
+    "order",
+    "own_logits",
+    "packing",
+    "parallel",
+    "process_life",
+    "program_key",
+    "program_text",
+    "progress",
+    "publish",
+    "ray",
+    "readers",
+    "reduce",
+    "report",
+    "run_folder",
+    "sample_forms",
+    "sanitize",
+    "second_reader",
+    "shorten",
+    "side_files",
+    "stats",
+    "store",
+    "student",
+    "syscalls",
+    "tasklist",
+    "train",
+    "two_tokenizers",
+    "values",
+    "verdicts",
+    "vllm",
+    "vllm_engine",
+    "weights",
+    "windows",
+}
 
 
 def within(name: str, modules: set[str]) -> bool:
-    """Return whether a name is one of the modules, or lies in one."""
+    """Return whether a name is one of the modules, or a name inside one of them."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_point_in_one_direction(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
-        ours = {name for name in imported(path) if within(name, set(PACKAGES))}
+    for path in source_files(ROOT, [package]):
+        ours = {name for name in imported_names(path) if within(name, set(PACKAGES))}
         wrong = {name for name in ours if not within(name, MAY_IMPORT[package])}
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
+def test_no_two_modules_import_each_other() -> None:
+    cycles = [cycle for cycle in import_cycles(import_graph(ROOT)) if set(cycle) not in KNOWN_CYCLES]
+    assert not cycles, "import cycles: " + "; ".join(" <-> ".join(cycle) for cycle in cycles)
+
+
+def test_a_cycle_is_found_in_function_bodies_and_named(tmp_path: Path) -> None:
+    package = tmp_path / "shards"
+    package.mkdir()
+    (package / "a.py").write_text("from shards import b\n")
+    (package / "b.py").write_text("def f():\n    from shards.c import g\n")
+    (package / "c.py").write_text("import shards.a\n")
+    (package / "d.py").write_text("if TYPE_CHECKING:\n    import shards.e\n")
+    (package / "e.py").write_text("import shards.d\n")
+    assert import_cycles(import_graph(tmp_path)) == [("shards.a", "shards.b", "shards.c")]
+
+
 def test_shards_never_imports_torch_or_vllm() -> None:
-    for path in (ROOT / "shards").rglob("*.py"):
-        assert not [name for name in imported(path) if within(name, {"torch", "vllm", "transformers"})], path
+    for path in source_files(ROOT, ["shards"]):
+        assert not [name for name in imported_names(path) if within(name, {"torch", "vllm", "transformers"})], path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -67,7 +222,7 @@ def test_importing_a_package_loads_no_heavy_one(package: str) -> None:
 
 @pytest.mark.parametrize(("script", "package"), SCRIPTS.items())
 def test_help_answers_at_once_and_equals_the_module(script: str, package: str) -> None:
-    """Half a second of processor time: what a person waits on an idle machine, whatever else runs on this one."""
+    """Allow half a second of processor time, the wait on an idle machine, whatever else runs on this one."""
     executable = Path(sys.executable).with_name(script)
     seconds = []
     for _ in range(3):
@@ -83,8 +238,57 @@ def test_help_answers_at_once_and_equals_the_module(script: str, package: str) -
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_file_opens_with_a_docstring(package: str) -> None:
-    for path in (ROOT / package).rglob("*.py"):
+    for path in source_files(ROOT, [package]):
         assert ast.get_docstring(ast.parse(path.read_text())), path.relative_to(ROOT)
+
+
+def test_folders_hold_few_files() -> None:
+    full = {folder: count for folder, count in files_per_folder(ROOT).items() if count > MAX_FILES_PER_FOLDER}
+    assert not full, f"over {MAX_FILES_PER_FOLDER} files in a folder: {full}"
+
+
+def test_files_are_short() -> None:
+    long = {file: lines for file, lines in lines_per_file(ROOT).items() if lines > MAX_LINES_PER_FILE}
+    unknown = {file: lines for file, lines in long.items() if Path(file).name not in KNOWN_LONG_FILES}
+    assert not unknown, f"files over {MAX_LINES_PER_FILE} lines: {unknown}"
+
+
+def test_functions_are_short() -> None:
+    long = [f for f in functions(ROOT) if f.num_lines > MAX_LINES_PER_FUNCTION]
+    unknown = {str(f): f.num_lines for f in long if f.name not in KNOWN_LONG_FUNCTIONS}
+    assert not unknown, f"functions over {MAX_LINES_PER_FUNCTION} lines: {unknown}"
+
+
+def test_functions_take_few_parameters() -> None:
+    wide = [f for f in functions(ROOT) if f.num_parameters > MAX_PARAMETERS and not f.is_command]
+    unknown = {str(f): f.num_parameters for f in wide if f.name not in KNOWN_WIDE_FUNCTIONS}
+    assert not unknown, f"functions with over {MAX_PARAMETERS} parameters: {unknown}"
+
+
+def test_a_class_name_exists_once() -> None:
+    doubled = {name: places for name, places in class_places(ROOT).items() if len(places) > 1}
+    unknown = {name: places for name, places in doubled.items() if name not in KNOWN_DOUBLED_CLASSES}
+    assert not unknown, f"class names defined more than once: {unknown}"
+
+
+def has_counterpart(test: Path) -> bool:
+    """Return whether `x/test_y.py` or `x/test_y_aspect.py` has a module `x/y.py` or a folder `x/y/` to test."""
+    words = test.stem.removeprefix("test_").split("_")
+    folder = ROOT / test.relative_to(ROOT / "tests").parent
+    names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+    return any((folder / f"{name}.py").exists() or (folder / name).is_dir() for name in names)
+
+
+def test_tests_mirror_the_packages() -> None:
+    """Accept a file without a module of its own where its docstring has a line that begins with `No counterpart:`."""
+    unmirrored = []
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        explanation = ast.get_docstring(ast.parse(test.read_text())) or ""
+        if not has_counterpart(test) and not re.search(r"counterpart", explanation, re.IGNORECASE):
+            unmirrored.append(test)
+    names = {test: test.stem.removeprefix("test_") for test in unmirrored}
+    unknown = [str(test.relative_to(ROOT)) for test in unmirrored if names[test] not in KNOWN_UNMIRRORED_TESTS]
+    assert not unknown, f"neither beside their module nor with a line `No counterpart: ...`: {unknown}"
 
 
 def test_the_command_reference_is_what_the_commands_say() -> None:

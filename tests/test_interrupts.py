@@ -1,4 +1,7 @@
-"""Ctrl-C: exit code 130 and no traceback, while a program starts, works and ends."""
+"""Ctrl-C ends every command with exit code 130 and no traceback, while it starts, works and ends.
+
+No counterpart: the four programs run as processes of their own.
+"""
 
 from __future__ import annotations
 
