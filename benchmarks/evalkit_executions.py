@@ -41,7 +41,7 @@ def by_pool(pairs: Pairs) -> tuple[float, list[bool], list[str]]:
     """Return seconds, verdicts, and the layers that were on."""
     started = time.perf_counter()
     with Pool() as pool:
-        verdicts = dict(pool.judge_all([problem.job(problem.prompt + body) for problem, body in pairs]))
+        verdicts = dict(pool.check_all([problem.job(problem.prompt + body) for problem, body in pairs]))
         layers = [layer.name for layer in pool.layers if layer.on]
     return time.perf_counter() - started, [verdicts[index].passed for index in range(len(pairs))], layers
 

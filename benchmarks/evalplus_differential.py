@@ -76,7 +76,7 @@ def by_evalplus(chosen: list[Pair], *, task: str, peer: str, data_dir: Path) -> 
 def by_evalkit(chosen: list[Pair]) -> list[Verdict]:
     """Return evalkit's verdict for each program."""
     with Pool(workers=2) as pool:
-        verdicts = dict(pool.judge_all([problem.job(program) for problem, _, program in chosen]))
+        verdicts = dict(pool.check_all([problem.job(program) for problem, _, program in chosen]))
     return [verdicts[index] for index in range(len(chosen))]
 
 

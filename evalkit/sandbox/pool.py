@@ -27,11 +27,11 @@ from typing import Any
 from evalkit.errors import EvalError
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.verdict import (
+    CHECKER_MEMORY_BYTES,
     EVALPLUS_MEMORY_BYTES,
-    JUDGE_MEMORY_BYTES,
     MEMORY_BYTES,
     RETRIED,
-    Job,
+    CheckJob,
     Verdict,
 )
 from evalkit.sandbox.wire.values import MAX_MESSAGE_BYTES, ChannelError, DeadlineError, wait_ready
@@ -49,7 +49,7 @@ _MOST_PATIENCE = 30.0
 """Most times that the usual time by the clock is waited when the machine is crowded."""
 
 
-def _patience(job: Job, doubtful: Verdict) -> float:
+def _patience(job: CheckJob, doubtful: Verdict) -> float:
     """Return how many times the usual time by the clock lets the program use up its CPU time, twice over.
 
     From the share of a processor that it got at first: others may load the machine, also while it runs alone.
@@ -70,7 +70,7 @@ class _Judge:
         start = (
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.host import checker\n"
             f"sys.path.remove({root!r})\nchecker.main(root={root!r}, numpy_folder={folder!r}, "
-            f"memory_bytes={JUDGE_MEMORY_BYTES})"
+            f"memory_bytes={CHECKER_MEMORY_BYTES})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
@@ -89,7 +89,7 @@ class _Judge:
             self.close(kill=True)
             raise
 
-    def judge(self, job: Job) -> Verdict:
+    def judge(self, job: CheckJob) -> Verdict:
         """Have one program judged.
 
         Raises:
@@ -97,7 +97,7 @@ class _Judge:
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(job.as_dict()).encode() + b"\n")
+            self._process.stdin.write(json.dumps(job.to_dict()).encode() + b"\n")
             self._process.stdin.flush()
         except OSError as error:
             raise ChannelError(f"the judge ended ({error.strerror})") from None
@@ -173,11 +173,11 @@ class Pool:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(kill=kind is not None)
 
-    def submit(self, job: Job) -> Future[Verdict]:
+    def submit(self, job: CheckJob) -> Future[Verdict]:
         """Have a program judged beside others; see `alone` for what to do with a doubtful verdict."""
         return self._submit(job)
 
-    def alone(self, job: Job, *, after: Verdict | None = None) -> Verdict:
+    def check_alone(self, job: CheckJob, *, after: Verdict | None = None) -> Verdict:
         """Judge one program while no other of ours runs. Call it when all futures are done.
 
         `after` is a doubtful verdict: a program that was kept waiting for a processor gets longer by the clock.
@@ -185,7 +185,7 @@ class Pool:
         longer = replace(job, patience=_patience(job, after)) if after is not None else job
         return self._submit(longer).result()
 
-    def judge_all(self, jobs: list[Job]) -> Iterator[tuple[int, Verdict]]:
+    def check_all(self, jobs: list[CheckJob]) -> Iterator[tuple[int, Verdict]]:
         """Yield (index, verdict) for every job: sure ones as they come, doubtful ones last, run alone."""
         futures = [self.submit(job) for job in jobs]
         doubtful = []
@@ -196,7 +196,7 @@ class Pool:
             else:
                 yield index, verdict
         for index in doubtful:
-            yield index, self.alone(jobs[index], after=futures[index].result())
+            yield index, self.check_alone(jobs[index], after=futures[index].result())
 
     def close(self, *, kill: bool = False) -> None:
         """End all judges and wait for them; with `kill`, at once, in place of after the programs that run."""
@@ -208,7 +208,7 @@ class Pool:
         while self._idle:
             self._idle.pop().close()
 
-    def _submit(self, job: Job) -> Future[Verdict]:
+    def _submit(self, job: CheckJob) -> Future[Verdict]:
         try:
             return self._threads.submit(self._judge, job)
         except RuntimeError as error:
@@ -233,7 +233,7 @@ class Pool:
             self._all.discard(judge)
         judge.close(kill=True)
 
-    def _judge(self, job: Job) -> Verdict:
+    def _judge(self, job: CheckJob) -> Verdict:
         if (size := _program_bytes(job)) > MAX_MESSAGE_BYTES:
             detail = f"a program of {size / 1e6:.3g} MB, limit {MAX_MESSAGE_BYTES / 1e6:.3g} MB"
             return Verdict(outcome="exception", detail=detail)
@@ -258,7 +258,7 @@ def require_address_space() -> None:
     Raises:
         EvalError: it does.
     """
-    needed = max(JUDGE_MEMORY_BYTES, MEMORY_BYTES, EVALPLUS_MEMORY_BYTES)
+    needed = max(CHECKER_MEMORY_BYTES, MEMORY_BYTES, EVALPLUS_MEMORY_BYTES)
     allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
     if allowed != resource.RLIM_INFINITY and allowed < needed:
         raise EvalError(
@@ -267,7 +267,7 @@ def require_address_space() -> None:
         )
 
 
-def _program_bytes(job: Job) -> int:
+def _program_bytes(job: CheckJob) -> int:
     """Return the bytes that the program takes in a message, roughly when it is far from the limit."""
     length = len(job.program)
     # JSON in ASCII takes at most twelve bytes for a character. The envelope of the message is small.

@@ -45,7 +45,7 @@ EVALPLUS_MEMORY_BYTES = 4 << 30
 EVALPLUS_CPU_S = 130.0
 """CPU time of one program on EvalPlus' inputs, a last resort: the judge's own limits are far below (`plus_task.py`)."""
 
-JUDGE_MEMORY_BYTES = 4 << 30
+CHECKER_MEMORY_BYTES = 4 << 30
 """Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
 
 CPU_S = 3.0
@@ -53,7 +53,7 @@ CPU_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class CheckJob:
     """One program to judge."""
 
     program: str
@@ -83,7 +83,7 @@ class Job:
         """CPU limit in the whole seconds that the kernel counts in."""
         return math.ceil(self.cpu_s)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["patience"]  # it is in wall_s
         return {**values, "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
@@ -100,7 +100,7 @@ class Verdict:
     cpu_s: float = 0.0
     """CPU seconds that the program used."""
     in_process: bool = False
-    """The checks ran beside the program (`Job.inline`)."""
+    """The checks ran beside the program (`CheckJob.inline`)."""
     base_passed: bool | None = None
     """Of EvalPlus' benchmarks: the task's own inputs passed, whatever the added ones did. None elsewhere."""
 
@@ -113,7 +113,7 @@ class Verdict:
     def passed(self) -> bool:
         return self.outcome == "pass"
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         values = {"passed": self.passed, **asdict(self)}
         if self.base_passed is None:
             del values["base_passed"]

@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from evalkit.sandbox.program_key import program_key
-from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 
 CACHE_VERSION = 4
 """2: verdicts of version 1 are not trusted, since it counted a program that the kernel killed as `exited`.
@@ -29,9 +29,9 @@ _MOST_FAILURES = 3
 """Writes that may fail before no more are tried: a full disk fails at every one."""
 
 
-def job_key(job: Job) -> str:
+def job_key(job: CheckJob) -> str:
     """Return the digest of everything that decides the job's verdict."""
-    fields = job.as_dict() | {"program": program_key(job.program)}
+    fields = job.to_dict() | {"program": program_key(job.program)}
     if job.inputs is not None:  # the content counts, not where it lies
         fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"], job.inputs.get("quick", False)]
     parts = [CACHE_VERSION, platform.python_version(), fields]
@@ -79,7 +79,7 @@ class VerdictCache:
         """Remember a verdict, unless it may have been the machine's fault."""
         if verdict.outcome in RETRIED:
             return
-        value = {key: item for key, item in verdict.as_dict().items() if key != "passed"}
+        value = {key: item for key, item in verdict.to_dict().items() if key != "passed"}
         with self._lock:
             if self._database is None:
                 return

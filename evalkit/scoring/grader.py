@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 
 _PAUSE_S = 2.0
@@ -24,13 +24,13 @@ class Grader:
     def __init__(self, pool: Pool, cache: VerdictCache) -> None:
         self._pool, self._cache = pool, cache
         self._keys: list[str] = []
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, CheckJob] = {}
         self._known: dict[str, Verdict] = {}
         self._running: dict[str, Future[Verdict]] = {}
         self.num_reused = 0
         """Samples whose verdict was in the cache."""
 
-    def add(self, job: Job) -> None:
+    def add(self, job: CheckJob) -> None:
         """Start judging one program, unless the same is known or under way."""
         key = job_key(job)
         self._keys.append(key)
@@ -73,7 +73,7 @@ class Grader:
 
     def _again(self, keys: list[str]) -> None:
         for key in keys:
-            self._known[key] = self._pool.alone(self._jobs[key], after=self._known[key])
+            self._known[key] = self._pool.check_alone(self._jobs[key], after=self._known[key])
             self._cache.put(key, self._known[key])
 
     def _keep(self, key: str, future: Future[Verdict]) -> None:

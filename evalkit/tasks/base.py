@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, Job
+from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, CheckJob
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,12 +33,12 @@ class Problem:
     inputs: dict[str, Any] | None = None
     """EvalPlus' inputs, expected values and tolerance; see `evalkit/sandbox/evalplus/check.py`."""
 
-    def job(self, program: str, *, cpu_s: float = CPU_S) -> Job:
+    def job(self, program: str, *, cpu_s: float = CPU_S) -> CheckJob:
         """Return the work order for `program`, a complete module, within `cpu_s` CPU seconds.
 
         On EvalPlus' inputs `cpu_s` does not count: each call has its own limit, from the reference's time.
         """
-        return Job(
+        return CheckJob(
             program=program,
             entry_points=self.entry_points,
             prelude=self.prelude,
@@ -49,7 +49,7 @@ class Problem:
             memory_bytes=MEMORY_BYTES if self.inputs is None else EVALPLUS_MEMORY_BYTES,
         )
 
-    def reference_job(self, *, cpu_s: float) -> Job:
+    def reference_job(self, *, cpu_s: float) -> CheckJob:
         """Return the work order for the reference, within `cpu_s` CPU seconds.
 
         On EvalPlus' inputs the judge itself runs the reference on all of them. As a program it only runs on those that

@@ -28,8 +28,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[Pool]:
-    with Pool(workers=2) as judges:
-        yield judges
+    with Pool(workers=2) as checkers:
+        yield checkers
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from evalkit.tasks import protocols, registry
 def failures(pool: Pool, name: str, data: Path) -> dict[str, str]:
     benchmark = registry.load(name, data_dir=data)
     jobs = [problem.job(problem.reference, cpu_s=time_limits.REFERENCE_CPU_S) for problem in benchmark.problems]
-    verdicts = dict(pool.judge_all(jobs))
+    verdicts = dict(pool.check_all(jobs))
     return {benchmark.problems[i].task_id: str(v) for i, v in verdicts.items() if not v.passed}
 
 
@@ -50,8 +50,8 @@ def test_only_tasks_that_pass_objects_are_judged_beside_the_program(shared_data:
 
 def test_a_verdict_from_beside_the_program_is_flagged(pool: Pool, shared_data: Path):
     problem = next(p for p in registry.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/367")
-    assert pool.alone(problem.job(problem.reference)).in_process
-    verdict = pool.alone(problem.job(problem.reference.replace("return True", "return False")))
+    assert pool.check_alone(problem.job(problem.reference)).in_process
+    verdict = pool.check_alone(problem.job(problem.reference.replace("return True", "return False")))
     assert (verdict.outcome, verdict.in_process) == ("wrong", True)
 
 

@@ -73,7 +73,7 @@ def test_all_references_pass_through_it_unharmed(humaneval, pool):
         problem.job(sanitize(problem.reference + "\nprint('done')\n", problem.entry_points[0]))
         for problem in humaneval.problems
     ]
-    assert all(verdict.passed for _, verdict in pool.judge_all(answers))
+    assert all(verdict.passed for _, verdict in pool.check_all(answers))
 
 
 SEPARATORS = ["\u2028", "\u2029", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\x85"]

@@ -1,7 +1,7 @@
 """Judge a program on EvalPlus' inputs: its answers beside the reference's, in EvalPlus' time limits.
 
-`Job.inputs` names a row of EvalPlus' data: {"path", "sha256", "task_id", "cache", "machine", "quick"?}. "quick" asks
-only inputs on which the reference takes little time. Inputs cross the wall at once, answers come back in frames
+`CheckJob.inputs` names a row of EvalPlus' data: {"path", "sha256", "task_id", "cache", "machine", "quick"?}. "quick"
+asks only inputs on which the reference takes little time. Inputs cross the wall at once, answers come back in frames
 (`batches.py`). Most answers are equal to the expected ones byte by byte; only the others are decoded and compared by
 EvalPlus' rules (`plus_rules.py`).
 

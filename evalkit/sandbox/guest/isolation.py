@@ -51,7 +51,7 @@ class Layer(NamedTuple):
     detail: str
     """What it gives, or why it is off."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         return self._asdict()
 
 

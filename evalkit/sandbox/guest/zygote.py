@@ -70,7 +70,7 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
         os._exit(1)
     gc.collect()
     gc.freeze()  # the children's collector leaves these pages shared
-    control.sendall(json.dumps([layer.as_dict() for layer in layers]).encode() + b"\n")
+    control.sendall(json.dumps([layer.to_dict() for layer in layers]).encode() + b"\n")
     with suppress(ConnectionError):
         _serve(control, null)
 

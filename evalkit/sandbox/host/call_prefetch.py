@@ -19,7 +19,7 @@ _BRANCHES = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.ListComp, ast.SetComp, ast.D
 
 
 @lru_cache(maxsize=4096)
-def foreseen(test: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
+def prefetchable_calls(test: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
     """Return the first calls of `names` that `test` makes, as messages (`child`), up to where that is no longer plain.
 
     A test is statements, or one function `check(f)` that is called with one of `names` at the end.

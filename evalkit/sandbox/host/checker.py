@@ -1,6 +1,6 @@
 """Who decides? A trusted process that holds the tests and calls the program through a wall.
 
-Started as `python -I -S` by `pool.py`. Jobs come in on standard input as JSON lines (`verdict.Job`), verdicts
+Started as `python -I -S` by `pool.py`. Jobs come in on standard input as JSON lines (`verdict.CheckJob`), verdicts
 leave on standard output. The judge runs the task's own test source; where the test calls the function under
 test, a proxy sends the arguments to the untrusted process and hands back the plain value that came in answer.
 
@@ -29,7 +29,7 @@ from typing import Any
 
 from evalkit.sandbox.guest import isolation
 from evalkit.sandbox.guest.zygote import import_numpy
-from evalkit.sandbox.host.call_prefetch import foreseen
+from evalkit.sandbox.host.call_prefetch import prefetchable_calls
 from evalkit.sandbox.host.program_text import stand_in
 from evalkit.sandbox.host.zygote_client import ONE_THREAD, Zygote
 from evalkit.sandbox.wire.values import (
@@ -194,7 +194,7 @@ def _check(session: Session, job: dict[str, Any], *, foresee: bool, suites: tupl
             first["after"] = f"\n{job['prelude']}\n{job['test']}"
         else:
             first["after"] = "\n" + stand_in(job["test"])
-            ahead = foreseen(job["test"], tuple(job["entry_points"])) if foresee else ()
+            ahead = prefetchable_calls(job["test"], tuple(job["entry_points"])) if foresee else ()
         session.value(session.ask(first, ahead=ahead))
         if job["inline"]:
             return "pass", ""

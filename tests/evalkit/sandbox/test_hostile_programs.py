@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job, Verdict
+from evalkit.sandbox.verdict import CheckJob, Verdict
 from tests.evalkit.processes import alive, descendants
 from tests.evalkit.sandbox.hostile_programs import FORGED, HARMFUL
 
@@ -24,9 +24,9 @@ TEST = "assert f(1) == 2\nassert f(41) == 42\nassert [f(n) for n in range(5)] ==
 HONEST = "def f(x): return x + 1"
 
 
-def job(program: str, **settings) -> Job:
+def job(program: str, **settings) -> CheckJob:
     limits = {"cpu_s": 0.5, "memory_bytes": 512 << 20} | settings
-    return Job(program=program, entry_points=("f",), prelude="", test=TEST, **limits)
+    return CheckJob(program=program, entry_points=("f",), prelude="", test=TEST, **limits)
 
 
 class Outside:
@@ -79,9 +79,9 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
 
 
 def run(pool: Pool, outside: Outside, program: str) -> Verdict:
-    verdict = pool.alone(job(outside.fill(program)))
+    verdict = pool.check_alone(job(outside.fill(program)))
     outside.check()
-    assert pool.alone(job(HONEST)).passed, "the next honest program got no verdict"
+    assert pool.check_alone(job(HONEST)).passed, "the next honest program got no verdict"
     return verdict
 
 
@@ -101,10 +101,10 @@ def test_no_harm_comes_from(name: str, pool: Pool, outside: Outside):
 
 def test_nothing_is_left_behind_by_all_of_them(outside: Outside, tmp_path: Path):
     before = descendants()
-    with Pool(workers=2) as judges:
+    with Pool(workers=2) as checkers:
         jobs = [job(outside.fill(program)) for program in (*FORGED.values(), *HARMFUL.values())]
-        futures = [judges.submit(one) for one in jobs]
-        honest = [judges.submit(job(HONEST)) for _ in range(10)]
+        futures = [checkers.submit(one) for one in jobs]
+        honest = [checkers.submit(job(HONEST)) for _ in range(10)]
         assert len(jobs) >= 40
         assert [future.result().passed for future in futures] == [False] * len(jobs)
         assert [future.result().outcome for future in honest] == ["pass"] * 10

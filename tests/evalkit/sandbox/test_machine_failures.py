@@ -21,7 +21,7 @@ from evalkit.cli import main
 from evalkit.metrics import summarise
 from evalkit.reports.comparison import read_result
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job, Verdict
+from evalkit.sandbox.verdict import CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import grader as grade
 from evalkit.scoring.grader import Grader
@@ -32,8 +32,8 @@ HOLDS_700_MB = "    return x + y\n_b = bytearray(b'x') * (700 << 20)\n"
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 
 
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> Job:
-    return Job(program=program, entry_points=("f",), prelude="", test=test, **settings)
+def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
+    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
 
 
 def call(*args: object) -> Result:
@@ -115,9 +115,9 @@ def kill_soon(before: set[str], place: int) -> threading.Thread:
 def test_whatever_is_killed_from_outside_the_program_gets_its_verdict_later(tmp_path: Path, place: int):
     before = descendants()
     cache = VerdictCache(tmp_path)
-    with Pool(workers=1) as judges:
+    with Pool(workers=1) as checkers:
         thread = kill_soon(before, place)
-        grader = Grader(judges, cache)
+        grader = Grader(checkers, cache)
         grader.add(job("import time\ntime.sleep(1.5)\ndef f(x): return x + 1"))
         first = next(iter(grader._running.values())).result()
         thread.join()
@@ -127,12 +127,12 @@ def test_whatever_is_killed_from_outside_the_program_gets_its_verdict_later(tmp_
 
 
 def test_a_program_that_closes_its_channel_is_still_one_that_left(pool: Pool):
-    verdict = pool.alone(job("import os\ndef f(x):\n    os.closerange(0, 64)\n    while True: pass"))
+    verdict = pool.check_alone(job("import os\ndef f(x):\n    os.closerange(0, 64)\n    while True: pass"))
     assert (verdict.outcome, verdict.detail) == ("exited", "closed its channel")
 
 
 def test_what_exceeds_the_sandbox_own_limit_is_still_oom(pool: Pool):
-    verdict = pool.alone(job("def f(x): return len(bytearray(3 << 30))", memory_bytes=1 << 30))
+    verdict = pool.check_alone(job("def f(x): return len(bytearray(3 << 30))", memory_bytes=1 << 30))
     assert verdict.outcome == "oom"
 
 
@@ -142,14 +142,14 @@ class _Script:
     def __init__(self, *outcomes: str) -> None:
         self.outcomes = list(outcomes)
 
-    def alone(self, job: Job, *, after: Verdict | None = None) -> Verdict:
+    def check_alone(self, job: CheckJob, *, after: Verdict | None = None) -> Verdict:
         return Verdict(outcome=self.outcomes.pop(0))
 
-    def submit(self, job: Job):
+    def submit(self, job: CheckJob):
         from concurrent.futures import Future
 
         future: Future[Verdict] = Future()
-        future.set_result(self.alone(job))
+        future.set_result(self.check_alone(job))
         return future
 
 
@@ -202,9 +202,9 @@ def test_a_limit_that_the_machine_refuses_is_not_the_programs_failure():
     """The hard limit is below the program's own: no program could begin."""
     script = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_CPU, (60, 60)); sys.path.insert(0, sys.argv[1])\n"
-        "from evalkit.sandbox.pool import Pool\nfrom evalkit.sandbox.verdict import Job\n"
+        "from evalkit.sandbox.pool import Pool\nfrom evalkit.sandbox.verdict import CheckJob\n"
         "with Pool(workers=1) as pool:\n"
-        "    print(pool.alone(Job(program='def f(x): return x + 1', entry_points=('f',), prelude='', "
+        "    print(pool.check_alone(CheckJob(program='def f(x): return x + 1', entry_points=('f',), prelude='', "
         "test='assert f(1) == 2', cpu_s=90.0)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(ROOT)], capture_output=True, text=True)
@@ -226,23 +226,23 @@ def test_a_limit_on_address_space_is_one_line(tmp_path: Path):
 
 def test_a_file_of_the_judges_that_is_missing_is_not_the_programs_failure(pool: Pool):
     inputs = {"path": "/nowhere/HumanEvalPlus.jsonl.gz", "sha256": "0", "task_id": "HumanEval/53", "cache": None}
-    verdict = pool.alone(job("def f(x): return x + 1", inputs=inputs))
+    verdict = pool.check_alone(job("def f(x): return x + 1", inputs=inputs))
     assert verdict.outcome == "infra_error", verdict
     assert "No such file" in verdict.detail
-    missing = pool.alone(job("def f(x): return x + 1", "import no_such_module\nassert f(1) == 2"))
+    missing = pool.check_alone(job("def f(x): return x + 1", "import no_such_module\nassert f(1) == 2"))
     assert missing.outcome == "infra_error"
 
 
 def test_a_programs_own_missing_file_is_its_own_failure(pool: Pool):
-    verdict = pool.alone(job("def f(x): return open('/usr/lib/no-such-file')"))
+    verdict = pool.check_alone(job("def f(x): return open('/usr/lib/no-such-file')"))
     assert verdict.outcome not in ("infra_error", "pass")
-    assert pool.alone(job("import no_such_module\ndef f(x): return 2")).outcome == "exception"
+    assert pool.check_alone(job("import no_such_module\ndef f(x): return 2")).outcome == "exception"
 
 
 def test_a_program_too_long_to_send_is_an_exception_in_fitting_units(pool: Pool):
-    verdict = pool.alone(job("def f(x): return x + 1\n#" + "x" * 17_000_000))
+    verdict = pool.check_alone(job("def f(x): return x + 1\n#" + "x" * 17_000_000))
     assert (verdict.outcome, verdict.detail) == ("exception", "a program of 17 MB, limit 16.8 MB")
-    assert pool.alone(job("def f(x): return x + 1\n#" + "x" * 15_000_000)).passed
+    assert pool.check_alone(job("def f(x): return x + 1\n#" + "x" * 15_000_000)).passed
 
 
 def test_a_full_disk_of_the_verdict_cache_is_told_and_loses_no_verdict(tmp_path: Path, monkeypatch):
@@ -276,10 +276,10 @@ def test_a_verdict_cache_that_is_no_database_is_told(tmp_path: Path, monkeypatch
 
 def test_no_process_is_left_when_a_pool_is_ended_in_the_middle():
     before = descendants()
-    with pytest.raises(KeyboardInterrupt), Pool(workers=2) as judges:
+    with pytest.raises(KeyboardInterrupt), Pool(workers=2) as checkers:
         started = time.monotonic()
         for number in range(4):
-            judges.submit(job(f"import time\ntime.sleep({30 + number})"))
+            checkers.submit(job(f"import time\ntime.sleep({30 + number})"))
         time.sleep(0.5)
         running = descendants() - before
         raise KeyboardInterrupt

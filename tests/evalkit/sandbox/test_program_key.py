@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evalkit.sandbox.program_key import program_key
-from evalkit.sandbox.verdict import Job
+from evalkit.sandbox.verdict import CheckJob
 from evalkit.sandbox.verdict_cache import job_key
 
 PROGRAM = "def f(x):\n    return [x, 'a']\n"
@@ -94,7 +94,7 @@ def test_the_number_of_a_literal_counts_and_not_how_it_is_written() -> None:
 
 
 def test_jobs_of_equal_programs_share_a_key_only_under_the_same_checks() -> None:
-    one = Job(program=PROGRAM, entry_points=("f",), prelude="", test="assert f(1) == [1, 'a']")
-    two = Job(program="# c\n" + PROGRAM, entry_points=("f",), prelude="", test="assert f(1) == [1, 'a']")
-    other = Job(program=PROGRAM, entry_points=("f",), prelude="", test="assert f(2) == [2, 'a']")
+    one = CheckJob(program=PROGRAM, entry_points=("f",), prelude="", test="assert f(1) == [1, 'a']")
+    two = CheckJob(program="# c\n" + PROGRAM, entry_points=("f",), prelude="", test="assert f(1) == [1, 'a']")
+    other = CheckJob(program=PROGRAM, entry_points=("f",), prelude="", test="assert f(2) == [2, 'a']")
     assert job_key(one) == job_key(two) != job_key(other)

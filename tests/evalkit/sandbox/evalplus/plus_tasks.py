@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.sandbox.verdict import EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, Job
+from evalkit.sandbox.verdict import EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, CheckJob
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,11 @@ class Task:
     task_id: str
     name: str
 
-    def job(self, program: str, *, cache: Path | None = None) -> Job:
+    def job(self, program: str, *, cache: Path | None = None) -> CheckJob:
         """Return the work order for `program`."""
         sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
         where = {"path": str(self.path), "sha256": sha256, "task_id": self.task_id, "machine": "test"}
-        return Job(
+        return CheckJob(
             program=program,
             entry_points=(self.name,),
             prelude="",

@@ -28,6 +28,6 @@ def test_verdicts_are_those_of_evalplus(pool: Pool, shared_data: Path, name: str
     for task_id, change, _, _ in rows:
         problem = problems[task_id]
         jobs.append(problem.job(transform(problem.reference, problem.entry_points[0], changes[change])))
-    verdicts = dict(pool.judge_all(jobs))
+    verdicts = dict(pool.check_all(jobs))
     ours = [[*row[:2], verdicts[place].base_passed, verdicts[place].passed] for place, row in enumerate(rows)]
     assert ours == rows

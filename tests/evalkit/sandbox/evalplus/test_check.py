@@ -62,17 +62,17 @@ def test_the_type_of_an_answer_decides_as_in_evalplus(
     pool: Pool, tmp_path: Path, answer: str, value: Any, passes: bool
 ):
     task = write_task(tmp_path, IDENTITY, base=[[value]], plus=[])
-    assert pool.alone(task.job(f"{NUMPY}def f(x): return {answer}")).passed is passes
+    assert pool.check_alone(task.job(f"{NUMPY}def f(x): return {answer}")).passed is passes
 
 
 def test_the_base_inputs_have_a_verdict_of_their_own(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[1], [2]], plus=[[3]])
-    verdict = pool.alone(task.job("def f(x): return min(x, 2)"))
+    verdict = pool.check_alone(task.job("def f(x): return min(x, 2)"))
     assert (verdict.outcome, verdict.base_passed) == ("wrong", True)
     assert verdict.detail == "added input: f(3) gave 2, expected 3"
-    verdict = pool.alone(task.job("def f(x): return max(x, 2)"))
+    verdict = pool.check_alone(task.job("def f(x): return max(x, 2)"))
     assert (verdict.outcome, verdict.base_passed) == ("wrong", False)
-    assert pool.alone(task.job(IDENTITY)).base_passed is True
+    assert pool.check_alone(task.job(IDENTITY)).base_passed is True
 
 
 def test_scores_of_the_base_inputs_stand_beside_those_of_all():
@@ -89,10 +89,10 @@ def test_scores_of_the_base_inputs_stand_beside_those_of_all():
 def test_many_slow_calls_pass_and_one_long_call_fails(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[[x] for x in range(40)])
     burn = "import time\ndef burn(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n"
-    verdict = pool.alone(task.job(f"{burn}def f(x):\n    burn(0.05)\n    return x"))
+    verdict = pool.check_alone(task.job(f"{burn}def f(x):\n    burn(0.05)\n    return x"))
     assert verdict.passed, verdict
     assert verdict.cpu_s > 2.0  # a limit of 1 s for all of them would have failed it
-    verdict = pool.alone(task.job(f"{burn}def f(x):\n    burn(1.5 if x == 20 else 0)\n    return x"))
+    verdict = pool.check_alone(task.job(f"{burn}def f(x):\n    burn(1.5 if x == 20 else 0)\n    return x"))
     assert (verdict.outcome, verdict.base_passed) == ("timeout_cpu", True)
     assert verdict.detail.startswith("a call from f(0) on used 1.")  # the calls before the long one took no time
 
@@ -100,14 +100,14 @@ def test_many_slow_calls_pass_and_one_long_call_fails(pool: Pool, tmp_path: Path
 def test_a_call_without_end_costs_a_second(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[])
     for program in ("def f(x):\n    while True: pass", "while True: pass\ndef f(x): return x"):
-        verdict = pool.alone(task.job(program))
+        verdict = pool.check_alone(task.job(program))
         assert verdict.outcome == "timeout_cpu", verdict
         assert verdict.cpu_s < 4.0
 
 
 def test_a_call_that_sleeps_too_long_fails(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[])
-    verdict = pool.alone(task.job("import time\ndef f(x):\n    time.sleep(30)\n    return x"))
+    verdict = pool.check_alone(task.job("import time\ndef f(x):\n    time.sleep(30)\n    return x"))
     assert verdict.outcome == "timeout_wall"
     assert "a call from f(0) on slept for" in verdict.detail
 
@@ -115,8 +115,8 @@ def test_a_call_that_sleeps_too_long_fails(pool: Pool, tmp_path: Path):
 def test_a_slow_reference_gives_its_input_more_time(pool: Pool, tmp_path: Path):
     slow = "from time import process_time as t\ndef f(x):\n    end = t() + {}\n    while t() < end: pass\n    return x"
     task = write_task(tmp_path, slow.format("0.4 * (x == 1)"), base=[[0], [1], [2]], plus=[])
-    assert pool.alone(task.job(slow.format("1.2 * (x == 1)"))).passed
-    verdict = pool.alone(task.job(slow.format("1.2 * (x == 2)")))
+    assert pool.check_alone(task.job(slow.format("1.2 * (x == 1)"))).passed
+    verdict = pool.check_alone(task.job(slow.format("1.2 * (x == 2)")))
     assert (verdict.outcome, verdict.detail[:16]) == ("timeout_cpu", "a call from f(2)")
 
 
@@ -132,34 +132,34 @@ def f(x):
 for name in ("monotonic", "process_time_ns", "clock_gettime", "perf_counter"): setattr(time, name, lambda *_: 0.0)
 batches.FLUSH_S = 1e9
 """
-    assert pool.alone(task.job(program)).outcome == "timeout_cpu"
+    assert pool.check_alone(task.job(program)).outcome == "timeout_cpu"
 
 
 def test_what_the_base_inputs_left_behind_does_not_decide_on_the_added_ones(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[1], [2], [3]], plus=[[4], [5], [6]])
     counts = "seen = []\ndef f(x):\n    seen.append(x)\n    return x if len(seen) <= {} else None"
-    assert pool.alone(task.job(counts.format(3))).passed  # EvalPlus starts a new process for the added inputs
-    verdict = pool.alone(task.job(counts.format(2)))
+    assert pool.check_alone(task.job(counts.format(3))).passed  # EvalPlus starts a new process for the added inputs
+    verdict = pool.check_alone(task.job(counts.format(2)))
     assert (verdict.outcome, verdict.base_passed) == ("wrong", False)
 
 
 def test_an_answer_is_what_it_was_when_it_was_given(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, "def f(x): return [x]", base=[[x] for x in range(5)], plus=[])
-    assert pool.alone(task.job("kept = [None]\ndef f(x):\n    kept[0] = x\n    return kept")).passed
+    assert pool.check_alone(task.job("kept = [None]\ndef f(x):\n    kept[0] = x\n    return kept")).passed
     later = (
         "kept = []\ndef f(x):\n    kept.append([x + 1])\n    [one.__setitem__(0, one[0] - 1) for one in kept[:-1]]\n"
     )
-    assert not pool.alone(task.job(f"{later}    return kept[-1]")).passed
+    assert not pool.check_alone(task.job(f"{later}    return kept[-1]")).passed
 
 
 def test_a_program_that_changes_its_arguments_changes_no_other_call(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, "def f(x): return len(x)", base=[[[1, 2]]] * 3, plus=[])
-    assert pool.alone(task.job("def f(x):\n    n = len(x)\n    x.clear()\n    return n")).passed
+    assert pool.check_alone(task.job("def f(x):\n    n = len(x)\n    x.clear()\n    return n")).passed
 
 
 def test_what_a_module_function_prints_or_reads_does_not_matter(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[1]], plus=[])
-    assert pool.alone(task.job("print('pass')\ndef f(x):\n    print('{\"ok\": 1}')\n    return x")).passed
+    assert pool.check_alone(task.job("print('pass')\ndef f(x):\n    print('{\"ok\": 1}')\n    return x")).passed
 
 
 @pytest.mark.parametrize(
@@ -184,22 +184,22 @@ def test_what_a_module_function_prints_or_reads_does_not_matter(pool: Pool, tmp_
 def test_a_program_that_rewrites_its_side_forges_nothing(pool: Pool, tmp_path: Path, attack: str):
     task = write_task(tmp_path, "def f(x): return 2 * x", base=[[1], [2]], plus=[[3]])
     start = f"import sys\nbatches = sys.modules['evalkit.sandbox.evalplus.batches']\n{attack}\n"
-    verdict = pool.alone(task.job(f"{start}def f(x): return None"))
+    verdict = pool.check_alone(task.job(f"{start}def f(x): return None"))
     assert verdict.outcome in ("wrong", "exited", "exception"), verdict
-    assert pool.alone(task.job("def f(x): return 2 * x")).passed  # the judge goes on
+    assert pool.check_alone(task.job("def f(x): return 2 * x")).passed  # the judge goes on
 
 
 def test_expected_values_are_not_in_the_programs_reach(pool: Pool, tmp_path: Path):
     secret = 987654321987
     task = write_task(tmp_path, f"def f(x): return {secret}", base=[[1], [2]], plus=[])
     spy = "import gc\ndef f(x):\n    return next((o for o in gc.get_objects() if o == SECRET), None)"
-    assert not pool.alone(task.job(spy.replace("SECRET", f"{secret // 3} * 3"))).passed
+    assert not pool.check_alone(task.job(spy.replace("SECRET", f"{secret // 3} * 3"))).passed
 
 
 def test_answers_of_slow_or_long_references_are_compared_by_digest(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, "def f(x): return list(range(x))", base=[[100_000]], plus=[[3]])
-    assert pool.alone(task.job("def f(x): return [*range(x)]")).passed
-    verdict = pool.alone(task.job("def f(x): return [*range(x - 1), 0]"))
+    assert pool.check_alone(task.job("def f(x): return [*range(x)]")).passed
+    verdict = pool.check_alone(task.job("def f(x): return [*range(x - 1), 0]"))
     assert verdict.outcome == "wrong"
     assert verdict.detail.startswith("f(100000) gave [0, 1, 2")
 
@@ -306,9 +306,9 @@ def test_an_object_without_plain_form_counts_as_present(pool: Pool, tmp_path: Pa
     task = write_task(
         tmp_path, "def check_str(x): return True", base=[["a"]], plus=[], name="check_str", task_id="Mbpp/1"
     )
-    assert pool.alone(task.job("def check_str(x): return object()")).passed
-    assert pool.alone(task.job("import re\ndef check_str(x): return re.match('a', x)")).passed
-    assert not pool.alone(task.job("def check_str(x): return None")).passed
+    assert pool.check_alone(task.job("def check_str(x): return object()")).passed
+    assert pool.check_alone(task.job("import re\ndef check_str(x): return re.match('a', x)")).passed
+    assert not pool.check_alone(task.job("def check_str(x): return None")).passed
 
 
 ROWS = [
@@ -349,6 +349,6 @@ def test_quick_inputs_are_those_that_take_the_reference_little_time(pool: Pool, 
     assert len(plus) == 0
     job = task.job("def f(x): return x / 2 if x != 1 else None")
     assert job.inputs is not None
-    assert pool.alone(replace(job, inputs=job.inputs | {"quick": True})).passed
-    assert not pool.alone(job).passed
+    assert pool.check_alone(replace(job, inputs=job.inputs | {"quick": True})).passed
+    assert not pool.check_alone(job).passed
     assert job_key(job) != job_key(replace(job, inputs=job.inputs | {"quick": True}))

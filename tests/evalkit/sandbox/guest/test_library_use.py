@@ -9,7 +9,7 @@ import pytest
 
 from evalkit.sandbox.guest import thread_semaphore
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job
+from evalkit.sandbox.verdict import CheckJob
 
 HARMLESS = {
     "locale": "import locale\nlocale.setlocale(locale.LC_ALL, '')\nlocale.getlocale()\nlocale.localeconv()",
@@ -74,19 +74,20 @@ REFUSED = {
 }
 
 
-def job(program: str) -> Job:
-    return Job(program=f"{program}\ndef f(x): return x + 1", entry_points=("f",), prelude="", test="assert f(1) == 2")
+def job(program: str) -> CheckJob:
+    program = f"{program}\ndef f(x): return x + 1"
+    return CheckJob(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2")
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_harms_nobody_passes(name: str, pool: Pool):
-    verdict = pool.alone(job(HARMLESS[name]))
+    verdict = pool.check_alone(job(HARMLESS[name]))
     assert verdict.passed, verdict
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_refused_at_once(name: str, pool: Pool):
-    verdict = pool.alone(job(REFUSED[name]))
+    verdict = pool.check_alone(job(REFUSED[name]))
     assert verdict.outcome in ("sandbox_denied", "exception"), verdict
 
 

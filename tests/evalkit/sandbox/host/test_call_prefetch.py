@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.sandbox.host.call_prefetch import foreseen
+from evalkit.sandbox.host.call_prefetch import prefetchable_calls
 from evalkit.sandbox.wire.values import encode, pack
 from evalkit.tasks.base import Benchmark
 
@@ -42,7 +42,7 @@ def test_plain_tests_are_foreseen_whole(calls):
         told = [repr(value) for value in args] + (["k=[1, (2, 'x')]"] if keyword else [])
         lines.append(f"assert {name}({', '.join(told)}) is None, 'a message ' + str({name}(9))")
     test = "\n".join(lines)
-    assert list(foreseen(test, ("f", "g"))) == made(test)
+    assert list(prefetchable_calls(test, ("f", "g"))) == made(test)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_plain_tests_are_foreseen_whole(calls):
     ],
 )
 def test_foresight_ends_where_a_test_stops_being_plain(test: str, number: int):
-    assert len(foreseen(test, ("f", "g"))) == number
+    assert len(prefetchable_calls(test, ("f", "g"))) == number
 
 
 def test_no_more_is_sent_ahead_than_a_socket_holds():
-    found = foreseen("\n".join(f"assert f({'x' * 1000!r}, {i})" for i in range(200)), ("f",))
+    found = prefetchable_calls("\n".join(f"assert f({'x' * 1000!r}, {i})" for i in range(200)), ("f",))
     assert 50 < len(found) < 200
     assert sum(map(len, found)) <= 1 << 16
 
 
 def test_most_calls_of_humaneval_are_foreseen(humaneval: Benchmark):
-    found = [len(foreseen(problem.test, problem.entry_points)) for problem in humaneval.problems]
+    found = [len(prefetchable_calls(problem.test, problem.entry_points)) for problem in humaneval.problems]
     assert sum(number > 0 for number in found) >= 160

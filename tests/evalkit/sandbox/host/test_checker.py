@@ -14,7 +14,7 @@ from evalkit.errors import EvalError
 from evalkit.sandbox import pool as pool_module
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import RETRIED, Job, Verdict
+from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 from evalkit.scoring.grader import Grader
 from evalkit.tasks.base import Benchmark
@@ -23,18 +23,18 @@ from tests.evalkit.processes import alive, descendants
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> Job:
-    return Job(program=program, entry_points=("f",), prelude="", test=test, **settings)
+def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
+    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
 
 
 def test_all_humaneval_references_pass(pool: Pool, humaneval: Benchmark):
-    verdicts = dict(pool.judge_all([problem.job(problem.reference) for problem in humaneval.problems]))
+    verdicts = dict(pool.check_all([problem.job(problem.reference) for problem in humaneval.problems]))
     assert len(verdicts) == 164
     assert {index: verdict for index, verdict in verdicts.items() if not verdict.passed} == {}
 
 
 def test_no_humaneval_problem_passes_without_a_body(pool: Pool, humaneval: Benchmark):
-    verdicts = dict(pool.judge_all([problem.job(problem.prompt + "    pass\n") for problem in humaneval.problems]))
+    verdicts = dict(pool.check_all([problem.job(problem.prompt + "    pass\n") for problem in humaneval.problems]))
     assert [index for index, verdict in verdicts.items() if verdict.passed] == []
 
 
@@ -69,26 +69,26 @@ def test_no_humaneval_problem_passes_without_a_body(pool: Pool, humaneval: Bench
     ],
 )
 def test_each_kind_of_program_gets_its_outcome(pool: Pool, program: str, outcome: str):
-    verdict = pool.alone(job(program, cpu_s=1.0))
+    verdict = pool.check_alone(job(program, cpu_s=1.0))
     assert verdict.outcome == outcome, verdict
     assert verdict.passed == (outcome == "pass")
 
 
 def test_a_wrong_verdict_names_the_check_and_the_value(pool: Pool):
-    verdict = pool.alone(job("def f(x): return x", "assert f(1) == 1\nassert f(7) == 8"))
+    verdict = pool.check_alone(job("def f(x): return x", "assert f(1) == 1\nassert f(7) == 8"))
     assert verdict.detail == "assert f(7) == 8  # f(7) gave 7"
 
 
 def test_tests_may_expect_an_exception_of_the_program(pool: Pool):
     test = "try:\n    f(1)\n    assert False\nexcept ValueError:\n    pass"
-    assert pool.alone(job("def f(x): raise ValueError('no')", test)).passed
-    assert not pool.alone(job("def f(x): raise KeyError('no')", test)).passed
+    assert pool.check_alone(job("def f(x): raise ValueError('no')", test)).passed
+    assert not pool.check_alone(job("def f(x): raise KeyError('no')", test)).passed
 
 
 def test_a_test_that_catches_everything_cannot_turn_a_crash_into_a_pass(pool: Pool):
     test = "try:\n    f(1)\nexcept BaseException:\n    pass"
-    assert pool.alone(job("import os\ndef f(x): os._exit(0)", test)).outcome == "exited"
-    assert pool.alone(job("def f(x):\n    while True: pass", test, cpu_s=1.0)).outcome == "timeout_cpu"
+    assert pool.check_alone(job("import os\ndef f(x): os._exit(0)", test)).outcome == "exited"
+    assert pool.check_alone(job("def f(x):\n    while True: pass", test, cpu_s=1.0)).outcome == "timeout_cpu"
 
 
 @pytest.mark.parametrize(
@@ -124,23 +124,23 @@ def test_a_failed_check_counts_before_what_a_later_call_does(pool: Pool):
 
 
 def test_sleeping_is_a_timeout_by_the_clock_and_not_by_cpu(pool: Pool):
-    verdict = pool.alone(job("import time\ndef f(x): time.sleep(60)", cpu_s=0.1))
+    verdict = pool.check_alone(job("import time\ndef f(x): time.sleep(60)", cpu_s=0.1))
     assert verdict.outcome == "timeout_wall"
     assert verdict.cpu_s < 0.1
 
 
 def test_a_check_that_hangs_does_not_hang_the_judge(pool: Pool):
-    verdict = pool.alone(job("def f(x): return x", "f(1)\nwhile True: pass", cpu_s=0.1))
+    verdict = pool.check_alone(job("def f(x): return x", "f(1)\nwhile True: pass", cpu_s=0.1))
     assert verdict.outcome == "timeout_wall"
-    assert pool.alone(job("def f(x): return x + 1")).passed
+    assert pool.check_alone(job("def f(x): return x + 1")).passed
 
 
 def test_a_judge_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool_module, "_GRACE_S", -3.5)  # the judge is given up before its own deadline
-    with Pool(workers=1) as judges:
-        assert judges.alone(job("import time\ntime.sleep(60)", cpu_s=0.2)).outcome == "timeout_wall"
+    with Pool(workers=1) as checkers:
+        assert checkers.check_alone(job("import time\ntime.sleep(60)", cpu_s=0.2)).outcome == "timeout_wall"
         monkeypatch.setattr(pool_module, "_GRACE_S", 10.0)
-        assert judges.alone(job("def f(x): return x + 1")).passed
+        assert checkers.check_alone(job("def f(x): return x + 1")).passed
 
 
 class _Flaky:
@@ -149,7 +149,7 @@ class _Flaky:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def submit(self, job: Job):
+    def submit(self, job: CheckJob):
         from concurrent.futures import Future
 
         self.calls.append("beside others")
@@ -157,7 +157,7 @@ class _Flaky:
         future.set_result(Verdict(outcome="timeout_wall"))
         return future
 
-    def alone(self, job: Job, *, after: Verdict) -> Verdict:
+    def check_alone(self, job: CheckJob, *, after: Verdict) -> Verdict:
         assert after.outcome in RETRIED
         self.calls.append("alone")
         return Verdict(outcome="pass")
@@ -183,7 +183,7 @@ def test_what_was_kept_waiting_for_a_processor_is_given_more_time(
     """Twelve seconds by the clock were too few for a second of CPU where 27 programs shared two processors."""
     given = []
     monkeypatch.setattr(pool, "_judge", lambda job: given.append(job.wall_s) or Verdict(outcome="pass"))
-    pool.alone(job("x = 1", cpu_s=3.0), after=Verdict(outcome="timeout_wall", cpu_s=cpu_s))
+    pool.check_alone(job("x = 1", cpu_s=3.0), after=Verdict(outcome="timeout_wall", cpu_s=cpu_s))
     assert given == [pytest.approx(wall_s)]
 
 
@@ -219,19 +219,20 @@ def test_strict_refuses_to_run_when_a_layer_is_off(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(pool_module._Judge, "__init__", without_landlock)
     with pytest.raises(EvalError, match="landlock: not in this kernel"):
         Pool(strict=True)
-    with Pool(workers=1) as judges:
-        assert judges.alone(job("def f(x): return x + 1")).passed
+    with Pool(workers=1) as checkers:
+        assert checkers.check_alone(job("def f(x): return x + 1")).passed
 
 
 _AS_USER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import Job
+from evalkit.sandbox.verdict import CheckJob
 with Pool(workers=1) as pool:
     print(sorted(layer.name for layer in pool.layers if layer.on))
     for program in ("def f(x): return x + 1", "import os\\ndef f(x): return os.fork()", "open('/etc/passwd')"):
-        print(pool.alone(Job(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2")).outcome)
+        job = CheckJob(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2")
+        print(pool.check_alone(job).outcome)
 """
 
 
@@ -260,8 +261,8 @@ def _open_to_all(path: str) -> bool:
 
 def test_closing_the_pool_leaves_no_process_behind():
     before = descendants()
-    with Pool(workers=1) as judges:
-        judges.alone(job("import time\ntime.sleep(60)", cpu_s=0.1))
+    with Pool(workers=1) as checkers:
+        checkers.check_alone(job("import time\ntime.sleep(60)", cpu_s=0.1))
         started = descendants() - before
         assert len(started) >= 2
     assert alive(started) == set()

