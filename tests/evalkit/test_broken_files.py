@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import RIGHT, call, write_lines
-from run_folder import write_run
+
+from tests.evalkit.commands import RIGHT, call, write_lines
+from tests.evalkit.run_folder import write_run
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from run_folder import write_run
 
 from evalkit.cli import main
 from evalkit.generation import base
 from evalkit.tasks.base import Benchmark
+from tests.evalkit.run_folder import write_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import alive, descendants
 
 from evalkit.signals import end_quietly
+from tests.evalkit.processes import alive, descendants
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

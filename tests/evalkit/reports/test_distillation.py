@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from run_folder import write_run
 
 from evalkit.console import print_report
 from evalkit.errors import EvalError
 from evalkit.reports.distillation import as_markdown, build, write
 from evalkit.reports.plots import curves
+from tests.evalkit.run_folder import write_run
 
 
 def rows(run: Path, scores: list[Path] | None = None) -> dict[str, tuple[str, ...]]:

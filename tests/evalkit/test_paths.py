@@ -10,12 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
-from run_folder import write_run
 
 from evalkit import paths
 from evalkit.errors import EvalError
 from evalkit.sandbox.verdict import Verdict
+from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
+from tests.evalkit.run_folder import write_run
 
 
 @pytest.fixture

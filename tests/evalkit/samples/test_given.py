@@ -12,13 +12,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 
 from evalkit.errors import EvalError
 from evalkit.samples.given import fence_hint, read_samples
 from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks.base import Benchmark
+from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 
 
 @pytest.fixture
