@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from evalkit.tasks.base import Benchmark
 from evalkit.tasks.registry import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-
-sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests: pytest's importlib mode does not add them
 
 
 @pytest.fixture(autouse=True)
