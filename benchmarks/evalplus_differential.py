@@ -114,10 +114,9 @@ def main() -> None:
         if (verdict.base_passed, verdict.passed) != (base_passed, both):
             differing[name] += 1
             print(
-                f"{problem.task_id}  {name}: EvalPlus base {base_passed}, both {both}; evalkit base {verdict.base_passed}, ",
-                end="",
+                f"{problem.task_id}  {name}: EvalPlus base {base_passed}, both {both};",
+                f"evalkit base {verdict.base_passed}, {verdict.outcome} {verdict.detail[:160]!r}",
             )
-            print(f"{verdict.outcome} {verdict.detail[:160]!r}")
     print(f"{sum(differing.values())} of {len(chosen)} differ: {dict(differing)}")
 
 
