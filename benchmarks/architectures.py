@@ -34,9 +34,9 @@ from student_train.model.lora import add_adapters, merge_adapters
 from student_train.model.parts import layers_of
 from student_train.model.probe import difference, last_hidden
 from student_train.pruning.shorten import shorten
-from teacher_dump import engines
-from teacher_dump.engines import Teaching
-from teacher_dump.engines.sparsify import Records, RecordSpec
+from teacher_dump.engines.base import EngineConfig
+from teacher_dump.engines.records import Records, RecordSpec
+from teacher_dump.engines.registry import start_engine
 from teacher_dump.errors import DumpError
 from teacher_dump.tasks.windowing import Window
 
@@ -127,7 +127,7 @@ def _records(model: Any, folder: Path, ids: torch.Tensor) -> str:
     for dtype, tolerance in TOLERANCE.items():
         own = type(model).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
         vocab = own.get_output_embeddings().weight.shape[0]
-        teaching = Teaching(
+        teaching = EngineConfig(
             folder=folder,
             vocab_size=vocab,
             spec=spec,
@@ -138,7 +138,7 @@ def _records(model: Any, folder: Path, ids: torch.Tensor) -> str:
             whitespace_ids=(1,),
         )
         threads = torch.get_num_threads()
-        engine = engines.start("transformers", teaching)
+        engine = start_engine("transformers", teaching)
         torch.set_num_threads(threads)  # the engine takes every core, which tiny models do not need
         packed = list(engine.capture(windows))
         engine.close()

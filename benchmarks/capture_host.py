@@ -34,10 +34,11 @@ from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
-from teacher_dump.engines import Teaching, start
+from teacher_dump.engines.base import EngineConfig
+from teacher_dump.engines.records import to_row
+from teacher_dump.engines.registry import start_engine
+from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.model.teachers import Model, resolve
-from teacher_dump.run.dump import to_row
-from teacher_dump.run.job import record_layout, teaching
 from teacher_dump.tasks.windowing import Window
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     model = resolve(config.model)
     layout, spec = record_layout(config, model)
     if not options.recording.exists():
-        record(options.recording, read_rows(model, options.rows, 512), teaching(config, model, spec))
+        record(options.recording, read_rows(model, options.rows, 512), engine_config(config, model, spec))
     with np.load(options.recording) as arrays:
         recorded = list(zip(arrays["tokens"], arrays["packed"], strict=True))
     count = -(-options.tokens // sum(len(tokens) for tokens, _ in recorded))
@@ -98,9 +99,9 @@ def clock(spent: dict[str, float], stage: str) -> Iterator[None]:
     spent[stage] = time.process_time() - begin
 
 
-def record(path: Path, rows: list[Window], taught: Teaching) -> None:
+def record(path: Path, rows: list[Window], taught: EngineConfig) -> None:
     """Keep what the reduction returned for `rows`."""
-    engine = start("transformers", taught)
+    engine = start_engine("transformers", taught)
     packed = list(engine.capture(rows))
     engine.close()
     np.savez(path, tokens=np.stack([row.tokens for row in rows]), packed=np.stack(packed))

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from shards.format.chunk import RowInfo  # noqa: E402
 from shards.runtime.machine import DTYPES, describe  # noqa: E402
-from teacher_dump.engines import choose_dtype  # noqa: E402
+from teacher_dump.engines.base import resolve_dtype  # noqa: E402
 from teacher_dump.model.teachers import resolve  # noqa: E402
 from teacher_dump.tasks.windowing import Window  # noqa: E402
 
@@ -60,9 +60,9 @@ def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
     """Stand in for the pooler's `_records`: logits in pieces of the same size, or none at all."""
     import torch
 
-    from teacher_dump.engines.sparsify import RecordSpec
+    from teacher_dump.engines.records import RecordSpec
 
-    step = RecordSpec.piece_positions(model.config.vocab_size)
+    step = RecordSpec.block_positions(model.config.vocab_size)
     for i in range(0, len(hidden_TD) if project else 0, step):
         model.compute_logits(hidden_TD[i : i + step])
     return torch.zeros(len(hidden_TD), 1, dtype=torch.int32, device=hidden_TD.device)
@@ -70,7 +70,7 @@ def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
 
 def main() -> None:
     options = parse()
-    options.dtype = choose_dtype(options.dtype).dtype
+    options.dtype = resolve_dtype(options.dtype).dtype
     model = resolve(options.model)
     rows = read_rows(model, options.rows, options.tokens)
     total = sum(len(row.tokens) for row in rows)
@@ -136,8 +136,8 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
     from vllm import LLM, SamplingParams
 
     from teacher_dump.config import DumpConfig
+    from teacher_dump.engines.settings import engine_config, record_layout
     from teacher_dump.engines.vllm import VllmEngine
-    from teacher_dump.run.job import record_layout, teaching
 
     ways: dict[str, Callable[[], object]] = {}
     if set(options.ways) & set(POOLED):
@@ -145,7 +145,7 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
             model=options.model, dtype=options.dtype, window_tokens=options.tokens, out=Path("."), data=""
         )
         engine = VllmEngine(
-            teaching(config, model, record_layout(config, model)[1]),
+            engine_config(config, model, record_layout(config, model)[1]),
             worker_extension_cls="benchmarks.capture_rate.Switch",
         )
 

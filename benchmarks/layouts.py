@@ -21,8 +21,8 @@ from shards.format.chunk import Chunk
 from shards.format.schema import Layout as ShardLayout
 from shards.format.schema import file_schema
 from shards.write import ZSTD_LEVEL
-from teacher_dump.engines.sparsify import RecordSpec, reduce
-from teacher_dump.run.dump import to_row
+from teacher_dump.engines.records import RecordSpec, to_row
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.tasks.windowing import Window
 
 Estimate = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -95,7 +95,7 @@ class Ours:
 
     def _row(self, window: Window, logits: torch.Tensor, u: np.ndarray) -> Row:
         next_ids = torch.from_numpy(window.tokens[1:].astype(np.int64))
-        records = reduce(logits, next_ids, torch.from_numpy(u), spec=self.spec, whitespace_V=self._whitespace)
+        records = sparsify(logits, next_ids, torch.from_numpy(u), spec=self.spec, whitespace_V=self._whitespace)
         return to_row(window, records.pack().numpy(), self.spec)
 
     def _estimate(self, chunk: Chunk) -> Estimate:

@@ -53,11 +53,12 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from teacher_dump.engines.sparsify import RecordSpec, reduce
+    from teacher_dump.engines.records import RecordSpec
+    from teacher_dump.engines.sparsify import sparsify
 
     vocab, device = options.vocab[0], torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
-    spec, step = RecordSpec(), RecordSpec.piece_positions(vocab)
+    spec, step = RecordSpec(), RecordSpec.block_positions(vocab)
     # These give logits with a spread of about 3, and a head of one to five ids.
     weight_VD = torch.randn(vocab, options.hidden, generator=generator).to(device)
     hidden_PD = (torch.randn(options.positions, options.hidden, generator=generator) * 4 / options.hidden**0.5).to(
@@ -74,7 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     def capture() -> None:
         for i in range(0, options.positions, step):
             part = slice(i, i + step)
-            reduce(hidden_PD[part] @ weight_VD.T, next_P[part], u_P[part], spec=spec, whitespace_V=white_V).pack()
+            sparsify(hidden_PD[part] @ weight_VD.T, next_P[part], u_P[part], spec=spec, whitespace_V=white_V).pack()
 
     def naive() -> None:
         (hidden_PD @ weight_VD.T).log_softmax(1)

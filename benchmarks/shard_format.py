@@ -24,9 +24,9 @@ from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sam
 from shards.runtime.machine import describe
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
-from teacher_dump.engines.sparsify import offsets
+from teacher_dump.engines.records import draw_offsets
+from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.model.teachers import resolve
-from teacher_dump.run.job import record_layout, teaching
 from teacher_dump.tasks.task import shuffled
 from teacher_dump.tasks.windowing import Window, windows
 
@@ -119,7 +119,7 @@ def main() -> None:
     model = resolve("smollm2-135m")
     config = DumpConfig(model="smollm2-135m", data="stdlib", out=Path("unused"))
     vocab = model.teacher.vocab_size
-    white = torch.from_numpy(teaching(config, model, record_layout(config, model)[1]).whitespace_mask())
+    white = torch.from_numpy(engine_config(config, model, record_layout(config, model)[1]).whitespace_mask())
     layouts: list[Layout] = [
         *(Ours(c, vocab, white) for c in (0.08, 0.04, 0.02, 0.01)),
         Sampled(50),
@@ -138,7 +138,7 @@ def main() -> None:
         num_tokens += len(window.tokens)
         positions += len(t)
         norm2 += float((t**2).sum())
-        u = offsets(window.info.document, window.info.window, 0, len(t))
+        u = draw_offsets(window.info.document, window.info.window, 0, len(t))
         some = np.arange(0, len(t), 32)
         student = np.exp(np.log(np.maximum(t[some], 1e-30)) + rng.normal(0, 1, (len(some), t.shape[1])))
         student /= student.sum(1, keepdims=True)

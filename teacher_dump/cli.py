@@ -13,6 +13,7 @@ import click
 from shards.errors import ShardError
 from shards.runtime.machine import DTYPES
 from teacher_dump.corpus.cli_options import filter_options, take_filters
+from teacher_dump.engines.registry import ENGINE_CHOICES
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
 from teacher_dump.run.signals import Stop, Stopped
 
@@ -41,7 +42,7 @@ DEFAULT_MODEL = "codellama-70b"
 )
 @click.option(
     "--engine",
-    type=click.Choice(["auto", "vllm", "transformers"]),
+    type=click.Choice(ENGINE_CHOICES),
     default="auto",
     help="auto is vLLM where it is installed, otherwise transformers.",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from shards.format.schema import MAX_ENTRIES
 from shards.runtime.machine import DTYPES
 from teacher_dump.corpus.filters.rules import Filters
+from teacher_dump.engines.registry import ENGINE_CHOICES
 from teacher_dump.errors import DumpError
 from teacher_dump.run.signals import Share
 
@@ -85,7 +86,7 @@ class DumpConfig:
             raise DumpError(f"gpu_memory_utilization: found {share}, expected a share above 0, at most 1")
         if Share.parse(self.worker) != Share() and self.ray is not None:
             raise DumpError("--worker and --ray: found both, expected one: Ray shares the tasks out itself")
-        if self.engine not in ("auto", "vllm", "transformers"):
-            raise DumpError(f"engine: found {self.engine!r}, expected auto, vllm or transformers")
+        if self.engine not in ENGINE_CHOICES:
+            raise DumpError(f"engine: found {self.engine!r}, expected one of {', '.join(ENGINE_CHOICES)}")
         if self.dtype not in DTYPES:
             raise DumpError(f"dtype: found {self.dtype!r}, expected one of {', '.join(DTYPES)}")

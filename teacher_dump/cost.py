@@ -15,7 +15,7 @@ from typing import Any
 from shards.runtime.machine import num_threads
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import THE_STACK_FACTS, Corpus, is_hub_id
-from teacher_dump.engines import choose
+from teacher_dump.engines.registry import select_engine
 from teacher_dump.errors import DumpError
 from teacher_dump.model.teachers import THE_STACK, Shape, count_parameters, known
 
@@ -63,7 +63,7 @@ def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
     plan: dict[str, Any] = {
         "model": config.model,
         "data": config.data,
-        "engine": choose(config.engine),
+        "engine": select_engine(config.engine),
         "tokens": tokens,
         "tasks": tasks,
         "bytes": None if tokens is None else round(tokens * BYTES_PER_TOKEN),

@@ -26,8 +26,8 @@ from benchmarks.quality.student import score, train
 from benchmarks.quality.teacher import NAME, Taught, ask
 from shards.format.chunk import Chunk
 from teacher_dump.config import DumpConfig
+from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.model.teachers import resolve
-from teacher_dump.run.job import record_layout, teaching
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def keep(wanted: list[Record], taught: Taught, folder: Path) -> None:
     """Write shards."""
     model = resolve(NAME)
     config = DumpConfig(model=NAME, data="stdlib", out=folder)
-    whitespace_V = torch.from_numpy(teaching(config, model, record_layout(config, model)[1]).whitespace_mask())
+    whitespace_V = torch.from_numpy(engine_config(config, model, record_layout(config, model)[1]).whitespace_mask())
     records.write(wanted, taught, folder, whitespace_V, tell)
 
 

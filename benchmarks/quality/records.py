@@ -27,8 +27,8 @@ from shards.format.chunk import Chunk
 from shards.format.manifest import ShardEntry
 from shards.format.schema import Layout
 from shards.write import ShardWriter
-from teacher_dump.engines.sparsify import RecordSpec, offsets, reduce
-from teacher_dump.run.dump import to_row
+from teacher_dump.engines.records import RecordSpec, draw_offsets, to_row
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.tasks.windowing import Window
 
 CHUNK_TOKENS = 65_536
@@ -146,7 +146,7 @@ def _kept(window: Window, logits_PV: torch.Tensor, record: Record, base: Row) ->
             draw_ids=np.zeros(0, np.int32),
         )
     number = int(record.amount)
-    u_PN = offsets(window.info.document, window.info.window, SEED, count * number).reshape(count, number)
+    u_PN = draw_offsets(window.info.document, window.info.window, SEED, count * number).reshape(count, number)
     cumulative_PV = torch.softmax(logits_PV, 1).double().cumsum_(1)
     points_PN = torch.from_numpy(np.sort(u_PN, axis=1)) * cumulative_PV[:, -1:]
     ids_PN = torch.searchsorted(cumulative_PV, points_PN, right=True)
@@ -162,6 +162,6 @@ def _kept(window: Window, logits_PV: torch.Tensor, record: Record, base: Row) ->
 
 def _drawn(window: Window, logits_PV: torch.Tensor, record: Record, whitespace_V: torch.Tensor) -> Row:
     next_ids = torch.from_numpy(window.tokens[1:].astype(np.int64))
-    u = torch.from_numpy(offsets(window.info.document, window.info.window, SEED, len(next_ids)))
-    found = reduce(logits_PV, next_ids, u, spec=record.spec, whitespace_V=whitespace_V)
+    u = torch.from_numpy(draw_offsets(window.info.document, window.info.window, SEED, len(next_ids)))
+    found = sparsify(logits_PV, next_ids, u, spec=record.spec, whitespace_V=whitespace_V)
     return to_row(window, found.pack().numpy(), record.spec)

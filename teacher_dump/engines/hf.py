@@ -1,7 +1,7 @@
-"""Records from transformers.
+"""Engine on transformers, in the process that calls it.
 
-Slower than vLLM on a GPU, but runs wherever PyTorch does, and its records do not depend on what else is in a batch
-beyond the batch's own rows, which are fixed by the task.
+It is slower than vLLM on a GPU, and runs wherever PyTorch does. Its records depend on the rows of the same batch only,
+and the task fixes those.
 """
 
 from __future__ import annotations
@@ -12,68 +12,81 @@ import numpy as np
 import torch
 
 from shards.runtime import machine
-from teacher_dump.engines import Packed, Teaching
-from teacher_dump.engines.own_logits import OwnLogits
-from teacher_dump.engines.sparsify import Records, offsets, reduce
+from teacher_dump.engines.base import EngineConfig
+from teacher_dump.engines.blockwise_logits import BlockwiseLogits
+from teacher_dump.engines.records import Packed, draw_offsets
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.model.causal_lm import load
 from teacher_dump.tasks.windowing import Window
 
 BATCH_TOKENS = 16_384
-"""Tokens of one forward pass on a GPU. On a CPU a row at a time is as fast."""
+"""Largest number of tokens of a forward pass on a GPU, padding included. On a CPU, one row at a time is as fast."""
 
 
 class TransformersEngine:
-    """A teacher in this process."""
+    """A teacher in transformers, on the GPU if there is one."""
 
-    def __init__(self, teaching: Teaching) -> None:
-        self._teaching = teaching
-        cuda = torch.cuda.is_available()
-        self._device = torch.device("cuda" if cuda else "cpu")
+    def __init__(self, config: EngineConfig) -> None:
+        """Load the teacher and check its logits.
+
+        Args:
+            config: Settings of the engine.
+
+        Raises:
+            DumpError: The teacher cannot be loaded, or `BlockwiseLogits` refuses it.
+        """
+        self._config = config
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         machine.use_threads(torch)
-        model = load(teaching.folder, dtype=teaching.dtype).to(self._device)
-        self._logits = OwnLogits(
-            model, vocab_size=teaching.vocab_size, window_tokens=teaching.window_tokens, name=teaching.folder
+        model = load(config.folder, dtype=config.dtype).to(self._device)
+        self._logits = BlockwiseLogits(
+            model, vocab_size=config.vocab_size, window_tokens=config.window_tokens, name=config.folder
         )
-        self._whitespace = torch.from_numpy(teaching.whitespace_mask()).to(self._device)
+        self._whitespace_V = torch.from_numpy(config.whitespace_mask()).to(self._device)
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in order."""
+        single = self._device.type == "cpu" or not self._logits.is_ragged
         batch: list[Window] = []
         for window in windows:
             width = max(len(w.tokens) for w in [*batch, window])
-            alone = self._device.type == "cpu" or not self._logits.is_ragged
-            if batch and (alone or width * (len(batch) + 1) > BATCH_TOKENS):
+            if batch and (single or width * (len(batch) + 1) > BATCH_TOKENS):
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)
         if batch:
             yield from self._forward(batch)
 
+    def close(self) -> None:
+        """Release the teacher."""
+        del self._logits
+
     @torch.inference_mode()
     def _forward(self, batch: Sequence[Window]) -> list[Packed]:
-        # Padding on the right: `OwnLogits` has tried that it changes nothing.
-        width = max(len(w.tokens) for w in batch)
+        # Rows are padded on the right. `BlockwiseLogits` has checked that padding does not change the logits.
+        width = max(len(window.tokens) for window in batch)
         ids_BT = torch.zeros(len(batch), width, dtype=torch.int64)
-        for b, window in enumerate(batch):
-            ids_BT[b, : len(window.tokens)] = torch.from_numpy(window.tokens)
+        for row, window in enumerate(batch):
+            ids_BT[row, : len(window.tokens)] = torch.from_numpy(window.tokens)
         ids_BT = ids_BT.to(self._device)
-        logits, spec = self._logits.rows(ids_BT), self._teaching.spec
-        step = spec.piece_positions(self._teaching.vocab_size)
+        block_logits = self._logits.forward(ids_BT)
+        spec = self._config.spec
+        step = spec.block_positions(self._config.vocab_size)
         packed = []
-        for b, window in enumerate(batch):
-            u_P = torch.from_numpy(
-                offsets(window.info.document, window.info.window, self._teaching.seed, len(window.tokens) - 1)
-            ).to(self._device)
-            pieces: list[Records] = []
-            for i in range(0, len(u_P), step):
-                j = min(i + step, len(u_P))
-                piece = reduce(
-                    logits(b, i, j), ids_BT[b, i + 1 : j + 1], u_P[i:j], spec=spec, whitespace_V=self._whitespace
+        for row, window in enumerate(batch):
+            num_positions = len(window.tokens) - 1
+            offsets = draw_offsets(window.info.document, window.info.window, self._config.seed, num_positions)
+            offsets_P = torch.from_numpy(offsets).to(self._device)
+            blocks = []
+            for start in range(0, num_positions, step):
+                stop = min(start + step, num_positions)
+                records = sparsify(
+                    block_logits(row, start, stop),
+                    ids_BT[row, start + 1 : stop + 1],
+                    offsets_P[start:stop],
+                    spec=spec,
+                    whitespace_V=self._whitespace_V,
                 )
-                pieces.append(piece)
-            packed.append(np.concatenate([p.pack().cpu().numpy() for p in pieces]))
+                blocks.append(records.pack().cpu().numpy())
+            packed.append(np.concatenate(blocks))
         return packed
-
-    def close(self) -> None:
-        """Free the teacher."""
-        del self._logits

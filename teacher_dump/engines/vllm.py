@@ -17,8 +17,10 @@ import torch
 
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
-from teacher_dump.engines import DEAD_ENGINES, Packed, Teaching, died
+from teacher_dump.engines.base import EngineConfig
 from teacher_dump.engines.engine_log import EngineLog
+from teacher_dump.engines.errors import CRASH_ERRORS, engine_crashed
+from teacher_dump.engines.records import Packed
 from teacher_dump.engines.vllm_plugin import PREFIX, TASK, is_causal_name
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.tasks.windowing import Window
@@ -38,10 +40,10 @@ Answer = list[Packed] | BaseException
 class VllmEngine:
     """A teacher in vLLM, in this machine's processes."""
 
-    def __init__(self, teaching: Teaching, **options: Any) -> None:
+    def __init__(self, config: EngineConfig, **options: Any) -> None:
         """Load the teacher; `options` go to vLLM as they are. Raises DumpError where vLLM cannot."""
         cuda = torch.cuda.is_available()
-        stages = teaching.pipeline_parallel_size
+        stages = config.pipeline_parallel_size
         if stages > 1 and not cuda:  # vLLM's CPU worker makes no buffers for what a later group of layers receives
             raise DumpError(
                 f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 shares layers out among GPUs only; "
@@ -52,18 +54,18 @@ class VllmEngine:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # spawned processes end with this one
         bind_children()
-        self._teaching = teaching
+        self._config = config
         self._batch_windows = BATCH_WINDOWS["cuda" if cuda else "cpu"]
         self._log = EngineLog("vllm")
-        workers = teaching.tensor_parallel_size * stages
+        workers = config.tensor_parallel_size * stages
         before = set(multiprocessing.active_children())
         try:
             with self._log.receiving():
                 import vllm
 
-                stock = _architecture(teaching)
+                stock = _architecture(config)
                 with contextlib.nullcontext() if cuda else bound_threads(workers):
-                    self._llm = self._start(vllm.LLM, stock, teaching.dtype, cuda, options)
+                    self._llm = self._start(vllm.LLM, stock, config.dtype, cuda, options)
         except DumpError:
             self._log.discard()
             raise
@@ -77,20 +79,20 @@ class VllmEngine:
         self._processes = [p for p in multiprocessing.active_children() if p not in before]
 
     def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
-        teaching, spec = self._teaching, self._teaching.spec
-        memory = teaching.gpu_memory_utilization
+        config, spec = self._config, self._config.spec
+        memory = config.gpu_memory_utilization
         return llm(
-            model=str(teaching.folder),
+            model=str(config.folder),
             runner="pooling",
             hf_overrides={"architectures": [f"{PREFIX}{stock}"]},
             dtype=dtype,
-            max_model_len=teaching.window_tokens,
-            max_num_batched_tokens=teaching.max_num_batched_tokens or max(BATCHED_TOKENS, teaching.window_tokens),
+            max_model_len=config.window_tokens,
+            max_num_batched_tokens=config.max_num_batched_tokens or max(BATCHED_TOKENS, config.window_tokens),
             enable_prefix_caching=False,
             enforce_eager=not cuda,
-            tensor_parallel_size=teaching.tensor_parallel_size,
-            pipeline_parallel_size=teaching.pipeline_parallel_size,
-            quantization=teaching.quantization,
+            tensor_parallel_size=config.tensor_parallel_size,
+            pipeline_parallel_size=config.pipeline_parallel_size,
+            quantization=config.quantization,
             disable_log_stats=True,
             seed=0,
             additional_config={
@@ -98,8 +100,8 @@ class VllmEngine:
                     "threshold": spec.threshold,
                     "tail_floor": spec.tail_floor,
                     "temperatures": list(spec.temperatures),
-                    "vocab_size": teaching.vocab_size,
-                    "whitespace_ids": list(teaching.whitespace_ids),
+                    "vocab_size": config.vocab_size,
+                    "whitespace_ids": list(config.whitespace_ids),
                 }
             },
             **({} if memory is None else {"gpu_memory_utilization": memory}),
@@ -131,9 +133,11 @@ class VllmEngine:
         try:
             for _ in batches:
                 answer = next_answer(answers, self._processes, log=self._log.path)
-                if type(answer).__name__ in DEAD_ENGINES:
+                if type(answer).__name__ in CRASH_ERRORS:
                     assert isinstance(answer, BaseException)
-                    raise died("vllm", f"{self._log.cause(answer)}; its output is in {self._log.path}") from answer
+                    raise engine_crashed(
+                        "vllm", f"{self._log.cause(answer)}; its output is in {self._log.path}"
+                    ) from answer
                 if isinstance(answer, BaseException):
                     raise answer
                 yield from answer
@@ -145,7 +149,7 @@ class VllmEngine:
     def _encode(self, batch: Sequence[Window]) -> list[Packed]:
         from vllm import PoolingParams
 
-        seed = self._teaching.seed
+        seed = self._config.seed
         outputs = self._llm.encode(
             [{"prompt_token_ids": w.tokens.tolist()} for w in batch],
             [
@@ -178,7 +182,7 @@ def next_answer(answers: queue.SimpleQueue[Answer], processes: Collection[BasePr
             for process in processes:
                 if not process.is_alive():
                     cause = f"its process ended with code {process.exitcode}"
-                    raise died("vllm", f"{cause}; its output is in {log}") from None
+                    raise engine_crashed("vllm", f"{cause}; its output is in {log}") from None
 
 
 @contextlib.contextmanager
@@ -200,16 +204,16 @@ def bound_threads(workers: int) -> Iterator[None]:
         del os.environ[_BIND]
 
 
-def _architecture(teaching: Teaching) -> str:
+def _architecture(config: EngineConfig) -> str:
     """Return the teacher's architecture. Raises DumpError where vLLM has none of that name that is a causal LM."""
     from vllm import ModelRegistry
 
-    names = json.loads((teaching.folder / "config.json").read_bytes()).get("architectures") or [None]
+    names = json.loads((config.folder / "config.json").read_bytes()).get("architectures") or [None]
     if not is_causal_name(str(names[0])):
         raise DumpError(
-            f"{teaching.folder}: found architecture {names[0]}, expected a causal LM for vLLM; "
+            f"{config.folder}: found architecture {names[0]}, expected a causal LM for vLLM; "
             "use --engine transformers, or another teacher"
         )
     if names[0] not in ModelRegistry.get_supported_archs():
-        raise DumpError(f"{teaching.folder}: vLLM has no {names[0]}; use --engine transformers")
+        raise DumpError(f"{config.folder}: vLLM has no {names[0]}; use --engine transformers")
     return str(names[0])

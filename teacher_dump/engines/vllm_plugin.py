@@ -59,7 +59,8 @@ def _make_pooler(model: Any, vllm_config: Any) -> Any:
     from vllm.model_executor.layers.pooler.abstract import Pooler
     from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 
-    from teacher_dump.engines.sparsify import RecordSpec, offsets, reduce
+    from teacher_dump.engines.records import RecordSpec, draw_offsets, whitespace_mask
+    from teacher_dump.engines.sparsify import sparsify
 
     settings = vllm_config.additional_config["teacherless"]
     spec = RecordSpec(
@@ -68,9 +69,8 @@ def _make_pooler(model: Any, vllm_config: Any) -> Any:
         temperatures=tuple(settings["temperatures"]),
     )
     vocab_size: int = settings["vocab_size"]
-    mask = np.zeros(vocab_size, np.float32)
-    mask[settings["whitespace_ids"]] = 1
-    step = spec.piece_positions(vocab_size)
+    mask = whitespace_mask(vocab_size, settings["whitespace_ids"])
+    step = spec.block_positions(vocab_size)
 
     class RecordPooler(Pooler):
         """Hidden states of a chunk in, packed records of a finished request out."""
@@ -121,14 +121,14 @@ def _make_pooler(model: Any, vllm_config: Any) -> Any:
                 predicting = min(count, len(prompt) - 1 - first)
                 next_T[start : start + predicting] = prompt[first + 1 : first + 1 + predicting]
                 if key is not None:  # None in vLLM's profiling run
-                    u = offsets(key["document"], key["window"], key["seed"], len(prompt) - 1)
+                    u = draw_offsets(key["document"], key["window"], key["seed"], len(prompt) - 1)
                     u_T[start : start + predicting] = u[first : first + predicting]
                 start += count
             next_T, u_T = next_T.to(device), torch.from_numpy(u_T).to(device)
             pieces = []
             for i in range(0, len(hidden_TD), step):
                 logits_PV = model.compute_logits(hidden_TD[i : i + step])[:, :vocab_size]
-                piece = reduce(
+                piece = sparsify(
                     logits_PV, next_T[i : i + step], u_T[i : i + step], spec=spec, whitespace_V=self._whitespace
                 )
                 pieces.append(piece.pack())

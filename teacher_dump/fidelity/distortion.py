@@ -20,9 +20,9 @@ import torch
 from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.schema import UNIT, Layout, file_schema
 from shards.write import ZSTD_LEVEL
-from teacher_dump.engines.sparsify import RecordSpec, reduce
+from teacher_dump.engines.records import RecordSpec, to_row
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.fidelity.differences import Exact, Float64, Said
-from teacher_dump.run.dump import to_row
 from teacher_dump.tasks.windowing import Window
 
 CURVE_TOKENS = 4096
@@ -129,7 +129,7 @@ class Threshold:
 
     def observe(self, window: Window, exact: Exact, logits: torch.Tensor, u: Float64, whitespace: torch.Tensor) -> None:
         """Make, store and read back the records of some consecutive positions; `window` holds their tokens."""
-        records = reduce(
+        records = sparsify(
             logits,
             torch.from_numpy(window.tokens[1:]).long().to(logits.device),
             torch.from_numpy(u).to(logits.device),

@@ -25,8 +25,11 @@ from shards.read import open as open_cache
 from shards.reports.fidelity import CHECK_NAME
 from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from teacher_dump.config import DumpConfig
-from teacher_dump.engines import Engine, Teaching, choose, describe, start, version
-from teacher_dump.engines.sparsify import Records, RecordSpec, offsets, reduce
+from teacher_dump.engines.base import Engine, EngineConfig, engine_version
+from teacher_dump.engines.records import Records, RecordSpec, draw_offsets, to_row
+from teacher_dump.engines.registry import describe_engine, is_installed, select_engine, start_engine
+from teacher_dump.engines.settings import engine_config
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.errors import DumpError
 from teacher_dump.fidelity.differences import Exact, Said, between, from_exact
 from teacher_dump.fidelity.distortion import CURVE_TOKENS, Sums, Threshold, curve, losses, thresholds
@@ -34,8 +37,6 @@ from teacher_dump.fidelity.limits import limits
 from teacher_dump.fidelity.reference import WIDER, Reference
 from teacher_dump.fidelity.tally import Tally, add_all
 from teacher_dump.model.teachers import Model, resolve
-from teacher_dump.run.dump import to_row
-from teacher_dump.run.job import teaching
 from teacher_dump.tasks.task import Task
 from teacher_dump.tasks.windowing import Window
 
@@ -62,7 +63,7 @@ def check(config: DumpConfig, num_rows: int, *, say: Say = lambda line: None) ->
     wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
 
     say(f"scoring {len(wanted)} of {cache.rows:,} rows again in {name}, twice")
-    engine = start(name, known)
+    engine = start_engine(name, known)
     try:
         runs = two_runs(engine, wanted, spec)
     finally:
@@ -77,8 +78,8 @@ def check(config: DumpConfig, num_rows: int, *, say: Say = lambda line: None) ->
     found["limits"], found["mean_limits"] = limits(found, quantized=bool(known.quantization))
     found["problems"] = list(_problems(found))
     return {
-        **_about(cache, numbers, wanted, describe(name, known)),
-        "reference": {"name": "transformers", "version": version("transformers"), "dtype": wider},
+        **_about(cache, numbers, wanted, describe_engine(name, known)),
+        "reference": {"name": "transformers", "version": engine_version("transformers"), "dtype": wider},
         "seed": config.seed,
         **found,
         "sound": not found["problems"],
@@ -168,7 +169,7 @@ def two_runs(engine: Engine, wanted: Sequence[Window], spec: RecordSpec) -> list
     return [alone, other[:-1][::-1]]
 
 
-def _plainly(model: Model, known: Teaching, wanted: Sequence[Window]) -> list[Row]:
+def _plainly(model: Model, known: EngineConfig, wanted: Sequence[Window]) -> list[Row]:
     """Return the records that the model's plain forward gives in the engine's type: what rounding alone does."""
     reference = Reference(
         model.folder, vocab_size=known.vocab_size, parameters=model.teacher.parameters, dtype=known.dtype
@@ -176,7 +177,7 @@ def _plainly(model: Model, known: Teaching, wanted: Sequence[Window]) -> list[Ro
     white = torch.from_numpy(known.whitespace_mask())
     rows = []
     for window in wanted:
-        u = offsets(window.info.document, window.info.window, known.seed, len(window.tokens) - 1)
+        u = draw_offsets(window.info.document, window.info.window, known.seed, len(window.tokens) - 1)
         pieces: list[Records] = []
         first = 0
         for logits in reference.logits(window):
@@ -186,7 +187,7 @@ def _plainly(model: Model, known: Teaching, wanted: Sequence[Window]) -> list[Ro
                 torch.from_numpy(u[first:last]),
             )
             pieces.append(
-                reduce(
+                sparsify(
                     logits,
                     next_ids.to(logits.device),
                     u_P.to(logits.device),
@@ -209,16 +210,16 @@ def noise(cache: Cache, numbers: Sequence[int], wanted: Sequence[Window], runs: 
     return tallies
 
 
-def _as_dumped(cache: Cache, config: DumpConfig, model: Model, longest: int) -> tuple[str, Teaching, RecordSpec]:
+def _as_dumped(cache: Cache, config: DumpConfig, model: Model, longest: int) -> tuple[str, EngineConfig, RecordSpec]:
     """Return engine and settings that repeat what made the cache, where the caller did not ask for others."""
     manifest, layout = cache.manifest, cache.manifest.layout
     made_by = str(manifest.engine.get("name", "auto"))
     name = config.engine
     if name == "auto":
-        name = made_by if made_by in ("transformers", choose("auto")) else choose("auto")
+        name = made_by if is_installed(made_by) else select_engine("auto")
     spec = RecordSpec(threshold=layout.threshold, tail_floor=layout.tail_floor, temperatures=layout.temperatures)
     dtype = config.dtype if config.dtype != "auto" else str(manifest.engine.get("dtype", "auto"))
-    known = teaching(
+    known = engine_config(
         replace(
             config,
             seed=int(manifest.settings.get("seed", 0)),
@@ -229,13 +230,13 @@ def _as_dumped(cache: Cache, config: DumpConfig, model: Model, longest: int) -> 
         model,
         spec,
     )
-    return choose(name), known, spec
+    return select_engine(name), known, spec
 
 
 def _against_exact(
     cache: Cache,
     model: Model,
-    known: Teaching,
+    known: EngineConfig,
     wider: str,
     numbers: Sequence[int],
     wanted: Sequence[Window],
@@ -257,7 +258,7 @@ def _against_exact(
     for number, window, row, *others in zip(numbers, wanted, rows, plain, fresh, strict=True):
         say(f"row {number}: {len(window.tokens):,} tokens")
         sides = dict(zip(tallies, (Said.of_chunk(row), *map(Said.of_row, others)), strict=True))
-        u = offsets(window.info.document, window.info.window, known.seed, len(window.tokens) - 1)
+        u = draw_offsets(window.info.document, window.info.window, known.seed, len(window.tokens) - 1)
         first = 0
         for logits in reference.logits(window):
             last = first + len(logits)

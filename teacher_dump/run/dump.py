@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from shards.format.batch import Row
 from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.live import DRAFT_NAME
@@ -29,15 +26,16 @@ from shards.tokenizer import token_bytes
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import provenance
-from teacher_dump.engines import Engine, Packed, describe, dying, start
-from teacher_dump.engines.sparsify import RecordSpec
+from teacher_dump.engines.base import Engine
+from teacher_dump.engines.errors import engine_errors
+from teacher_dump.engines.records import RecordSpec, to_row
+from teacher_dump.engines.registry import describe_engine, start_engine
 from teacher_dump.errors import DeadEngineError
 from teacher_dump.model.model_folder import without_paths
 from teacher_dump.run.job import Job, check_machine, prepare
 from teacher_dump.run.signals import Share, Stop
 from teacher_dump.tasks import task_store
 from teacher_dump.tasks.task import Task
-from teacher_dump.tasks.windowing import Window
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -122,14 +120,14 @@ def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
     if warning := machine.bfloat16_warning(job.dtype, torch, device="cuda" if torch.cuda.is_available() else "cpu"):
         watcher.warned(warning)
     watcher.loading(f"{job.engine}, {job.dtype}, {machine.num_threads()}")
-    with dying(job.engine):
-        engine = start(job.engine, job.taught())
+    with engine_errors(job.engine):
+        engine = start_engine(job.engine, job.taught())
     watcher.loaded()
     number = 0
     try:
         for task in stop.left(tasks, lambda t: job.entry(t) is not None):
             try:
-                with dying(job.engine):
+                with engine_errors(job.engine):
                     run_task(task, engine, job=job, watcher=watcher)
             except FileNotFoundError:
                 if job.entry(task) is None:
@@ -137,7 +135,7 @@ def _run_here(job: Job, tasks: list[Task], watcher: Watcher, stop: Stop) -> int:
                 continue  # another worker did it, completed the cache and took the list of tasks away
             number += 1
         if number and stop.signal is None:
-            with dying(job.engine):
+            with engine_errors(job.engine):
                 watcher.idle(engine, tasks, job.spec)
     except DeadEngineError:
         raise  # nothing is left to be closed
@@ -174,28 +172,6 @@ def run_task(
     return entry
 
 
-def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
-    """Unpack the records of a window: fixed-width slots become lists of what is in them."""
-    heads, draws = spec.head_slots, spec.draw_slots
-    head_ids, drawn = packed[:, :heads], packed[:, 2 * heads : 2 * heads + draws]
-    head_probs = np.ascontiguousarray(packed[:, heads : 2 * heads]).view(np.float32)
-    scalars = np.ascontiguousarray(packed[:, 2 * heads + draws :]).view(np.float32)
-    in_head, is_draw = head_ids >= 0, drawn >= 0
-    return Row(
-        info=window.info,
-        tokens=window.tokens,
-        head_count=in_head.sum(1),
-        head_ids=head_ids[in_head],
-        head_probs=head_probs[in_head],
-        draw_count=is_draw.sum(1),
-        draw_ids=drawn[is_draw],
-        realised_logp=scalars[:, 0],
-        whitespace_logp=scalars[:, 1],
-        entropy=scalars[:, 2],
-        log_z=scalars[:, 3:],
-    )
-
-
 def _draft(job: Job) -> Manifest:
     """Write the tokenizer and the manifest as it is before the first shard: from then on the cache can be followed."""
     config, model, identity = job.config, job.model, job.identity
@@ -208,7 +184,7 @@ def _draft(job: Job) -> Manifest:
             files.append(FileEntry(name=target, bytes=len(content), sha256=sha256))
     tokens = token_bytes(model.folder)
     engine = {
-        **describe(job.engine, job.taught()),
+        **describe_engine(job.engine, job.taught()),
         "dtype_why": job.dtype.why,
         "machine": machine.describe(),
         "threads": machine.num_threads().number,

@@ -25,7 +25,7 @@ from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from shards.weights import config_sha256
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import files_sha256, place_sha256, portable, provenance
-from teacher_dump.engines import version
+from teacher_dump.engines.base import engine_version
 from teacher_dump.errors import DumpError
 from teacher_dump.model.teachers import Model
 from teacher_dump.tasks import task_store
@@ -50,7 +50,7 @@ def identity_of(config: DumpConfig, model: Model, layout: Layout, engine: str) -
         "config_sha256": config_sha256(model.folder),
         "tokenizer": tokenizer_fingerprint(model.folder),
         "prefix_tokens": list(model.prefix_tokens),
-        "engine": {"name": engine, "version": version(engine), "dtype": config.dtype},
+        "engine": {"name": engine, "version": engine_version(engine), "dtype": config.dtype},
         "data": portable(config.data),
         "data_files": files_sha256(config.data),
         **{f"filter {name}": value for name, value in provenance(config.filters).items()},

@@ -15,12 +15,13 @@ from shards.format.manifest import MANIFEST_NAME, FileEntry, ShardEntry
 from shards.format.schema import Layout, file_schema
 from shards.read import open as open_cache
 from shards.runtime.machine import DtypeChoice
-from shards.tokenizer import token_bytes
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus, Dropped, pinned
 from teacher_dump.corpus.drop_log import NAME as DROPPED_NAME
-from teacher_dump.engines import Teaching, choose, choose_dtype
-from teacher_dump.engines.sparsify import RecordSpec
+from teacher_dump.engines.base import EngineConfig, resolve_dtype
+from teacher_dump.engines.records import RecordSpec
+from teacher_dump.engines.registry import ENGINES, require_parallelism, select_engine
+from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import load_tokenizer, require_quantiser
 from teacher_dump.model.teachers import Model, known, resolve
@@ -29,8 +30,6 @@ from teacher_dump.tasks import task_store
 from teacher_dump.tasks.task import Task, shuffled, tasks
 from teacher_dump.tasks.task_store import TaskList
 from teacher_dump.tasks.windowing import windows
-
-_WHITESPACE = b" \n\r\t"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,19 +59,23 @@ class Job:
         """Return the schema of a task's shard, with what the file says of itself."""
         return file_schema(self.layout, task=task.name.removesuffix(".arrow"), fingerprint=self.fingerprint)
 
-    def taught(self) -> Teaching:
+    def taught(self) -> EngineConfig:
         """Return what an engine must know."""
-        return teaching(self.config, self.model, self.spec)
+        return engine_config(self.config, self.model, self.spec)
 
 
 def prepare(config: DumpConfig) -> Job:
     """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
-    dtype = choose_dtype(config.dtype)
+    dtype = resolve_dtype(config.dtype)
     config = replace(config, data=pinned(config.data), dtype=dtype.dtype)
-    engine = choose(config.engine)
-    _require_vllm_for_several_workers(engine, config)
+    engine = select_engine(config.engine)
+    require_parallelism(
+        engine,
+        tensor_parallel_size=config.tensor_parallel_size,
+        pipeline_parallel_size=config.pipeline_parallel_size,
+    )
     model = resolve(config.model, revision=config.revision)
-    if engine == "transformers":
+    if ENGINES[engine].uses_transformers:
         require_quantiser(model.folder)
     layout, spec = record_layout(config, model)
     identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
@@ -95,58 +98,6 @@ def prepare(config: DumpConfig) -> Job:
         work=found.tasks,
         counts=found.counts,
         dropped=found.dropped,
-    )
-
-
-def _require_vllm_for_several_workers(engine: str, config: DumpConfig) -> None:
-    """Refuse to spread a teacher over workers where the engine runs in one process."""
-    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
-        number = getattr(config, name)
-        if engine == "transformers" and number > 1:
-            raise DumpError(
-                f"--{name.replace('_', '-')} {number}: found the engine transformers, which runs the teacher in one "
-                "process; expected vLLM; use --engine vllm, or leave the option out"
-            )
-
-
-def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
-    """Return how records are stored, and what is recorded."""
-    try:
-        spec = RecordSpec(threshold=config.threshold, temperatures=config.temperatures)
-    except ValueError as error:
-        raise DumpError(str(error)) from None
-    layout = Layout(
-        vocab_size=model.teacher.vocab_size,
-        temperatures=spec.temperatures,
-        threshold=spec.threshold,
-        tail_floor=spec.tail_floor,
-    )
-    return layout, spec
-
-
-def teaching(config: DumpConfig, model: Model, spec: RecordSpec) -> Teaching:
-    """Return what an engine must know."""
-    ends = {*model.end_tokens}
-    white = tuple(
-        sorted(
-            i
-            for i, raw in token_bytes(model.folder).items()
-            if i < model.teacher.vocab_size and (i in ends or raw[:1] in {_WHITESPACE[j : j + 1] for j in range(4)})
-        )
-    )
-    return Teaching(
-        folder=model.folder,
-        vocab_size=model.teacher.vocab_size,
-        spec=spec,
-        seed=config.seed,
-        dtype=choose_dtype(config.dtype).dtype,
-        window_tokens=config.window_tokens,
-        tensor_parallel_size=config.tensor_parallel_size,
-        pipeline_parallel_size=config.pipeline_parallel_size,
-        gpu_memory_utilization=config.gpu_memory_utilization,
-        max_num_batched_tokens=config.max_num_batched_tokens,
-        quantization=config.quantization,
-        whitespace_ids=white,
     )
 
 

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shards.format.manifest import ShardEntry
 from shards.runtime.heartbeat import Heartbeat
-from teacher_dump.engines import Engine
-from teacher_dump.engines.sparsify import RecordSpec
+from teacher_dump.engines.base import Engine
+from teacher_dump.engines.records import RecordSpec
 from teacher_dump.run.dump import Watcher
 from teacher_dump.tasks.task import Task
 

@@ -21,7 +21,8 @@ from shards.errors import first_line
 from shards.format.manifest import ShardEntry
 from shards.storage.temp_files import remove_leftovers
 from teacher_dump.config import DumpConfig
-from teacher_dump.engines import dying, start
+from teacher_dump.engines.errors import engine_errors
+from teacher_dump.engines.registry import start_engine
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.run.dump import Watcher, run_task
 from teacher_dump.run.job import Job, prepare
@@ -42,7 +43,7 @@ class Worker:
         os.chdir(folder)  # paths in the settings are as the driver sees them, and so is the cache's identity
         self._job = prepare(config)
         self._tasks = {task.name: task for task in self._job.work}
-        self._engine = start(self._job.engine, self._job.taught())
+        self._engine = start_engine(self._job.engine, self._job.taught())
 
     def pid(self) -> int:
         """Return the process that runs the engine."""
@@ -54,7 +55,7 @@ class Worker:
         entry = self._job.entry(task)
         if entry is None:
             try:
-                with dying(self._job.engine):
+                with engine_errors(self._job.engine):
                     entry = run_task(task, self._engine, job=self._job, watcher=Watcher())
             except DeadEngineError as error:
                 print(error, flush=True)  # into the worker's log; Ray starts another and repeats the call

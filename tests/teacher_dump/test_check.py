@@ -20,13 +20,13 @@ from shards.format.batch import row_digest
 from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.engines.hf import TransformersEngine
-from teacher_dump.engines.sparsify import offsets
+from teacher_dump.engines.records import draw_offsets
+from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.fidelity.differences import Exact, Said, from_exact
 from teacher_dump.fidelity.distortion import Threshold, losses
 from teacher_dump.fidelity.rescore import check, noise, sample, two_runs
 from teacher_dump.model.teachers import resolve
 from teacher_dump.run.dump import dump
-from teacher_dump.run.job import record_layout, teaching
 from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.test_dump import config
 
@@ -233,7 +233,7 @@ def test_the_noise_floor_in_float64_is_tiny_and_below_a_change_of_type(made: Any
     numbers, rows = sample(cache, 6, 0)
     wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
     double, single = (
-        two_runs(InBatches(replace(teaching(made, model, spec), dtype=dtype)), wanted, spec)
+        two_runs(InBatches(replace(engine_config(made, model, spec), dtype=dtype)), wanted, spec)
         for dtype in ("float64", "float32")
     )
     # Two float32 runs need not differ: on some processors a product does not depend on its batch. Two types do.
@@ -275,7 +275,7 @@ def exact_row(made: Any, number: int) -> tuple[Any, Window, Exact, torch.Tensor,
 
     model = resolve(made.model)
     _, spec = record_layout(made, model)
-    known = teaching(made, model, spec)
+    known = engine_config(made, model, spec)
     cache = shards.open(made.out)
     row = [c.row(r) for c in cache for r in range(len(c.rows))][number]
     window = Window(info=row.rows[0], tokens=np.array(row.tokens))
@@ -284,14 +284,14 @@ def exact_row(made: Any, number: int) -> tuple[Any, Window, Exact, torch.Tensor,
         logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1, : known.vocab_size]
     white = torch.from_numpy(known.whitespace_mask())
     exact = Exact.of(logits, window.tokens[1:].astype(np.int64), spec.temperatures, white)
-    u = offsets(window.info.document, window.info.window, 0, len(logits))
+    u = draw_offsets(window.info.document, window.info.window, 0, len(logits))
     return cache.manifest.layout, window, exact, logits, u
 
 
 def test_losses_are_those_of_their_definitions(made: Any) -> None:
     layout, window, exact, logits, u = exact_row(made, 1)
     model = resolve(made.model)
-    known = teaching(made, model, record_layout(made, model)[1])
+    known = engine_config(made, model, record_layout(made, model)[1])
     point = Threshold(layout.threshold, layout)
     point.observe(window, exact, logits, u, torch.from_numpy(known.whitespace_mask()))
     said = Said.of_chunk(shards.open(made.out)[0].row(1))

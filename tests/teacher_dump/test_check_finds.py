@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from teacher_dump.engines.blockwise_logits import BlockwiseLogits
 from teacher_dump.engines.hf import TransformersEngine
-from teacher_dump.engines.own_logits import OwnLogits
 from teacher_dump.fidelity.limits import CEILING, MEAN_CEILING, limits
 from teacher_dump.fidelity.rescore import check
 from teacher_dump.run.dump import dump
@@ -37,13 +37,13 @@ WRONG = {"a logit scale of 0.9": scaled, "a soft cap of 30": soft_capped, "a shi
 
 def broken(patched: pytest.MonkeyPatch, change: Callable[[Piece], Piece]) -> None:
     """Make the transformers engine wrong; the plain forward of the model stays as it is."""
-    rows = OwnLogits.rows
+    rows = BlockwiseLogits.forward
 
-    def unproven(self: OwnLogits, window_tokens: int) -> None:  # the probe at load would refuse it
+    def unproven(self: BlockwiseLogits, window_tokens: int) -> None:  # the probe at load would refuse it
         self._body, self.is_ragged = self._model.base_model, False
 
-    patched.setattr(OwnLogits, "_prove", unproven)
-    patched.setattr(OwnLogits, "rows", lambda self, ids: change(rows(self, ids)))
+    patched.setattr(BlockwiseLogits, "_prove", unproven)
+    patched.setattr(BlockwiseLogits, "forward", lambda self, ids: change(rows(self, ids)))
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

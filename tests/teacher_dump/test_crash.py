@@ -282,7 +282,7 @@ def test_a_dead_engine_ends_the_process_and_its_task_is_done_again(
         broken.setattr(TransformersEngine, "_forward", dies)
         result = CliRunner().invoke(main, command(whole, out))
     assert result.exit_code == 75
-    assert "the engine died" in result.output
+    assert "the engine crashed" in result.output
     assert "run the same command again" in result.output
     assert "Traceback" not in result.output
     assert not any(n.endswith(".part") for n in names(out))

@@ -23,11 +23,12 @@ from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.hf import TransformersEngine
-from teacher_dump.engines.sparsify import offsets, reduce
+from teacher_dump.engines.records import draw_offsets
+from teacher_dump.engines.settings import engine_config, record_layout
+from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.model import teachers
 from teacher_dump.model.teachers import resolve
 from teacher_dump.run.dump import Watcher, dump
-from teacher_dump.run.job import record_layout, teaching
 from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.conftest import PADDED_VOCAB
 
@@ -127,7 +128,7 @@ def test_batches_do_not_change_what_a_row_says(tiny_teacher: Path, corpus_folder
     settings = config(tiny_teacher, corpus_folder, tmp_path)
     model = resolve(settings.model)
     _, spec = record_layout(settings, model)
-    engine = TransformersEngine(teaching(settings, model, spec))
+    engine = TransformersEngine(engine_config(settings, model, spec))
     cache = dump(settings).cache
     rows = [c.row(r) for c in cache for r in range(len(c.rows))][:5]
     wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
@@ -259,7 +260,7 @@ def test_the_reduction_of_the_engine_is_the_reduction_of_the_model(
     settings = config(tiny_teacher, corpus_folder, tmp_path)
     model = resolve(settings.model)
     _, spec = record_layout(settings, model)
-    known = teaching(settings, model, spec)
+    known = engine_config(settings, model, spec)
     cache = dump(settings).cache
     row = cache[0].row(0)
     window = Window(info=row.rows[0], tokens=np.array(row.tokens))
@@ -267,8 +268,8 @@ def test_the_reduction_of_the_engine_is_the_reduction_of_the_model(
     with torch.inference_mode():
         net = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float32)
         logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1, : known.vocab_size]
-    u = offsets(window.info.document, window.info.window, 0, len(logits))
-    expected = reduce(
+    u = draw_offsets(window.info.document, window.info.window, 0, len(logits))
+    expected = sparsify(
         logits,
         torch.from_numpy(window.tokens[1:].astype(np.int64)),
         torch.from_numpy(u),

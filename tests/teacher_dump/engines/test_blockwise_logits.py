@@ -14,14 +14,13 @@ import transformers as hf
 
 from shards.format.chunk import RowInfo
 from shards.format.schema import Layout
-from teacher_dump.engines import Teaching
+from teacher_dump.engines.base import EngineConfig
+from teacher_dump.engines.blockwise_logits import BlockwiseLogits
 from teacher_dump.engines.hf import TransformersEngine
-from teacher_dump.engines.own_logits import OwnLogits
-from teacher_dump.engines.sparsify import RecordSpec, offsets
+from teacher_dump.engines.records import RecordSpec, draw_offsets, to_row
 from teacher_dump.errors import DumpError
 from teacher_dump.fidelity.differences import Exact, Said, from_exact
 from teacher_dump.fidelity.reference import Reference
-from teacher_dump.run.dump import to_row
 from teacher_dump.tasks.windowing import Window
 
 IDS, PADDED = 250, 256
@@ -82,8 +81,8 @@ def saved(config: Any, folder: Path, kind: Any = hf.AutoModelForCausalLM) -> Pat
     return folder
 
 
-def teaching(folder: Path, **more: Any) -> Teaching:
-    return Teaching(
+def teaching(folder: Path, **more: Any) -> EngineConfig:
+    return EngineConfig(
         **{
             "folder": folder,
             "vocab_size": IDS,
@@ -118,7 +117,7 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
     next_ids = window.tokens[1:].astype(np.int64)
     white = torch.from_numpy(teaching(folder).whitespace_mask())
     exact = Exact.of(logits, next_ids, SPEC.temperatures, white)
-    u = offsets(window.info.document, 0, 0, len(next_ids))
+    u = draw_offsets(window.info.document, 0, 0, len(next_ids))
     said = Said.of_row(to_row(window, packed, SPEC))
     apart = from_exact(said, exact, next_ids=next_ids, offsets=u, layout=LAYOUT)
     return max(float(d.steps.max(initial=0)) for d in apart.values())
@@ -152,7 +151,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
 def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
     engine = TransformersEngine(teaching(folder))
-    monkeypatch.setattr("teacher_dump.engines.sparsify.LOGITS_BYTES", 4 * IDS * 10)
+    monkeypatch.setattr("teacher_dump.engines.records.LOGITS_BYTES", 4 * IDS * 10)
     seen: list[int] = []
     engine._logits._model.lm_head.register_forward_hook(lambda module, given, output: seen.append(output.shape[1]))
     (window,) = windows(96)
@@ -166,11 +165,11 @@ def test_a_model_that_cannot_run_in_pieces_runs_whole_or_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(CAUSAL["divided"](), tmp_path)
-    monkeypatch.setattr("teacher_dump.engines.own_logits._bodies", lambda model: iter(()))
+    monkeypatch.setattr("teacher_dump.engines.blockwise_logits._bodies", lambda model: iter(()))
     (window,) = windows(96)
     (packed,) = TransformersEngine(teaching(folder)).capture([window])
     assert steps_off(folder, window, packed) < 0.5
-    monkeypatch.setattr("teacher_dump.engines.own_logits.WHOLE_BYTES", 4 * IDS * 50)
+    monkeypatch.setattr("teacher_dump.engines.blockwise_logits.WHOLE_BYTES", 4 * IDS * 50)
     with pytest.raises(DumpError, match=r"GraniteForCausalLM gives its logits only for whole rows.*--window-tokens 50"):
         TransformersEngine(teaching(folder))
 
@@ -178,7 +177,7 @@ def test_a_model_that_cannot_run_in_pieces_runs_whole_or_is_refused(
 def test_a_body_that_is_not_what_the_head_reads_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["plain"](), tmp_path)
     # Its output has the right shape, but a layer follows.
-    monkeypatch.setattr("teacher_dump.engines.own_logits._bodies", lambda model: iter((model.model.layers[0],)))
+    monkeypatch.setattr("teacher_dump.engines.blockwise_logits._bodies", lambda model: iter((model.model.layers[0],)))
     engine = TransformersEngine(teaching(folder))
     assert engine._logits._body is None
     (window,) = windows(96)
@@ -227,7 +226,7 @@ class Peeking(torch.nn.Module):
 def test_a_model_that_peeks_at_later_tokens_a_little_is_refused(tmp_path: Path) -> None:
     model = hf.AutoModelForCausalLM.from_pretrained(saved(CAUSAL["plain"](), tmp_path)).eval()
     with pytest.raises(DumpError, match="it is not causal"):
-        OwnLogits(Peeking(model), vocab_size=IDS, window_tokens=96, name=tmp_path)
+        BlockwiseLogits(Peeking(model), vocab_size=IDS, window_tokens=96, name=tmp_path)
 
 
 def test_a_model_with_fewer_embeddings_than_ids_or_with_nan_is_refused(tmp_path: Path) -> None:

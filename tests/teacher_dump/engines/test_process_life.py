@@ -121,6 +121,6 @@ def test_a_killed_engine_ends_its_command_and_leaves_nothing(running: Dump, whic
     running.engines()[which].kill()
     _, said = running.root.communicate(timeout=120)
     assert running.root.returncode == DEAD_ENGINE_CODE, said
-    assert "the engine died" in said
+    assert "the engine crashed" in said
     assert "Traceback" not in said
     assert running.left() == []

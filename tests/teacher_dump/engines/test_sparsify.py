@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_dump.engines.sparsify import Records, RecordSpec, offsets, reduce
+from teacher_dump.engines.records import Records, RecordSpec, draw_offsets
+from teacher_dump.engines.sparsify import sparsify
 
 SPEC = RecordSpec(threshold=0.04, temperatures=(1.5, 2.0, 4.0))
 
@@ -27,7 +28,7 @@ def record(logits: np.ndarray, u: np.ndarray, spec: RecordSpec = SPEC, next_ids:
     ids = np.zeros(len(logits), np.int64) if next_ids is None else next_ids
     white = torch.zeros(logits.shape[1])
     white[::7] = 1
-    return reduce(torch.from_numpy(logits), torch.from_numpy(ids), torch.from_numpy(u), spec=spec, whitespace_V=white)
+    return sparsify(torch.from_numpy(logits), torch.from_numpy(ids), torch.from_numpy(u), spec=spec, whitespace_V=white)
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1.0, 4.0, 20.0]), st.sampled_from([2, 30, 1000]))
@@ -79,17 +80,18 @@ def test_memory_stays_within_256_mib_at_any_vocabulary(vocab: int) -> None:
     code = f"""
 import re, torch
 from pathlib import Path
-from teacher_dump.engines.sparsify import RecordSpec, reduce
+from teacher_dump.engines.records import RecordSpec
+from teacher_dump.engines.sparsify import sparsify
 torch.set_num_threads(1)
 # Not ru_maxrss: a child inherits its parent's across fork and exec, and the tests' process is the larger one.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 spec, weight, hidden, white = RecordSpec(), torch.randn({vocab}, 8), torch.randn(600, 8), torch.zeros({vocab})
-ids, u, step = torch.zeros(600, dtype=torch.int64), torch.zeros(600, dtype=torch.float64), spec.piece_positions({vocab})
+ids, u, step = torch.zeros(600, dtype=torch.int64), torch.zeros(600, dtype=torch.float64), spec.block_positions({vocab})
 (hidden[:2] @ weight.T).softmax(1)
 before = peak()
 for i in range(0, 600, step):
     part = slice(i, i + step)
-    reduce(hidden[part] @ weight.T, ids[part], u[part], spec=spec, whitespace_V=white).pack()
+    sparsify(hidden[part] @ weight.T, ids[part], u[part], spec=spec, whitespace_V=white).pack()
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -143,9 +145,9 @@ def test_draws_do_not_depend_on_what_else_is_in_the_batch() -> None:
 
 
 def test_offsets_are_fixed_by_document_window_seed_and_position() -> None:
-    first = offsets("abc", 0, 0, 100)
-    assert np.array_equal(first[:40], offsets("abc", 0, 0, 40))
-    for other in (offsets("abd", 0, 0, 100), offsets("abc", 1, 0, 100), offsets("abc", 0, 1, 100)):
+    first = draw_offsets("abc", 0, 0, 100)
+    assert np.array_equal(first[:40], draw_offsets("abc", 0, 0, 40))
+    for other in (draw_offsets("abd", 0, 0, 100), draw_offsets("abc", 1, 0, 100), draw_offsets("abc", 0, 1, 100)):
         assert not np.array_equal(first, other)
     assert ((first >= 0) & (first < 1)).all()
 

@@ -12,7 +12,7 @@ import torch
 
 from teacher_dump.engines.vllm import Answer, VllmEngine, next_answer
 from teacher_dump.errors import DeadEngineError, DumpError
-from tests.teacher_dump.test_own_logits import teaching
+from tests.teacher_dump.engines.test_blockwise_logits import teaching
 
 LOG = Path("/tmp/engine.log")
 

@@ -1,0 +1,61 @@
+"""Settings of the records and of the engine, derived from the settings of a dump."""
+
+from __future__ import annotations
+
+from shards.format.schema import Layout
+from shards.tokenizer import token_bytes
+from teacher_dump.config import DumpConfig
+from teacher_dump.engines.base import EngineConfig, resolve_dtype
+from teacher_dump.engines.records import RecordSpec
+from teacher_dump.errors import DumpError
+from teacher_dump.model.teachers import Model
+
+_WHITESPACE = (b" ", b"\n", b"\r", b"\t")
+
+
+def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
+    """Return the storage layout of the records, and their specification.
+
+    Raises:
+        DumpError: The threshold or a temperature is out of range.
+    """
+    try:
+        spec = RecordSpec(threshold=config.threshold, temperatures=config.temperatures)
+    except ValueError as error:
+        raise DumpError(str(error)) from None
+    layout = Layout(
+        vocab_size=model.teacher.vocab_size,
+        temperatures=spec.temperatures,
+        threshold=spec.threshold,
+        tail_floor=spec.tail_floor,
+    )
+    return layout, spec
+
+
+def engine_config(config: DumpConfig, model: Model, spec: RecordSpec) -> EngineConfig:
+    """Return the settings of the engine that captures `spec` from `model`."""
+    return EngineConfig(
+        folder=model.folder,
+        vocab_size=model.teacher.vocab_size,
+        spec=spec,
+        seed=config.seed,
+        dtype=resolve_dtype(config.dtype).dtype,
+        window_tokens=config.window_tokens,
+        tensor_parallel_size=config.tensor_parallel_size,
+        pipeline_parallel_size=config.pipeline_parallel_size,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        quantization=config.quantization,
+        whitespace_ids=_whitespace_ids(model),
+    )
+
+
+def _whitespace_ids(model: Model) -> tuple[int, ...]:
+    """Return the token ids that begin with a whitespace byte or end a text, in ascending order."""
+    return tuple(
+        sorted(
+            token_id
+            for token_id, token in token_bytes(model.folder).items()
+            if token_id < model.teacher.vocab_size and (token_id in model.end_tokens or token[:1] in _WHITESPACE)
+        )
+    )
