@@ -2,7 +2,7 @@
 
 The only file that touches vLLM's insides. It relies on: the entry point group `vllm.general_plugins`,
 `ModelRegistry.register_model`, `Pooler`, `PoolingMetadata` with its cursor and states, and `PoolingParams.extra_kwargs`
-(vLLM 0.32). tests/teacher_dump/test_vllm.py says which of these an upgrade broke.
+(vLLM 0.32). tests/teacher_dump/engines/test_vllm_plugin.py says which of these an upgrade broke.
 
 The pooler runs where the logits are, in the worker, on each chunk of a prefill; only packed records are kept between
 chunks and leave the worker. No patch, no fork.

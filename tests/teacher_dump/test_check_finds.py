@@ -37,13 +37,13 @@ WRONG = {"a logit scale of 0.9": scaled, "a soft cap of 30": soft_capped, "a shi
 
 def broken(patched: pytest.MonkeyPatch, change: Callable[[Piece], Piece]) -> None:
     """Make the transformers engine wrong; the plain forward of the model stays as it is."""
-    rows = BlockwiseLogits.forward
+    forward = BlockwiseLogits.forward
 
-    def unproven(self: BlockwiseLogits, window_tokens: int) -> None:  # the probe at load would refuse it
+    def unchecked(self: BlockwiseLogits, window_tokens: int) -> None:  # the probe at load would refuse it
         self._body, self.is_ragged = self._model.base_model, False
 
-    patched.setattr(BlockwiseLogits, "_prove", unproven)
-    patched.setattr(BlockwiseLogits, "forward", lambda self, ids: change(rows(self, ids)))
+    patched.setattr(BlockwiseLogits, "_check", unchecked)
+    patched.setattr(BlockwiseLogits, "forward", lambda self, ids: change(forward(self, ids)))
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
