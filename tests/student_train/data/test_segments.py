@@ -29,7 +29,7 @@ from student_train.training.build_run import prepare
 from student_train.training.distributed import World
 from student_train.training.runtime import Signals
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 class Dump:
