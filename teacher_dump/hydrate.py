@@ -58,8 +58,8 @@ def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
     be read, or not one row could be hydrated.
     """
     from shards.edit import hydrate as records
+    from shards.model_files.tokenizer import TokenizerRules
     from shards.storage.store import unwatched, write_whole
-    from shards.tokenizer import fingerprint
     from teacher_dump.corpus import Corpus
     from teacher_dump.errors import DumpError
 
@@ -67,7 +67,7 @@ def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
     for need in records.needs(cache):
         wanted.setdefault(need.info.document, []).append(need)
     folder, expected = cache.tokenizer_dir, cache.manifest.tokenizer.fingerprint
-    if (found := fingerprint(folder)) != expected:
+    if (found := TokenizerRules.load(folder).fingerprint()) != expected:
         raise DumpError(
             f"{folder}: found a tokenizer with fingerprint {found[:12]}, the manifest says {expected[:12]}; "
             "publish or fetch the cache again"

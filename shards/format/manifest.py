@@ -46,7 +46,7 @@ class Tokenizer:
     """Which ids stand for which text?"""
 
     fingerprint: str
-    """Digest of vocabulary, merges and rules (shards.tokenizer.fingerprint)."""
+    """Digest of vocabulary, merges and rules (`TokenizerRules.fingerprint`)."""
     vocab_size: int
     """Ids that the tokenizer can produce."""
     prefix_tokens: tuple[int, ...]

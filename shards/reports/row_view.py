@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.errors import ShardError
+from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
-from shards.tokenizer import token_bytes
 
 CHOICES = 5
 """Most choices that are shown of a position."""
@@ -52,7 +52,8 @@ def find(cache: Cache, number: int) -> Shown:
             break
         left -= cache.chunk_rows(i)
     row = cache[i].row(left)
-    texts = {t: raw.decode("utf-8", errors="replace") for t, raw in token_bytes(cache.tokenizer_dir).items()}
+    table = TokenizerRules.load(cache.tokenizer_dir).token_bytes()
+    texts = {t: raw.decode("utf-8", errors="replace") for t, raw in table.items()}
 
     def text(token: int) -> str:
         return texts.get(token) or f"<{token}>"

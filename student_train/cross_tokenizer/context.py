@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import shards
 from shards.format.chunk import Chunk
-from shards.tokenizer import token_bytes
+from shards.model_files.tokenizer import TokenizerRules
 from student_train.config import Config
 from student_train.cross_tokenizer.alignment import align
 from student_train.cross_tokenizer.targets import TokenizerPair
@@ -46,7 +46,7 @@ def cross_of(config: Config, student: Student, cache: shards.Cache) -> CrossCont
                 f"than the shards ({student.other_tokenizer}): leave it out, and choose with --across"
             )
     vocabulary = load_vocabulary(student.tokenizer_dir, vocab_size=student.vocab_size)
-    table = token_bytes(cache.tokenizer_dir)
+    table = TokenizerRules.load(cache.tokenizer_dir).token_bytes()
     strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
     tables = TokenizerPair.of(strings, vocabulary, config.parts_across)
     return CrossContext(

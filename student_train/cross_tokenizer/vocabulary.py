@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import ShardError
-from shards.tokenizer import read_rules, token_bytes
+from shards.model_files.tokenizer import TokenizerRules
 from student_train.errors import StudentError
 
 Int64 = npt.NDArray[np.int64]
@@ -104,8 +104,8 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
 
     folder = Path(folder)
     try:
-        table = token_bytes(folder)
-        rules = read_rules(folder)
+        rules = TokenizerRules.load(folder)
+        table = rules.token_bytes()
     except ShardError as error:
         raise StudentError(str(error)) from None
     if vocab_size and max(table) >= vocab_size:
@@ -117,7 +117,7 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
     fast.no_truncation()
     fast.no_padding()
     fast.encode_special_tokens = True
-    ends = {t["id"] for t in rules["added_tokens"] or [] if t["special"] and t["content"] in (*_ENDS, "<eos>")}
+    ends = {t["id"] for t in rules.added_tokens if t["special"] and t["content"] in (*_ENDS, "<eos>")}
     vocabulary = Vocabulary(
         folder=folder,
         strings=[table.get(i, b"") for i in range(vocab_size or max(table) + 1)],

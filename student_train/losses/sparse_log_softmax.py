@@ -57,9 +57,7 @@ def sparse_log_softmax(logits_pV: torch.Tensor, targets: Targets) -> SparseLogSo
     )
 
 
-def scatter_grad(
-    softmax: SparseLogSoftmax, targets: Targets, grad_pK: torch.Tensor, grad_tail_p: torch.Tensor
-) -> None:
+def scatter_grad(softmax: SparseLogSoftmax, targets: Targets, grad_pK: torch.Tensor, grad_tail_p: torch.Tensor) -> None:
     """Turn `softmax.exp_pV`, in place, into the gradient of the loss by the logits.
 
     Args:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shards.errors import ShardError
 from shards.format.manifest import Teacher
+from shards.model_files.weights import config_sha256, weight_files, weights_sha256
 from shards.storage.cache_dirs import model_dir
-from shards.weights import config_sha256, weight_files, weights_sha256
 from student_train.errors import StudentError
 from student_train.model.loading import default_name, find
 

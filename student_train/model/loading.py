@@ -15,8 +15,8 @@ from typing import Any
 
 from shards.errors import ShardError, first_line
 from shards.format.manifest import Teacher
+from shards.model_files.weights import weights_sha256
 from shards.storage.cache_dirs import model_dir
-from shards.weights import weights_sha256
 from student_train.errors import StudentError
 from student_train.model.head import require_projection
 from student_train.model.model_folder import load_model, require_ids

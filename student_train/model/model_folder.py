@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import ShardError, first_line
-from shards.tokenizer import ids_beyond
-from shards.weights import require_sound, weight_files
+from shards.model_files.tokenizer import TokenizerRules
+from shards.model_files.weights import require_sound, weight_files
 from student_train.errors import StudentError
 
 _LOADING = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError)
@@ -53,7 +53,7 @@ def load_model(name: str, folder: Path, *, seed: int) -> Any:
 
 def require_ids(name: str, folder: Path, *, vocab_size: int) -> None:
     """Raise StudentError where a student's own tokenizer gives ids to text that its model has no row for."""
-    if beyond := ids_beyond(folder, vocab_size):
+    if beyond := TokenizerRules.load(folder).pieces_from(vocab_size):
         number, piece = beyond[0]
         raise StudentError(
             f"student {name}: its tokenizer has {len(beyond):,} ids beyond the model's {vocab_size:,}, the first "

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shards.errors import ShardError
-from shards.tokenizer import fingerprint, read_rules, vocabulary
+from shards.model_files.tokenizer import TokenizerRules
 from student_train.errors import StudentError
 
 _SHARED_AT_LEAST = 0.99
@@ -25,11 +25,12 @@ def tokenizer_difference(student: str, student_dir: Path, shards_dir: Path) -> s
     Raises: StudentError where there is no tokenizer to compare.
     """
     try:
-        if fingerprint(student_dir) == fingerprint(shards_dir):
+        student_rules, teacher_rules = TokenizerRules.load(student_dir), TokenizerRules.load(shards_dir)
+        if student_rules.fingerprint() == teacher_rules.fingerprint():
             return None
     except ShardError as error:
         raise StudentError(f"student {student}: {error}") from None
-    theirs, ours = vocabulary(student_dir), vocabulary(shards_dir)
+    theirs, ours = student_rules.pieces, teacher_rules.pieces
     by_id = {i: piece for piece, i in theirs.items()}
     shared = {piece: i for piece, i in ours.items() if i in by_id}
     for piece, i in sorted(shared.items(), key=lambda item: item[1]):
@@ -37,13 +38,13 @@ def tokenizer_difference(student: str, student_dir: Path, shards_dir: Path) -> s
             return f"of its {len(theirs)} pieces id {i} is {by_id[i]!r}, of the shards' {len(ours)} it is {piece!r}"
     if len(shared) < _SHARED_AT_LEAST * len(ours):
         return f"of its {len(theirs)} pieces {len(shared)} are among the shards' {len(ours)}"
-    if _merges(student_dir, shared) != _merges(shards_dir, shared):
+    if _merges(student_rules, shared) != _merges(teacher_rules, shared):
         return "it has the shards' pieces but other merges, so it cuts text otherwise"
     return None
 
 
-def _merges(folder: Path, shared: Iterable[str]) -> list[tuple[str, str]]:
+def _merges(rules: TokenizerRules, shared: Iterable[str]) -> list[tuple[str, str]]:
     """Return the merges among shared pieces, in order."""
     known = frozenset(shared)
-    merges = ((pair[0], pair[1]) for pair in read_rules(folder)["model"]["merges"])
+    merges = ((pair[0], pair[1]) for pair in rules.merges)
     return [(a, b) for a, b in merges if a in known and b in known and a + b in known]

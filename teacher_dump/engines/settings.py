@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shards.format.schema import Layout
-from shards.tokenizer import token_bytes
+from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
@@ -55,7 +55,7 @@ def _whitespace_ids(model: Model) -> tuple[int, ...]:
     return tuple(
         sorted(
             token_id
-            for token_id, token in token_bytes(model.folder).items()
+            for token_id, token in TokenizerRules.load(model.folder).token_bytes().items()
             if token_id < model.teacher.vocab_size and (token_id in model.end_tokens or token[:1] in _WHITESPACE)
         )
     )

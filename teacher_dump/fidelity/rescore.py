@@ -20,10 +20,10 @@ import torch
 from shards.format.batch import Row
 from shards.format.chunk import Chunk
 from shards.format.side_files import seal_json
+from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
 from shards.read import open as open_cache
 from shards.reports.fidelity import CHECK_NAME
-from shards.tokenizer import fingerprint as tokenizer_fingerprint
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.base import Engine, EngineConfig, engine_version
 from teacher_dump.engines.records import Records, RecordSpec, draw_offsets, to_row
@@ -137,7 +137,7 @@ def refuse_others(cache: Cache, model: Model) -> None:
             f"--model {given.name}: its weights have the digest {given.weights_sha256[:12]}, but {made}, whose weights "
             f"have {there.weights_sha256[:12]}; give --model the teacher that made the cache"
         )
-    tokenizer = tokenizer_fingerprint(model.folder)
+    tokenizer = TokenizerRules.load(model.folder).fingerprint()
     if cache.manifest.tokenizer.fingerprint != tokenizer or cache.manifest.layout.vocab_size != given.vocab_size:
         raise DumpError(
             f"--model {given.name}: its tokenizer is {tokenizer[:12]} with {given.vocab_size:,} ids, but {made} with "

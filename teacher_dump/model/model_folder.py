@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from shards.errors import first_line
-from shards.tokenizer import ids_beyond
+from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.errors import DumpError
 
 _PROBE = "def tokenise(words):\n    return [word.lower() for word in words if internationalisation(word)]  # naïve\n"
@@ -87,16 +87,16 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def require_ids_in_embedding(folder: Path, vocab_size: int) -> None:
+def require_ids_in_embedding(rules: TokenizerRules, vocab_size: int) -> None:
     """Raise DumpError where the tokenizer gives ids to text that the model has no row for.
 
     Special tokens above it are let through: a document that holds one is dropped.
     """
-    if beyond := ids_beyond(folder, vocab_size):
+    if beyond := rules.pieces_from(vocab_size):
         number, piece = beyond[0]
         raise DumpError(
-            f"{folder}: its tokenizer has {len(beyond):,} ids beyond the {vocab_size:,} of config.json, the first "
-            f"{number} {piece!r}; expected the tokenizer of this model"
+            f"{rules.folder}: its tokenizer has {len(beyond):,} ids beyond the {vocab_size:,} of config.json, the "
+            f"first {number} {piece!r}; expected the tokenizer of this model"
         )
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.format.manifest import Teacher
+from shards.model_files.tokenizer import TokenizerRules
+from shards.model_files.weights import read_header, require_sound, weights_sha256
 from shards.storage.cache_dirs import model_dir
 from shards.storage.store import file_sha256, publish
-from shards.tokenizer import vocabulary
-from shards.weights import read_header, require_sound, weights_sha256
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import (
     load_config,
@@ -147,8 +147,9 @@ def resolve(name: str, *, revision: str | None = None) -> Model:
         folder = _download(entry.repo if entry else name, entry.revision if entry else revision)
     config = load_config(folder)
     require_known_architecture(folder)
-    tokens = vocabulary(folder)
-    require_ids_in_embedding(folder, config["vocab_size"])
+    rules = TokenizerRules.load(folder)
+    tokens = rules.pieces
+    require_ids_in_embedding(rules, config["vocab_size"])
     tokenizer = load_tokenizer(folder)
     require_sound(folder)
     teacher = Teacher(

@@ -16,13 +16,13 @@ from pathlib import Path
 from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.live import DRAFT_NAME
+from shards.model_files.tokenizer import TokenizerRules
 from shards.read import TOKENIZER_FOLDER, Cache
 from shards.read import open as open_cache
 from shards.reports.statistics import measure
 from shards.runtime import machine
 from shards.storage.store import write_whole
 from shards.storage.temp_files import remove_own
-from shards.tokenizer import token_bytes
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import provenance
@@ -182,7 +182,7 @@ def _draft(job: Job) -> Manifest:
             write_whole(config.out / target, content)
             sha256 = hashlib.sha256(content).hexdigest()
             files.append(FileEntry(name=target, bytes=len(content), sha256=sha256))
-    tokens = token_bytes(model.folder)
+    tokens = TokenizerRules.load(model.folder).token_bytes()
     engine = {
         **describe_engine(job.engine, job.taught()),
         "dtype_why": job.dtype.why,

@@ -19,10 +19,10 @@ from shards.errors import ShardError
 from shards.format.manifest import MANIFEST_NAME
 from shards.format.schema import FORMAT_VERSION, Layout, canonical_json, read_file_metadata
 from shards.format.side_files import PLAN_NAME, seal_plan
+from shards.model_files.tokenizer import TokenizerRules
+from shards.model_files.weights import config_sha256
 from shards.storage.store import write_whole
 from shards.storage.temp_files import remove_leftovers
-from shards.tokenizer import fingerprint as tokenizer_fingerprint
-from shards.weights import config_sha256
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import files_sha256, place_sha256, portable, provenance
 from teacher_dump.engines.base import engine_version
@@ -48,7 +48,7 @@ def identity_of(config: DumpConfig, model: Model, layout: Layout, engine: str) -
         "layout": layout.to_dict(),
         "weights_sha256": model.teacher.weights_sha256,
         "config_sha256": config_sha256(model.folder),
-        "tokenizer": tokenizer_fingerprint(model.folder),
+        "tokenizer": TokenizerRules.load(model.folder).fingerprint(),
         "prefix_tokens": list(model.prefix_tokens),
         "engine": {"name": engine, "version": engine_version(engine), "dtype": config.dtype},
         "data": portable(config.data),

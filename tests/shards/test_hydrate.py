@@ -22,9 +22,9 @@ from shards.edit.withdraw import withdraw
 from shards.errors import CorruptShardError, ShardError, TokensRemovedError
 from shards.format.manifest import FileEntry, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
+from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
 from shards.storage.store import write_whole
-from shards.tokenizer import fingerprint
 from shards.verify import verify
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache, make_manifest, make_row
@@ -93,7 +93,9 @@ def cache(tmp_path: Path, corpus: Path) -> Cache:
         name = f"tokenizer/{path.name}"
         files.append(FileEntry(name=name, bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest()))
     about = TokenizerInfo(
-        fingerprint=fingerprint(folder / "tokenizer"), vocab_size=LAYOUT.vocab_size, prefix_tokens=PREFIX
+        fingerprint=TokenizerRules.load(folder / "tokenizer").fingerprint(),
+        vocab_size=LAYOUT.vocab_size,
+        prefix_tokens=PREFIX,
     )
     manifest = replace(make_manifest(tuple(entries), tuple(files)), tokenizer=about)
     write_whole(folder / "manifest.json", manifest.to_bytes())

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from shards import weights
 from shards.errors import ShardError
+from shards.model_files import weights
 
 
 def write_bfloat16(path: Path, bits: list[int]) -> None:

@@ -19,7 +19,7 @@ from shards.format.batch import Row
 from shards.format.chunk import Chunk, RowInfo
 from shards.format.manifest import FileEntry, Manifest, Teacher, Tokenizer
 from shards.format.schema import Layout
-from shards.tokenizer import fingerprint
+from shards.model_files.tokenizer import TokenizerRules
 from shards.write import ShardWriter
 
 torch.set_num_threads(1)
@@ -179,7 +179,7 @@ def write_cache(
 ) -> Path:
     """Write `rows` as a complete cache of so many shards."""
     layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=0.04, tail_floor=2e-3)
-    print_ = fingerprint(tokenizer_dir)
+    print_ = TokenizerRules.load(tokenizer_dir).fingerprint()
     entries = []
     for n, part in enumerate(rows[i::shards] for i in range(shards)):
         name = f"shard-{n:05d}.arrow"

@@ -16,7 +16,7 @@ import shards
 from shards.edit.publish import publish
 from shards.errors import ShardError
 from shards.format.schema import canonical_json
-from shards.tokenizer import fingerprint
+from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.cli import main
 from teacher_dump.model.model_folder import load_tokenizer, without_paths
 from teacher_dump.model.teachers import resolve
@@ -153,7 +153,7 @@ def test_a_tokenizer_that_samples_is_refused(
     rules["model"][field] = value
     (teacher / "tokenizer.json").write_text(json.dumps(rules))
     with pytest.raises(ShardError, match=rf"the tokenizer samples \({field} .* expected a function of the text"):
-        fingerprint(teacher)
+        TokenizerRules.load(teacher).fingerprint()
     if kind == "BPE":
         said = "it samples" if value == 0.1 else "the tokenizer samples"
         refused(teacher, corpus_folder, tmp_path, said)

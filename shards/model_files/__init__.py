@@ -1,0 +1,1 @@
+"""Tokenizer and weight files of a model folder, read without torch and transformers."""
