@@ -188,6 +188,7 @@ def random_targets(positions: int, vocab: int) -> Any:
 def make_step(way: str, targets: Any, dtype: Any) -> Any:
     import torch
 
+    from student_train.losses.blockwise import Projection
     from student_train.losses.fused_linear import LossSpec, fused_loss
 
     count = len(targets)
@@ -198,13 +199,11 @@ def make_step(way: str, targets: Any, dtype: Any) -> Any:
         def fused_step(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
             return fused_loss(
                 hidden,
-                weight,
-                None,
+                Projection(weight, compute_dtype=dtype),
                 index_P=index_P,
                 targets=targets,
                 spec=spec,
                 scale=1.0 / count,
-                compute_dtype=dtype,
             ).loss
 
         return fused_step

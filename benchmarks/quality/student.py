@@ -20,9 +20,10 @@ from benchmarks.quality.plan import Method, Run
 from benchmarks.quality.teacher import Taught
 from shards.format.chunk import Chunk
 from student_train.config import Config
+from student_train.losses.blockwise import Projection
 from student_train.losses.divergences import target_kind
 from student_train.losses.fused_linear import LossSpec, fused_loss
-from student_train.losses.targets import Targets, targets_of
+from student_train.losses.targets import Targets, TargetSpec, targets_of
 from student_train.training.optimizer import learning_rate, make_optimizer
 from teacher_dump.tasks.windowing import Window
 
@@ -77,13 +78,11 @@ def train(run: Run, taught: Taught, rows: list[Chunk], tell: Callable[[str], Non
         else:
             loss = fused_loss(
                 hidden_PH,
-                weight,
-                None,
+                Projection(weight, compute_dtype=torch.bfloat16),
                 index_P=torch.arange(len(hidden_PH)),
                 targets=_targets(method, rows[i]),
                 spec=spec,
                 scale=1.0 / len(hidden_PH),
-                compute_dtype=torch.bfloat16,
             ).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -99,7 +98,8 @@ def train(run: Run, taught: Taught, rows: list[Chunk], tell: Callable[[str], Non
 
 def _targets(method: Method, row: Chunk) -> Targets:
     objective = "kd" if method.divergence else "sft"
-    return targets_of([row], vocab_size=2**24, target_kind=target_kind(objective, method.divergence or ""))
+    kind = target_kind(objective, method.divergence or "")
+    return targets_of([row], TargetSpec(vocab_size=2**24, target_kind=kind))
 
 
 def _hidden(model: Any, window: Window) -> torch.Tensor:

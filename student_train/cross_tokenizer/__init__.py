@@ -1,1 +1,1 @@
-"""Distillation across tokenizers: alignment, targets and the fused loss."""
+"""Distillation into a student whose tokenizer differs from the teacher's."""

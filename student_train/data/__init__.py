@@ -1,1 +1,1 @@
-"""Training data: order, reading ahead and packing of rows."""
+"""Training data: the order of rows, prefetching, packing into sequences."""

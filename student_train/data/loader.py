@@ -1,9 +1,8 @@
-"""How do chunks become batches? One thread reads, checks, decodes and packs ahead of the device.
+"""Read, decode and pack chunks into batches, on a thread that runs ahead of the device.
 
-Contract: `Stream` yields one `Step` per optimiser step from `first` to `last`, in order. What a step holds is a pure
-function of the plan (see `order.py`); the thread only makes it early. Whatever goes wrong while reading is raised in
-the consumer, at the step that it belongs to. Held-out documents never appear. Memory: `prefetch` steps and a few
-decoded chunks.
+`Stream` yields one `Step` per optimiser step, in order. The content of a step is a pure function of the plan (see
+`sampler.py`); the thread only prepares it early. An error while reading is raised in the consumer, at the step that it
+belongs to. Held-out documents never appear. Memory: the prefetched steps and a few decoded chunks.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ from student_train.data.hashing import is_held_out
 from student_train.data.packing import Batch, empty_batch, groups, pack
 from student_train.data.sampler import Plan, RowRef, rows_of_step
 from student_train.errors import TrainError
-from student_train.losses.targets import targets_of
+from student_train.losses.targets import TargetSpec, targets_of
 
-_CHUNKS_AT_HAND = 4  # a step's rows come from one or two chunks; ranks share a few
+_CACHED_CHUNKS = 4
+"""Decoded chunks that are kept. The rows of a step come from one or two chunks; ranks share a few."""
 
 
 class ChunkSource(Protocol):
-    """What is needed of `shards.open(...)` to read rows."""
+    """What a reader needs of `shards.open(...)`."""
 
     def __len__(self) -> int: ...
 
@@ -38,47 +38,31 @@ class ChunkSource(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BatchSpec:
-    """How rows are made into batches."""
+class BatchSpec(TargetSpec):
+    """How rows become batches."""
 
-    vocab_size: int
-    """Ids that the student has."""
     max_row_tokens: int
-    """Longest row that the student can read."""
+    """Most tokens of a row that the student reads."""
     micro_tokens: int
     """Most tokens of a batch."""
     layout: str = "mask"
     """How rows share a sequence, one of `packing.LAYOUTS`."""
     widest: int | None = None
-    """Most places of a sequence that rows share; None without a limit."""
-    target_kind: str
-    """What the loss needs, see `targets.targets_of`."""
-    temperature: float
-    """Softening of the targets."""
-    temperature_column: int | None
-    """Where `log_z` holds the temperature; None for 1."""
-    skip: int
-    """First positions of a row that predict prefix tokens."""
+    """Most tokens of a sequence that rows share; None without a limit."""
     held_out: float
     """Share of documents that are not trained on."""
-    subset: tuple[int, ...] = ()
-    """Ids that a specialist keeps apart."""
-    rs_draws: int = 50
-    """Draws of a position for `rs-kd`."""
-    seed: int = 0
-    """Fixes those draws."""
     tables: TokenizerPair | None = None
-    """How rows become those of a student with another tokenizer; None where it has the shards'."""
+    """Tables of both vocabularies; None where the student has the shards' tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """All of a rank's batches of one optimiser step."""
+    """A rank's batches of one optimiser step."""
 
     number: int
     """Global step, from 0."""
     batches: tuple[Batch, ...]
-    """Batches whose gradients add up. Empty if every row of the step is held out."""
+    """Batches whose gradients add up; empty if every row of the step is held out."""
 
     @property
     def num_positions(self) -> int:
@@ -87,27 +71,52 @@ class Step:
 
     @property
     def left_out(self) -> Counter[str]:
-        """What a student with another tokenizer could not read."""
+        """Counts of rows and tokens that a student with another tokenizer could not read."""
         return sum((batch.aligned.counts for batch in self.batches if batch.aligned), Counter())
 
 
 def batches_of(rows: list[Chunk], spec: BatchSpec) -> tuple[Batch, ...]:
-    """Return `rows` (chunks of one row) as batches. Raises: TrainError for a row that the student cannot read."""
+    """Return rows as batches.
+
+    Args:
+        rows: Chunks of one row each.
+        spec: How rows become batches.
+
+    Raises:
+        TrainError: The student cannot read a row.
+    """
     rows = [row for row in rows if len(row.tokens) - 1 > spec.skip]
-    if spec.tables is not None:
-        lengths = [len(row.tokens) for row in rows]
-        return tuple(_cross_batch(rows[part], spec) for part in _groups(lengths, spec))
     lengths = [len(row.tokens) for row in rows]
-    for row, length in zip(rows, lengths, strict=True):
-        if length > spec.max_row_tokens:
-            raise _too_long(row.rows[0], length, spec.max_row_tokens)
-    return tuple(_batch(rows[part], spec) for part in _groups(lengths, spec))
+    if spec.tables is None:
+        for row, length in zip(rows, lengths, strict=True):
+            if length > spec.max_row_tokens:
+                raise _too_long(row.rows[0], length, spec.max_row_tokens)
+    parts = groups(lengths, micro_tokens=spec.micro_tokens, layout=spec.layout)
+    if spec.tables is not None:
+        return tuple(_cross_batch(rows[part], spec, spec.tables) for part in parts)
+    return tuple(_batch(rows[part], spec) for part in parts)
+
+
+def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
+    return pack(rows, targets_of(rows, spec), skip=spec.skip, layout=spec.layout, widest=spec.widest)
+
+
+def _cross_batch(rows: list[Chunk], spec: BatchSpec, tables: TokenizerPair) -> Batch:
+    """Return rows in the student's tokens, which may be a few per cent more than the teacher's."""
+    aligned = cross_targets(rows, tables, max_tokens=spec.max_row_tokens)
+    if not aligned.rows:
+        return replace(empty_batch(cross=True), aligned=aligned)
+    return pack(aligned.rows, aligned.targets, aligned=aligned, layout=spec.layout, widest=spec.widest)
 
 
 def require_context(cache: ChunkSource, *, max_row_tokens: int, window_tokens: int | None) -> None:
     """Raise TrainError, naming the first row of more than `max_row_tokens` tokens.
 
-    Chunks are read only where `window_tokens`, the longest window that the dump was told to make, allows such a row.
+    Args:
+        cache: The cache to search.
+        max_row_tokens: Most tokens of a row that the student reads.
+        window_tokens: Longest window that the dump was configured to write; None if unknown. Chunks are read only
+            where it exceeds `max_row_tokens`.
     """
     if window_tokens is not None and window_tokens <= max_row_tokens:
         return
@@ -126,61 +135,37 @@ def _too_long(info: RowInfo, length: int, limit: int) -> TrainError:
     )
 
 
-def _groups(lengths: list[int], spec: BatchSpec) -> list[slice]:
-    return groups(lengths, micro_tokens=spec.micro_tokens, layout=spec.layout)
-
-
-def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
-    targets = targets_of(
-        rows,
-        vocab_size=spec.vocab_size,
-        target_kind=spec.target_kind,
-        temperature=spec.temperature,
-        temperature_column=spec.temperature_column,
-        skip=spec.skip,
-        subset=spec.subset,
-        rs_draws=spec.rs_draws,
-        seed=spec.seed,
-    )
-    return pack(rows, targets, skip=spec.skip, layout=spec.layout, widest=spec.widest)
-
-
-def _cross_batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
-    """Return rows for a student with another tokenizer. It may hold some per cent more tokens than the teacher's."""
-    assert spec.tables is not None
-    found = cross_targets(rows, spec.tables, max_tokens=spec.max_row_tokens)
-    if not found.rows:
-        return replace(empty_batch(cross=True), aligned=found)
-    return pack(found.rows, found.targets, aligned=found, layout=spec.layout, widest=spec.widest)
-
-
 class Rows:
-    """Rows by reference, with the last few chunks at hand."""
+    """Rows by reference, with a cache of the last few decoded chunks."""
 
     def __init__(self, cache: ChunkSource) -> None:
+        """Read rows from `cache`."""
         self._cache = cache
         self._chunks: OrderedDict[int, Chunk] = OrderedDict()
 
     def __getitem__(self, ref: RowRef) -> Chunk:
         if ref.chunk not in self._chunks:
             self._chunks[ref.chunk] = self._cache[ref.chunk]
-            while len(self._chunks) > _CHUNKS_AT_HAND:
+            while len(self._chunks) > _CACHED_CHUNKS:
                 self._chunks.popitem(last=False)
         self._chunks.move_to_end(ref.chunk)
         return self._chunks[ref.chunk].row(ref.row)
 
 
 def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int = 0, world_size: int = 1) -> Step:
-    """Return global step `step` as `rank` sees it."""
-    found = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
-    kept = [row for row in found if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
-    if spec.layout == "padded":  # rows of one length leave no padding
-        kept.sort(key=lambda row: -len(row.tokens))
-    return Step(number=step, batches=batches_of(kept, spec))
+    """Return the batches of `rank` of `world_size` at global step `step`."""
+    step_rows = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
+    training = [row for row in step_rows if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
+    if spec.layout == "padded":  # neighbours of similar length need little padding
+        training.sort(key=lambda row: -len(row.tokens))
+    return Step(number=step, batches=batches_of(training, spec))
 
 
 class Stream:
-    """Steps `first` to `last` (exclusive), read ahead by a thread. Use as a context manager; iterate once."""
+    """Steps `first` to `last` (exclusive), prefetched by a thread.
+
+    Use it as a context manager and iterate once.
+    """
 
     def __init__(
         self,
@@ -194,6 +179,18 @@ class Stream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        """Prepare the thread; entering the context starts it.
+
+        Args:
+            cache: The cache that `plan` orders.
+            plan: Order of the rows.
+            spec: How rows become batches.
+            first: First global step.
+            last: One past the last global step.
+            prefetch: Most steps that wait for the consumer.
+            rank: Data-parallel rank.
+            world_size: Number of ranks.
+        """
         self._queue: queue.Queue[Step | BaseException] = queue.Queue(maxsize=prefetch)
         self._stop = threading.Event()
         self._count = max(0, last - first)
@@ -202,15 +199,16 @@ class Stream:
             rows = Rows(cache)
             try:
                 for number in range(first, last):
-                    made = read_step(rows, plan, spec, step=number, rank=rank, world_size=world_size)
-                    if not self._put(made):
+                    step = read_step(rows, plan, spec, step=number, rank=rank, world_size=world_size)
+                    if not self._put(step):
                         return
-            except BaseException as error:  # handed to the consumer, who raises it
+            except BaseException as error:  # the consumer raises it
                 self._put(error)
 
         self._thread = threading.Thread(target=work, name="reader", daemon=True)
 
     def _put(self, item: Step | BaseException) -> bool:
+        """Return whether the item was queued before the stream was stopped."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.1)

@@ -1,7 +1,8 @@
-"""Pack rows into sequences, with little padding and each row computed as if it were alone.
+"""Pack rows into sequences with little padding, so that each row is computed as if it were alone.
 
-Shapes: B bins, T places of a bin, P positions with a target. Places beyond a bin's rows are padding: token 0, which no
-row attends to. A row's positions count from 0. `layout.py` finds out which of `LAYOUTS` a model allows.
+Shapes: B bins (sequences), T tokens of a bin, P positions with a target. The end of a bin that no row fills is padding:
+token 0, which no row attends to. The position ids of a row start at 0. `layout.py` finds which of `LAYOUTS` a model
+supports.
 """
 
 from __future__ import annotations
@@ -16,54 +17,57 @@ import torch
 
 from shards.format.chunk import RowInfo
 from student_train.cross_tokenizer.targets import CrossRows, CrossTargets, no_targets
-from student_train.losses.targets import Targets
+from student_train.losses.targets import Targets, labels_only
 
 MAX_WASTE = 0.02
-"""Share of padding that is accepted before rows share wider bins. Wider bins cost attention, narrow ones padding."""
+"""Share of padding that is accepted. Above it, bins get wider: wider bins cost attention, narrow ones padding."""
 LAYOUTS = ("mask", "positions", "masks", "padded", "single")
 """How rows share a sequence.
 
-`mask`: one attention mask for all layers keeps them apart.
-`positions`: positions that restart say where rows begin, and the model makes masks of them.
-`masks`: those masks, one for each kind of layer, are made for the model.
-`padded`: a sequence holds one row. `single`: a forward pass holds one row.
+`mask`: one attention mask for all layers separates them.
+`positions`: position ids restart at each row, and the model derives its masks from them.
+`masks`: as `positions`, with one explicit mask for each kind of layer.
+`padded`: a sequence holds one row.
+`single`: a forward pass holds one row.
 """
 
 
 class TokenRow(Protocol):
-    """What is packed: one row in the student's tokens."""
+    """A row in the student's tokens."""
 
     @property
-    def tokens(self) -> npt.NDArray[np.integer]: ...
+    def tokens(self) -> npt.NDArray[np.integer]:
+        """Token ids."""
 
     @property
-    def rows(self) -> tuple[RowInfo, ...]: ...
+    def rows(self) -> tuple[RowInfo, ...]:
+        """The origin of the row, as the only entry."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one forward pass needs."""
+    """Inputs and targets of one forward pass."""
 
     tokens_BT: torch.Tensor
     """int64 token ids."""
     position_ids_BT: torch.Tensor | None
     """int64 position ids that restart at each row; None where each bin holds one row."""
     attention_mask_B1TT: torch.Tensor | None
-    """bool, True where a place may look; None where each bin holds one row and plain causal attention does."""
+    """bool, True where a query may attend to a key; None where plain causal attention, or the model's own masks, do."""
     index_P: torch.Tensor
-    """int64 places, flattened over bins, that predict a token."""
+    """int64 place of each position with a target, flattened over bins."""
     targets: Targets | CrossTargets
-    """What they predict."""
+    """Targets of the positions."""
     rows: tuple[RowInfo, ...]
     """The rows, in the order of their positions."""
     row_positions: tuple[int, ...]
-    """Number of positions with a target of each row."""
+    """Positions with a target of each row."""
     aligned: CrossRows | None = None
-    """How the rows were aligned, where the student has another tokenizer."""
+    """Alignment of the rows, where the student has another tokenizer."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of terms of each part of a loss."""
+        """Number of terms of each part of the loss."""
         if isinstance(self.targets, CrossTargets):
             return self.targets.counts
         return {"kd": self.num_positions, "ce": self.num_positions}
@@ -90,30 +94,43 @@ class Batch:
 
 
 def groups(lengths: list[int], *, micro_tokens: int, layout: str = "mask") -> list[slice]:
-    """Return consecutive slices of rows that hold at most `micro_tokens` places each, or a single longer row.
+    """Divide rows into the batches of a step.
 
-    Padding counts where each row has a sequence of its own.
+    Args:
+        lengths: Tokens of each row.
+        micro_tokens: Most tokens of a batch. Padding counts in layout `padded`. A longer row has a batch of its own.
+        layout: One of `LAYOUTS`.
+
+    Returns:
+        Consecutive slices of the rows.
     """
     if layout == "single":
         return [slice(i, i + 1) for i in range(len(lengths))]
-    found, start, held, longest = [], 0, 0, 0
+    slices, start, held, longest = [], 0, 0, 0
     for i, length in enumerate(lengths):
         longest = max(longest, length)
-        places = longest * (i + 1 - start) if layout == "padded" else held + length
-        if held and places > micro_tokens:
-            found.append(slice(start, i))
+        tokens = longest * (i + 1 - start) if layout == "padded" else held + length
+        if held and tokens > micro_tokens:
+            slices.append(slice(start, i))
             start, held, longest = i, 0, length
         held += length
     if lengths:
-        found.append(slice(start, len(lengths)))
-    return found
+        slices.append(slice(start, len(lengths)))
+    return slices
 
 
 def bins(lengths: list[int], *, widest: int | None = None) -> tuple[list[list[int]], int]:
-    """Return rows by bin, and the bins' width: the narrowest multiple of the longest row that wastes little.
+    """Assign rows to bins whose width is the narrowest multiple of the longest row that wastes little.
 
-    First fit, longest rows first; a pure function of the lengths. A single bin of all rows wastes nothing, so the
-    search ends. Bins of at most `widest` places may waste more.
+    First fit, longest rows first; a pure function of the lengths. One bin of all rows wastes nothing, so the search
+    ends.
+
+    Args:
+        lengths: Tokens of each row.
+        widest: Most tokens of a bin; bins of this width may waste more. None without a limit.
+
+    Returns:
+        Row numbers of each bin, and the width of the bins.
     """
     longest, total = max(lengths), sum(lengths)
     by_length = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -132,32 +149,39 @@ def _first_fit(lengths: list[int], by_length: list[int], capacity: int) -> list[
     filled: list[list[int]] = []
     room: list[int] = []
     for i in by_length:
-        place = next((b for b, free in enumerate(room) if free >= lengths[i]), len(room))
-        if place == len(room):
+        b = next((b for b, free in enumerate(room) if free >= lengths[i]), len(room))
+        if b == len(room):
             filled.append([])
             room.append(capacity)
-        filled[place].append(i)
-        room[place] -= lengths[i]
+        filled[b].append(i)
+        room[b] -= lengths[i]
     return filled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrangement:
-    """Rows in sequences: the inputs of a forward pass."""
+    """Rows as sequences: the inputs of a forward pass, as in `Batch`."""
 
     tokens_BT: torch.Tensor
     position_ids_BT: torch.Tensor | None
     attention_mask_B1TT: torch.Tensor | None
-    """These three are as in `Batch`."""
     starts: npt.NDArray[np.int64]
-    """Place, flattened over bins, at which each row starts."""
+    """Place of the first token of each row, flattened over bins."""
 
 
 def arrange(rows: Sequence[npt.NDArray[np.integer]], *, layout: str = "mask", widest: int | None = None) -> Arrangement:
-    """Return token ids of rows as sequences, in one of `LAYOUTS`, of at most `widest` places where rows share them."""
+    """Return the token ids of rows as sequences.
+
+    Args:
+        rows: Token ids of each row.
+        layout: One of `LAYOUTS`.
+        widest: Most tokens of a sequence that rows share; None without a limit.
+    """
     lengths = [len(row) for row in rows]
-    alone = layout in ("padded", "single")
-    filled, width = ([[i] for i in range(len(rows))], max(lengths)) if alone else bins(lengths, widest=widest)
+    if layout in ("padded", "single"):
+        filled, width = [[i] for i in range(len(rows))], max(lengths)
+    else:
+        filled, width = bins(lengths, widest=widest)
     tokens_BT = np.zeros((len(filled), width), dtype=np.int64)
     position_ids_BT = np.zeros((len(filled), width), dtype=np.int64)
     owner_BT = np.full((len(filled), width), -1, dtype=np.int64)
@@ -175,9 +199,16 @@ def arrange(rows: Sequence[npt.NDArray[np.integer]], *, layout: str = "mask", wi
     return Arrangement(
         tokens_BT=torch.from_numpy(tokens_BT),
         position_ids_BT=torch.from_numpy(position_ids_BT) if shared else None,
-        attention_mask_B1TT=_within_rows(owner_BT) if shared and layout == "mask" else None,
+        attention_mask_B1TT=_row_mask(owner_BT) if shared and layout == "mask" else None,
         starts=starts,
     )
+
+
+def _row_mask(owner_BT: npt.NDArray[np.int64]) -> torch.Tensor:
+    """Return the causal mask within rows [B, 1, T, T]; `owner_BT` is the row of each token, -1 for padding."""
+    owner = torch.from_numpy(owner_BT)
+    causal_TT = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
+    return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]
 
 
 def pack(
@@ -189,14 +220,23 @@ def pack(
     layout: str = "mask",
     widest: int | None = None,
 ) -> Batch:
-    """Return one batch of `rows` (chunks of one row); `targets` are theirs, in their order, without `skip` each."""
+    """Return rows and their targets as one batch.
+
+    Args:
+        rows: Rows in the student's tokens.
+        targets: Targets of the rows' positions, in order, without the first `skip` positions of each row.
+        skip: First positions of a row without a target.
+        aligned: Alignment of the rows, where the student has another tokenizer.
+        layout: One of `LAYOUTS`.
+        widest: Most tokens of a sequence that rows share; None without a limit.
+    """
     lengths = [len(row.tokens) for row in rows]
-    found = arrange([row.tokens for row in rows], layout=layout, widest=widest)
-    index_P = np.concatenate([found.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
+    arranged = arrange([row.tokens for row in rows], layout=layout, widest=widest)
+    index_P = np.concatenate([arranged.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
     return Batch(
-        tokens_BT=found.tokens_BT,
-        position_ids_BT=found.position_ids_BT,
-        attention_mask_B1TT=found.attention_mask_B1TT,
+        tokens_BT=arranged.tokens_BT,
+        position_ids_BT=arranged.position_ids_BT,
+        attention_mask_B1TT=arranged.attention_mask_B1TT,
         index_P=torch.from_numpy(index_P),
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),
@@ -206,32 +246,17 @@ def pack(
 
 
 def empty_batch(*, cross: bool = False) -> Batch:
-    """Return a batch of one token that predicts nothing: for a rank with fewer batches than the others."""
-    token, none = torch.zeros(1, 1, dtype=torch.int64), torch.zeros(0)
-    ids, flags, numbers = none.long()[:, None], none.bool()[:, None], none[:, None]
-    nothing = Targets(
-        ids_PK=ids,
-        valid_PK=flags,
-        head_PK=flags,
-        teacher_PK=numbers,
-        weight_PK=numbers,
-        tail_P=none,
-        bucket_P=none,
-        constant_P=none,
-        top_P=none.long(),
-    )
+    """Return a batch of one token without targets, for a rank with fewer batches than the others.
+
+    Args:
+        cross: Whether the student has another tokenizer than the shards.
+    """
     return Batch(
-        tokens_BT=token,
+        tokens_BT=torch.zeros(1, 1, dtype=torch.int64),
         position_ids_BT=None,
         attention_mask_B1TT=None,
-        index_P=none.long(),
-        targets=no_targets() if cross else nothing,
+        index_P=torch.zeros(0, dtype=torch.int64),
+        targets=no_targets() if cross else labels_only(np.zeros(0, dtype=np.int64)),
         rows=(),
         row_positions=(),
     )
-
-
-def _within_rows(owner_BT: np.ndarray) -> torch.Tensor:
-    owner = torch.from_numpy(owner_BT)
-    causal_TT = torch.ones(owner.shape[1], owner.shape[1], dtype=torch.bool).tril()
-    return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]

@@ -1,1 +1,1 @@
-"""Losses over sparse teacher records with one shared vocabulary."""
+"""Losses over sparse teacher records, for a student with the teacher's vocabulary."""

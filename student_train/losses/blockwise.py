@@ -116,7 +116,7 @@ def blockwise_loss(
     return LossOutput(loss=total, terms=dict(zip(loss.parts, terms, strict=True)))
 
 
-class _Blockwise(torch.autograd.Function):
+class _Blockwise(torch.autograd.Function):  # type: ignore[misc]  # mypy does not read torch
     @staticmethod
     def forward(
         ctx: Any,
@@ -217,7 +217,6 @@ class GradAccumulator:
         return self._hidden_NH, weight_VH, bias_V
 
 
-@torch.no_grad()
 def blockwise_scores(
     hidden_NH: torch.Tensor,
     projection: Projection,
@@ -228,7 +227,7 @@ def blockwise_scores(
 ) -> list[torch.Tensor]:
     """Return what `score` computes from the logits [p, V] of each block, concatenated; [] without blocks."""
     found: list[ResultT] = []
-    with torch.autocast(hidden_NH.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(hidden_NH.device.type, enabled=False):
         computed = projection.detach()
         for block in blocks:
             hidden_pH = hidden_NH[index_P[block.start : block.stop]].to(projection.compute_dtype)

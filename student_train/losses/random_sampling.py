@@ -1,13 +1,15 @@
-"""What would RS-KD have stored? Ids drawn anew from the stored estimate, for comparison.
+"""Random-sampling KD, simulated on a cache of heads and draws.
 
-Random sampling KD (Anshumann et al. 2025) stores N ids drawn independently from the teacher's softmax t and takes
-counts / N for it. A cache of heads and draws does not hold t but an unbiased estimate e, whose weights sum to one.
-N ids drawn from e have E[counts / N | e] = e, and E[e] = t: what comes out is still unbiased for t. Its variance is the
-sum of both steps', a little more than that of N ids drawn from t itself. Mass of a tail that no draw carries is drawn
-as one class, the bucket.
+Random-sampling KD (Anshumann et al. 2025) stores N ids drawn independently from the teacher's softmax t and estimates t
+by counts / N. A cache of heads and draws does not hold t but an unbiased estimate e of it, whose weights sum to one.
+N ids drawn from e have E[counts / N | e] = e, and E[e] = t, so the result is unbiased for t too. Its variance is the
+sum of the variances of both steps, slightly more than that of N ids drawn from t. The mass of a tail without draws is
+one class, the bucket.
 
-A draw depends on (seed, document, window, position, its number) alone: not on batch, rank or epoch. Like stored ids,
-they stay the same from epoch to epoch.
+A draw is a function of (seed, document, window, position, number of the draw), not of batch, rank or epoch. So the ids
+are the same in each epoch, as stored ids are.
+
+Shapes: P positions, N draws of a position.
 """
 
 from __future__ import annotations
@@ -25,35 +27,43 @@ Int64 = npt.NDArray[np.int64]
 
 
 def uniforms(rows: list[Chunk], *, seed: int, num_draws: int, skip: int) -> Float64:
-    """Return numbers in [0, 1) for all positions of `rows` [P, N], without each row's first `skip` positions."""
-    found = []
+    """Return numbers in [0, 1) [P, N] for the positions of `rows`, without the first `skip` positions of each row."""
+    parts = []
     for row in rows:
         info = row.rows[0]
         digest = hashlib.sha256(f"rs-kd/{seed}/{info.document}/{info.window}".encode()).digest()
         counter = np.arange(skip * num_draws, (len(row.tokens) - 1) * num_draws, dtype=np.uint64)
         words = mix(counter, np.uint64(int.from_bytes(digest[:8], "little")))
-        found.append((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-    return np.concatenate(found).reshape(-1, num_draws)
+        parts.append((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+    return np.concatenate(parts).reshape(-1, num_draws)
 
 
-def resampled(at: Int64, weight: Float64, bucket_P: Float64, uniform_PN: Float64) -> tuple[Float64, Float64]:
-    """Return shares of N draws: of each entry, in the entries' order, and of the bucket [P].
+def resample(position: Int64, weight: Float64, bucket_P: Float64, uniform_PN: Float64) -> tuple[Float64, Float64]:
+    """Draw N classes at each position from its entries and its bucket.
 
-    Entry i belongs to position `at[i]` and has the probability `weight[i]`; the bucket has what entries leave.
+    Args:
+        position: Position of each entry.
+        weight: Probability of each entry.
+        bucket_P: Probability of the bucket: what the entries leave.
+        uniform_PN: Numbers in [0, 1), one for each draw.
+
+    Returns:
+        Share of the draws of each entry, in the order of the entries, and of the bucket [P].
     """
-    positions, num_draws = uniform_PN.shape
-    at_all = np.concatenate([at, np.arange(positions)])
+    num_positions, num_draws = uniform_PN.shape
+    position_all = np.concatenate([position, np.arange(num_positions)])
     weight_all = np.concatenate([weight, bucket_P])
-    classes = np.argsort(at_all, kind="stable")  # entries as given, the bucket last
+    classes = np.argsort(position_all, kind="stable")  # the entries in their order, then the bucket
     classes = classes[weight_all[classes] > 0.0]
-    place, mass = at_all[classes], weight_all[classes]
-    ends = np.cumsum(np.bincount(place, minlength=positions))
-    upto = np.concatenate([[0.0], np.cumsum(mass)])
-    first_P, last_P = upto[ends - np.bincount(place, minlength=positions)], upto[ends]
-    # Position p's classes share out [p, p + 1), so one search serves all positions.
-    key = place + (upto[1:] - first_P[place]) / (last_P - first_P)[place]
-    found_PN = np.searchsorted(key, np.arange(positions)[:, None] + uniform_PN, side="right")
-    found_PN = np.minimum(found_PN, ends[:, None] - 1)  # p + u may round to p + 1
-    share = np.zeros(len(at_all))
-    share[classes] = np.bincount(found_PN.reshape(-1), minlength=len(classes)) / num_draws
-    return share[: len(at)], share[len(at) :]
+    class_position, mass = position_all[classes], weight_all[classes]
+    num_classes_P = np.bincount(class_position, minlength=num_positions)
+    ends_P = np.cumsum(num_classes_P)
+    cumulative = np.concatenate([[0.0], np.cumsum(mass)])
+    first_P, last_P = cumulative[ends_P - num_classes_P], cumulative[ends_P]
+    # The classes of position p divide [p, p + 1), so one search serves all positions.
+    upper = class_position + (cumulative[1:] - first_P[class_position]) / (last_P - first_P)[class_position]
+    drawn_PN = np.searchsorted(upper, np.arange(num_positions)[:, None] + uniform_PN, side="right")
+    drawn_PN = np.minimum(drawn_PN, ends_P[:, None] - 1)  # p + u may round to p + 1
+    share = np.zeros(len(position_all))
+    share[classes] = np.bincount(drawn_PN.reshape(-1), minlength=len(classes)) / num_draws
+    return share[: len(position)], share[len(position) :]

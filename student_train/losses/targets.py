@@ -1,18 +1,20 @@
-"""What does each position aim at? Sparse records of several rows as padded tensors.
+"""Targets of each position: sparse records of several rows as padded tensors.
 
-Shapes: R rows, P positions, K columns (entries of a position, padded to the longest), V the student's vocabulary.
+Column 0 of a position is its label. Then come the other ids of the head, then drawn ids that are neither. The ids of a
+position are unique except for padding, which repeats column 0 with weight zero. So two writes through `ids_PK` to the
+same place write the same value, and no result depends on their order.
 
-Column 0 is the realised token, then come the head's other ids, then the drawn ids that are neither. Ids of a position
-are unique, but for padding, which repeats column 0 with weight zero: so whatever is written through `ids_PK` twice is
-written with one value, and no result depends on the order of writes.
+Ids that the student lacks (id >= V) are never indexed. The mass of such a head id joins the tail; such a draw leaves
+the mass of the tail to the other draws. Records are not checked here: `shards` checks digests, and the writer values.
 
-Ids that the student lacks (id >= V) are never indexed: a head id's mass joins the tail, a drawn id leaves the others
-to carry the tail's mass. NOT checked here: that the records are sane; `shards` checks digests, the writer values.
+Shapes: R rows, P positions, K columns (entries of a position, padded to the longest), V vocabulary size of the student.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,251 +22,125 @@ import torch
 
 from shards.format.chunk import Chunk
 from student_train.errors import TrainError
-from student_train.losses.random_sampling import resampled, uniforms
+from student_train.losses.random_sampling import resample, uniforms
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TargetSpec:
+    """Settings of the targets."""
+
+    vocab_size: int
+    """V: ids that the student has."""
+    target_kind: str
+    """Which targets the loss needs.
+
+    `linear`: head and draws. `bucket`: head, and the mass outside it. `specialist`: the ids of `subset`, and one class
+    for all others. `none`: the label only. For comparison: `top-k`, the renormalised head (biased), and `rs-kd`,
+    `rs_draws` ids drawn anew from head and draws (`random_sampling.py`).
+    """
+    temperature: float = 1.0
+    """Temperature of the targets."""
+    temperature_column: int | None = None
+    """Column of `log_z` that holds the temperature; None for temperature 1."""
+    skip: int = 0
+    """First positions of each row to leave out: those that predict prefix tokens, which are no text."""
+    subset: tuple[int, ...] = ()
+    """Ids of a specialist."""
+    rs_draws: int = 50
+    """Draws of a position for `rs-kd`."""
+    seed: int = 0
+    """Seed of these draws."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Targets:
-    """Targets of P positions; all tensors on one device."""
+    """Targets of P positions, on one device."""
 
     ids_PK: torch.Tensor
-    """int64; see the file's head."""
+    """int64 ids of the entries; column 0 is the label."""
     valid_PK: torch.Tensor
     """bool; False for padding."""
     head_PK: torch.Tensor
-    """bool; the id is in the head. Padding repeats column 0."""
+    """bool; whether the id is in the head. Padding repeats column 0."""
     teacher_PK: torch.Tensor
-    """float32; the teacher's probability of head ids at the chosen temperature, 0 elsewhere."""
+    """float32 teacher's probability of head ids at the temperature; 0 for others."""
     weight_PK: torch.Tensor
-    """float32; target weights of the linear loss: head probabilities, and the draws' shares of the tail."""
+    """float32 weight in the linear loss: head probabilities, and the shares that draws have of the tail."""
     tail_P: torch.Tensor
-    """float32; mass outside the head at the chosen temperature."""
+    """float32 mass outside the head at the temperature."""
     bucket_P: torch.Tensor
-    """float32; the tail's mass where no draw carries it, 0 where draws do."""
+    """float32 mass of the tail where no draw carries it; 0 where draws do."""
     constant_P: torch.Tensor
-    """float32; entropy to subtract from the linear loss: of the full distribution, or of head and bucket."""
+    """float32 entropy to subtract from the linear loss: of the full distribution, or of head and bucket."""
     top_P: torch.Tensor
-    """int64; the teacher's most probable id, -1 where the head is empty."""
+    """int64 teacher's most probable id; -1 where the head is empty."""
 
     def to(self, device: torch.device) -> Targets:
         """Return the targets on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def slice(self, start: int, stop: int) -> Targets:
-        """Return positions start:stop, as views."""
+        """Return views of the positions start:stop."""
         return self._map(lambda tensor: tensor[start:stop])
 
-    def _map(self, function) -> Targets:  # type: ignore[no-untyped-def]
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Targets:
         return Targets(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def __len__(self) -> int:
         return len(self.tail_P)
 
 
-def targets_of(
-    rows: list[Chunk],
-    *,
-    vocab_size: int,
-    target_kind: str,
-    temperature: float = 1.0,
-    temperature_column: int | None = None,
-    skip: int = 0,
-    subset: tuple[int, ...] = (),
-    rs_draws: int = 50,
-    seed: int = 0,
-) -> Targets:
+class _Entries(NamedTuple):
+    """Entries of all positions."""
+
+    position: Int64
+    ids: Int64
+    value: Float64
+
+
+def targets_of(rows: list[Chunk], spec: TargetSpec) -> Targets:
     """Return the targets of all positions of `rows`, row after row.
 
-    `rows` are chunks of one row each. `target_kind` is `linear` (head and draws), `bucket` (head and the
-    mass outside it), `top-k` (the head renormalised, biased, for comparison), `rs-kd` (`rs_draws` ids drawn anew from
-    head and draws, see `resample.py`, for comparison), `specialist` (the ids of `subset`, and all others as one class)
-    or `none` (the realised token only). `temperature_column` is where `log_z` holds the
-    temperature. `skip` leaves out each row's first positions: those that predict prefix tokens, which are not text.
+    Args:
+        rows: Chunks of one row each.
+        spec: Settings of the targets.
 
-    Raises: TrainError for a realised token that the student lacks.
+    Raises:
+        TrainError: A label is an id that the student lacks.
     """
-    realised = _realised(rows, vocab_size=vocab_size, skip=skip)
-    count = len(realised)
-    if target_kind == "none":
-        return _realised_only(realised)
-
-    head_at, head_id, head_p = _entries(rows, skip, "head_starts", "head_ids", "head_probs")
-    top = np.full(count, -1, dtype=np.int64)
-    first = np.unique(head_at, return_index=True)
-    top[first[0]] = head_id[first[1]]
-    known = head_id < vocab_size
-    head_at, head_id, head_p = head_at[known], head_id[known], head_p[known].astype(np.float64)
-    if temperature != 1.0:
-        log_z = np.concatenate([row.log_z[skip:, temperature_column] for row in rows]).astype(np.float64)
-        head_p = np.exp(np.log(head_p) / temperature - log_z[head_at])
-    tail = np.maximum(1.0 - _sum_at(head_at, head_p, count), 0.0)
-    entropy = np.concatenate([row.entropy[skip:] for row in rows]).astype(np.float64)
-
-    draw_at, draw_id, draw_w = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    bucket = tail.copy()
-    weight_h = head_p
-    if target_kind in ("linear", "rs-kd"):
-        draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
-        drawn = np.zeros(count, dtype=bool)
-        drawn[draw_at] = True
-        bucket[drawn] = 0.0
-        # Where no draw carries the tail the loss is a KL of head and bucket; its own entropy makes it zero at best.
-        own = -_sum_at(head_at, _xlogx(head_p), count) - _xlogx(tail)
-        entropy = np.where(drawn, entropy, own)
-        if target_kind == "rs-kd":
-            share, bucket = resampled(
-                np.concatenate([head_at, draw_at]),
-                np.concatenate([head_p, draw_w]),
-                bucket,
-                uniforms(rows, seed=seed, num_draws=rs_draws, skip=skip),
-            )
-            weight_h, draw_w = share[: len(head_at)], share[len(head_at) :]
-    elif target_kind == "top-k":
-        mass = np.maximum(_sum_at(head_at, head_p, count), 1e-30)
-        weight_h = head_p / mass[head_at]
-        bucket[:] = 0.0
-        entropy = -_sum_at(head_at, _xlogx(weight_h), count)
-    if target_kind == "specialist":
-        draw_at, draw_id, draw_w = _draws(rows, skip, tail, vocab_size)
-        at, ids = np.concatenate([head_at, draw_at]), np.concatenate([head_id, draw_id])
-        return _specialist(realised, subset, at=at, ids=ids, weight=np.concatenate([head_p, draw_w]), top=top)
+    label_P = _labels(rows, spec)
+    if spec.target_kind == "none":
+        return labels_only(label_P)
+    stored = _entries(rows, spec.skip, "head_starts", "head_ids", "head_probs")
+    top_P = np.full(len(label_P), -1, dtype=np.int64)
+    position, first = np.unique(stored.position, return_index=True)
+    top_P[position] = stored.ids[first]
+    head = _head(rows, stored, spec)
+    tail_P = np.maximum(1.0 - _sum_at(head.position, head.value, len(label_P)), 0.0)
+    if spec.target_kind == "specialist":
+        return _specialist(label_P, spec.subset, head, _draws(rows, tail_P, spec), top_P=top_P)
+    draws, weight, bucket_P, constant_P = _linear_weights(rows, head, tail_P, spec)
     return _pad(
-        realised,
-        at=np.concatenate([head_at, draw_at]),
-        ids=np.concatenate([head_id, draw_id]),
-        teacher=np.concatenate([head_p, np.zeros(len(draw_at))]),
-        weight=np.concatenate([weight_h, draw_w]),
-        is_head=np.arange(len(head_at) + len(draw_at)) < len(head_at),
-        per_position={"tail_P": tail, "bucket_P": bucket, "constant_P": entropy},
-        top=top,
+        label_P,
+        position=np.concatenate([head.position, draws.position]),
+        ids=np.concatenate([head.ids, draws.ids]),
+        teacher=np.concatenate([head.value, np.zeros(len(draws.position))]),
+        weight=np.concatenate([weight, draws.value]),
+        is_head=np.arange(len(head.position) + len(draws.position)) < len(head.position),
+        per_position={"tail_P": tail_P, "bucket_P": bucket_P, "constant_P": constant_P},
+        top_P=top_P,
     )
 
 
-def _realised(rows: list[Chunk], *, vocab_size: int, skip: int) -> Int64:
-    parts = [row.tokens[1 + skip :].astype(np.int64) for row in rows]
-    for row in rows:
-        if len(row.tokens) and int(row.tokens.max()) >= vocab_size:
-            info = row.rows[0]
-            raise TrainError(
-                f"document {info.document[:12]} window {info.window} holds token {int(row.tokens.max())}; the "
-                f"student has {vocab_size} ids; choose a student with the shards' tokenizer"
-            )
-    return np.concatenate(parts)
-
-
-def _entries(rows: list[Chunk], skip: int, starts: str, ids: str, values: str | None) -> tuple[Int64, Int64, Float64]:
-    """Return position, id and value of every entry of the rows' ragged arrays, skipping first positions."""
-    at, found, numbers, base = [], [], [], 0
-    for row in rows:
-        offsets = getattr(row, starts)[skip:]
-        entries = slice(int(offsets[0]), int(offsets[-1]))
-        at.append(base + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
-        found.append(getattr(row, ids)[entries])
-        if values is not None:
-            numbers.append(getattr(row, values)[entries])
-        base += len(offsets) - 1
-    value = np.concatenate(numbers) if numbers else np.zeros(0)
-    return np.concatenate(at).astype(np.int64), np.concatenate(found).astype(np.int64), value
-
-
-def _draws(rows: list[Chunk], skip: int, tail: Float64, vocab_size: int) -> tuple[Int64, Int64, Float64]:
-    """Return position, id and weight of the distinct drawn ids; repeats add up, weights sum to the tail."""
-    at, ids, _ = _entries(rows, skip, "draw_starts", "draw_ids", None)
-    known = ids < vocab_size
-    at, ids = at[known], ids[known]
-    number = np.bincount(at, minlength=len(tail))
-    key, times = np.unique(at << 32 | ids, return_counts=True)
-    at, ids = key >> 32, key & 0xFFFFFFFF
-    return at, ids, tail[at] * times / number[at]
-
-
-def _pad(
-    realised: Int64,
-    *,
-    at: Int64,
-    ids: Int64,
-    teacher: Float64,
-    weight: Float64,
-    is_head: npt.NDArray[np.bool_],
-    per_position: dict[str, Float64],
-    top: Int64,
-) -> Targets:
-    count = len(realised)
-    column, width = _columns(realised, at=at, ids=ids)
-    ids_PK = np.repeat(realised[:, None], width, axis=1)
-    valid_PK = np.zeros((count, width), dtype=bool)
-    head_PK = np.zeros((count, width), dtype=bool)
-    teacher_PK = np.zeros((count, width), dtype=np.float32)
-    weight_PK = np.zeros((count, width), dtype=np.float32)
-    valid_PK[:, 0] = True
-    valid_PK[at, column] = True
-    ids_PK[at, column] = ids
-    head_PK[at, column] = is_head
-    teacher_PK[at, column] = teacher
-    weight_PK[at, column] = weight
-    head_PK |= ~valid_PK & head_PK[:, :1]
-    return Targets(
-        ids_PK=torch.from_numpy(ids_PK),
-        valid_PK=torch.from_numpy(valid_PK),
-        head_PK=torch.from_numpy(head_PK),
-        teacher_PK=torch.from_numpy(teacher_PK),
-        weight_PK=torch.from_numpy(weight_PK),
-        top_P=torch.from_numpy(top),
-        **{name: torch.from_numpy(value.astype(np.float32)) for name, value in per_position.items()},
-    )
-
-
-def _columns(realised: Int64, *, at: Int64, ids: Int64) -> tuple[Int64, int]:
-    """Return each entry's column, and how many columns there are. Column 0 is the realised token's."""
-    others = ids != realised[at]
-    order = np.argsort(at, kind="stable")
-    order = order[others[order]]
-    counts = np.bincount(at[order], minlength=len(realised))
-    starts = np.cumsum(counts) - counts
-    column = np.zeros(len(at), dtype=np.int64)
-    column[order] = np.arange(len(order)) - np.repeat(starts, counts) + 1
-    return column, 1 + int(counts.max(initial=0))
-
-
-def _specialist(
-    realised: Int64, subset: tuple[int, ...], *, at: Int64, ids: Int64, weight: Float64, top: Int64
-) -> Targets:
-    """Return targets whose head is the whole subset at every position, and whose tail is the dustbin.
-
-    Weights come from head and draws, so they are unbiased for each id; the dustbin has the rest.
-    """
-    count = len(realised)
-    chosen = np.asarray(sorted(subset), dtype=np.int64)
-    place = np.searchsorted(chosen, ids)
-    inside = (place < len(chosen)) & (chosen[np.minimum(place, len(chosen) - 1)] == ids)
-    dense = np.zeros((count, len(chosen)))
-    dense[at[inside], place[inside]] = weight[inside]
-    dustbin = np.maximum(1.0 - dense.sum(1), 0.0)
-    return _pad(
-        realised,
-        at=np.repeat(np.arange(count), len(chosen)),
-        ids=np.tile(chosen, count),
-        teacher=dense.reshape(-1),
-        weight=dense.reshape(-1),
-        is_head=np.ones(count * len(chosen), dtype=bool),
-        per_position={
-            "tail_P": dustbin,
-            "bucket_P": dustbin,
-            "constant_P": -_xlogx(dense).sum(1) - _xlogx(dustbin),
-        },
-        top=top,
-    )
-
-
-def _realised_only(realised: Int64) -> Targets:
-    count = len(realised)
-    ids_PK = torch.from_numpy(realised[:, None].copy())
+def labels_only(label_P: Int64) -> Targets:
+    """Return targets without a teacher: the labels of the positions."""
+    count = len(label_P)
     zeros_PK, zeros_P = torch.zeros(count, 1), torch.zeros(count)
     return Targets(
-        ids_PK=ids_PK,
+        ids_PK=torch.from_numpy(label_P[:, None].copy()),
         valid_PK=torch.ones(count, 1, dtype=torch.bool),
         head_PK=torch.zeros(count, 1, dtype=torch.bool),
         teacher_PK=zeros_PK,
@@ -276,9 +152,167 @@ def _realised_only(realised: Int64) -> Targets:
     )
 
 
-def _sum_at(at: Int64, value: Float64, count: int) -> Float64:
-    return np.bincount(at, weights=value, minlength=count)
+def _labels(rows: list[Chunk], spec: TargetSpec) -> Int64:
+    for row in rows:
+        if len(row.tokens) and int(row.tokens.max()) >= spec.vocab_size:
+            info = row.rows[0]
+            raise TrainError(
+                f"document {info.document[:12]} window {info.window} holds token {int(row.tokens.max())}; the "
+                f"student has {spec.vocab_size} ids; choose a student with the shards' tokenizer"
+            )
+    return np.concatenate([row.tokens[1 + spec.skip :].astype(np.int64) for row in rows])
+
+
+def _entries(rows: list[Chunk], skip: int, starts: str, ids: str, values: str | None) -> _Entries:
+    """Return the entries of the rows' ragged arrays, without the first `skip` positions of each row."""
+    positions, all_ids, all_values, base = [], [], [], 0
+    for row in rows:
+        offsets = getattr(row, starts)[skip:]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        positions.append(base + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
+        all_ids.append(getattr(row, ids)[entries])
+        if values is not None:
+            all_values.append(getattr(row, values)[entries])
+        base += len(offsets) - 1
+    value = np.concatenate(all_values) if all_values else np.zeros(0)
+    return _Entries(np.concatenate(positions).astype(np.int64), np.concatenate(all_ids).astype(np.int64), value)
+
+
+def _head(rows: list[Chunk], stored: _Entries, spec: TargetSpec) -> _Entries:
+    """Return the head ids that the student has, with the teacher's probabilities at the temperature."""
+    known = stored.ids < spec.vocab_size
+    position, prob = stored.position[known], stored.value[known].astype(np.float64)
+    if spec.temperature != 1.0:
+        log_z_P = np.concatenate([row.log_z[spec.skip :, spec.temperature_column] for row in rows]).astype(np.float64)
+        prob = np.exp(np.log(prob) / spec.temperature - log_z_P[position])
+    return _Entries(position, stored.ids[known], prob)
+
+
+def _draws(rows: list[Chunk], tail_P: Float64, spec: TargetSpec) -> _Entries:
+    """Return the distinct drawn ids that the student has; the weights of a position sum to its tail."""
+    drawn = _entries(rows, spec.skip, "draw_starts", "draw_ids", None)
+    known = drawn.ids < spec.vocab_size
+    position, ids = drawn.position[known], drawn.ids[known]
+    num_draws_P = np.bincount(position, minlength=len(tail_P))
+    key, repeats = np.unique(position << 32 | ids, return_counts=True)
+    position, ids = key >> 32, key & 0xFFFFFFFF
+    return _Entries(position, ids, tail_P[position] * repeats / num_draws_P[position])
+
+
+def _linear_weights(
+    rows: list[Chunk], head: _Entries, tail_P: Float64, spec: TargetSpec
+) -> tuple[_Entries, Float64, Float64, Float64]:
+    """Return the draws with their weights, the weights of the head, `bucket_P` and `constant_P`."""
+    no_draws = _Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    entropy_P = np.concatenate([row.entropy[spec.skip :] for row in rows]).astype(np.float64)
+    if spec.target_kind == "bucket":
+        return no_draws, head.value, tail_P.copy(), entropy_P
+    if spec.target_kind == "top-k":
+        mass_P = np.maximum(_sum_at(head.position, head.value, len(tail_P)), 1e-30)
+        weight = head.value / mass_P[head.position]
+        return no_draws, weight, np.zeros(len(tail_P)), -_sum_at(head.position, _xlogx(weight), len(tail_P))
+    draws = _draws(rows, tail_P, spec)
+    has_draws_P = np.zeros(len(tail_P), dtype=bool)
+    has_draws_P[draws.position] = True
+    bucket_P = np.where(has_draws_P, 0.0, tail_P)
+    # Where no draw carries the tail, the loss is a KL of head and bucket; with their entropy its minimum is zero.
+    bucket_entropy_P = -_sum_at(head.position, _xlogx(head.value), len(tail_P)) - _xlogx(tail_P)
+    entropy_P = np.where(has_draws_P, entropy_P, bucket_entropy_P)
+    if spec.target_kind == "linear":
+        return draws, head.value, bucket_P, entropy_P
+    share, bucket_P = resample(
+        np.concatenate([head.position, draws.position]),
+        np.concatenate([head.value, draws.value]),
+        bucket_P,
+        uniforms(rows, seed=spec.seed, num_draws=spec.rs_draws, skip=spec.skip),
+    )
+    num_head = len(head.position)
+    return draws._replace(value=share[num_head:]), share[:num_head], bucket_P, entropy_P
+
+
+def _specialist(label_P: Int64, subset: tuple[int, ...], head: _Entries, draws: _Entries, *, top_P: Int64) -> Targets:
+    """Return targets whose head is the whole subset at every position, and whose tail is one class for other ids.
+
+    The weights come from head and draws, so they are unbiased for each id.
+    """
+    count = len(label_P)
+    subset_ids = np.asarray(sorted(subset), dtype=np.int64)
+    position, ids, weight = (np.concatenate(pair) for pair in zip(head, draws, strict=True))
+    column = np.searchsorted(subset_ids, ids)
+    inside = (column < len(subset_ids)) & (subset_ids[np.minimum(column, len(subset_ids) - 1)] == ids)
+    dense = np.zeros((count, len(subset_ids)))
+    dense[position[inside], column[inside]] = weight[inside]
+    rest_P = np.maximum(1.0 - dense.sum(1), 0.0)
+    return _pad(
+        label_P,
+        position=np.repeat(np.arange(count), len(subset_ids)),
+        ids=np.tile(subset_ids, count),
+        teacher=dense.reshape(-1),
+        weight=dense.reshape(-1),
+        is_head=np.ones(count * len(subset_ids), dtype=bool),
+        per_position={
+            "tail_P": rest_P,
+            "bucket_P": rest_P,
+            "constant_P": -_xlogx(dense).sum(1) - _xlogx(rest_P),
+        },
+        top_P=top_P,
+    )
+
+
+def _pad(
+    label_P: Int64,
+    *,
+    position: Int64,
+    ids: Int64,
+    teacher: Float64,
+    weight: Float64,
+    is_head: npt.NDArray[np.bool_],
+    per_position: dict[str, Float64],
+    top_P: Int64,
+) -> Targets:
+    """Return entries as padded tensors; `per_position` has the float32 fields of shape [P]."""
+    count = len(label_P)
+    column, width = _columns(label_P, position=position, ids=ids)
+    ids_PK = np.repeat(label_P[:, None], width, axis=1)
+    valid_PK = np.zeros((count, width), dtype=bool)
+    head_PK = np.zeros((count, width), dtype=bool)
+    teacher_PK = np.zeros((count, width), dtype=np.float32)
+    weight_PK = np.zeros((count, width), dtype=np.float32)
+    valid_PK[:, 0] = True
+    valid_PK[position, column] = True
+    ids_PK[position, column] = ids
+    head_PK[position, column] = is_head
+    teacher_PK[position, column] = teacher
+    weight_PK[position, column] = weight
+    head_PK |= ~valid_PK & head_PK[:, :1]
+    return Targets(
+        ids_PK=torch.from_numpy(ids_PK),
+        valid_PK=torch.from_numpy(valid_PK),
+        head_PK=torch.from_numpy(head_PK),
+        teacher_PK=torch.from_numpy(teacher_PK),
+        weight_PK=torch.from_numpy(weight_PK),
+        top_P=torch.from_numpy(top_P),
+        **{name: torch.from_numpy(value.astype(np.float32)) for name, value in per_position.items()},
+    )
+
+
+def _columns(label_P: Int64, *, position: Int64, ids: Int64) -> tuple[Int64, int]:
+    """Return the column of each entry, and the number of columns; column 0 is the label's."""
+    is_other = ids != label_P[position]
+    order = np.argsort(position, kind="stable")
+    order = order[is_other[order]]
+    counts_P = np.bincount(position[order], minlength=len(label_P))
+    starts_P = np.cumsum(counts_P) - counts_P
+    column = np.zeros(len(position), dtype=np.int64)
+    column[order] = np.arange(len(order)) - np.repeat(starts_P, counts_P) + 1
+    return column, 1 + int(counts_P.max(initial=0))
+
+
+def _sum_at(position: Int64, value: Float64, count: int) -> Float64:
+    sums: Float64 = np.bincount(position, weights=value, minlength=count)
+    return sums
 
 
 def _xlogx(p: Float64) -> Float64:
-    return p * np.log(np.maximum(p, 1e-300))
+    product: Float64 = p * np.log(np.maximum(p, 1e-300))
+    return product

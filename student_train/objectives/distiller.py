@@ -8,18 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from student_train.cross_tokenizer.fused_linear import (
-    CrossOutput,
-    CrossScores,
-    cross_loss,
-    cross_scores,
-    gradient_norms,
-)
+from student_train.cross_tokenizer.fused_linear import CrossScores, cross_loss, cross_scores, gradient_norms
 from student_train.cross_tokenizer.targets import CrossTargets
 from student_train.cross_tokenizer.terms import IdOrder
 from student_train.data.layout import inputs_of
 from student_train.data.packing import Batch
-from student_train.losses.fused_linear import LossOutput, LossSpec, Scores, fused_loss, fused_scores
+from student_train.losses.blockwise import LossOutput, Projection
+from student_train.losses.fused_linear import LossSpec, Scores, fused_loss, fused_scores
 from student_train.model.head import PLAIN, LogitMap
 from student_train.model.probe import last_hidden
 
@@ -72,7 +67,7 @@ class Distiller(nn.Module):
 
     def forward(
         self, batch: Batch, scale: float | dict[str, float] | None, measure: bool = False
-    ) -> LossOutput | Scores | CrossOutput | CrossScores:
+    ) -> LossOutput | Scores | CrossScores:
         """Return the loss of a batch, times `scale`; without a scale, its scores.
 
         A batch of a student with another tokenizer has one scale for each part of the loss; with `measure` the norms
@@ -80,48 +75,36 @@ class Distiller(nn.Module):
         call only.
         """
         head = self.model.get_output_embeddings()
+        projection = Projection(head.weight, head.bias, self.compute_dtype, self.logit_map)
         if isinstance(batch.targets, CrossTargets):
-            return self._across(batch, batch.targets, head, scale, measure)
+            return self._across(batch, batch.targets, projection, scale, measure)
         assert not isinstance(scale, dict)
         if scale is None:
             with torch.no_grad():
-                return fused_scores(
-                    self.hidden(batch),
-                    head.weight,
-                    head.bias,
-                    index_P=batch.index_P,
-                    targets=batch.targets,
-                    compute_dtype=self.compute_dtype,
-                    logit_map=self.logit_map,
-                )
+                return fused_scores(self.hidden(batch), projection, index_P=batch.index_P, targets=batch.targets)
         return fused_loss(
             self.hidden(batch),
-            head.weight,
-            head.bias,
+            projection,
             index_P=batch.index_P,
             targets=batch.targets,
             spec=self.spec,
             scale=scale,
-            compute_dtype=self.compute_dtype,
-            logit_map=self.logit_map,
         )
 
     def _across(
-        self, batch: Batch, targets: CrossTargets, head: Any, scales: Any, measure: bool
-    ) -> CrossOutput | CrossScores:
+        self, batch: Batch, targets: CrossTargets, projection: Projection, scales: Any, measure: bool
+    ) -> LossOutput | CrossScores:
         assert self.order is not None
         where = {
             "index_P": batch.index_P,
             "targets": targets,
             "order": self.order,
-            "compute_dtype": self.compute_dtype,
-            "logit_map": self.logit_map,
         }
         if scales is None:
             with torch.no_grad():
-                return cross_scores(self.hidden(batch), head.weight, head.bias, **where)
+                return cross_scores(self.hidden(batch), projection, **where)
         hidden = self.hidden(batch)
-        out = cross_loss(hidden, head.weight, head.bias, scales=scales, **where)
+        out = cross_loss(hidden, projection, scales=scales, **where)
         if not measure:
             return out
-        return replace(out, norms=gradient_norms(hidden, head.weight, bias_V=head.bias, parts=tuple(scales), **where))
+        return replace(out, norms=gradient_norms(hidden, projection, parts=tuple(scales), **where))

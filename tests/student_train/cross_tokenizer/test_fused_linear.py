@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from shards.format.chunk import Chunk
-from student_train.cross_tokenizer.fused_linear import blocks, cross_loss, cross_scores
+from student_train.cross_tokenizer.fused_linear import cross_loss, cross_scores, span_blocks
 from student_train.cross_tokenizer.targets import CrossRows, TokenizerPair, cross_targets
 from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, binary_kl
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
-from student_train.losses import fused_linear
+from student_train.losses import blockwise
+from student_train.losses.blockwise import Projection
 
 H = 8
 PAIRS = [("sentencepiece", "byte-level"), ("byte-level", "sentencepiece")]
@@ -218,7 +219,14 @@ def check(
     total.backward()
 
     mine = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
-    out = cross_loss(*mine, index_P=index, targets=found.targets, order=IdOrder.of(student, tables.roots), scales=parts)
+    out = cross_loss(
+        mine[0],
+        Projection(*mine[1:]),
+        index_P=index,
+        targets=found.targets,
+        order=IdOrder.of(student, tables.roots),
+        scales=parts,
+    )
     out.loss.backward()
     for name, terms in expected.items():
         torch.testing.assert_close(out.terms[name].double(), terms.detach(), rtol=2e-4, atol=2e-4)
@@ -249,12 +257,12 @@ def test_small_blocks_change_nothing(
 ) -> None:
     """Blocks of 16 positions are shorter than some chunks, and cut between others."""
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(blockwise, "BLOCK_ELEMENTS", 1)
     rows = cross.rows_of(cross.text + "x" * 40 + " y\n", teacher, window=80)
     found = cross_targets(rows, TokenizerPair.of(teacher.strings, student, parts))
-    cut = list(blocks(found.targets, len(student.strings)))
+    cut = list(span_blocks(found.targets, len(student.strings)))
     assert len(cut) > 3
-    assert any(block.look > block.stop for block in cut)
+    assert any(block.stop > block.end for block in cut)
     check(dict.fromkeys(parts, 0.1), rows, teacher, student, sharpness=sharpness)
 
 
@@ -263,22 +271,22 @@ def test_blocks_part_no_chunk_and_count_everything_once(
     size: int, vocabularies: dict[str, Vocabulary], cross: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", size)
+    monkeypatch.setattr(blockwise, "BLOCK_ELEMENTS", size)
     targets = cross_targets(
         cross.rows_of(cross.text, teacher), TokenizerPair.of(teacher.strings, student, ("alm", "cells"))
     ).targets
-    cut = list(blocks(targets, 420))
-    assert [block.start for block in cut] == [0, *(block.stop for block in cut[:-1])]
-    assert cut[-1].stop == len(targets.label_P)
-    for name in ("chunks", "boundaries"):
+    cut = list(span_blocks(targets, 420))
+    assert [block.start for block in cut] == [0, *(block.end for block in cut[:-1])]
+    assert cut[-1].end == len(targets.label_P)
+    for name in ("spans", "boundaries"):
         slices = [getattr(block, name) for block in cut]
         assert [s.start for s in slices] == [0, *(s.stop for s in slices[:-1])]
-    assert cut[-1].chunks.stop == len(targets.first_W)
+    assert cut[-1].spans.stop == len(targets.first_W)
     assert cut[-1].boundaries.stop == len(targets.at_B)
     for block in cut:
-        for first, end in zip(targets.first_W[block.chunks], targets.end_W[block.chunks], strict=True):
-            assert block.start <= first < end <= block.stop
-            assert end < block.look
+        for first, end in zip(targets.first_W[block.spans], targets.end_W[block.spans], strict=True):
+            assert block.start <= first < end <= block.end
+            assert end < block.stop
 
 
 def test_coins_equal_autograd_and_vanish_for_equal_models() -> None:
@@ -321,7 +329,7 @@ def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, V
     weight = logits.T.contiguous().requires_grad_()
     scales = {"alm": 1.0, "cells": 1.0}
     out = cross_loss(
-        eye, weight, None, index_P=torch.arange(len(logits)), targets=found.targets,
+        eye, Projection(weight), index_P=torch.arange(len(logits)), targets=found.targets,
         order=IdOrder.of(vocabulary, tables.roots), scales=scales,
     )  # fmt: skip
     out.loss.backward()
@@ -417,8 +425,7 @@ def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: 
     logits_PV = hidden[index] @ weight.T + bias
     scores = cross_scores(
         hidden.float(),
-        weight.float(),
-        bias.float(),
+        Projection(weight.float(), bias.float()),
         index_P=index,
         targets=found.targets,
         order=IdOrder.of(student, tables.roots),
@@ -443,7 +450,7 @@ def test_a_student_without_any_row_has_no_loss(vocabularies: dict[str, Vocabular
     assert found.rows == []
     hidden, weight = torch.zeros(2, H, requires_grad=True), torch.zeros(len(student.strings), H, requires_grad=True)
     out = cross_loss(
-        hidden, weight, None, index_P=torch.zeros(0, dtype=torch.int64), targets=found.targets,
+        hidden, Projection(weight), index_P=torch.zeros(0, dtype=torch.int64), targets=found.targets,
         order=IdOrder.of(student, tables.roots), scales={"ce": 1.0, "alm": 1.0, "cells": 1.0},
     )  # fmt: skip
     out.loss.backward()

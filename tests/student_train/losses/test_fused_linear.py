@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from shards.format.chunk import Chunk
 from student_train.choices import DIVERGENCES
 from student_train.errors import TrainError
-from student_train.losses import fused_linear
+from student_train.losses import blockwise
+from student_train.losses.blockwise import Projection
 from student_train.losses.divergences import SMALLEST_TEACHER, target_kind
 from student_train.losses.fused_linear import LossSpec, fused_loss, fused_scores
-from student_train.losses.targets import Targets, targets_of
+from student_train.losses.targets import Targets, TargetSpec, targets_of
 
 H = 8
 BUCKETS = [name for name in DIVERGENCES if name.startswith("bucket-")]
@@ -136,9 +137,8 @@ def dense_loss(
 def targets_for(row: Chunk, spec: LossSpec, vocab: int) -> Targets:
     kind = "none" if spec.divergence is None else target_kind("kd", spec.divergence)
     column = 0 if spec.temperature != 1.0 else None
-    return targets_of(
-        [row], vocab_size=vocab, target_kind=kind, temperature=spec.temperature, temperature_column=column
-    )
+    made = TargetSpec(vocab_size=vocab, target_kind=kind, temperature=spec.temperature, temperature_column=column)
+    return targets_of([row], made)
 
 
 def check(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...], *, close: float = 2e-4) -> None:
@@ -151,10 +151,10 @@ def check(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...], *, close: 
 
     mine = [x.detach().float().requires_grad_() for x in (hidden, weight, bias)]
     targets = targets_for(row, spec, len(weight))
-    found = fused_loss(*mine, index_P=index, targets=targets, spec=spec, scale=0.1)
+    found = fused_loss(mine[0], Projection(*mine[1:]), index_P=index, targets=targets, spec=spec, scale=0.1)
     found.loss.backward()
-    torch.testing.assert_close(found.kd_P.double(), kd_P, rtol=close, atol=close)
-    torch.testing.assert_close(found.ce_P.double(), ce_P, rtol=close, atol=close)
+    torch.testing.assert_close(found.terms["kd"].double(), kd_P, rtol=close, atol=close)
+    torch.testing.assert_close(found.terms["ce"].double(), ce_P, rtol=close, atol=close)
     torch.testing.assert_close(found.loss.double(), expected, rtol=close, atol=close)
     for got, want in zip(mine, (hidden, weight, bias), strict=True):
         assert torch.isfinite(got.grad).all()
@@ -234,9 +234,11 @@ def test_an_id_of_the_head_that_the_student_rules_out(tools: Any, divergence: st
         check_without_infinite_bias(row, spec, (hidden, weight, bias, index))
     else:
         live = [x.float().requires_grad_() for x in (hidden, weight, bias)]
-        out = fused_loss(*live, index_P=index, targets=targets_for(row, spec, vocab), spec=spec, scale=1.0)
-        assert out.kd_P[0] == math.inf
-        assert torch.isfinite(out.ce_P).all()
+        out = fused_loss(
+            live[0], Projection(*live[1:]), index_P=index, targets=targets_for(row, spec, vocab), spec=spec, scale=1.0
+        )
+        assert out.terms["kd"][0] == math.inf
+        assert torch.isfinite(out.terms["ce"]).all()
         check(row, spec, (hidden, weight, bias.clamp_min(-1e4), index), close=1e-3)
 
 
@@ -246,7 +248,12 @@ def check_without_infinite_bias(row: Chunk, spec: LossSpec, made: tuple[torch.Te
     check(row, spec, finite)
     hidden, weight, bias = (x.float().requires_grad_() for x in made[:3])
     out = fused_loss(
-        hidden, weight, bias, index_P=made[3], targets=targets_for(row, spec, len(weight)), spec=spec, scale=1.0
+        hidden,
+        Projection(weight, bias),
+        index_P=made[3],
+        targets=targets_for(row, spec, len(weight)),
+        spec=spec,
+        scale=1.0,
     )
     out.loss.backward()
     assert torch.isfinite(out.loss)
@@ -273,7 +280,12 @@ def test_mean_over_draws_converges_to_the_dense_loss(tools: Any, divergence: str
         assert len(row.draw_ids) > 0
         live = bias.clone().requires_grad_()
         out = fused_loss(
-            hidden, weight, live, index_P=index, targets=targets_for(row, spec, vocab), spec=spec, scale=1.0
+            hidden,
+            Projection(weight, live),
+            index_P=index,
+            targets=targets_for(row, spec, vocab),
+            spec=spec,
+            scale=1.0,
         )
         out.loss.backward()
         values.append(float(out.loss.detach()))
@@ -290,7 +302,7 @@ def test_draws_of_rs_kd_depend_on_the_row_alone(tools: Any) -> None:
     rows = [make_row(tools, seed=seed, vocab=60, positions=9, sharpness=1.0) for seed in (1, 2, 3)]
 
     def made(rows: list[Chunk], **more: int) -> Targets:
-        return targets_of(rows, vocab_size=60, target_kind="rs-kd", **more)
+        return targets_of(rows, TargetSpec(vocab_size=60, target_kind="rs-kd", **more))
 
     whole, again = made(rows), made(rows)
     assert torch.equal(whole.weight_PK, again.weight_PK)
@@ -312,7 +324,7 @@ def test_draws_of_rs_kd_depend_on_the_row_alone(tools: Any) -> None:
 
 def test_renormalised_top_k_does_not_converge_to_the_dense_loss(tools: Any) -> None:
     row = make_row(tools, seed=1, vocab=60, positions=3, sharpness=1.0)
-    targets = targets_of([row], vocab_size=60, target_kind="top-k")
+    targets = targets_of([row], TargetSpec(vocab_size=60, target_kind="top-k"))
     torch.testing.assert_close(targets.weight_PK.sum(1), torch.ones(3))
     assert float(targets.tail_P.min()) > 0.1
 
@@ -322,7 +334,9 @@ def test_a_head_of_the_whole_vocabulary_leaves_a_finite_loss(tools: Any, diverge
     row = make_row(tools, seed=1, vocab=6, positions=5, sharpness=0.1)
     live = [x.float().requires_grad_() for x in student(seed=1, vocab=6, positions=5)[:3]]
     spec = LossSpec(divergence=divergence, ce_weight=0.3)
-    out = fused_loss(*live, index_P=torch.arange(5), targets=targets_for(row, spec, 6), spec=spec, scale=1.0)
+    out = fused_loss(
+        live[0], Projection(*live[1:]), index_P=torch.arange(5), targets=targets_for(row, spec, 6), spec=spec, scale=1.0
+    )
     out.loss.backward()
     assert torch.isfinite(out.loss)
     assert all(torch.isfinite(x.grad).all() for x in live)
@@ -340,7 +354,7 @@ def test_a_realised_token_that_the_student_lacks_is_refused(tools: Any) -> None:
     row = make_row(tools, seed=5, vocab=60, positions=6, sharpness=1.5)
     row = dataclasses.replace(row, tokens=np.full(7, 55, dtype=np.int32))
     with pytest.raises(TrainError, match="holds token 55; the student has 50 ids"):
-        targets_of([row], vocab_size=50, target_kind="linear")
+        targets_of([row], TargetSpec(vocab_size=50, target_kind="linear"))
 
 
 def specialist_reference(row: Chunk, logits_PV: torch.Tensor, subset: tuple[int, ...], ce_weight: float) -> Any:
@@ -383,10 +397,10 @@ def test_a_specialist_keeps_its_ids_apart_and_has_one_class_for_the_rest(tools: 
     live = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
     expected = specialist_reference(row, live[0][index] @ live[1].T + live[2], subset, 0.3)
     expected.backward()
-    targets = targets_of([row], vocab_size=vocab, target_kind="specialist", subset=subset)
+    targets = targets_of([row], TargetSpec(vocab_size=vocab, target_kind="specialist", subset=subset))
     mine = [x.float().requires_grad_() for x in (hidden, weight, bias)]
     spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
-    out = fused_loss(*mine, index_P=index, targets=targets, spec=spec, scale=1.0)
+    out = fused_loss(mine[0], Projection(*mine[1:]), index_P=index, targets=targets, spec=spec, scale=1.0)
     out.loss.backward()
     torch.testing.assert_close(out.loss.double(), expected, rtol=2e-4, atol=2e-4)
     for got, want in zip(mine, live, strict=True):
@@ -405,9 +419,10 @@ def test_mean_gradient_of_a_specialist_over_draws_converges_to_the_dense_one(too
     grads = []
     for turn in range(1500):
         row = tools.chunk_of(np.array([0, 5]), tools.records(probs_V[None], rng=rng), tools.info(turn))
-        targets = targets_of([row], vocab_size=vocab, target_kind="specialist", subset=subset)
+        targets = targets_of([row], TargetSpec(vocab_size=vocab, target_kind="specialist", subset=subset))
         live = bias.clone().requires_grad_()
-        fused_loss(hidden, weight, live, index_P=index, targets=targets, spec=spec, scale=1.0).loss.backward()
+        out = fused_loss(hidden, Projection(weight, live), index_P=index, targets=targets, spec=spec, scale=1.0)
+        out.loss.backward()
         grads.append(live.grad.numpy())
     student_V = (hidden[index] @ weight.T + bias)[0].double().softmax(0).numpy()
     inside = np.isin(np.arange(vocab), subset)
@@ -425,10 +440,9 @@ def test_scores_equal_the_dense_reference(tools: Any) -> None:
     top = torch.from_numpy(row.head_ids[row.head_starts[:-1]].astype(np.int64))
     found = fused_scores(
         hidden.float(),
-        weight.float(),
-        bias.float(),
+        Projection(weight.float(), bias.float()),
         index_P=index,
-        targets=targets_of([row], vocab_size=50, target_kind="linear"),
+        targets=targets_of([row], TargetSpec(vocab_size=50, target_kind="linear")),
     )
     torch.testing.assert_close(found.kl_P.double(), kl_P, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.nll_P.double(), nll_P, rtol=1e-4, atol=1e-4)
@@ -447,23 +461,23 @@ def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
     spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
     targets = targets_for(row, spec, vocab)
     seen: list[int] = []
-    original = fused_linear.project
+    original = Projection.logits
 
     def watched(*args: Any) -> torch.Tensor:
         logits = original(*args)
         seen.append(len(logits))
         return logits
 
-    monkeypatch.setattr(fused_linear, "project", watched)
+    monkeypatch.setattr(Projection, "logits", watched)
 
     def once() -> list[torch.Tensor]:
         live = [x.clone().requires_grad_() for x in made[:3]]
-        out = fused_loss(*live, index_P=made[3], targets=targets, spec=spec, scale=1.0, compute_dtype=dtype)
+        out = fused_loss(live[0], Projection(*live[1:], dtype), index_P=made[3], targets=targets, spec=spec, scale=1.0)
         out.loss.backward()
         return [out.loss.detach(), *(x.grad for x in live)]
 
     whole = once()
-    monkeypatch.setattr(fused_linear, "BLOCK_ELEMENTS", 16 * vocab)
+    monkeypatch.setattr(blockwise, "BLOCK_ELEMENTS", 16 * vocab)
     seen.clear()
     parts, again = once(), once()
     assert max(seen) == 16
@@ -480,7 +494,9 @@ def test_the_outer_derivative_scales_the_gradient(tools: Any) -> None:
     grads = []
     for factor in (1.0, 3.0):
         live = [x.float().requires_grad_() for x in made[:3]]
-        out = fused_loss(*live, index_P=made[3], targets=targets_for(row, spec, 30), spec=spec, scale=1.0)
+        out = fused_loss(
+            live[0], Projection(*live[1:]), index_P=made[3], targets=targets_for(row, spec, 30), spec=spec, scale=1.0
+        )
         (factor * out.loss).backward()
         grads.append([x.grad for x in live])
     for one, three in zip(*grads, strict=True):

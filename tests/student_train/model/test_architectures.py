@@ -72,7 +72,7 @@ def test_a_packed_step_has_the_loss_and_the_gradient_of_the_models_own_logits(to
     for batch in batches_of(rows, spec):
         out = distiller(batch, 1.0)
         out.loss.backward()
-        losses.append(out.ce_P)
+        losses.append(out.terms["ce"])
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
     own = []

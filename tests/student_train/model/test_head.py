@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, BertConfig, CohereConfig, Gemma2C
 
 from student_train.data.loader import BatchSpec, batches_of
 from student_train.errors import StudentError
+from student_train.losses.blockwise import Projection
 from student_train.losses.fused_linear import LossSpec, fused_loss
 from student_train.model.head import PLAIN, LogitMap, find_logit_map
 from student_train.objectives.distiller import Distiller
@@ -100,13 +101,11 @@ def test_the_divergences_gradient_is_the_slope_of_the_loss(tools: Any, logit_map
         live = (hidden + shift * along).requires_grad_()
         out = fused_loss(
             live,
-            weight,
-            bias,
+            Projection(weight, bias, logit_map=logit_map),
             index_P=batch.index_P,
             targets=batch.targets,
             spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
             scale=1.0,
-            logit_map=logit_map,
         )
         return out.loss, live
 
