@@ -15,6 +15,7 @@ from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tok
 from shards.format.schema import Layout
 from shards.storage.store import write_whole
 from shards.write import ShardWriter
+from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
 
 LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_floor=2e-3)
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 import shards.storage.store as store_module
 
@@ -144,6 +143,8 @@ def s3_settings(url: str) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
     """Start one S3 server for all tests and return its address."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     yield server.get_host_and_port()

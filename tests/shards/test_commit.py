@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +11,6 @@ import pytest
 from shards.commit import complete_entry, entry_path, read_entry
 from shards.format.manifest import ShardEntry
 from shards.format.schema import file_schema
-from shards.storage.store import write_whole
-from shards.storage.temp_files import ABANDONED_S, remove_leftovers, remove_own, temporary_beside
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_row
 
@@ -103,25 +98,10 @@ def test_without_hard_links_a_shard_is_written_all_the_same(tmp_path: Path, monk
     assert write(tmp_path) == read_entry(tmp_path / "a.arrow")
 
 
-def test_only_leftovers_of_the_dead_are_deleted(tmp_path: Path) -> None:
-    host = re.sub("[^A-Za-z0-9]", "_", socket.gethostname())
-    (tmp_path / "below").mkdir()
-    dead = tmp_path / "below" / f".a.arrow.{host}-999999999-0.part"
-    alive = tmp_path / f".a.arrow.{host}-{os.getppid()}-0.part"
-    elsewhere = tmp_path / ".a.arrow.another-1-0.part"
-    forgotten = tmp_path / ".b.arrow.another-1-0.part"
-    for file in (dead, alive, elsewhere, forgotten):
-        file.touch()
-    long_ago = time.time() - 2 * ABANDONED_S
-    os.utime(forgotten, (long_ago, long_ago))
-    mine = temporary_beside(tmp_path / "c.arrow")
-    mine.touch()
-    remove_leftovers(tmp_path)
-    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {alive, elsewhere, mine}
-    remove_own(tmp_path)
-    assert {p for p in tmp_path.rglob("*") if p.is_file()} == {alive, elsewhere}
-
-
-def test_a_file_that_is_written_whole_leaves_no_other(tmp_path: Path) -> None:
-    write_whole(tmp_path / "below" / "a.json", b"1")
-    assert [p.name for p in (tmp_path / "below").iterdir()] == ["a.json"]
+def test_a_shard_without_its_entry_does_not_count(cache_folder: Path) -> None:
+    shard = cache_folder / "000000.arrow"
+    assert read_entry(shard) is not None
+    entry_path(shard).write_text("{")
+    assert read_entry(shard) is None
+    entry_path(shard).unlink()
+    assert read_entry(shard) is None

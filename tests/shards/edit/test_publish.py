@@ -26,7 +26,7 @@ from shards.format.manifest import Manifest
 from shards.storage.store import open_store
 from shards.verify import verify
 from tests.shards.conftest import make_cache
-from tests.shards.faulty_s3 import Proxy, s3, s3_server, s3_settings  # noqa: F401 (fixtures)
+from tests.shards.faulty_s3 import Proxy, s3_settings
 
 URL = "s3://bucket/published"
 
@@ -48,7 +48,7 @@ def until_done(action: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("place", ["s3", "memory", "file"])
 def test_a_published_cache_is_fetched_and_verified_on_the_other_side(
-    s3: Proxy,  # noqa: F811
+    s3: Proxy,
     cache_folder: Path,
     tmp_path: Path,
     place: str,
@@ -70,14 +70,14 @@ def test_a_published_cache_is_fetched_and_verified_on_the_other_side(
     assert "fetched 0 files, skipped 3" in again.output
 
 
-def test_shards_go_first_and_the_manifest_last(s3: Proxy, cache_folder: Path) -> None:  # noqa: F811
+def test_shards_go_first_and_the_manifest_last(s3: Proxy, cache_folder: Path) -> None:
     publish(shards.open(cache_folder), URL)
     expected = ["000000.arrow", "000001.arrow", "tokenizer/tokenizer.json", "README.md", "manifest.json"]
     assert puts(s3) == expected
 
 
 def test_a_bad_network_changes_nothing(
-    s3: Proxy,  # noqa: F811
+    s3: Proxy,
     cache_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +96,7 @@ def test_a_bad_network_changes_nothing(
     assert verify(there) == []
 
 
-def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> None:  # noqa: F811
+def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> None:
     """The process is killed when the third shard is on its way: no manifest is there, and what is there stays."""
     folder = tmp_path / "cache"
     make_cache(folder, shards=6, rows=3)
@@ -121,7 +121,7 @@ def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> No
 
     s3.choose = choose  # type: ignore[method-assign]
     command = [sys.executable, "-c", program, json.dumps(s3_settings(s3.url)), str(folder), URL]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[3])
     assert third.wait(60)
     process.kill()
     process.wait()
@@ -169,27 +169,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(cache_folder: Path, tmp
             fetch(str(cache_folder), tmp_path / "there")
 
 
-def test_the_card_lets_load_dataset_work_and_names_the_terms(cache_folder: Path, tmp_path: Path) -> None:
-    import datasets
-    import yaml
-
-    manifest = shards.open(cache_folder).manifest
-    teacher = replace(manifest.teacher, name="codellama-70b", licence="llama2", restricts_outputs=True)
-    (cache_folder / "manifest.json").write_bytes(replace(manifest, teacher=teacher).to_bytes())
-    result = CliRunner().invoke(main, ["publish", str(cache_folder), str(tmp_path / "pub")])
-    assert "llama2 - its terms restrict training other models on its outputs" in result.output
-    card = (tmp_path / "pub" / "README.md").read_text()
-    front = yaml.safe_load(card.split("---\n")[1])
-    assert front["license"] == ["llama2", "mit"]
-    assert front["size_categories"] == ["n<1K"]
-    assert "its terms restrict" in card
-    assert "| MIT | 12 |" in card
-    assert str(tmp_path) not in card
-    data = datasets.load_dataset(str(tmp_path / "pub"), split="train", cache_dir=str(tmp_path / "hf"))
-    assert data.num_rows == 12
-
-
-def test_the_bar_hears_of_every_byte_once(s3: Proxy, cache_folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_bar_hears_of_every_byte_once(s3: Proxy, cache_folder: Path, tmp_path: Path) -> None:
     cache = shards.open(cache_folder)
     total = sum(s.bytes for s in cache.manifest.shards)
     s3.misbehave(0.15, "503", "reset", seed=5)
@@ -211,24 +191,3 @@ def test_a_url_that_can_only_be_read_is_an_error_in_one_line(
     assert result.output.strip().splitlines()[-1].startswith("error: ")
     assert open_store(cache_folder).exists("manifest.json")
     assert os.listdir(cache_folder)
-
-
-def test_the_plan_says_what_to_have_again(cache_folder: Path) -> None:
-    run = CliRunner()
-    plan = json.loads(run.invoke(main, ["verify", str(cache_folder), "--fix-plan", "--json"]).stdout)
-    assert plan["sound"]
-    assert plan["again"] == []
-    (cache_folder / "000000.arrow").unlink()
-    (cache_folder / "tokenizer" / "tokenizer.json").write_text("{}")
-    result = run.invoke(main, ["verify", str(cache_folder), "--fix-plan", "--json"])
-    assert result.exit_code == 1
-    plan = json.loads(result.stdout)
-    assert {(a["name"], a["kind"]) for a in plan["again"]} == {
-        ("000000.arrow", "shard"),
-        ("tokenizer/tokenizer.json", "file"),
-    }
-    words = run.invoke(main, ["verify", str(cache_folder), "--fix-plan"]).stdout
-    assert "again: 000000.arrow" in words
-    (cache_folder / "manifest.json").write_text("{}")
-    result = run.invoke(main, ["verify", str(cache_folder), "--fix-plan", "--json"])
-    assert result.exit_code == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 COMMAND = """
 import signal, sys, time
 from shards.runtime.interrupts import interruptible, run_program
