@@ -13,7 +13,7 @@ import torch
 
 from shards.runtime import machine
 from teacher_dump.engines.base import EngineConfig
-from teacher_dump.engines.blockwise_logits import BlockwiseLogits
+from teacher_dump.engines.blockwise_logits import BlockLogits, BlockwiseLogits
 from teacher_dump.engines.records import Packed, draw_offsets
 from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.model.causal_lm import load
@@ -61,32 +61,33 @@ class TransformersEngine:
         """Release the teacher."""
         del self._logits
 
-    @torch.inference_mode()
     def _forward(self, batch: Sequence[Window]) -> list[Packed]:
+        """Return the packed records of a batch."""
         # Rows are padded on the right. `BlockwiseLogits` has checked that padding does not change the logits.
         width = max(len(window.tokens) for window in batch)
         ids_BT = torch.zeros(len(batch), width, dtype=torch.int64)
         for row, window in enumerate(batch):
             ids_BT[row, : len(window.tokens)] = torch.from_numpy(window.tokens)
         ids_BT = ids_BT.to(self._device)
-        block_logits = self._logits.forward(ids_BT)
-        spec = self._config.spec
+        with torch.inference_mode():
+            block_logits = self._logits.forward(ids_BT)
+            return [self._records(window, ids_BT, row, block_logits) for row, window in enumerate(batch)]
+
+    def _records(self, window: Window, ids_BT: torch.Tensor, row: int, block_logits: BlockLogits) -> Packed:
+        """Return the packed records of one row of a batch."""
+        spec, num_positions = self._config.spec, len(window.tokens) - 1
+        offsets = draw_offsets(window.info.document, window.info.window, self._config.seed, num_positions)
+        offsets_P = torch.from_numpy(offsets).to(self._device)
         step = spec.block_positions(self._config.vocab_size)
-        packed = []
-        for row, window in enumerate(batch):
-            num_positions = len(window.tokens) - 1
-            offsets = draw_offsets(window.info.document, window.info.window, self._config.seed, num_positions)
-            offsets_P = torch.from_numpy(offsets).to(self._device)
-            blocks = []
-            for start in range(0, num_positions, step):
-                stop = min(start + step, num_positions)
-                records = sparsify(
-                    block_logits(row, start, stop),
-                    ids_BT[row, start + 1 : stop + 1],
-                    offsets_P[start:stop],
-                    spec=spec,
-                    whitespace_V=self._whitespace_V,
-                )
-                blocks.append(records.pack().cpu().numpy())
-            packed.append(np.concatenate(blocks))
-        return packed
+        blocks = []
+        for start in range(0, num_positions, step):
+            stop = min(start + step, num_positions)
+            records = sparsify(
+                block_logits(row, start, stop),
+                ids_BT[row, start + 1 : stop + 1],
+                offsets_P[start:stop],
+                spec=spec,
+                whitespace_V=self._whitespace_V,
+            )
+            blocks.append(records.pack().cpu().numpy())
+        return np.concatenate(blocks)

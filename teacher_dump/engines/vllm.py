@@ -1,8 +1,13 @@
-"""Records from vLLM: prefill only; the worker makes the records."""
+"""Engine on vLLM: prefill only, with the records made in vLLM's workers.
+
+`vllm_plugin` makes the records. This module starts vLLM, feeds it windows, and notices when its processes end. A loaded
+engine passes the checks of `probe` before it captures anything.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -20,138 +25,130 @@ from shards.runtime.lifetime import bind_children
 from teacher_dump.engines.base import EngineConfig
 from teacher_dump.engines.engine_log import EngineLog
 from teacher_dump.engines.errors import CRASH_ERRORS, engine_crashed
+from teacher_dump.engines.probe import check_engine
 from teacher_dump.engines.records import Packed
-from teacher_dump.engines.vllm_plugin import PREFIX, TASK, is_causal_name
+from teacher_dump.engines.vllm_plugin import CONFIG_KEY, PREFIX, TASK, is_causal_name
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.tasks.windowing import Window
 
 BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
-"""Windows handed to the engine at a time: enough to fill its schedule, few enough to show progress."""
+"""Number of windows per call of vLLM: enough to fill its schedule, few enough to show progress."""
 BATCHED_TOKENS = 2048
-"""Most tokens of one engine step."""
+"""Largest number of tokens of an engine step."""
 CLOSE_S = 2.0
-"""Seconds that vLLM's processes have to end by themselves. They hold nothing that must be kept."""
-LOOK_S = 0.5
-"""Seconds between two looks at whether vLLM's processes live, while an answer is awaited."""
+"""Seconds that vLLM's processes have to end by themselves. They hold no state that must be kept."""
+POLL_S = 0.5
+"""Seconds between two checks that vLLM's processes live, during the wait for a reply."""
 _BIND = "VLLM_CPU_OMP_THREADS_BIND"
-Answer = list[Packed] | BaseException
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # `bind_children` ends spawned processes with this one
+}
+"""Settings that vLLM reads from the environment only. The user's own values have precedence."""
+
+Reply = list[Packed] | BaseException
+"""Packed records of a batch of windows, or the error of the engine."""
 
 
 class VllmEngine:
-    """A teacher in vLLM, in this machine's processes."""
+    """A teacher in vLLM, in processes on this machine."""
 
     def __init__(self, config: EngineConfig, **options: Any) -> None:
-        """Load the teacher; `options` go to vLLM as they are. Raises DumpError where vLLM cannot."""
-        cuda = torch.cuda.is_available()
+        """Start vLLM and check the loaded teacher.
+
+        Args:
+            config: Settings of the engine.
+            **options: More arguments of `vllm.LLM`.
+
+        Raises:
+            DumpError: vLLM cannot run the teacher with these settings, or `probe.check_engine` refuses it.
+            DeadEngineError: A device failed or ran out of memory.
+        """
+        on_gpu = torch.cuda.is_available()
         stages = config.pipeline_parallel_size
-        if stages > 1 and not cuda:  # vLLM's CPU worker makes no buffers for what a later group of layers receives
+        if stages > 1 and not on_gpu:  # vLLM's CPU worker has no buffers for the input of a later stage
             raise DumpError(
-                f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 shares layers out among GPUs only; "
+                f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 splits layers over GPUs only; "
                 "leave the option out, or use --tensor-parallel-size"
             )
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # spawned processes end with this one
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         bind_children()
         self._config = config
-        self._batch_windows = BATCH_WINDOWS["cuda" if cuda else "cpu"]
+        self._batch_windows = BATCH_WINDOWS["cuda" if on_gpu else "cpu"]
         self._log = EngineLog("vllm")
-        workers = config.tensor_parallel_size * stages
-        before = set(multiprocessing.active_children())
+        children = set(multiprocessing.active_children())
+        binding = contextlib.nullcontext() if on_gpu else bound_threads(config.tensor_parallel_size * stages)
         try:
-            with self._log.receiving():
+            with self._log.redirected(), binding:
                 import vllm
 
-                stock = _architecture(config)
-                with contextlib.nullcontext() if cuda else bound_threads(workers):
-                    self._llm = self._start(vllm.LLM, stock, config.dtype, cuda, options)
+                self._llm = vllm.LLM(**_arguments(config, on_gpu=on_gpu), **options)
         except DumpError:
             self._log.discard()
             raise
-        except Exception as error:  # the engine fails in a process of its own and reports in many ways
+        except Exception as error:  # vLLM fails in a process of its own and reports in many ways
             cause = self._log.cause(error)
             kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
             raise kind(
                 f"vllm: the engine did not start ({cause}); its whole output is in {self._log.path}; "
                 "change the setting that it names, or use --engine transformers"
             ) from error
-        self._processes = [p for p in multiprocessing.active_children() if p not in before]
-
-    def _start(self, llm: Any, stock: str, dtype: str, cuda: bool, options: dict[str, Any]) -> Any:
-        config, spec = self._config, self._config.spec
-        memory = config.gpu_memory_utilization
-        return llm(
-            model=str(config.folder),
-            runner="pooling",
-            hf_overrides={"architectures": [f"{PREFIX}{stock}"]},
-            dtype=dtype,
-            max_model_len=config.window_tokens,
-            max_num_batched_tokens=config.max_num_batched_tokens or max(BATCHED_TOKENS, config.window_tokens),
-            enable_prefix_caching=False,
-            enforce_eager=not cuda,
-            tensor_parallel_size=config.tensor_parallel_size,
-            pipeline_parallel_size=config.pipeline_parallel_size,
-            quantization=config.quantization,
-            disable_log_stats=True,
-            seed=0,
-            additional_config={
-                "teacherless": {
-                    "threshold": spec.threshold,
-                    "tail_floor": spec.tail_floor,
-                    "temperatures": list(spec.temperatures),
-                    "vocab_size": config.vocab_size,
-                    "whitespace_ids": list(config.whitespace_ids),
-                }
-            },
-            **({} if memory is None else {"gpu_memory_utilization": memory}),
-            **options,
-        )
+        self._processes = [p for p in multiprocessing.active_children() if p not in children]
+        try:
+            check_engine(self, config)
+        except BaseException:
+            self.close()
+            raise
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in order.
 
-        The engine works on the next batch while the caller encodes and writes this one. Its thread is a daemon: who
-        stops early need not wait for a batch that nobody reads.
+        The engine works on the next batch while the caller encodes and writes the current one. The thread that feeds it
+        is a daemon: a caller that stops early does not wait for the batch in progress.
         """
         batches = [windows[i : i + self._batch_windows] for i in range(0, len(windows), self._batch_windows)]
-        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        room = threading.Semaphore(2)  # the batch that is read, and the one that is made
+        replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
+        room = threading.Semaphore(2)  # the batch that the caller reads, and the batch that the engine works on
         stopped = False
 
-        def work() -> None:
+        def feed() -> None:
             try:
                 for batch in batches:
                     room.acquire()
                     if stopped:
                         return
-                    answers.put(self._encode(batch))
-            except BaseException as error:  # raised again in the caller
-                answers.put(error)
+                    replies.put(self._encode(batch))
+            except BaseException as error:  # raised again in the caller's thread
+                replies.put(error)
 
-        threading.Thread(target=work, name="vllm", daemon=True).start()
+        threading.Thread(target=feed, name="vllm", daemon=True).start()
         try:
             for _ in batches:
-                answer = next_answer(answers, self._processes, log=self._log.path)
-                if type(answer).__name__ in CRASH_ERRORS:
-                    assert isinstance(answer, BaseException)
-                    raise engine_crashed(
-                        "vllm", f"{self._log.cause(answer)}; its output is in {self._log.path}"
-                    ) from answer
-                if isinstance(answer, BaseException):
-                    raise answer
-                yield from answer
+                reply = next_reply(replies, self._processes, log=self._log.path)
+                if isinstance(reply, BaseException):
+                    if type(reply).__name__ in CRASH_ERRORS:
+                        raise _crashed(self._log.cause(reply), self._log.path) from reply
+                    raise reply
+                yield from reply
                 room.release()
         finally:
             stopped = True
             room.release()
+
+    def close(self) -> None:
+        """End vLLM's processes."""
+        self._llm.llm_engine.engine_core.shutdown(timeout=CLOSE_S)
+        self._log.discard()
 
     def _encode(self, batch: Sequence[Window]) -> list[Packed]:
         from vllm import PoolingParams
 
         seed = self._config.seed
         outputs = self._llm.encode(
-            [{"prompt_token_ids": w.tokens.tolist()} for w in batch],
+            [{"prompt_token_ids": window.tokens.tolist()} for window in batch],
             [
                 PoolingParams(extra_kwargs={"document": w.info.document, "window": w.info.window, "seed": seed})
                 for w in batch
@@ -160,39 +157,70 @@ class VllmEngine:
             use_tqdm=False,
         )
         for window, output in zip(batch, outputs, strict=True):
-            assert output.prompt_token_ids == window.tokens.tolist(), "vLLM answered another prompt"
+            assert output.prompt_token_ids == window.tokens.tolist(), "vLLM returned the records of another prompt"
         return [output.outputs.data.numpy() for output in outputs]
 
-    def close(self) -> None:
-        """End vLLM's processes."""
-        self._llm.llm_engine.engine_core.shutdown(timeout=CLOSE_S)
-        self._log.discard()
+
+def _arguments(config: EngineConfig, *, on_gpu: bool) -> dict[str, Any]:
+    """Return the arguments of `vllm.LLM`."""
+    memory = config.gpu_memory_utilization
+    return {
+        "model": str(config.folder),
+        "runner": "pooling",
+        "hf_overrides": {"architectures": [f"{PREFIX}{_architecture(config.folder)}"]},
+        "dtype": config.dtype,
+        "max_model_len": config.window_tokens,
+        "max_num_batched_tokens": config.max_num_batched_tokens or max(BATCHED_TOKENS, config.window_tokens),
+        "enable_prefix_caching": False,
+        "enforce_eager": not on_gpu,
+        "tensor_parallel_size": config.tensor_parallel_size,
+        "pipeline_parallel_size": config.pipeline_parallel_size,
+        "quantization": config.quantization,
+        "disable_log_stats": True,
+        "seed": 0,
+        "additional_config": {
+            CONFIG_KEY: {
+                "spec": dataclasses.asdict(config.spec),
+                "vocab_size": config.vocab_size,
+                "whitespace_ids": list(config.whitespace_ids),
+            }
+        },
+        **({} if memory is None else {"gpu_memory_utilization": memory}),
+    }
 
 
-def next_answer(answers: queue.SimpleQueue[Answer], processes: Collection[BaseProcess], *, log: Path) -> Answer:
-    """Return the next answer of the engine.
+def next_reply(replies: queue.SimpleQueue[Reply], processes: Collection[BaseProcess], *, log: Path) -> Reply:
+    """Return the next reply of the engine.
+
+    Args:
+        replies: Queue that the feeding thread fills.
+        processes: Processes of the engine.
+        log: File with their output, for the message.
 
     Raises:
-        DeadEngineError: a process of the engine ended. vLLM waits for ever for the answer of a process that was killed.
+        DeadEngineError: A process of the engine ended. vLLM itself waits forever for a process that was killed.
     """
     while True:
         try:
-            return answers.get(timeout=LOOK_S)
+            return replies.get(timeout=POLL_S)
         except queue.Empty:
             for process in processes:
                 if not process.is_alive():
-                    cause = f"its process ended with code {process.exitcode}"
-                    raise engine_crashed("vllm", f"{cause}; its output is in {log}") from None
+                    raise _crashed(f"its process ended with code {process.exitcode}", log) from None
+
+
+def _crashed(cause: str, log: Path) -> DeadEngineError:
+    return engine_crashed("vllm", f"{cause}; its output is in {log}")
 
 
 @contextlib.contextmanager
 def bound_threads(workers: int) -> Iterator[None]:
-    """Bind the threads of each worker of a CPU engine to its share of the cores, where the user has not.
+    """Bind the threads of each worker of a CPU engine to its share of the cores, unless the user has bound them.
 
-    vLLM alone gives each worker a NUMA node of its own, and fails where there are fewer nodes than workers.
+    By default vLLM gives each worker a NUMA node, and fails if there are fewer nodes than workers.
 
     Args:
-        workers: Processes of the engine, tensor parallel times pipeline parallel.
+        workers: Number of processes of the engine: tensor parallel size times pipeline parallel size.
     """
     if _BIND in os.environ:
         yield
@@ -204,16 +232,20 @@ def bound_threads(workers: int) -> Iterator[None]:
         del os.environ[_BIND]
 
 
-def _architecture(config: EngineConfig) -> str:
-    """Return the teacher's architecture. Raises DumpError where vLLM has none of that name that is a causal LM."""
+def _architecture(folder: Path) -> str:
+    """Return the name of the teacher's architecture.
+
+    Raises:
+        DumpError: It is no causal language model, or vLLM has no such architecture.
+    """
     from vllm import ModelRegistry
 
-    names = json.loads((config.folder / "config.json").read_bytes()).get("architectures") or [None]
+    names = json.loads((folder / "config.json").read_bytes()).get("architectures") or [None]
     if not is_causal_name(str(names[0])):
         raise DumpError(
-            f"{config.folder}: found architecture {names[0]}, expected a causal LM for vLLM; "
+            f"{folder}: found architecture {names[0]}, expected a causal LM for vLLM; "
             "use --engine transformers, or another teacher"
         )
     if names[0] not in ModelRegistry.get_supported_archs():
-        raise DumpError(f"{config.folder}: vLLM has no {names[0]}; use --engine transformers")
+        raise DumpError(f"{folder}: vLLM has no {names[0]}; use --engine transformers")
     return str(names[0])

@@ -81,7 +81,7 @@ def saved(config: Any, folder: Path, kind: Any = hf.AutoModelForCausalLM) -> Pat
     return folder
 
 
-def teaching(folder: Path, **more: Any) -> EngineConfig:
+def engine_config(folder: Path, **more: Any) -> EngineConfig:
     return EngineConfig(
         **{
             "folder": folder,
@@ -115,7 +115,7 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, :-1, :IDS]
     next_ids = window.tokens[1:].astype(np.int64)
-    white = torch.from_numpy(teaching(folder).whitespace_mask())
+    white = torch.from_numpy(engine_config(folder).whitespace_mask())
     exact = Exact.of(logits, next_ids, SPEC.temperatures, white)
     u = draw_offsets(window.info.document, 0, 0, len(next_ids))
     said = Said.of_row(to_row(window, packed, SPEC))
@@ -126,7 +126,7 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
 @pytest.mark.parametrize("name", CAUSAL)
 def test_records_are_those_of_the_models_own_logits(name: str, tmp_path: Path) -> None:
     folder = saved(CAUSAL[name](), tmp_path)
-    engine = TransformersEngine(teaching(folder))
+    engine = TransformersEngine(engine_config(folder))
     assert engine._logits._body is not None  # in pieces, so that memory stays bounded
     rows = windows(96, 41)
     alone = list(engine.capture(rows))
@@ -139,7 +139,7 @@ def test_records_are_those_of_the_models_own_logits(name: str, tmp_path: Path) -
 def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> None:
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
     (window,) = windows(60)
-    (packed,) = TransformersEngine(teaching(folder, dtype="bfloat16")).capture([window])
+    (packed,) = TransformersEngine(engine_config(folder, dtype="bfloat16")).capture([window])
     model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(window.tokens).long()[None]).logits[0, :-1, :IDS].float()
@@ -150,7 +150,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
 
 def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
-    engine = TransformersEngine(teaching(folder))
+    engine = TransformersEngine(engine_config(folder))
     monkeypatch.setattr("teacher_dump.engines.records.LOGITS_BYTES", 4 * IDS * 10)
     seen: list[int] = []
     engine._logits._model.lm_head.register_forward_hook(lambda module, given, output: seen.append(output.shape[1]))
@@ -167,18 +167,18 @@ def test_a_model_that_cannot_run_in_pieces_runs_whole_or_is_refused(
     folder = saved(CAUSAL["divided"](), tmp_path)
     monkeypatch.setattr("teacher_dump.engines.blockwise_logits._bodies", lambda model: iter(()))
     (window,) = windows(96)
-    (packed,) = TransformersEngine(teaching(folder)).capture([window])
+    (packed,) = TransformersEngine(engine_config(folder)).capture([window])
     assert steps_off(folder, window, packed) < 0.5
     monkeypatch.setattr("teacher_dump.engines.blockwise_logits.WHOLE_BYTES", 4 * IDS * 50)
     with pytest.raises(DumpError, match=r"GraniteForCausalLM gives its logits only for whole rows.*--window-tokens 50"):
-        TransformersEngine(teaching(folder))
+        TransformersEngine(engine_config(folder))
 
 
 def test_a_body_that_is_not_what_the_head_reads_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["plain"](), tmp_path)
     # Its output has the right shape, but a layer follows.
     monkeypatch.setattr("teacher_dump.engines.blockwise_logits._bodies", lambda model: iter((model.model.layers[0],)))
-    engine = TransformersEngine(teaching(folder))
+    engine = TransformersEngine(engine_config(folder))
     assert engine._logits._body is None
     (window,) = windows(96)
     (packed,) = engine.capture([window])
@@ -205,7 +205,7 @@ def test_what_is_no_causal_language_model_is_refused_in_one_line(name: str, tmp_
     config, kind, said = REFUSED[name]
     folder = saved(config(), tmp_path, kind)
     with pytest.raises(DumpError, match=said) as caught:
-        TransformersEngine(teaching(folder))
+        TransformersEngine(engine_config(folder))
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
 
@@ -232,13 +232,13 @@ def test_a_model_that_peeks_at_later_tokens_a_little_is_refused(tmp_path: Path) 
 def test_a_model_with_fewer_embeddings_than_ids_or_with_nan_is_refused(tmp_path: Path) -> None:
     folder = saved(CAUSAL["plain"](), tmp_path / "a")
     with pytest.raises(DumpError, match=r"LlamaForCausalLM fails on 48 ids below 3,000 \(IndexError"):
-        TransformersEngine(teaching(folder, vocab_size=3000))
+        TransformersEngine(engine_config(folder, vocab_size=3000))
     model = hf.AutoModelForCausalLM.from_pretrained(folder)
     with torch.no_grad():
         model.lm_head.weight[3] = torch.nan
     model.save_pretrained(tmp_path / "b")
     with pytest.raises(DumpError, match="found logits that are not finite"):
-        TransformersEngine(teaching(tmp_path / "b"))
+        TransformersEngine(engine_config(tmp_path / "b"))
 
 
 def test_the_reference_computes_experts_in_float64(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_the_reference_computes_experts_in_float64(tmp_path: Path) -> None:
     reference = Reference(folder, vocab_size=IDS, parameters=1, dtype="float64")
     logits = torch.cat(list(reference.logits(window)))
     assert logits.dtype == torch.float64
-    (packed,) = TransformersEngine(teaching(folder)).capture([window])
+    (packed,) = TransformersEngine(engine_config(folder)).capture([window])
     assert steps_off(folder, window, packed) < 0.5
 
 
@@ -259,5 +259,5 @@ def test_a_multimodal_model_is_used_with_text_alone(tmp_path: Path) -> None:
     folder = saved(config, tmp_path, hf.AutoModelForImageTextToText)
     assert "text_config" in json.loads((folder / "config.json").read_text())
     (window,) = windows(60)
-    (packed,) = TransformersEngine(teaching(folder)).capture([window])
+    (packed,) = TransformersEngine(engine_config(folder)).capture([window])
     assert steps_off(folder, window, packed) < 0.5

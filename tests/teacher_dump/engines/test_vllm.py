@@ -1,4 +1,4 @@
-"""The vLLM engine on this side of vLLM: what it refuses, and that it notices a process that was killed."""
+"""The vLLM engine outside vLLM: refused settings, and a killed process that is noticed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from teacher_dump.engines.vllm import Answer, VllmEngine, next_answer
+from teacher_dump.engines.vllm import Reply, VllmEngine, next_reply
 from teacher_dump.errors import DeadEngineError, DumpError
-from tests.teacher_dump.engines.test_blockwise_logits import teaching
+from tests.teacher_dump.engines.test_blockwise_logits import engine_config
 
 LOG = Path("/tmp/engine.log")
 
 
-def test_an_answer_comes_through_while_the_engine_lives_and_after() -> None:
-    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+def test_a_reply_comes_through_while_the_engine_lives_and_after() -> None:
+    replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     process.start()
     try:
-        answers.put([])
-        assert next_answer(answers, [process], log=LOG) == []
+        replies.put([])
+        assert next_reply(replies, [process], log=LOG) == []
         process.kill()
         process.join()
-        answers.put([])  # made before the engine was killed
-        assert next_answer(answers, [process], log=LOG) == []
+        replies.put([])  # made before the engine was killed
+        assert next_reply(replies, [process], log=LOG) == []
         with pytest.raises(DeadEngineError, match=r"ended with code -9; its output is in /tmp/engine\.log"):
-            next_answer(answers, [process], log=LOG)
+            next_reply(replies, [process], log=LOG)
     finally:
         process.kill()
 
@@ -39,4 +39,4 @@ def test_layers_shared_out_without_gpus_are_refused_before_the_engine_starts(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DumpError, match=r"^--pipeline-parallel-size 2: found no GPU"):
-        VllmEngine(teaching(tmp_path, pipeline_parallel_size=2))
+        VllmEngine(engine_config(tmp_path, pipeline_parallel_size=2))
