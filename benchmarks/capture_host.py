@@ -1,20 +1,17 @@
-"""What does a token cost the host, between the device and the finished shard?
+"""CPU time of the host per token, from the device's packed records to the finished shard.
 
-Takes packed records as a device returned them (recorded once, with the transformers engine) and runs everything that
-follows: transport between vLLM's processes (pickled from the worker to the scheduler, msgpack to the caller, each
-way written and read), rows, encoding, compression, digests, writing with fsync, the report at the end. CPU time of all
-threads, in microseconds per token. The promise is 15, so that one core keeps up with 60,000 tokens per second.
+The packed records come from the transformers engine and are recorded once. The script then runs everything that
+follows: transport between vLLM's processes (pickle from the worker to the scheduler, msgpack to the caller, each written
+and read), rows, encoding, compression, digests, writing with fsync, and the report at the end. The unit is microseconds
+of CPU time of all threads per token. The limit is 15: then one core keeps up with 60,000 tokens per second.
 
-    python benchmarks/capture_host.py --recording /tmp/records.npz                        # made if it is not there
+    python -m benchmarks.capture_host --recording /tmp/records.npz         # makes the recording if it is missing
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import pickle
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.capture_rate import machine, read_rows
+from benchmarks import _common
+from benchmarks.capture_rate import read_rows
 from shards.format.chunk import RowInfo
 from shards.format.manifest import Manifest, ShardEntry, Tokenizer
 from shards.format.schema import Layout
@@ -43,7 +39,8 @@ from teacher_dump.tasks.windowing import Window
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run all stages and print one table."""
+    parser = _common.parser(__doc__)
     parser.add_argument("--recording", type=Path, required=True, help="packed records (.npz)")
     parser.add_argument("--rows", type=int, default=24, help="rows to record, 512 tokens each")
     parser.add_argument("--tokens", type=int, default=300_000, help="tokens to run; the recording is repeated")
@@ -74,47 +71,49 @@ def main() -> None:
                     Path(folder), "000000.arrow", layout=layout, task="000000", fingerprint="", chunk_tokens=65_536
                 )
                 with writer:
-                    for one, packed in work:
-                        writer.write(to_row(one, packed, spec))
+                    for row, packed in work:
+                        writer.write(to_row(row, packed, spec))
                     entry = writer.close()
             with clock(spent, "report"):
                 measure(Cache.of(Path(folder), manifest(layout, model, entry)))
         rounds.append(spent)
-    found = {
+    costs = {
         stage: round(statistics.median(spent[stage] for spent in rounds) / num_tokens * 1e6, 2) for stage in rounds[0]
     }
-    found["in all"] = round(sum(found.values()), 2)
-    print("| stage | CPU microseconds per token |\n|---|---|")
-    for stage, cost in found.items():
-        print(f"| {stage} | {cost:.2f} |")
+    costs["in all"] = round(sum(costs.values()), 2)
+    rows = [(stage, f"{cost:.2f}") for stage, cost in costs.items()]
+    print(_common.markdown_table(("stage", "CPU microseconds per token"), rows))
     if options.json:
-        about = {"machine": machine(), "tokens": num_tokens, "rounds": options.rounds}
-        options.json.write_text(json.dumps(about | {"microseconds_per_token": found}, indent=1) + "\n")
+        about = {"machine": _common.provenance(with_torch=True), "tokens": num_tokens, "rounds": options.rounds}
+        _common.write_json(options.json, about | {"microseconds_per_token": costs})
 
 
 @contextmanager
 def clock(spent: dict[str, float], stage: str) -> Iterator[None]:
+    """Store the CPU seconds of the block under the name of its stage."""
     begin = time.process_time()
     yield
     spent[stage] = time.process_time() - begin
 
 
-def record(path: Path, rows: list[Window], taught: EngineConfig) -> None:
-    """Keep what the reduction returned for `rows`."""
-    engine = start_engine("transformers", taught)
+def record(path: Path, rows: list[Window], config: EngineConfig) -> None:
+    """Save the packed records of `rows`."""
+    engine = start_engine("transformers", config)
     packed = list(engine.capture(rows))
     engine.close()
     np.savez(path, tokens=np.stack([row.tokens for row in rows]), packed=np.stack(packed))
 
 
 def window(i: int, tokens: np.ndarray[Any, np.dtype[np.int32]]) -> Window:
-    text = RowInfo(
+    """Return a window with made-up provenance."""
+    info = RowInfo(
         document=f"{i:064x}", window=0, byte_start=0, byte_end=1, source="stdlib", path=f"{i}.py", licence="PSF-2.0"
     )
-    return Window(info=text, tokens=tokens)
+    return Window(info=info, tokens=tokens)
 
 
 def manifest(layout: Layout, model: Model, entry: ShardEntry) -> Manifest:
+    """Return the manifest of a cache with one shard."""
     tokenizer = Tokenizer(fingerprint="", vocab_size=model.teacher.vocab_size, prefix_tokens=model.prefix_tokens)
     return Manifest(
         layout=layout, teacher=model.teacher, tokenizer=tokenizer, engine={}, corpus={}, settings={}, code={},
@@ -123,7 +122,7 @@ def manifest(layout: Layout, model: Model, entry: ShardEntry) -> Manifest:
 
 
 def transport(packed: np.ndarray[Any, np.dtype[np.int32]]) -> None:
-    """Take one row's records through the two hops between vLLM's processes."""
+    """Serialise and restore one row's records as the two hops between vLLM's processes do."""
     import torch
     from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 

@@ -1,24 +1,24 @@
-"""How fast does vLLM capture, against the same engine doing less or reporting log-probs its own way?
+"""Speed of capture with vLLM, beside the same engine doing less and beside vLLM's own log-probabilities.
 
-One run, two engines of the same teacher side by side, the ways taken in turn over the same rows:
+One process holds two engines of the same teacher and runs these ways in turn over the same rows:
 
-- `prefill`: pooling engine, hidden states only. What the teacher's layers cost.
-- `floor`: the same engine, logits at every position made and thrown away. What no capture can do without.
+- `prefill`: the pooling engine computes hidden states only. This is the cost of the teacher's layers.
+- `floor`: the same engine computes logits at every position and discards them. No capture can be faster.
 - `capture`: the product.
-- `generate`: an ordinary vLLM engine, one token asked for: plain prefill as users know it.
-- `prompt_logprobs`, `flat_logprobs`: that engine asked for the 32 largest at each position, as objects and flat.
+- `generate`: an ordinary vLLM engine generates one token. This is plain prefill.
+- `prompt_logprobs`, `flat_logprobs`: the ordinary engine returns the 32 largest log-probabilities of each position, as
+  objects or in flat form.
 
-    python benchmarks/capture_rate.py --json capture_rate.json               # SmolLM2-135M, 16 rows of 512 tokens
-    python benchmarks/capture_rate.py --model FOLDER --rows 64 --tokens 1024 --rounds 9
+    python -m benchmarks.capture_rate --json capture_rate.json               # SmolLM2-135M, 16 rows of 512 tokens
+    python -m benchmarks.capture_rate --model FOLDER --rows 64 --tokens 1024 --rounds 9
 
-Prints medians of tokens per second and of each round's ratio to `floor`, with the smallest and largest ratio.
+Prints the median tokens per second and the median, smallest and largest ratio to `floor`, round by round.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import statistics
 import sys
@@ -30,16 +30,12 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from shards.format.chunk import RowInfo  # noqa: E402
-from shards.runtime.machine import DTYPES, describe  # noqa: E402
-from teacher_dump.engines.base import resolve_dtype  # noqa: E402
-from teacher_dump.model.teachers import resolve  # noqa: E402
-from teacher_dump.tasks.windowing import Window  # noqa: E402
-
-os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))  # for vLLM's own processes
+from benchmarks import _common
+from shards.format.chunk import RowInfo
+from shards.runtime.machine import DTYPES
+from teacher_dump.engines.base import resolve_dtype
+from teacher_dump.model.teachers import resolve
+from teacher_dump.tasks.windowing import Window
 
 TOP = 32
 POOLED = ("prefill", "floor", "capture")
@@ -47,9 +43,10 @@ ORDINARY = ("generate", "prompt_logprobs", "flat_logprobs")
 
 
 class Switch:
-    """In vLLM's worker: lets one engine do less than a capture."""
+    """Extension of vLLM's worker that lets one engine do less than a capture."""
 
     def capture_way(self, way: str) -> None:
+        """Choose what the pooler does from now on."""
         pooler = self.model_runner.model.pooler  # type: ignore[attr-defined]
         pooler.__dict__.pop("_records", None)
         if way != "capture":
@@ -57,7 +54,7 @@ class Switch:
 
 
 def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
-    """Stand in for the pooler's `_records`: logits in pieces of the same size, or none at all."""
+    """Replace the pooler's `_records`: compute logits in blocks of the same size, or none."""
     import torch
 
     from teacher_dump.engines.records import RecordSpec
@@ -69,14 +66,17 @@ def _discard(model: Any, project: bool, hidden_TD: Any, chunks: Any) -> Any:
 
 
 def main() -> None:
+    """Run all ways in turn and print one table."""
     options = parse()
+    # The processes that vLLM starts import this module.
+    os.environ["PYTHONPATH"] = os.pathsep.join((str(_common.ROOT), os.environ.get("PYTHONPATH", "")))
     options.dtype = resolve_dtype(options.dtype).dtype
     model = resolve(options.model)
     rows = read_rows(model, options.rows, options.tokens)
     total = sum(len(row.tokens) for row in rows)
     ways = start(options, model, rows)
     for run in ways.values():
-        run()  # the first run of each loads and allocates
+        run()  # warm-up: the first run of each way loads and allocates
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(options.rounds):
         for way, run in ways.items():
@@ -84,24 +84,24 @@ def main() -> None:
             run()
             seconds[way].append(time.perf_counter() - begin)
             print(f"{way}: {total / seconds[way][-1]:.1f} tokens/s", file=sys.stderr, flush=True)
-    found = [summary(way, seconds, total) for way in ways]
-    print(table(found))
+    results = [summary(way, seconds, total) for way in ways]
+    print(table(results))
     result = {
-        "machine": machine(),
+        "machine": _common.provenance(with_torch=True),
         "model": options.model,
         "rows": options.rows,
         "tokens": total,
         "dtype": options.dtype,
         "rounds": options.rounds,
-        "ways": found,
+        "ways": results,
     }
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    os._exit(0)  # vLLM's processes end with this one
+        _common.write_json(options.json, result)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the options of the command line."""
+    parser = _common.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a row")
@@ -132,7 +132,7 @@ def read_rows(model: Any, count: int, tokens: int) -> list[Window]:
 
 
 def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[str, Callable[[], object]]:
-    """Load the engines that the ways need; return each way as a call."""
+    """Load the engines that the ways need and return each way as a function."""
     from vllm import LLM, SamplingParams
 
     from teacher_dump.config import DumpConfig
@@ -166,13 +166,13 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
             disable_log_stats=True,
         )
         prompts = [{"prompt_token_ids": row.tokens.tolist()} for row in rows]
-        asked = {
+        sampling = {
             "generate": SamplingParams(max_tokens=1, temperature=0),
             "prompt_logprobs": SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=TOP),
             "flat_logprobs": SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=TOP, flat_logprobs=True),
         }
         ways |= {
-            way: functools.partial(ordinary.generate, prompts, asked[way], use_tqdm=False)
+            way: functools.partial(ordinary.generate, prompts, sampling[way], use_tqdm=False)
             for way in ORDINARY
             if way in options.ways
         }
@@ -180,6 +180,7 @@ def start(options: argparse.Namespace, model: Any, rows: list[Window]) -> dict[s
 
 
 def summary(way: str, seconds: dict[str, list[float]], total: int) -> dict[str, Any]:
+    """Return the median rate of a way and its ratios to `floor`."""
     ratios = sorted(f / s for f, s in zip(seconds.get("floor", seconds[way]), seconds[way], strict=True))
     return {
         "way": way,
@@ -190,20 +191,18 @@ def summary(way: str, seconds: dict[str, list[float]], total: int) -> dict[str, 
     }
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    lines = ["| way | tokens/s | of the floor | least to most |", "|---|---|---|---|"]
-    lines += [
-        f"| {f['way']} | {f['tokens_per_second']:.0f} | {f['ratio_to_floor']:.3f} | "
-        f"{f['ratio_least']:.3f} to {f['ratio_most']:.3f} |"
-        for f in found
+def table(results: list[dict[str, Any]]) -> str:
+    """Return the Markdown table of all ways."""
+    rows = [
+        (
+            row["way"],
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['ratio_to_floor']:.3f}",
+            f"{row['ratio_least']:.3f} to {row['ratio_most']:.3f}",
+        )
+        for row in results
     ]
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    import torch
-
-    return f"{describe(torch)}, torch {torch.__version__}"
+    return _common.markdown_table(("way", "tokens/s", "ratio to floor", "smallest to largest"), rows)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast are the corpus filters, and what do they hold?
 
-    python benchmarks/corpus_filters.py --data stdlib [--mbpp mbpp.jsonl]
+    python -m benchmarks.corpus_filters --data stdlib [--mbpp mbpp.jsonl]
 
 Processor time of one process over a corpus, filter by filter switched on: MB/s, documents/s, and how many nodes that
 prefill 60,000 tokens/s (at 3.37 bytes of Python per token: 0.20 MB/s) one core keeps supplied. And the memory of the
@@ -9,11 +9,11 @@ index of near duplicates per document, over documents made of random names.
 
 from __future__ import annotations
 
-import argparse
 import random
 import resource
 import time
 
+from benchmarks import _common
 from teacher_dump.corpus import Corpus, Filters
 from teacher_dump.corpus.filters import ngrams
 from teacher_dump.corpus.filters.dedup import NearDuplicates
@@ -53,7 +53,7 @@ def memory(number: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--mbpp", help="mbpp.jsonl")
     parser.add_argument("--documents", type=int, default=20_000, help="for the memory of the index")

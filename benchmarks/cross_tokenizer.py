@@ -9,7 +9,7 @@ over seeds per document, 95 % percentile bootstrap over documents.
 
     teacher-dump --model GEMMA_FOLDER --data stdlib --engine transformers --dtype bfloat16 --max-tokens 330000 \
         --max-documents 400 --window-tokens 512 --task-tokens 20000 --chunk-tokens 8192 --out gemma-shards/
-    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student SMOLLM2_FOLDER --runs runs/ \
+    python -m benchmarks.cross_tokenizer --shards gemma-shards/ --student SMOLLM2_FOLDER --runs runs/ \
         --write docs/results/cross_tokenizer
 
 GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. For a
@@ -29,11 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import numpy as np
 
+from benchmarks import _common
 from shards.runtime.machine import DTYPES
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ MEASURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--shards")
     parser.add_argument("--student")
     parser.add_argument("--layers", type=int, default=0)
@@ -263,7 +263,7 @@ def page(found: dict[str, Any], name: str) -> str:
         f" tokens; {found['documents']} held-out",
         f"documents, {found['held-out bytes']:,} bytes. {found['machine'] + '. ' if found['machine'] else ''}Made by",
         "",
-        f"    python benchmarks/cross_tokenizer.py --shards gemma-shards/ --student {found['student']['source']}/ \\",
+        f"    python -m benchmarks.cross_tokenizer --shards gemma-shards/ --student {found['student']['source']}/ \\",
         f"        {settings} \\",
         f"        --methods {','.join(found['methods'])} --seeds {','.join(map(str, seeds))} --runs runs/"
         f" --write docs/results/{name}",

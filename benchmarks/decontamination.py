@@ -1,6 +1,6 @@
 """What do the decontamination thresholds catch, and what do they catch wrongly?
 
-    python benchmarks/decontamination.py --mbpp mbpp.jsonl --data stdlib --data FOLDER
+    python -m benchmarks.decontamination --mbpp mbpp.jsonl --data stdlib --data FOLDER
 
 Two tables: the share of planted copies that is found, by part and by what was done to the copy; and, for corpora that
 were written without the benchmarks, how many documents reach a share of some prompt's, solution's or test's n-grams.
@@ -8,7 +8,6 @@ were written without the benchmarks, how many documents reach a share of some pr
 
 from __future__ import annotations
 
-import argparse
 import ast
 import builtins
 import textwrap
@@ -17,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from benchmarks import _common
 from teacher_dump.corpus import Corpus
 from teacher_dump.corpus.filters import ngrams
 from teacher_dump.corpus.filters.benchmark_texts import Benchmark, Problem, load
@@ -153,7 +153,7 @@ def innocent(contamination: Contamination, data: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--mbpp", help="mbpp.jsonl")
     parser.add_argument("--data", action="append", default=[], help="corpus without the benchmarks; repeatable")
     parser.add_argument("--no-planted", action="store_true", help="only the second table")

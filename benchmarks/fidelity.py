@@ -9,7 +9,6 @@ its two markers, with the commands.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import _common
 from shards.runtime.machine import describe
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def run(script: str, *arguments: str, shown: tuple[str, str]) -> str:
 
 def main() -> None:
     """Make the example."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = _common.parser(__doc__)
     parser.add_argument("--shards", type=Path, help="A finished cache, instead of a new one.")
     parser.add_argument("--tokens", type=int, default=6000)
     parser.add_argument("--rows", type=int, default=4)

@@ -1,20 +1,20 @@
-"""How much memory and time does the fused loss take, against plain losses and against fused plain cross-entropy?
+"""Memory and time of the fused loss beside plain losses and beside a fused cross-entropy.
 
-Forward and backward of output projection and loss on random hidden states, with records like a real cache's (about ten
-entries a position). Prints one JSON object a line.
+Runs forward and backward of output projection and loss on random hidden states, with records like those of a real cache
+(about ten entries per position). Prints one JSON object per line.
 
-Memory: each way in a process of its own, after a small pass that loads what the libraries load once. What counts is the
-peak above the inputs (hidden states, projection, targets) and the two gradients, which the model needs anyway. In
-bfloat16 every way also holds a copy of the projection in that type; `of_which_copy_MiB` says how much that is.
-Time: all ways in one process, taken in turn; medians over the rounds, and of each round's ratio to `--against`.
-`cpu_seconds` is the processor time of all threads: the one to compare where other programs run.
+Memory: each way has a process of its own and a small warm-up pass. The figure is the peak above the inputs (hidden
+states, projection, targets) and the two gradients, which the model needs anyway. In bfloat16 every way also holds a
+copy of the projection in that type; `of_which_copy_MiB` is its size.
+Time: all ways run in turn in one process. The figures are medians over the rounds and of each round's ratio to
+`--against`. `cpu_seconds` is the CPU time of all threads: compare this one on a busy machine.
 
-    python benchmarks/fused_loss.py memory                                  # 8,192 positions, V 51,200, H 2,560
-    python benchmarks/fused_loss.py time --dtype bfloat16 --ways torch-ce fused-ce fused-kd
-    python benchmarks/fused_loss.py time --device cuda --dtype bfloat16 --rounds 50
+    python -m benchmarks.fused_loss memory                                  # 8,192 positions, V 51,200, H 2,560
+    python -m benchmarks.fused_loss time --dtype bfloat16 --ways torch-ce fused-ce fused-kd
+    python -m benchmarks.fused_loss time --device cuda --dtype bfloat16 --rounds 50
 
-Ways: `plain-ce` is torch's cross_entropy on whole logits; `plain-kd` a sparse KL on whole log-probabilities; `torch-ce`
-torch's own fused linear_cross_entropy (2.13 and later), with its default options; `fused-ce` and `fused-kd` are
+Ways: `plain-ce` is torch's cross_entropy on all logits; `plain-kd` a sparse KL on all log-probabilities; `torch-ce`
+torch's fused linear_cross_entropy (2.13 and later) with default options; `fused-ce` and `fused-kd` are
 `student_train.losses.fused_linear`.
 """
 
@@ -29,15 +29,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks import _common
 from shards.runtime import machine
 
 WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the options of the command line."""
+    parser = _common.parser(__doc__)
     parser.add_argument("what", choices=("memory", "time"))
     parser.add_argument("--positions", type=int, default=8192)
     parser.add_argument("--vocab", type=int, default=51200)
@@ -53,8 +53,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure memory or time and print one JSON object per line."""
     options = parse()
-    options.dtype = settled_dtype(options)
+    options.dtype = resolved_dtype(options)
     if options.what == "time":
         for line in measure_time(options):
             print(json.dumps(line), flush=True)
@@ -62,10 +63,13 @@ def main() -> None:
         print(json.dumps(measure_memory(options)), flush=True)
     else:
         for way in options.ways:
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--ways", way, "--one"], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.fused_loss", *sys.argv[1:], "--ways", way, "--one"], check=True
+            )
 
 
 def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the peak memory of one way, MiB."""
     import torch
 
     way, device, dtype = options.ways[0], torch.device(options.device), getattr(torch, options.dtype)
@@ -87,6 +91,7 @@ def measure_memory(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_time(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the times of all ways, one line per way."""
     import torch
 
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
@@ -97,24 +102,25 @@ def measure_time(options: argparse.Namespace) -> list[dict[str, Any]]:
     few, same = inputs(options, device, positions=64)
     for way in options.ways:
         run(make_step(way, small, dtype), few, same)
-    took: dict[str, list[tuple[float, float]]] = {way: [] for way in options.ways}
+    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in options.ways}
     for turn in range(options.rounds):
-        # Every second round backwards, so that none always comes first.
+        # Every second round runs in reverse order, so that no way always comes first.
         for way in options.ways if turn % 2 == 0 else reversed(options.ways):
-            took[way].append(run(make_step(way, targets, dtype), hidden, weight))
+            seconds[way].append(run(make_step(way, targets, dtype), hidden, weight))
     lines = []
-    for way, each in took.items():
+    for way, pairs in seconds.items():
         line: dict[str, Any] = {"way": way, "rounds": options.rounds}
         for i, name in enumerate(("seconds", "cpu_seconds")):
-            line[name] = round(statistics.median(pair[i] for pair in each), 4)
-            if options.against in took:
-                ratios = [a[i] / b[i] for a, b in zip(each, took[options.against], strict=True)]
+            line[name] = round(statistics.median(pair[i] for pair in pairs), 4)
+            if options.against in seconds:
+                ratios = [a[i] / b[i] for a, b in zip(pairs, seconds[options.against], strict=True)]
                 line[f"{name}_over_{options.against}"] = round(statistics.median(ratios), 4)
         lines.append(line | setting(options))
     return lines
 
 
 def inputs(options: argparse.Namespace, device: Any, positions: int = 0) -> tuple[Any, Any]:
+    """Return random hidden states [P, H] and projection weights [V, H], both with gradients."""
     import torch
 
     torch.manual_seed(0)
@@ -124,7 +130,7 @@ def inputs(options: argparse.Namespace, device: Any, positions: int = 0) -> tupl
 
 
 def run(step: Any, hidden: Any, weight: Any) -> tuple[float, float]:
-    """Do one forward and backward pass; return its seconds and processor seconds."""
+    """Run one forward and backward pass; return wall seconds and CPU seconds."""
     hidden.grad = weight.grad = None
     started, started_cpu = time.perf_counter(), time.process_time()
     step(hidden, weight).backward()
@@ -135,8 +141,8 @@ def run(step: Any, hidden: Any, weight: Any) -> tuple[float, float]:
     return time.perf_counter() - started, time.process_time() - started_cpu
 
 
-def settled_dtype(options: argparse.Namespace) -> str:
-    """Return what `--dtype` means on the device of the run."""
+def resolved_dtype(options: argparse.Namespace) -> str:
+    """Return the type that `--dtype` selects on the device of the run."""
     import torch
 
     gpu = machine.gpu(torch) if options.device.startswith("cuda") else None
@@ -144,6 +150,7 @@ def settled_dtype(options: argparse.Namespace) -> str:
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the sizes and versions that every line reports."""
     import torch
 
     on_gpu = options.device.startswith("cuda")
@@ -154,18 +161,18 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
         "dtype": options.dtype,
         "device": torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
+        "date": _common.today(),
         "machine": machine.describe(torch),
     }
 
 
 def random_targets(positions: int, vocab: int) -> Any:
-    """Return targets of 5 head ids, 5 draws and a realised token at each position, a tail of a fifth."""
+    """Return targets with 5 head ids, 5 draws, a label and a tail mass of 0.2 at each position."""
     import torch
 
     from student_train.losses.targets import Targets
 
-    # Eleven distinct ids: steps of a random start. (Permutations would leave a heap that hides the peak.)
+    # Eleven distinct ids at equal steps from a random start. Permutations would allocate memory that hides the peak.
     ids_PK = (torch.randint(vocab, (positions, 1)) + torch.arange(11) * (vocab // 11)) % vocab
     head_PK = torch.zeros(positions, 11, dtype=torch.bool)
     head_PK[:, 1:6] = True
@@ -186,6 +193,7 @@ def random_targets(positions: int, vocab: int) -> Any:
 
 
 def make_step(way: str, targets: Any, dtype: Any) -> Any:
+    """Return a function from hidden states and projection to the loss of one way."""
     import torch
 
     from student_train.losses.blockwise import Projection
@@ -229,7 +237,7 @@ def make_step(way: str, targets: Any, dtype: Any) -> Any:
 
 
 def reset_peak(device: Any) -> int:
-    """Forget the peak so far and return what is in use, bytes."""
+    """Reset the peak and return the memory in use, bytes."""
     if device.type == "cuda":
         import torch
 

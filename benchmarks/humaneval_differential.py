@@ -9,12 +9,12 @@ docs/evaluation.md says why those of `LISTED` do.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from benchmarks import _common
 from benchmarks.answer_transformations import TRANSFORMATIONS, Transformation, applies, transform
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
@@ -87,7 +87,7 @@ def by_evalkit(chosen: list[Pair], pool: Pool) -> list[Verdict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--every", type=int, default=1, help="Take every n-th pair only.")
     parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
     options = parser.parse_args()

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from benchmarks import _common
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="teacher")
     parser.add_argument("--layers", type=int, nargs="+", default=[27, 24, 20])

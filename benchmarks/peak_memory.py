@@ -9,17 +9,18 @@ Processor time is what a busy machine leaves comparable: each process' at its la
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import threading
 import time
 
+from benchmarks import _common
+
 INTERVAL_S = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("command", nargs="+")
     command = parser.parse_args().command
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from benchmarks import _common
 from shards.runtime import machine
 
 SHAPE = (512, 576, 1536)
@@ -30,7 +31,7 @@ CAPS: tuple[dict[str, str], ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,12 +1,13 @@
-"""What do the records cost beside the logits they are made of, in time and in memory, by vocabulary?
+"""Time and memory of the sparse records beside the logits that they come from, by vocabulary size.
 
-Projects random hidden states in the pieces that the engines use and reduces each piece, one process a vocabulary.
-Time: per position, the projection alone and with the reduction, in turn, medians. Memory: the peak of the process
-(on a GPU: of the allocator) above what it was with hidden states and weights in place; the promise is 256 MiB at any
-vocabulary up to 262,144. `--naive` adds a log-softmax of all positions at once in float32.
+Projects random hidden states in the blocks that the engines use and makes records of each block. Each vocabulary size
+has a process of its own. Time is the median per position of the projection alone and of projection and records, run in
+turn. Memory is the peak of the process (of the allocator on a GPU) above its level with hidden states and weights
+loaded. The limit is 256 MiB at any vocabulary up to 262,144. `--naive` adds a float32 log-softmax of all positions at
+once.
 
-    python benchmarks/reduction.py --json reduction.json
-    python benchmarks/reduction.py --device cuda --positions 8192 --hidden 8192
+    python -m benchmarks.reduction --json reduction.json
+    python -m benchmarks.reduction --device cuda --positions 8192 --hidden 8192
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks import _common
 
 VOCABULARIES = (32_016, 49_152, 151_936, 262_144)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Measure every vocabulary size in a process of its own."""
+    parser = _common.parser(__doc__)
     parser.add_argument("--vocab", type=int, nargs="+", default=list(VOCABULARIES))
     parser.add_argument("--positions", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=576)
@@ -41,16 +43,17 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options)))
         return
-    found = []
+    results = []
     for vocab in options.vocab:
-        command = [sys.executable, __file__, *sys.argv[1:], "--vocab", str(vocab), "--one"]
-        found.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        print(found[-1], flush=True)
+        command = [sys.executable, "-m", "benchmarks.reduction", *sys.argv[1:], "--vocab", str(vocab), "--one"]
+        results.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        print(results[-1], flush=True)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        _common.write_json(options.json, results)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return peaks (MiB) and times (microseconds per position) of one vocabulary size."""
     import torch
 
     from teacher_dump.engines.records import RecordSpec
@@ -59,7 +62,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     vocab, device = options.vocab[0], torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
     spec, step = RecordSpec(), RecordSpec.block_positions(vocab)
-    # These give logits with a spread of about 3, and a head of one to five ids.
+    # The scale gives logits with a standard deviation of about 3 and heads of one to five ids.
     weight_VD = torch.randn(vocab, options.hidden, generator=generator).to(device)
     hidden_PD = (torch.randn(options.positions, options.hidden, generator=generator) * 4 / options.hidden**0.5).to(
         device
@@ -84,11 +87,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if options.naive:
         ways["naive"] = naive
     result: dict[str, Any] = {"vocab": vocab, "positions": options.positions, "piece": step}
-    (hidden_PD[:2] @ weight_VD.T).softmax(1)  # what the libraries load once
+    (hidden_PD[:2] @ weight_VD.T).softmax(1)  # warm-up: libraries load and allocate
     before = peak(device)
     for way, run in ways.items():
         run()
-        result[f"{way}_peak_MiB"] = round((peak(device) - before) / 2**20, 1)  # peaks only grow: smallest way first
+        result[f"{way}_peak_MiB"] = round(
+            (peak(device) - before) / 2**20, 1
+        )  # the peak never falls, so the smallest way runs first
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(options.rounds):
         for way, run in ways.items():
@@ -103,6 +108,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak(device: Any) -> int:
+    """Return the peak memory so far, bytes."""
     import torch
 
     if device.type == "cuda":

@@ -1,7 +1,7 @@
 """Does evalkit give the numbers that were published? Fills docs/results/replication.md.
 
-    python benchmarks/replication.py                                   # the page, from what was kept
-    python benchmarks/replication.py --result NAME score.json [...]    # keep a result under NAME, then the page
+    python -m benchmarks.replication                                   # the page, from what was kept
+    python -m benchmarks.replication --result NAME score.json [...]    # keep a result under NAME, then the page
 
 NAME is a model's name in `PUBLISHED`, or another name for what has no published number. Of each result, what the
 page needs is kept in docs/results/replication.json, so that the page can be made again without the results.
@@ -9,13 +9,14 @@ page needs is kept in docs/results/replication.json, so that the page can be mad
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+from benchmarks import _common
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 CODE_LLAMA = "arXiv 2308.12950v3, table 2 (transcribed)"
@@ -154,7 +155,7 @@ def page(kept: list[dict[str, Any]]) -> str:
     lines = [
         "# Published numbers, and how to get them",
         "",
-        "Made by `python benchmarks/replication.py`. Each row: the command that asks as the source did, what the",
+        "Made by `python -m benchmarks.replication`. Each row: the command that asks as the source did, what the",
         "source printed, and what came out here. *Not run here* says that the weights were not at hand: nothing is",
         "claimed for such a row but its command. Values marked as transcribed come from a copy of the paper's table.",
         "Square brackets are 95% intervals over problems; a benchmark of 164 problems resolves about 7 points.",
@@ -206,7 +207,7 @@ def page(kept: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--result", nargs=2, action="append", default=[], metavar=("NAME", "FILE"))
     options = parser.parse_args()
     store = FOLDER / "replication.json"

@@ -8,7 +8,6 @@ and writes it, with a picture, to docs/benchmarks/.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import platform
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import _common
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
 from shards.runtime.machine import describe
 from teacher_dump.config import DumpConfig
@@ -110,7 +110,7 @@ def seconds_per_call(action: Callable[[], object], repeats: int) -> float:
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = _common.parser(__doc__)
     parser.add_argument("--tokens", type=int, default=30_000)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))

@@ -1,19 +1,18 @@
-"""What does streaming cost a training step, against the same steps already in memory? And what does packing waste?
+"""Cost of streaming for a training step, beside the same steps from memory, and the padding of packed batches.
 
-Takes the same optimiser steps on the same rows, in turns: once from a list in memory, once through the reading thread
-(ranged read, digest check, decompression, decoding, packing) from a local folder, and once from an S3 server on
-loopback, which is a process of its own. The ratio is the median over rounds of the medians over a pass' steps; a step's
-time includes the wait for it. `waiting` is the share of all step time that was spent waiting for the next step, but for
-a pass' first, whose reading nothing hides: the figure to trust on a busy machine. `reading_alone_tokens_per_s` is what
-one thread can deliver: a student slower than that never waits. Waste is the share of the places of all batches of an
-epoch that hold no token. Prints one JSON object.
+Runs the same optimizer steps on the same rows in turn: from a list in memory; through the reading thread (ranged read,
+digest check, decompression, decoding, packing) from a local folder; and from an S3 server on loopback in a process of
+its own. `ratio` is the median over rounds of the medians over the steps of a pass; the time of a step includes the wait
+for it. `waiting` is the share of all step time spent waiting for the next step, without the first of a pass, which has
+no earlier step to overlap with. On a busy machine `waiting` is the reliable figure. `reading_alone_tokens_per_s` is the
+rate of one reading thread: a slower student never waits. `waste` is the share of padding in all batches of an epoch.
+Prints one JSON object.
 
-    python benchmarks/student_streaming.py --shards demo/shards/
+    python -m benchmarks.student_streaming --shards demo/shards/
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -28,13 +27,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks import _common
 from shards.runtime.machine import DTYPES
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="")
     parser.add_argument("--student-layers", type=int, default=2)
@@ -128,14 +126,14 @@ def main() -> None:
                 "device": str(world.device),
                 **hardware.as_dict(),
                 "torch": torch.__version__,
-                "date": time.strftime("%Y-%m-%d"),
+                "date": _common.today(),
             }
         )
     )
 
 
 def waste(batches: list[Any]) -> float:
-    """Return the share of places without a token: a row has one more token than positions with a target."""
+    """Return the share of padding; a row has one more token than positions with a target."""
     places = sum(batch.tokens_BT.numel() for batch in batches)
     return 1 - sum(batch.num_positions + len(batch.rows) for batch in batches) / places
 

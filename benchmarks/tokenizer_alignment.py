@@ -7,7 +7,7 @@ bytes, by kind of token; how often it lies in the cell of the teacher token's ro
 says which token is next. It also measures windows as the dump cuts them: whether the student's tokens of a window alone
 are those of the whole document, and how fast alignment runs (process time, one thread).
 
-    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/llama-2 \
+    python -m benchmarks.tokenizer_alignment --teacher ../shared/data/tokenizers/llama-2 \
         --student ../shared/data/tokenizers/phi-2 --write docs/results/tokenizer_alignment
 
 Prints one JSON object; with --write makes NAME.json, NAME.md and NAME.png.
@@ -15,12 +15,10 @@ Prints one JSON object; with --write makes NAME.json, NAME.md and NAME.png.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
 import os
-import sys
 import sysconfig
 import time
 from collections import Counter
@@ -28,11 +26,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 
+from benchmarks import _common
 from benchmarks.tokenizer_alignment_page import page, picture
 from shards.format.chunk import Chunk, RowInfo
 from shards.runtime.machine import describe
@@ -47,7 +45,7 @@ ROUNDS = 9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--student", required=True)
     parser.add_argument("--megabytes", type=float, default=4.0, help="Most text of each corpus.")

@@ -23,7 +23,7 @@ def page(found: dict[str, Any], name: str) -> str:
         f"Teacher `{found['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{found['student']}`",
         f"(byte-level BPE, added tokens for blanks); {found['date']}, {found['machine']}. Made by",
         "",
-        f"    python benchmarks/tokenizer_alignment.py --teacher ../shared/data/tokenizers/{found['teacher']} \\",
+        f"    python -m benchmarks.tokenizer_alignment --teacher ../shared/data/tokenizers/{found['teacher']} \\",
         f"        --student ../shared/data/tokenizers/{found['student']} --megabytes {found['megabytes']:g}"
         f" --write docs/results/{name}",
         "",

@@ -9,7 +9,6 @@ Once the shards are there, several processes may share the runs; a killed one le
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import _common
 from benchmarks.quality import records, report
 from benchmarks.quality.plan import METHODS, PILOT, PILOT_FOLDER, PILOT_WINDOWS, Run, runs
 from benchmarks.quality.records import Record
@@ -32,7 +32,7 @@ from teacher_dump.model.teachers import resolve
 
 def main() -> None:
     """Parse the command line and do what it says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _common.parser(__doc__)
     parser.add_argument("--scratch", type=Path, required=True, help="folder for all that can be made again")
     parser.add_argument("--table", action="store_true", help="only make the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
