@@ -1,8 +1,8 @@
 """CPU time of the host per token, from the device's packed records to the finished shard.
 
 The packed records come from the transformers engine and are recorded once. The script then runs everything that
-follows: transport between vLLM's processes (pickle from the worker to the scheduler, msgpack to the caller, each written
-and read), rows, encoding, compression, digests, writing with fsync, and the report at the end. The unit is microseconds
+follows: transport between vLLM's processes (pickle from the worker to the scheduler, msgpack to the caller, each way
+written and read), rows, encoding, compression, digests, writing with fsync, and the report at the end. The unit is us
 of CPU time of all threads per token. The limit is 15: then one core keeps up with 60,000 tokens per second.
 
     python -m benchmarks.capture_host --recording /tmp/records.npz         # makes the recording if it is missing
