@@ -1,12 +1,12 @@
-"""Does it pass? Untrusted programs, trusted tests, and a wall between them.
+"""The sandbox: untrusted programs, trusted tests, and separate processes for both.
 
-Four kinds of process, one pair of pipes at each joint:
+Four kinds of process, with one pair of pipes or sockets at each joint:
 
-    evalkit (main)   holds models and results; starts judges; `pool.py`
-      judge          trusted; holds tests and expected values; runs the check; `judge.py`, `zygote_client.py`
-        zygote       confined; knows no test; forks a warm interpreter per program; `zygote.py`, `confine.py`
-          solution   untrusted; holds one program; answers calls with plain values; `child.py`, `values.py`
+    evalkit (main)   holds models and results; starts checkers; `pool.py`, `checker_client.py`, `execute.py`
+      checker        trusted; holds tests and expected values; runs the check; `host/`
+        zygote       confined; knows no test; forks a warm interpreter per program; `guest/zygote.py`
+          guest      untrusted; holds one program; answers calls with plain values; `guest/serve.py`
 
-The verdict is made in the judge, from plain values. The program under test never shares an interpreter with
-a test, so there is no verdict in its reach to forge.
+The checker makes the verdict from plain values. The program under test shares no interpreter with a test, except in
+the few tasks whose tests pass objects (`CheckJob.inline`), and their verdicts are flagged.
 """

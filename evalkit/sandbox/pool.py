@@ -1,31 +1,24 @@
-"""Judge many programs: one judge per processor, jobs handed out, doubtful ones run again alone.
+"""A pool of checkers: one per thread, jobs handed out, doubtful jobs run again alone.
 
-Guarantees: every job gets a verdict, whatever the programs do; a judge that stops answering is killed with all
-it started and replaced; nothing outlives `close`. What timed out by the clock is run again with the machine to
-itself before it counts, so that load does not change verdicts.
+Guarantees: every job gets an answer, whatever the programs do. A checker that stops answering is killed with all
+processes that it started, and replaced. No process outlives `close`. A job that timed out by the clock is run again
+with the machine to itself before the timeout counts, so load does not change verdicts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import math
-import os
 import resource
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.sandbox.guest.isolation import Layer
+from evalkit.sandbox.checker_client import CheckerProcess
 from evalkit.sandbox.verdict import (
     CHECKER_MEMORY_BYTES,
     EVALPLUS_MEMORY_BYTES,
@@ -34,126 +27,57 @@ from evalkit.sandbox.verdict import (
     CheckJob,
     Verdict,
 )
-from evalkit.sandbox.wire.values import MAX_MESSAGE_BYTES, ChannelError, DeadlineError, wait_ready
+from evalkit.sandbox.wire.messages import MAX_MESSAGE_BYTES, ChannelError, DeadlineError
 from shards.runtime.machine import processor
 
 _GRACE_S = 10.0
-"""How much longer than the program's own deadline a judge may take before it is replaced."""
+"""Time beyond the job's own deadline after which a checker is replaced, in seconds."""
 
-_START_S = 60.0
+_ASLEEP_SHARE = 0.05
+"""Share of a processor below which a program slept, unless the kernel took the processor from it."""
 
-_ASLEEP = 0.01
-"""Share of a processor below which a program was asleep, not kept waiting for one."""
+_MAX_PATIENCE = 30.0
+"""Largest multiple of the usual time by the clock that a crowded machine gets."""
 
-_MOST_PATIENCE = 30.0
-"""Most times that the usual time by the clock is waited when the machine is crowded."""
+_MIN_GAIN = 1.5
+"""Least factor of more time for which a timeout by the clock is worth another run."""
 
 
 def _patience(job: CheckJob, doubtful: Verdict) -> float:
-    """Return how many times the usual time by the clock lets the program use up its CPU time, twice over.
+    """Return the multiple of the usual time in which the program uses up its CPU time, twice over.
 
-    From the share of a processor that it got at first: others may load the machine, also while it runs alone.
+    The estimate uses the share of a processor that the program got in the doubtful run: other work may load the
+    machine, also while the program runs alone. A sleeping program gets no more time.
     """
     share = doubtful.cpu_s / job.wall_s
-    if share < _ASLEEP:
+    if share < _ASLEEP_SHARE and not doubtful.starved:
         return 1.0
-    return min(_MOST_PATIENCE, max(1.0, 2.0 * job.cpu_limit_s / share / job.wall_s))
-
-
-class _Judge:
-    """A running judge process. One thread at a time uses it."""
-
-    def __init__(self) -> None:
-        root = str(Path(__file__).resolve().parent.parent.parent)
-        numpy = importlib.util.find_spec("numpy")
-        folder = str(Path(numpy.origin).parent.parent) if numpy and numpy.origin else ""
-        start = (
-            f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.host import checker\n"
-            f"sys.path.remove({root!r})\nchecker.main(root={root!r}, numpy_folder={folder!r}, "
-            f"memory_bytes={CHECKER_MEMORY_BYTES})"
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", "")},
-            start_new_session=True,  # Ctrl-C is for evalkit, which then closes its judges
-        )
-        self._buffer = b""
-        try:
-            first = self._hear(time.monotonic() + _START_S)
-            if "failed" in first:
-                raise ChannelError(first["failed"])
-            self.layers = [Layer(**layer) for layer in first["layers"]]
-        except BaseException:
-            self.close(kill=True)
-            raise
-
-    def judge(self, job: CheckJob) -> Verdict:
-        """Have one program judged.
-
-        Raises:
-            ChannelError, DeadlineError: the judge is of no more use.
-        """
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(job.to_dict()).encode() + b"\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise ChannelError(f"the judge ended ({error.strerror})") from None
-        return Verdict(**self._hear(time.monotonic() + job.wall_s + _GRACE_S))
-
-    def kill(self) -> None:
-        """End it and what it started, from any thread; the thread that uses it closes it then."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    def close(self, *, kill: bool = False) -> None:
-        """End it: by closing its input, or by force."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        if kill:
-            self.kill()
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def _hear(self, deadline: float) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        descriptor = self._process.stdout.fileno()
-        while b"\n" not in self._buffer:
-            wait_ready(descriptor, write=False, deadline=deadline)
-            part = os.read(descriptor, 1 << 16)
-            if not part:
-                raise ChannelError("the judge ended")
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
+    usual_s = job.wall_s / job.patience
+    return min(_MAX_PATIENCE, max(1.0, 2.0 * job.cpu_limit_s / max(share, 1e-6) / usual_s))
 
 
 class Pool:
-    """Judges at work. Use it as a context manager."""
+    """Running checkers. Use it as a context manager."""
 
     def __init__(self, *, workers: int | None = None, strict: bool = False) -> None:
-        """Start the first judge and see which layers hold; others start when needed.
+        """Start the first checker and read which layers of confinement are on; other checkers start when needed.
 
-        `workers` is the number of judges, three for two processors if None: a judge, its zygote and the program
-        take turns, and while one waits to be woken another has work. `strict` refuses to go on unless every layer of
-        confinement is on.
+        Args:
+            workers: Number of checkers. If None, three for each two processors: a checker, its zygote and the guest
+                take turns, and while one waits to be woken another has work.
+            strict: Refuse to work unless every layer of confinement is on.
 
         Raises:
-            EvalError: no judge can be started, or a layer is off and `strict` was asked for.
+            EvalError: No checker can be started, or a layer is off and `strict` is set.
         """
         self.workers = workers or math.ceil(1.5 * processor().usable_cpus)
-        self._idle: list[_Judge] = []
-        self._all: set[_Judge] = set()
+        self._idle: list[CheckerProcess] = []
+        self._all: set[CheckerProcess] = set()
         self._ending = False
         self._lock = threading.Lock()
         require_address_space()
         try:
-            first = self._new_judge()
+            first = self._new_checker()
         except (ChannelError, DeadlineError, OSError) as error:
             raise EvalError(f"the confined executor did not start ({error}); 'evalkit doctor' shows more") from error
         self.layers = first.layers
@@ -165,7 +89,7 @@ class Pool:
                 f"--sandbox=strict: confinement is incomplete ({missing}); use --sandbox=auto to go on without"
             )
         self._idle.append(first)
-        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="judge")
+        self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="checker")
 
     def __enter__(self) -> Pool:
         return self
@@ -174,16 +98,46 @@ class Pool:
         self.close(kill=kind is not None)
 
     def submit(self, job: CheckJob) -> Future[Verdict]:
-        """Have a program judged beside others; see `alone` for what to do with a doubtful verdict."""
-        return self._submit(job)
+        """Check a program beside others. The verdict may be doubtful (`verdict.RETRIED`): see `check_alone`."""
+        try:
+            return self._threads.submit(self._check, job)
+        except RuntimeError as error:
+            raise _no_thread(error) from error
+
+    def submit_request(self, request: dict[str, Any], *, program: str, wall_s: float) -> Future[dict[str, Any]]:
+        """Hand any request to a checker.
+
+        Args:
+            request: See `host/checker.py`.
+            program: The program in it, whose length is limited.
+            wall_s: Time by the clock that the checker allows, in seconds.
+
+        Returns:
+            The answer; if the checker failed, an outcome of `verdict.RETRIED` and a detail.
+        """
+        try:
+            return self._threads.submit(self._exchange, request, program, wall_s)
+        except RuntimeError as error:
+            raise _no_thread(error) from error
 
     def check_alone(self, job: CheckJob, *, after: Verdict | None = None) -> Verdict:
-        """Judge one program while no other of ours runs. Call it when all futures are done.
+        """Check one program while no other of this pool runs. Call it when all futures are done.
 
-        `after` is a doubtful verdict: a program that was kept waiting for a processor gets longer by the clock.
+        A program that was kept waiting for a processor is run again with more time by the clock, until it uses up its
+        CPU time or its patience ends.
+
+        Args:
+            job: The program.
+            after: The doubtful verdict of a run beside others.
         """
-        longer = replace(job, patience=_patience(job, after)) if after is not None else job
-        return self._submit(longer).result()
+        if after is not None:
+            job = replace(job, patience=_patience(job, after))
+        while True:
+            verdict = self.submit(job).result()
+            patience = _patience(job, verdict) if verdict.outcome == "timeout_wall" else 0.0
+            if patience < min(_MIN_GAIN * job.patience, _MAX_PATIENCE) or job.patience >= _MAX_PATIENCE:
+                return verdict
+            job = replace(job, patience=patience)
 
     def check_all(self, jobs: list[CheckJob]) -> Iterator[tuple[int, Verdict]]:
         """Yield (index, verdict) for every job: sure ones as they come, doubtful ones last, run alone."""
@@ -199,64 +153,63 @@ class Pool:
             yield index, self.check_alone(jobs[index], after=futures[index].result())
 
     def close(self, *, kill: bool = False) -> None:
-        """End all judges and wait for them; with `kill`, at once, in place of after the programs that run."""
+        """End all checkers and wait for them: after the programs that run or, with `kill`, at once."""
         with self._lock:
             self._ending = True
-            for judge in self._all if kill else ():
-                judge.kill()
+            for checker in self._all if kill else ():
+                checker.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
 
-    def _submit(self, job: CheckJob) -> Future[Verdict]:
-        try:
-            return self._threads.submit(self._judge, job)
-        except RuntimeError as error:
-            raise EvalError(f"no thread for a judge ({error}); raise the limit on processes (ulimit -u)") from error
-
-    def _new_judge(self) -> _Judge:
-        """Start a judge.
+    def _new_checker(self) -> CheckerProcess:
+        """Start a checker.
 
         Raises:
-            ChannelError, DeadlineError, OSError: it does not come up.
+            ChannelError, DeadlineError, OSError: It does not start.
         """
-        judge = _Judge()
+        checker = CheckerProcess()
         with self._lock:
-            self._all.add(judge)
+            self._all.add(checker)
             if not self._ending:
-                return judge
-        self._drop(judge)
+                return checker
+        self._drop(checker)
         raise ChannelError("evalkit is ending")
 
-    def _drop(self, judge: _Judge) -> None:
+    def _drop(self, checker: CheckerProcess) -> None:
         with self._lock:
-            self._all.discard(judge)
-        judge.close(kill=True)
+            self._all.discard(checker)
+        checker.close(kill=True)
 
-    def _judge(self, job: CheckJob) -> Verdict:
-        if (size := _program_bytes(job)) > MAX_MESSAGE_BYTES:
+    def _check(self, job: CheckJob) -> Verdict:
+        return Verdict(**self._exchange({"check": job.to_dict()}, job.program, job.wall_s))
+
+    def _exchange(self, request: dict[str, Any], program: str, wall_s: float) -> dict[str, Any]:
+        """Have an idle or a new checker answer one request."""
+        if (size := _program_bytes(program)) > MAX_MESSAGE_BYTES:
             detail = f"a program of {size / 1e6:.3g} MB, limit {MAX_MESSAGE_BYTES / 1e6:.3g} MB"
-            return Verdict(outcome="exception", detail=detail)
+            return {"outcome": "exception", "detail": detail}
         with self._lock:
-            judge = self._idle.pop() if self._idle else None
+            checker = self._idle.pop() if self._idle else None
         try:
-            judge = judge or self._new_judge()
-            verdict = judge.judge(job)
+            checker = checker or self._new_checker()
+            answer = checker.exchange(request, deadline=time.monotonic() + wall_s + _GRACE_S)
         except (ChannelError, DeadlineError, OSError) as error:
-            if judge is not None:
-                self._drop(judge)
+            if checker is not None:
+                self._drop(checker)
             late = isinstance(error, DeadlineError)
-            return Verdict(outcome="timeout_wall" if late else "infra_error", detail=f"the check did not end: {error}")
+            outcome = "timeout_wall" if late else "infra_error"
+            return {"outcome": outcome, "detail": f"the check did not end: {error}"}
         with self._lock:
-            self._idle.append(judge)
-        return verdict
+            self._idle.append(checker)
+        return answer
 
 
 def require_address_space() -> None:
-    """Refuse to start where `ulimit -v` leaves judges or programs less than their own limits.
+    """Refuse to start where `ulimit -v` is below the limits of checkers or programs.
 
     Raises:
-        EvalError: it does.
+        EvalError: It is.
     """
     needed = max(CHECKER_MEMORY_BYTES, MEMORY_BYTES, EVALPLUS_MEMORY_BYTES)
     allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -267,8 +220,12 @@ def require_address_space() -> None:
         )
 
 
-def _program_bytes(job: CheckJob) -> int:
-    """Return the bytes that the program takes in a message, roughly when it is far from the limit."""
-    length = len(job.program)
+def _no_thread(error: RuntimeError) -> EvalError:
+    return EvalError(f"no thread for a checker ({error}); raise the limit on processes (ulimit -u)")
+
+
+def _program_bytes(program: str) -> int:
+    """Return the bytes that the program takes in a message; an estimate where it is far below the limit."""
+    length = len(program)
     # JSON in ASCII takes at most twelve bytes for a character. The envelope of the message is small.
-    return length if 12 * length < MAX_MESSAGE_BYTES else len(json.dumps(job.program)) + 4096
+    return length if 12 * length < MAX_MESSAGE_BYTES else len(json.dumps(program)) + 4096

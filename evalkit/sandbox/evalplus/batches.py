@@ -1,11 +1,11 @@
-"""Run one function on many inputs: the untrusted half of a Plus check; `differential.py` is the judge's half.
+"""The untrusted half of a check on EvalPlus' inputs: run one function on many inputs. `check.py` is the host's half.
 
-Messages in: {"calls": name, "apart": [indices]} followed by a frame of inputs as marshal data (they come from the
-judge, so reading them is safe here), then {"more": true} or {"again": [places]} many times. Messages out, for "calls"
-and "more": a frame of answers, as many as were ready within `FLUSH_S`; for "again": {"ok": [...]}, the answers at
-these places of the last frame as `values.encode` writes them.
+Requests are {"calls": name, "apart": [indices]} followed by a frame of inputs as marshal data, then {"more": true} or
+{"again": [places]} many times. The inputs come from the host, so reading marshal data is safe here. "calls" and "more"
+are answered by a frame of answers, as many as were ready within `FLUSH_S`. "again" is answered by {"ok": [...]}: the
+answers at these places of the last frame as `values.encode` writes them.
 
-An answer in a frame is `HEAD` (its kind and length) and its bytes. `PLAIN` holds marshal data, which the judge never
+An answer in a frame is `HEAD` (its kind and length) and its bytes. `PLAIN` holds marshal data, which the host never
 reads: it compares the bytes with those of the expected value. `OTHER` holds JSON: {"ok": value} or {"error": [...]}.
 """
 
@@ -19,7 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from evalkit.sandbox.wire.errors import UnsupportedValueError
-from evalkit.sandbox.wire.values import MAX_MESSAGE_BYTES, ChannelError, encode
+from evalkit.sandbox.wire.messages import MAX_MESSAGE_BYTES, ChannelError
+from evalkit.sandbox.wire.values import encode
 
 HEAD = struct.Struct(">cI")
 PLAIN, OTHER = b"P", b"J"
@@ -28,11 +29,11 @@ MARSHAL_VERSION = 2
 """The last version without references to earlier objects: equal values of equal types give equal bytes."""
 
 FLUSH_S = 0.02
-"""Time after which the answers so far are sent. The judge measures the CPU time of what lies between two frames."""
+"""Time after which the answers so far are sent. The host measures the CPU time between two frames."""
 
 FLUSH_BYTES = 1 << 20
 _MOST_BYTES = MAX_MESSAGE_BYTES - 2 * FLUSH_BYTES
-"""Longest single answer: with what is before it, it fits into a message."""
+"""Longest single answer: together with the answers before it, it fits into a message."""
 
 _SCALARS = (int, str, bool, type(None))
 _MAY_BE_CLOSE = (int, float, list, tuple)
@@ -48,7 +49,7 @@ def snapshot(value: Any) -> bytes | None:
         data = marshal.dumps(value, MARSHAL_VERSION)
         if type(value) in _SCALARS or (marshal.loads(data) == value) is True:
             return data
-    except Exception:  # also what the comparison of foreign objects raises
+    except Exception:  # also whatever the comparison of foreign objects raises
         pass
     return None
 
@@ -57,7 +58,7 @@ def split(body: bytes) -> list[tuple[bytes, bytes]]:
     """Return the answers of a frame as (kind, bytes).
 
     Raises:
-        ChannelError: it is not a frame of answers.
+        ChannelError: It is not a frame of answers.
     """
     answers, place = [], 0
     while place < len(body):
@@ -73,7 +74,7 @@ def split(body: bytes) -> list[tuple[bytes, bytes]]:
     return answers
 
 
-class Batch:
+class InputBatch:
     """Inputs of one function, answered frame by frame."""
 
     def __init__(
@@ -84,7 +85,14 @@ class Batch:
         apart: list[int],
         failure: Callable[[BaseException], dict[str, Any]],
     ) -> None:
-        """Take `inputs` (marshal data of argument lists); those at the indices `apart` get a frame of their own."""
+        """Take the inputs of `function`.
+
+        Args:
+            function: The program's function.
+            inputs: Marshal data of a list of argument lists.
+            apart: Indices of inputs whose answers get a frame of their own.
+            failure: Names an exception (`serve.failure_answer`).
+        """
         self._function, self._failure = function, failure
         self._inputs: list[Any] = marshal.loads(inputs)
         self._apart = frozenset(apart)
@@ -109,8 +117,8 @@ class Batch:
                 break
         return b"".join(HEAD.pack(kind, len(data)) + data for kind, data in self._last)
 
-    def again(self, places: list[int]) -> bytes:
-        """Return answers of the last frame in JSON."""
+    def rewritten(self, places: list[int]) -> bytes:
+        """Return the answers at `places` of the last frame in JSON."""
         forms = [self._form(*self._last[place]) for place in places]
         return f'{{"ok":[{",".join(forms)}]}}'.encode("ascii")
 

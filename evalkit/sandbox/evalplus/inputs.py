@@ -1,4 +1,4 @@
-"""Inputs of EvalPlus' tasks, as the Python values that JSON could not hold."""
+"""Inputs of EvalPlus' tasks as Python values, including the types that JSON cannot hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _MOST_CHOSEN = 1_000_000
 
 
 def arguments(row: dict[str, Any], suite: str) -> list[list[Any]]:
-    """Return the argument lists of a row's `base_input` or `plus_input`, named by `suite` ("base" or "plus")."""
+    """Return the argument lists of a row's `base_input` or `plus_input`; `suite` is "base" or "plus"."""
     inputs: list[list[Any]] = row[f"{suite}_input"]
     if row["task_id"] == "Mbpp/255":  # combinations with replacement; the largest answer would be a gigabyte of JSON
         inputs = [args for args in inputs if _num_chosen(*args) <= _MOST_CHOSEN]
@@ -29,7 +29,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _restorers() -> dict[int, Callable[[list[Any]], list[Any]]]:
-    """Which MBPP+ tasks take tuples, sets or complex numbers, and where (EvalPlus' data module names them)."""
+    """Return the functions that restore tuples, sets and complex numbers, by MBPP+ task (EvalPlus' data module)."""
 
     def row_of_tuples(rows: list[Any]) -> list[Any]:
         return [tuple(row) for row in rows]

@@ -1,8 +1,8 @@
 """The rules by which EvalPlus 0.3.1 compares an answer with the reference's (its `eval/__init__.py`).
 
-Equality decides. Where it fails and there is a tolerance, an answer of exactly the expected type passes when
-`numpy.allclose` holds with it and 1e-7 relative. A tolerance is the task's own, or 1e-6 from the first expected
-float on. Some tasks have an oracle of their own. What raises in a comparison does not pass.
+Equality decides. Where it fails and there is a tolerance, an answer of exactly the expected type passes if
+`numpy.allclose` holds with that tolerance and 1e-7 relative. A tolerance is the task's own, or 1e-6 from the first
+expected float on. Some tasks have an oracle of their own. A comparison that raises does not pass.
 """
 
 from __future__ import annotations
@@ -30,62 +30,61 @@ _AS_SETS = frozenset(
 """MBPP functions whose answers are compared as sets: the task does not fix their order."""
 
 _PRESENCE = frozenset(("check_str", "text_match_three", "text_starta_endb"))
-"""MBPP functions of which only matters whether they answer something: a match object has no plain form."""
-
+"""MBPP functions for which only the presence of an answer matters: a match object has no plain form."""
 
 ANY_OBJECT = _PRESENCE | {"are_equivalent"}
 """MBPP functions whose answer passes, or may pass, without a plain form."""
 
 
 def agrees(
-    task_id: str, name: str, args: list[Any], given: Any, wanted: Any, tolerance: float, *, subclass: bool = False
+    task_id: str, name: str, args: list[Any], answer: Any, expected: Any, tolerance: float, *, subclass: bool = False
 ) -> bool:
-    """Say whether an answer counts as the reference's.
+    """Say whether an answer counts as equal to the reference's.
 
     Args:
         task_id: EvalPlus' id of the task.
-        name: the function that was called.
-        args: its arguments, as they were before the call.
-        given: its answer, rebuilt from what the program sent.
-        wanted: the reference's answer.
-        tolerance: absolute; 0 for none.
-        subclass: the answer was of a subclass of `given`'s type.
+        name: The function that was called.
+        args: Its arguments, as they were before the call.
+        answer: Its answer, rebuilt from the plain form that the program sent.
+        expected: The reference's answer.
+        tolerance: Absolute tolerance; 0 for none.
+        subclass: The program's value was of a subclass of the type of `answer`.
     """
     try:
         if task_id.startswith("HumanEval/") and name == "find_zero":
-            value = sum(coefficient * math.pow(given, power) for power, coefficient in enumerate(args[0]))
+            value = sum(coefficient * math.pow(answer, power) for power, coefficient in enumerate(args[0]))
             return bool(abs(value) <= tolerance)
-        equal = given == wanted
+        equal = answer == expected
         if task_id.startswith("Mbpp/"):
-            equal = _by_oracle(name, args, given, wanted, tolerance, equal)
+            equal = _by_oracle(name, args, answer, expected, tolerance, equal)
         if tolerance == 0 or equal:
             return bool(equal)
-        if subclass or type(given) is not type(wanted):
+        if subclass or type(answer) is not type(expected):
             return False
-        if isinstance(wanted, list | tuple) and len(given) != len(wanted):
+        if isinstance(expected, list | tuple) and len(answer) != len(expected):
             return False
         import numpy as np
 
-        return bool(np.allclose(given, wanted, rtol=_RELATIVE, atol=tolerance))
+        return bool(np.allclose(answer, expected, rtol=_RELATIVE, atol=tolerance))
     except ImportError:
         raise
     except Exception:  # an array has no single truth value, a text is not close to anything
         return False
 
 
-def _by_oracle(name: str, args: list[Any], given: Any, wanted: Any, tolerance: float, equal: Any) -> Any:
+def _by_oracle(name: str, args: list[Any], answer: Any, expected: Any, tolerance: float, equal: Any) -> Any:
     special = _SPECIAL.get(name)
     if special is not None:
-        return equal or special(given, args, tolerance)
+        return equal or special(answer, args, tolerance)
     if name in _AS_SETS:
-        return set(given) == set(wanted)
+        return set(answer) == set(expected)
     if name in _PRESENCE:
-        return given == wanted if isinstance(given, bool) else wanted == (given is not None)
+        return answer == expected if isinstance(answer, bool) else expected == (answer is not None)
     return equal
 
 
 def presence(task_id: str, name: str) -> bool:
-    """Say whether of a task's answers only matters whether they are None."""
+    """Say whether only the presence of a task's answers matters: whether they are None."""
     return task_id.startswith("Mbpp/") and name in _PRESENCE
 
 
@@ -106,13 +105,13 @@ def _digit_distance(first: int, second: int) -> int:
     """Sum of digit-wise distances with the shorter number padded by zeros (task 558 leaves that open)."""
     width = max(len(str(first)), len(str(second)))
     pairs = zip(str(first).zfill(width), str(second).zfill(width), strict=True)
-    return sum(abs(int(one) - int(other)) for one, other in pairs)
+    return sum(abs(int(left) - int(right)) for left, right in pairs)
 
 
 _SPECIAL: dict[str, Callable[[Any, list[Any], float], Any]] = {
-    "are_equivalent": lambda given, args, atol: True,  # Mbpp/164: the reference itself is wrong
-    "sum_div": lambda given, args, atol: given == 0,  # Mbpp/295
-    "surface_Area": lambda given, args, atol: abs(given - _pyramid_surface(args[0], args[1])) <= atol,
-    "digit_distance_nums": lambda given, args, atol: given == _digit_distance(args[0], args[1]),
+    "are_equivalent": lambda answer, args, atol: True,  # Mbpp/164: the reference itself is wrong
+    "sum_div": lambda answer, args, atol: answer == 0,  # Mbpp/295
+    "surface_Area": lambda answer, args, atol: abs(answer - _pyramid_surface(args[0], args[1])) <= atol,
+    "digit_distance_nums": lambda answer, args, atol: answer == _digit_distance(args[0], args[1]),
 }
-"""MBPP functions with a second right answer: (given, arguments, tolerance) -> it is that one."""
+"""MBPP functions with a second right answer: (answer, arguments, tolerance) -> whether the answer is that one."""

@@ -1,1 +1,1 @@
-"""The untrusted side of the sandbox: processes that run generated programs."""
+"""The untrusted side of the sandbox: the process that holds one program."""

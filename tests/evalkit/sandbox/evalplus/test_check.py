@@ -16,13 +16,13 @@ from click.testing import CliRunner
 
 from evalkit.cli import main
 from evalkit.metrics import summarise
-from evalkit.sandbox.evalplus.batches import OTHER, PLAIN, Batch, snapshot, split
+from evalkit.sandbox.evalplus.batches import OTHER, PLAIN, InputBatch, snapshot, split
 from evalkit.sandbox.evalplus.rules import agrees
 from evalkit.sandbox.evalplus.task import load
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import job_key
-from evalkit.sandbox.wire.values import ChannelError
+from evalkit.sandbox.wire.messages import ChannelError
 from tests.evalkit.sandbox.evalplus.plus_tasks import write_task
 
 IDENTITY = "def f(x): return x"
@@ -165,17 +165,17 @@ def test_what_a_module_function_prints_or_reads_does_not_matter(pool: Pool, tmp_
 @pytest.mark.parametrize(
     "attack",
     [
-        "batches.Batch.answers = lambda self: b''",
-        "batches.Batch.answers = lambda self: b'P' + bytes(100)",
-        "batches.Batch.answers = lambda self: b'{\"ok\": []}'",
-        "batches.Batch.answers = lambda self: batches.HEAD.pack(b'P', 1 << 31)",
-        "batches.Batch.answers = lambda self: batches.HEAD.pack(b'P', 1) + b'N'",
-        "batches.Batch.answers = lambda self: batches.HEAD.pack(b'J', 9) + b'{\"ok\": 1}'",
-        "batches.Batch.answers = lambda self: batches.HEAD.pack(b'J', 4) + b'\\xff\\xfe00'",
-        "batches.Batch.answers = lambda self: (batches.HEAD.pack(b'P', 1) + b'N') * 9",
-        "batches.Batch.again = lambda self, places: b'{\"ok\": []}'",
-        "batches.Batch.again = lambda self, places: b'['* 100000",
-        """batches.Batch.again = lambda *_: b'{"ok":[{"ok":{"t":"numpy array","v":["|O",[99999],[]]}}]}'""",
+        "batches.InputBatch.answers = lambda self: b''",
+        "batches.InputBatch.answers = lambda self: b'P' + bytes(100)",
+        "batches.InputBatch.answers = lambda self: b'{\"ok\": []}'",
+        "batches.InputBatch.answers = lambda self: batches.HEAD.pack(b'P', 1 << 31)",
+        "batches.InputBatch.answers = lambda self: batches.HEAD.pack(b'P', 1) + b'N'",
+        "batches.InputBatch.answers = lambda self: batches.HEAD.pack(b'J', 9) + b'{\"ok\": 1}'",
+        "batches.InputBatch.answers = lambda self: batches.HEAD.pack(b'J', 4) + b'\\xff\\xfe00'",
+        "batches.InputBatch.answers = lambda self: (batches.HEAD.pack(b'P', 1) + b'N') * 9",
+        "batches.InputBatch.rewritten = lambda self, places: b'{\"ok\": []}'",
+        "batches.InputBatch.rewritten = lambda self, places: b'['* 100000",
+        """batches.InputBatch.rewritten = lambda *_: b'{"ok":[{"ok":{"t":"numpy array","v":["|O",[99999],[]]}}]}'""",
         "batches.snapshot = lambda value: b''",
         "import marshal; marshal.dumps = lambda *_: b''",
         "import os; os.close(3)",
@@ -259,14 +259,14 @@ def test_equal_sets_have_equal_snapshots_whatever_their_history():
 
 
 def test_inputs_with_a_limit_of_their_own_get_a_frame_of_their_own():
-    batch = Batch(lambda x: x, marshal.dumps([[0], [1], [2], [3]], 2), apart=[2], failure=lambda error: {})
+    batch = InputBatch(lambda x: x, marshal.dumps([[0], [1], [2], [3]], 2), apart=[2], failure=lambda error: {})
     frames = [split(batch.answers()) for _ in range(3)]
     assert [len(frame) for frame in frames] == [2, 1, 1]
     assert frames[1] == [(PLAIN, marshal.dumps(2, 2))]
 
 
 def test_an_answer_that_is_too_long_is_an_error_of_the_program():
-    batch = Batch(
+    batch = InputBatch(
         lambda x: "a" * (20 << 20), marshal.dumps([[0]], 2), apart=[], failure=lambda error: {"error": str(error)}
     )
     ((kind, data),) = split(batch.answers())
@@ -344,7 +344,7 @@ def test_quick_inputs_are_those_that_take_the_reference_little_time(pool: Pool, 
     task = write_task(tmp_path, f"{slow}    return x / 2", base=[[0], [1], [2]], plus=[[1]])
     base, plus = (suite.quick() for suite in load(str(task.path), "0", task.task_id, None, "").suites)
     assert [base.args(place) for place in range(len(base))] == [[0], [2]]
-    assert [base.wanted(place) for place in range(len(base))] == [0.0, 1.0]
+    assert [base.expected(place) for place in range(len(base))] == [0.0, 1.0]
     assert base.tolerance(0) == 1e-6
     assert len(plus) == 0
     job = task.job("def f(x): return x / 2 if x != 1 else None")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.sandbox.host.call_prefetch import prefetchable_calls
-from evalkit.sandbox.wire.values import encode, pack
+from evalkit.sandbox.wire.messages import pack
+from evalkit.sandbox.wire.values import encode
 from evalkit.tasks.base import Benchmark
 
 values = st.recursive(

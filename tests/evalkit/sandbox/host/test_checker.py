@@ -12,6 +12,7 @@ import pytest
 
 from evalkit.errors import EvalError
 from evalkit.sandbox import pool as pool_module
+from evalkit.sandbox.checker_client import CheckerProcess
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
@@ -182,8 +183,8 @@ def test_what_was_kept_waiting_for_a_processor_is_given_more_time(
 ):
     """Twelve seconds by the clock were too few for a second of CPU where 27 programs shared two processors."""
     given = []
-    monkeypatch.setattr(pool, "_judge", lambda job: given.append(job.wall_s) or Verdict(outcome="pass"))
-    pool.check_alone(job("x = 1", cpu_s=3.0), after=Verdict(outcome="timeout_wall", cpu_s=cpu_s))
+    monkeypatch.setattr(pool, "_check", lambda job: given.append(job.wall_s) or Verdict(outcome="pass"))
+    pool.check_alone(job("x = 1", cpu_s=3.0), after=Verdict(outcome="timeout_wall", cpu_s=cpu_s, starved=cpu_s > 0.1))
     assert given == [pytest.approx(wall_s)]
 
 
@@ -210,13 +211,13 @@ def test_another_test_or_limit_is_another_key():
 
 
 def test_strict_refuses_to_run_when_a_layer_is_off(monkeypatch: pytest.MonkeyPatch):
-    started = pool_module._Judge.__init__
+    started = CheckerProcess.__init__
 
     def without_landlock(self) -> None:
         started(self)
         self.layers = [Layer(name="landlock", on=False, detail="not in this kernel")]
 
-    monkeypatch.setattr(pool_module._Judge, "__init__", without_landlock)
+    monkeypatch.setattr(CheckerProcess, "__init__", without_landlock)
     with pytest.raises(EvalError, match="landlock: not in this kernel"):
         Pool(strict=True)
     with Pool(workers=1) as checkers:

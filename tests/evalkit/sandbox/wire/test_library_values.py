@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from evalkit.sandbox.wire import values
+from evalkit.sandbox.wire.errors import UnsupportedValueError
 from tests.evalkit.sandbox.wire.test_values import across
 
 UTC = datetime.UTC
@@ -164,7 +165,7 @@ def looped() -> ChainMap:
     ids=lambda value: type(value).__name__,
 )
 def test_what_only_looks_like_a_known_type_is_refused(value: Any):
-    with pytest.raises(values.UnsupportedValueError):
+    with pytest.raises(UnsupportedValueError):
         values.encode(value)
 
 

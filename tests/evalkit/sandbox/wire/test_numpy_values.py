@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evalkit.sandbox.wire import numpy_values, values
+from evalkit.sandbox.wire.errors import UnsupportedValueError
 from tests.evalkit.sandbox.wire.test_values import across
 
 np = pytest.importorskip("numpy")
@@ -130,14 +131,14 @@ def test_subclasses_of_a_program_lose_their_methods():
     ids=lambda value: str(getattr(value, "dtype", value)),
 )
 def test_what_is_too_large_or_without_plain_items_is_refused(value: Any):
-    with pytest.raises(values.UnsupportedValueError):
+    with pytest.raises(UnsupportedValueError):
         values.encode(value)
 
 
 def test_an_array_in_itself_is_refused():
     loop = np.empty(1, dtype=object)
     loop[0] = loop
-    with pytest.raises(values.UnsupportedValueError, match="contains itself"):
+    with pytest.raises(UnsupportedValueError, match="contains itself"):
         values.encode(loop)
 
 

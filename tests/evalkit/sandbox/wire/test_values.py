@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.sandbox.wire import values
+from evalkit.sandbox.wire import messages, values
+from evalkit.sandbox.wire.errors import UnsupportedValueError
 
 plain = st.recursive(
     st.none()
@@ -39,11 +40,11 @@ plain = st.recursive(
 
 def across(value: Any) -> Any:
     """Send a value through bytes and back."""
-    data = values.pack(values.encode(value))
+    data = messages.pack(values.encode(value))
     reader, writer = os.pipe()
     try:
-        values.send(writer, data[:60000])
-        return values.decode(values.Reader(reader).receive())
+        messages.send(writer, data[:60000])
+        return values.decode(messages.Reader(reader).receive())
     finally:
         os.close(reader)
         os.close(writer)
@@ -107,20 +108,20 @@ def test_a_list_subclass_loses_its_methods():
 
 @pytest.mark.parametrize("value", [object(), len, type, AlwaysEqual, itertools.count(), type("X", (), {})()])
 def test_values_without_a_plain_form_are_refused(value):
-    with pytest.raises(values.UnsupportedValueError):
+    with pytest.raises(UnsupportedValueError):
         values.encode(value)
 
 
 def test_a_list_that_contains_itself_is_refused():
     loop: list[Any] = []
     loop.append(loop)
-    with pytest.raises(values.UnsupportedValueError, match="contains itself"):
+    with pytest.raises(UnsupportedValueError, match="contains itself"):
         values.encode(loop)
 
 
 def test_an_answer_beyond_the_cap_is_refused():
-    with pytest.raises(values.UnsupportedValueError, match="at most"):
-        values.pack("x" * (values.MAX_MESSAGE_BYTES + 1))
+    with pytest.raises(UnsupportedValueError, match="at most"):
+        messages.pack("x" * (messages.MAX_MESSAGE_BYTES + 1))
 
 
 @pytest.mark.parametrize(
@@ -143,16 +144,16 @@ def test_broken_messages_are_refused(data):
     reader, writer = os.pipe()
     os.write(writer, data)
     os.close(writer)
-    with pytest.raises(values.ChannelError):
-        values.Reader(reader).receive()
+    with pytest.raises(messages.ChannelError):
+        messages.Reader(reader).receive()
     os.close(reader)
 
 
 def test_waiting_for_an_answer_ends_at_the_deadline():
     reader, writer = os.pipe()
     started = time.monotonic()
-    with pytest.raises(values.DeadlineError):
-        values.Reader(reader).receive(started + 0.05)
+    with pytest.raises(messages.DeadlineError):
+        messages.Reader(reader).receive(started + 0.05)
     assert time.monotonic() - started < 1.0
     os.close(reader)
     os.close(writer)
