@@ -52,11 +52,13 @@ def main() -> None:
 
 def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int) -> Iterator[tuple[Any, float, float]]:
     """Yield the choice, the KL and the agreement of layers that are kept evenly, then by importance."""
-    from student_train.data.loader import BatchSpec
-    from student_train.evaluation.held_out import score, summary
+    from student_train.data.packing import Packing
+    from student_train.evaluation.held_out import HeldOutSet, score, summary
     from student_train.losses.fused_linear import LossSpec
+    from student_train.losses.targets import TargetSpec
     from student_train.model import loading
     from student_train.objectives.distiller import Distiller
+    from student_train.objectives.same_tokenizer import SameTokenizer
     from student_train.pruning import layer_choice
 
     manifest = cache.manifest
@@ -70,19 +72,19 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
             seed=0,
             choose=choose,
         )
-        loss = LossSpec(divergence="forward-kl", ce_weight=0.0, temperature=1.0, skew=0.0)
-        distiller = Distiller(loaded.model, loss, dtype=options.dtype).eval()
-        spec = BatchSpec(
-            vocab_size=loaded.vocab_size,
+        objective = SameTokenizer(
+            loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.0),
+            targets=TargetSpec(
+                vocab_size=loaded.vocab_size,
+                target_kind="linear",
+                skip=max(0, len(manifest.tokenizer.prefix_tokens) - 1),
+            ),
             max_row_tokens=loaded.max_row_tokens,
-            micro_tokens=2048,
-            target_kind="linear",
-            temperature=1.0,
-            temperature_column=None,
-            skip=max(0, len(manifest.tokenizer.prefix_tokens) - 1),
-            held_out=options.held_out,
         )
-        found = summary(score(rows, spec, lambda batch, model=distiller: model(batch, None)))
+        distiller = Distiller(loaded.model, objective, dtype=options.dtype).eval()
+        held_out = HeldOutSet(objective.readable(rows)[0], objective, Packing(micro_tokens=2048))
+        scores = score(held_out, lambda batch, model=distiller: model(batch, None))
+        found = summary(scores, objective.measures)
         assert found is not None
         yield loaded.layer_choice, found["kl"]["mean"], found["top1_agreement"]["mean"]
 

@@ -85,7 +85,14 @@ def main() -> None:
             for step in steps:
                 waited.append(time.perf_counter() - started if took else 0.0)
                 take_step(
-                    this.distiller, this.optimizer, step.batches, number=step.number, lr=1e-6, clip=1.0, world=world
+                    this.distiller,
+                    this.optimizer,
+                    step.batches,
+                    number=step.number,
+                    lr=1e-6,
+                    clip=1.0,
+                    world=world,
+                    weights=this.objective.weights(this.objective.initial_state()),
                 )
                 if world.device.type == "cuda":
                     torch.cuda.synchronize()

@@ -118,8 +118,23 @@ class CrossRows:
     """The row of each chunk."""
     row_B: Int64
     """The row of each boundary with cells."""
-    counts: Counter[str]
-    """What was left out, see `align.py`."""
+    left_out: Counter[str]
+    """Counts of what was left out, see `alignment`."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of terms of each part of the loss."""
+        return self.targets.counts
+
+    def to(self, device: torch.device) -> CrossRows:
+        """Return the rows with their targets on `device`."""
+        return replace(self, targets=self.targets.to(device))
+
+
+def no_rows() -> CrossRows:
+    """Return no row."""
+    none = np.zeros(0, dtype=np.int64)
+    return CrossRows(rows=[], targets=no_targets(), bytes_R=none, row_C=none, row_B=none, left_out=Counter())
 
 
 def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int = 2**31) -> CrossRows:
@@ -146,7 +161,7 @@ def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int =
         bytes_R=met.bytes_R,
         row_W=met.row_B[found.boundary_W],
         row_B=met.row_B[used],
-        counts=met.counts,
+        left_out=met.counts,
     )
 
 

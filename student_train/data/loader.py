@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
 from shards.format.chunk import Chunk, RowInfo
-from student_train.cross_tokenizer.targets import TokenizerPair, cross_targets
 from student_train.data.hashing import is_held_out
-from student_train.data.packing import Batch, empty_batch, groups, pack
+from student_train.data.packing import Batch, Packing
 from student_train.data.sampler import Plan, RowRef, rows_of_step
 from student_train.errors import TrainError
-from student_train.losses.targets import TargetSpec, targets_of
 
 _CACHED_CHUNKS = 4
 """Decoded chunks that are kept. The rows of a step come from one or two chunks; ranks share a few."""
@@ -37,22 +35,23 @@ class ChunkSource(Protocol):
     def __getitem__(self, i: int) -> Chunk: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchSpec(TargetSpec):
-    """How rows become batches."""
+class Batcher(Protocol):
+    """Makes batches of rows: an objective."""
 
-    max_row_tokens: int
-    """Most tokens of a row that the student reads."""
-    micro_tokens: int
-    """Most tokens of a batch."""
-    layout: str = "mask"
-    """How rows share a sequence, one of `packing.LAYOUTS`."""
-    widest: int | None = None
-    """Most tokens of a sequence that rows share; None without a limit."""
+    def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
+        """Return `rows` (chunks of one row each) as batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchSpec:
+    """How rows of a step become batches."""
+
+    batcher: Batcher
+    """Makes the batches."""
+    packing: Packing
+    """How rows share them."""
     held_out: float
-    """Share of documents that are not trained on."""
-    tables: TokenizerPair | None = None
-    """Tables of both vocabularies; None where the student has the shards' tokenizer."""
+    """Share of documents that are not trained on, 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,45 +67,6 @@ class Step:
     def num_positions(self) -> int:
         """Positions with a target."""
         return sum(batch.num_positions for batch in self.batches)
-
-    @property
-    def left_out(self) -> Counter[str]:
-        """Counts of rows and tokens that a student with another tokenizer could not read."""
-        return sum((batch.aligned.counts for batch in self.batches if batch.aligned), Counter())
-
-
-def batches_of(rows: list[Chunk], spec: BatchSpec) -> tuple[Batch, ...]:
-    """Return rows as batches.
-
-    Args:
-        rows: Chunks of one row each.
-        spec: How rows become batches.
-
-    Raises:
-        TrainError: The student cannot read a row.
-    """
-    rows = [row for row in rows if len(row.tokens) - 1 > spec.skip]
-    lengths = [len(row.tokens) for row in rows]
-    if spec.tables is None:
-        for row, length in zip(rows, lengths, strict=True):
-            if length > spec.max_row_tokens:
-                raise _too_long(row.rows[0], length, spec.max_row_tokens)
-    parts = groups(lengths, micro_tokens=spec.micro_tokens, layout=spec.layout)
-    if spec.tables is not None:
-        return tuple(_cross_batch(rows[part], spec, spec.tables) for part in parts)
-    return tuple(_batch(rows[part], spec) for part in parts)
-
-
-def _batch(rows: list[Chunk], spec: BatchSpec) -> Batch:
-    return pack(rows, targets_of(rows, spec), skip=spec.skip, layout=spec.layout, widest=spec.widest)
-
-
-def _cross_batch(rows: list[Chunk], spec: BatchSpec, tables: TokenizerPair) -> Batch:
-    """Return rows in the student's tokens, which may be a few per cent more than the teacher's."""
-    aligned = cross_targets(rows, tables, max_tokens=spec.max_row_tokens)
-    if not aligned.rows:
-        return replace(empty_batch(cross=True), aligned=aligned)
-    return pack(aligned.rows, aligned.targets, aligned=aligned, layout=spec.layout, widest=spec.widest)
 
 
 def require_context(cache: ChunkSource, *, max_row_tokens: int, window_tokens: int | None) -> None:
@@ -125,10 +85,11 @@ def require_context(cache: ChunkSource, *, max_row_tokens: int, window_tokens: i
         lengths = np.diff(chunk.row_starts)
         r = int(lengths.argmax()) if len(lengths) else 0
         if len(lengths) and lengths[r] > max_row_tokens:
-            raise _too_long(chunk.rows[r], int(lengths[r]), max_row_tokens)
+            raise row_too_long(chunk.rows[r], int(lengths[r]), max_row_tokens)
 
 
-def _too_long(info: RowInfo, length: int, limit: int) -> TrainError:
+def row_too_long(info: RowInfo, length: int, limit: int) -> TrainError:
+    """Return the error for a row of more tokens than the student reads."""
     return TrainError(
         f"document {info.document[:12]} window {info.window} has {length} tokens; the student reads at most {limit}; "
         f"dump again with teacher-dump --window-tokens {limit}, or choose another --student"
@@ -153,12 +114,12 @@ class Rows:
 
 
 def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int = 0, world_size: int = 1) -> Step:
-    """Return the batches of `rank` of `world_size` at global step `step`."""
-    step_rows = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
-    training = [row for row in step_rows if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
-    if spec.layout == "padded":  # neighbours of similar length need little padding
-        training.sort(key=lambda row: -len(row.tokens))
-    return Step(number=step, batches=batches_of(training, spec))
+    """Return global step `step` as `rank` sees it."""
+    found = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
+    kept = [row for row in found if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
+    if spec.packing.layout == "padded":  # rows of one length leave no padding
+        kept.sort(key=lambda row: -len(row.tokens))
+    return Step(number=step, batches=spec.batcher.batches(kept, spec.packing))
 
 
 class Stream:

@@ -7,17 +7,16 @@ supports.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from shards.format.chunk import RowInfo
-from student_train.cross_tokenizer.targets import CrossRows, CrossTargets, no_targets
-from student_train.losses.targets import Targets, labels_only
 
 MAX_WASTE = 0.02
 """Share of padding that is accepted. Above it, bins get wider: wider bins cost attention, narrow ones padding."""
@@ -45,6 +44,33 @@ class TokenRow(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Packing:
+    """How rows are grouped into batches and share sequences."""
+
+    micro_tokens: int
+    """Most tokens of a batch."""
+    layout: str = "mask"
+    """How rows share a sequence, one of `LAYOUTS`."""
+    widest: int | None = None
+    """Most places of a sequence that rows share; None without a limit."""
+
+
+class BatchTargets(Protocol):
+    """What a batch predicts. Only the objective that made a batch looks inside."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of terms of each part of the loss; `ce` counts positions."""
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """Counts of text that the student cannot read, by reason."""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the targets on `device`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """Inputs and targets of one forward pass."""
 
@@ -55,22 +81,13 @@ class Batch:
     attention_mask_B1TT: torch.Tensor | None
     """bool, True where a query may attend to a key; None where plain causal attention, or the model's own masks, do."""
     index_P: torch.Tensor
-    """int64 place of each position with a target, flattened over bins."""
-    targets: Targets | CrossTargets
-    """Targets of the positions."""
+    """int64 places, flattened over bins, that predict a token."""
+    targets: BatchTargets
+    """What they predict."""
     rows: tuple[RowInfo, ...]
     """The rows, in the order of their positions."""
     row_positions: tuple[int, ...]
-    """Positions with a target of each row."""
-    aligned: CrossRows | None = None
-    """Alignment of the rows, where the student has another tokenizer."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of terms of each part of the loss."""
-        if isinstance(self.targets, CrossTargets):
-            return self.targets.counts
-        return {"kd": self.num_positions, "ce": self.num_positions}
+    """Number of positions with a target of each row."""
 
     @property
     def num_positions(self) -> int:
@@ -93,24 +110,24 @@ class Batch:
         )
 
 
-def groups(lengths: list[int], *, micro_tokens: int, layout: str = "mask") -> list[slice]:
+def groups(lengths: list[int], packing: Packing) -> list[slice]:
     """Divide rows into the batches of a step.
 
     Args:
         lengths: Tokens of each row.
-        micro_tokens: Most tokens of a batch. Padding counts in layout `padded`. A longer row has a batch of its own.
-        layout: One of `LAYOUTS`.
+        packing: Most tokens of a batch, and the layout. Padding counts in layout `padded`. A longer row has a batch of
+            its own.
 
     Returns:
         Consecutive slices of the rows.
     """
-    if layout == "single":
+    if packing.layout == "single":
         return [slice(i, i + 1) for i in range(len(lengths))]
     slices, start, held, longest = [], 0, 0, 0
     for i, length in enumerate(lengths):
         longest = max(longest, length)
-        tokens = longest * (i + 1 - start) if layout == "padded" else held + length
-        if held and tokens > micro_tokens:
+        places = longest * (i + 1 - start) if packing.layout == "padded" else held + length
+        if held and places > packing.micro_tokens:
             slices.append(slice(start, i))
             start, held, longest = i, 0, length
         held += length
@@ -211,27 +228,17 @@ def _row_mask(owner_BT: npt.NDArray[np.int64]) -> torch.Tensor:
     return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]
 
 
-def pack(
-    rows: Sequence[TokenRow],
-    targets: Targets | CrossTargets,
-    *,
-    skip: int = 0,
-    aligned: CrossRows | None = None,
-    layout: str = "mask",
-    widest: int | None = None,
-) -> Batch:
+def pack(rows: Sequence[TokenRow], targets: BatchTargets, packing: Packing, *, skip: int = 0) -> Batch:
     """Return rows and their targets as one batch.
 
     Args:
         rows: Rows in the student's tokens.
         targets: Targets of the rows' positions, in order, without the first `skip` positions of each row.
+        packing: How rows share sequences.
         skip: First positions of a row without a target.
-        aligned: Alignment of the rows, where the student has another tokenizer.
-        layout: One of `LAYOUTS`.
-        widest: Most tokens of a sequence that rows share; None without a limit.
     """
     lengths = [len(row.tokens) for row in rows]
-    arranged = arrange([row.tokens for row in rows], layout=layout, widest=widest)
+    arranged = arrange([row.tokens for row in rows], layout=packing.layout, widest=packing.widest)
     index_P = np.concatenate([arranged.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
     return Batch(
         tokens_BT=arranged.tokens_BT,
@@ -241,22 +248,17 @@ def pack(
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),
         row_positions=tuple(max(0, n - 1 - skip) for n in lengths),
-        aligned=aligned,
     )
 
 
-def empty_batch(*, cross: bool = False) -> Batch:
-    """Return a batch of one token without targets, for a rank with fewer batches than the others.
-
-    Args:
-        cross: Whether the student has another tokenizer than the shards.
-    """
+def empty_batch(targets: BatchTargets) -> Batch:
+    """Return a batch of one token that predicts nothing; `targets` are those of no position."""
     return Batch(
         tokens_BT=torch.zeros(1, 1, dtype=torch.int64),
         position_ids_BT=None,
         attention_mask_B1TT=None,
         index_P=torch.zeros(0, dtype=torch.int64),
-        targets=no_targets() if cross else labels_only(np.zeros(0, dtype=np.int64)),
+        targets=targets,
         rows=(),
         row_positions=(),
     )

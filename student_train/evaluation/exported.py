@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from student_train.evaluation.held_out import RowScore
 from student_train.model.loading import Student
 from student_train.model.lora import add_adapters, merge_adapters
+from student_train.objectives.row_score import RowScore
 from student_train.training.distributed import World, whole
 from student_train.training.run_context import Run
 
@@ -32,7 +32,7 @@ def export_and_score(this: Run, score: Callable[[Run], list[RowScore]]) -> tuple
     after = []
     if world.leads:
         round_weights(model, config.export_dtype)
-        distiller = this.distiller.over(model.to(world.device))
+        distiller = this.distiller.with_model(model.to(world.device))
         after = score(replace(this, distiller=distiller, world=World(device=world.device)))
     return model, world.gather(after)[0]
 

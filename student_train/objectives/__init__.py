@@ -1,1 +1,1 @@
-"""Objectives: what a batch holds and how its loss is computed."""
+"""Training objectives: what a batch holds, how its loss is computed, and what is measured on held-out rows."""

@@ -1,58 +1,57 @@
-"""The model and its fused loss as one module."""
+"""A student and its objective as one module.
+
+Wrappers that split parameters (FSDP) gather them for one forward call, so the loss is computed inside it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from student_train.cross_tokenizer.fused_linear import CrossScores, cross_loss, cross_scores, gradient_norms
-from student_train.cross_tokenizer.targets import CrossTargets
-from student_train.cross_tokenizer.terms import IdOrder
 from student_train.data.layout import inputs_of
 from student_train.data.packing import Batch
-from student_train.losses.blockwise import LossOutput, Projection
-from student_train.losses.fused_linear import LossSpec, Scores, fused_loss, fused_scores
 from student_train.model.head import PLAIN, LogitMap
 from student_train.model.probe import last_hidden
+from student_train.losses.blockwise import LossOutput, Projection
+from student_train.objectives.base import LossScale, Objective, StudentOutput
 
 
 class Distiller(nn.Module):
-    """A causal language model whose forward pass ends in a loss instead of logits."""
+    """A causal language model whose forward pass ends in a loss or in scores instead of logits."""
 
     def __init__(
-        self,
-        model: Any,
-        spec: LossSpec,
-        *,
-        dtype: str,
-        order: IdOrder | None = None,
-        layout: str = "mask",
-        logit_map: LogitMap = PLAIN,
+        self, model: Any, objective: Objective, *, dtype: str, layout: str = "mask", logit_map: LogitMap = PLAIN
     ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: transformers causal language model.
+            objective: What the model learns.
+            dtype: Type of the forward pass: float32 or bfloat16.
+            layout: How rows share a sequence, one of `data.packing.LAYOUTS`.
+            logit_map: What the model does to its logits after the output projection.
+        """
         super().__init__()
-        self.order = order
+        self.objective = objective
         self.layout = layout
         self.logit_map = logit_map
         self.model = model
-        self.spec = spec
         self.compute_dtype = getattr(torch, dtype)
 
-    def over(self, model: Any) -> Distiller:
-        """Return the same loss over another model of the student's class."""
+    def with_model(self, model: Any) -> Distiller:
+        """Return the same objective for another model of the student's class."""
         return Distiller(
             model,
-            self.spec,
+            self.objective,
             dtype=str(self.compute_dtype).removeprefix("torch."),
-            order=self.order,
             layout=self.layout,
             logit_map=self.logit_map,
         )
 
     def hidden(self, batch: Batch) -> torch.Tensor:
-        """Return what the projection reads [B * T, H]."""
+        """Return the hidden states that the output projection reads [B * T, H]."""
         device_type = batch.tokens_BT.device.type
         mixed = self.compute_dtype != torch.float32
         inputs = inputs_of(
@@ -65,46 +64,20 @@ class Distiller(nn.Module):
             hidden = last_hidden(self.model, batch.tokens_BT, **inputs)
         return hidden.flatten(0, 1)
 
-    def forward(
-        self, batch: Batch, scale: float | dict[str, float] | None, measure: bool = False
-    ) -> LossOutput | Scores | CrossScores:
-        """Return the loss of a batch, times `scale`; without a scale, its scores.
+    def forward(self, batch: Batch, scale: LossScale | None, measure: bool = False) -> LossOutput | Any:
+        """Return the loss of a batch; without a scale, its held-out scores.
 
-        A batch of a student with another tokenizer has one scale for each part of the loss; with `measure` the norms
-        of the parts' gradients come with it. One entry for all, as wrappers that split parameters gather them for this
-        call only.
+        Args:
+            batch: A batch that the objective made, on the model's device.
+            scale: How terms become one number; None to score instead.
+            measure: Whether gradient norms of the parts are measured, too.
         """
-        head = self.model.get_output_embeddings()
-        projection = Projection(head.weight, head.bias, self.compute_dtype, self.logit_map)
-        if isinstance(batch.targets, CrossTargets):
-            return self._across(batch, batch.targets, projection, scale, measure)
-        assert not isinstance(scale, dict)
         if scale is None:
             with torch.no_grad():
-                return fused_scores(self.hidden(batch), projection, index_P=batch.index_P, targets=batch.targets)
-        return fused_loss(
-            self.hidden(batch),
-            projection,
-            index_P=batch.index_P,
-            targets=batch.targets,
-            spec=self.spec,
-            scale=scale,
-        )
+                return self.objective.scores(self._output(batch), batch)
+        return self.objective.loss(self._output(batch), batch, scale, measure=measure)
 
-    def _across(
-        self, batch: Batch, targets: CrossTargets, projection: Projection, scales: Any, measure: bool
-    ) -> LossOutput | CrossScores:
-        assert self.order is not None
-        where = {
-            "index_P": batch.index_P,
-            "targets": targets,
-            "order": self.order,
-        }
-        if scales is None:
-            with torch.no_grad():
-                return cross_scores(self.hidden(batch), projection, **where)
-        hidden = self.hidden(batch)
-        out = cross_loss(hidden, projection, scales=scales, **where)
-        if not measure:
-            return out
-        return replace(out, norms=gradient_norms(hidden, projection, parts=tuple(scales), **where))
+    def _output(self, batch: Batch) -> StudentOutput:
+        head = self.model.get_output_embeddings()
+        projection = Projection(head.weight, head.bias, self.compute_dtype, self.logit_map)
+        return StudentOutput(hidden_NH=self.hidden(batch), projection=projection)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from student_train.config import Config
-from student_train.cross_tokenizer.context import describe as describe_across
 from student_train.data.sampler import Plan
-from student_train.evaluation.held_out import RowScore, summary
+from student_train.evaluation.held_out import summary
 from student_train.model.loading import Student
+from student_train.objectives.base import Objective
+from student_train.objectives.row_score import LABELS, RowScore
 from student_train.training.hardware import Hardware
 
 RECORD_FORMAT = 1
@@ -24,6 +25,7 @@ def run_record(
     cache: Any,
     student: Student,
     state: dict[str, Any],
+    objective: Objective,
     before: list[RowScore],
     after: list[RowScore],
     command: list[str],
@@ -69,22 +71,19 @@ def run_record(
             "rows": len(after),
             "tokens": sum(row.tokens for row in after),
             "bytes": sum(row.bytes for row in after),
-            "before": summary(before),
-            "after": summary(after),
+            "before": summary(before, objective.measures),
+            "after": summary(after, objective.measures),
         },
     }
 
 
-def describe(config: Config, student: Student, total: int, plan: Plan) -> str:
+def describe(config: Config, student: Student, objective: Objective, total: int, plan: Plan) -> str:
     """Return one line that says what is about to be trained."""
     parameters = count_parameters(student)
     layers = f", {student.layers} layers kept" if student.layers else ""
-    loss = "cross-entropy" if config.objective == "sft" else f"{config.divergence} + {config.ce_weight} cross-entropy"
-    if student.other_tokenizer is not None:
-        loss = describe_across(config.parts_across, config)
     return (
-        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {loss}; {total} steps of about "
-        f"{config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
+        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {objective.description}; {total} steps "
+        f"of about {config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
     )
 
 
@@ -94,16 +93,9 @@ def result_line(out: Path, record: dict[str, Any]) -> str:
     text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
     if held["after"] is None:
         return text
-    names = {
-        "kl": "KL to the teacher",
-        "chunk_kl": "KL of chunks",
-        "cell_kl": "KL of cells",
-        "bits_per_byte": "bits per byte",
-        "top1_agreement": "top-1 agreement",
-    }
     for what, count in record["train"].get("left_out", {}).items():
         text += f"; {what}: {count:,}"
-    for key, name in names.items():
+    for key, name in LABELS.items():
         if key not in held["after"]:
             continue
         after = held["after"][key]

@@ -12,19 +12,20 @@ from typing import Any
 
 import shards
 from student_train.config import Config
-from student_train.cross_tokenizer.context import CrossContext, cross_of, readable
 from student_train.data.layout import PackingLayout, choose_layout
 from student_train.data.loader import BatchSpec, require_context
+from student_train.data.packing import Packing
 from student_train.data.segments import Leg, Segments, plan_of
 from student_train.errors import TrainError
-from student_train.evaluation.held_out import held_out_rows
-from student_train.losses.divergences import target_kind
-from student_train.losses.fused_linear import LossSpec
+from student_train.evaluation.held_out import HeldOutSet, held_out_rows
 from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
 from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
+from student_train.objectives.base import Objective
+from student_train.objectives.choose import choose_objective
 from student_train.objectives.distiller import Distiller
+from student_train.objectives.same_tokenizer import temperature_column
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.training.distributed import World, split
 from student_train.training.optimizer import make_optimizer
@@ -50,7 +51,7 @@ def prepare(
     first_leg, segments = _first_leg(config, cache, written, wanted, world, say)
     cache, total = first_leg.cache, config.max_steps or first_leg.last
     manifest = cache.manifest
-    column = _temperature_column(config, manifest.temperatures)
+    temperature_column(config, cache)  # refuse before the model is loaded
     student = load(
         config.student,
         layers=config.student_layers,
@@ -60,47 +61,22 @@ def prepare(
         choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
         on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
     )
-    if config.specialist and max(config.specialist) >= student.vocab_size:
-        raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
+    objective = choose_objective(config, student, cache, device=world.device)
     logit_map = find_logit_map(student.model)
     if config.lora_rank:
         student.adapted = add_adapters(student.model, rank=config.lora_rank, seed=config.seed)
-    layout = world.gather(_layout(student, cache, world, say))[0]
+    layout = world.gather(_layout(student, objective, world, say))[0]
     if config.gradient_checkpointing:
         _recompute_activations(student.model)
     if config.compile:
         compile_layers(student.model, device_type=world.device.type)
-    cross = None
-    if student.other_tokenizer is not None:
-        cross = cross_of(config, student, cache)
-        say(f"the student has another tokenizer than the shards: {student.other_tokenizer}; learning across tokenizers")
-    distiller = Distiller(
-        student.model,
-        _loss_spec(config),
-        dtype=config.dtype,
-        order=None if cross is None else cross.order.to(world.device),
-        layout=layout.name,
-        logit_map=logit_map,
-    )
+    if objective.notice:
+        say(objective.notice)
+    distiller = Distiller(student.model, objective, dtype=config.dtype, layout=layout.name, logit_map=logit_map)
     distiller = split(distiller.to(world.device), world)
-    skip = max(0, len(manifest.tokenizer.prefix_tokens) - 1)
-    held = _held_out(config, cache, cross, skip=skip, say=say)
-    batches = BatchSpec(
-        vocab_size=student.vocab_size,
-        max_row_tokens=student.max_row_tokens,
-        micro_tokens=config.micro_tokens,
-        layout=layout.name,
-        widest=layout.widest,
-        target_kind=target_kind(config.objective, config.divergence, specialist=bool(config.specialist)),
-        temperature=config.temperature,
-        temperature_column=column,
-        skip=skip,
-        held_out=config.held_out,
-        subset=config.specialist,
-        rs_draws=config.rs_draws,
-        seed=config.seed,
-        tables=None if cross is None else cross.tables,
-    )
+    packing = Packing(micro_tokens=config.micro_tokens, layout=layout.name, widest=layout.widest)
+    batches = BatchSpec(batcher=objective, packing=packing, held_out=config.held_out)
+    held_out = HeldOutSet(_held_out_rows(config, cache, objective, say=say), objective, packing)
     return Run(
         config=config,
         out=Path(config.out),
@@ -110,12 +86,12 @@ def prepare(
         world=world,
         first_leg=first_leg,
         segments=segments,
+        objective=objective,
         batches=batches,
         total=total,
-        held=held,
+        held_out=held_out,
         wanted=wanted,
         say=say,
-        cross=cross,
     )
 
 
@@ -138,42 +114,18 @@ def _first_leg(
     return leg, segments
 
 
-def _temperature_column(config: Config, temperatures: tuple[float, ...]) -> int | None:
-    """Return where the shards store log Z at the run's temperature; None for a run that needs none."""
-    if config.objective != "kd" or config.temperature == 1.0:
-        return None
-    stored = [round(t, 6) for t in temperatures]
-    if round(config.temperature, 6) not in stored:
-        raise TrainError(
-            f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
-            "choose one of those, or 1, or dump again"
-        )
-    return stored.index(round(config.temperature, 6))
-
-
-def _loss_spec(config: Config) -> LossSpec:
-    return LossSpec(
-        divergence=config.divergence if config.objective == "kd" else None,
-        ce_weight=config.ce_weight,
-        temperature=config.temperature,
-        skew=config.skew,
-    )
-
-
-def _held_out(config: Config, cache: shards.Cache, cross: CrossContext | None, *, skip: int, say: Say) -> list[Any]:
-    """Return the held-out rows that have something to predict after `skip` tokens, and that the student can read."""
-    held = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
-    held = [row for row in held if len(row.tokens) - 1 > skip]
-    if cross is not None and held:
-        held, left_out = readable(held, cross)
-        for what, count in left_out.items():
-            say(f"held-out {what}: {count}")
-    if config.held_out > 0 and config.held_out_tokens > 0 and not held:
+def _held_out_rows(config: Config, cache: shards.Cache, objective: Objective, *, say: Say) -> list[Any]:
+    """Return the held-out rows that the student can read and that have a label."""
+    rows = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    rows, left_out = objective.readable(rows)
+    for reason, count in left_out.items():
+        say(f"held-out {reason}: {count}")
+    if config.held_out > 0 and config.held_out_tokens > 0 and not rows:
         raise TrainError(
             f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
             "raise --held-out, dump more documents, or give --held-out 0 to go without"
         )
-    return held
+    return rows
 
 
 def _choose(
@@ -216,13 +168,10 @@ def _recompute_activations(model: Any) -> None:
         ) from None
 
 
-def _layout(student: Student, cache: shards.Cache, world: World, say: Say) -> PackingLayout:
-    """Return how rows share a sequence, having checked that the student can read each of them."""
-    if student.other_tokenizer is None:
-        _require_context(cache, student.max_row_tokens)
-    # In another tokenizer's tokens rows may be longer than the dump's windows.
-    longest = cache.manifest.settings.get("window_tokens") if student.other_tokenizer is None else None
-    layout = choose_layout(student.model.to(world.device), longest=longest, context=student.max_row_tokens)
+def _layout(student: Student, objective: Objective, world: World, say: Say) -> PackingLayout:
+    """Return how rows share a sequence."""
+    model = student.model.to(world.device)
+    layout = choose_layout(model, longest=objective.longest_row, context=student.max_row_tokens)
     if layout.reason:
         say(layout.reason)
     return layout

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from student_train.config import Config
-from student_train.evaluation.held_out import RowScore
+from student_train.objectives.row_score import RowScore
 from student_train.pruning import layer_choice
 from student_train.pruning.layer_choice import LayerChoice
 

@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from student_train.config import Config
-from student_train.cross_tokenizer.context import CrossContext
 from student_train.data.loader import BatchSpec
 from student_train.data.segments import Leg, Segments
 from student_train.errors import Interrupted
+from student_train.evaluation.held_out import HeldOutSet
 from student_train.model.loading import Student
+from student_train.objectives.base import Objective
 from student_train.training.distributed import World
 from student_train.training.runtime import Signals
 
@@ -39,14 +39,13 @@ class Run:
     world: World
     first_leg: Leg
     segments: Segments | None
+    objective: Objective
     batches: BatchSpec
     total: int
-    held: list[Any]
+    held_out: HeldOutSet
     wanted: Signals
     say: Say
     """Prints a line for people."""
-    cross: CrossContext | None = None
-    """Set where the student has another tokenizer."""
 
 
 def interrupted(out: Path, step: int, total: int) -> Interrupted:

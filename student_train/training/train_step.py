@@ -1,40 +1,40 @@
-"""What is one optimiser step? Batches in, one update out, normalised by the number of predicted tokens.
+"""One optimiser step: losses and gradients of its batches, then one update.
 
-The student and its fused loss are one module, so that whatever wraps it (autocast, FSDP) sees one forward pass. The
-loss of a step is its sum over positions divided by the number of positions of the whole step, over batches and ranks.
+The loss of a step is, for each part, the sum of terms divided by their number in the whole step, over batches and
+ranks; parts are added with their weights.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
 
 from shards.format.chunk import RowInfo
-from student_train.data.packing import Batch, empty_batch
+from student_train.data.packing import Batch
 from student_train.errors import TrainError
+from student_train.losses.blockwise import LossOutput
+from student_train.objectives.base import LossScale, Objective
 from student_train.training.distributed import World, whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
-    """What one step measured: means over its positions, on all ranks."""
+    """What one step measured, on all ranks."""
 
     loss: float
-    """What was minimised."""
-    kd: float | None
-    """The divergence, times T^2; None for cross-entropy alone."""
-    ce: float
-    """Cross-entropy with the realised tokens, nats."""
+    """Weighted sum of the parts' mean terms: what was minimised."""
+    means: dict[str, float]
+    """Mean term of each part; {} for a step without positions."""
     positions: int
-    """Positions with a target; 0 for a step whose rows are all held out: nothing was updated."""
+    """Positions with a label; 0 for a step whose rows are all held out. Such a step updates nothing."""
     stop: bool
     """Whether any rank was asked to stop."""
-    parts: dict[str, float] = field(default_factory=dict)
-    """Mean term of each other part, for a student with another tokenizer."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Counts of text that the student could not read, by reason."""
     norms: dict[str, float] = field(default_factory=dict)
     """Norms of the parts' gradients, where they were measured."""
 
@@ -48,72 +48,103 @@ def take_step(
     lr: float,
     clip: float,
     world: World,
+    weights: dict[str, float],
     stop: bool = False,
-    weights: dict[str, float] | None = None,
     measure: bool = False,
 ) -> StepResult:
-    """Do one optimiser step; a collective.
+    """Do one optimiser step. A collective.
 
-    `weights` are those of the parts of a loss across tokenizers, None for one tokenizer; with `measure` the norms of
-    the parts' gradients are measured on each rank's first batch.
+    Args:
+        distiller: The student and its objective.
+        optimizer: Optimiser of the student's parameters.
+        batches: This rank's batches.
+        number: Number of the step, for errors.
+        lr: Learning rate.
+        clip: Largest norm of the gradient; 0 does not clip.
+        world: All ranks.
+        weights: Weight of each part of the loss.
+        stop: Whether this rank was asked to stop.
+        measure: Whether gradient norms of the parts are measured, on each rank's first batch.
 
-    Raises: TrainError, naming rows, before the update if the loss is not finite.
+    Raises:
+        TrainError: The loss or the gradient is not finite. Nothing was updated.
     """
-    spec = distiller.spec
-    has_kd = spec.divergence is not None and weights is None
-    parts = tuple(weights or ("kd", "ce"))
-    told = world.gather(([sum(batch.counts[part] for batch in batches) for part in parts], len(batches), stop))
-    totals = {part: sum(counts[i] for counts, _, _ in told) for i, part in enumerate(parts)}
-    total, most = totals["ce"], max(number for _, number, _ in told)
-    stop = any(asked for _, _, asked in told)
-    if total == 0:
-        return StepResult(loss=0.0, kd=0.0 if has_kd else None, ce=0.0, positions=0, stop=stop)
+    objective: Objective = distiller.objective
+    left_out = sum((batch.targets.left_out for batch in batches), Counter())
+    counts = {part: sum(batch.targets.counts[part] for batch in batches) for part in weights}
+    gathered = world.gather((counts, len(batches), stop, dict(left_out)))
+    totals = {part: sum(counts[part] for counts, *_ in gathered) for part in weights}
+    stop = any(asked for _, _, asked, _ in gathered)
+    all_left_out = _add_counts([left_out for *_, left_out in gathered])
+    if totals["ce"] == 0:
+        return StepResult(loss=0.0, means={}, positions=0, stop=stop, left_out=all_left_out)
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    scale: Any = 1.0 / total
-    if weights is not None:
-        scale = {part: weight / max(1, totals[part]) for part, weight in weights.items()}
-    sums = dict.fromkeys(parts, 0.0)
-    norms: dict[str, float] = {}
-    bad: list[RowInfo] = []
-    missing = (empty_batch(cross=weights is not None) for _ in range(most - len(batches)))
-    for i, batch in enumerate((*batches, *missing)):
-        out = distiller(batch.to(world.device), scale, measure and i == 0)
-        out.loss.backward()
-        for part in parts:
-            sums[part] += float(out.terms[part].double().sum())
-        if not math.isfinite(sum(sums.values())):
-            bad += _bad_rows(batch, out.terms)
-        norms = norms or getattr(out, "norms", None) or {}
-    gathered = world.gather((sums, bad, norms))
-    _require_finite(number, [row for _, rows, _ in gathered for row in rows])
-    means = {part: sum(found[part] for found, _, _ in gathered) / max(1, totals[part]) for part in parts}
+    padding = max(number for _, number, *_ in gathered) - len(batches)
+    padded = (*batches, *(objective.empty_batch() for _ in range(padding)))
+    scale = LossScale(weights=weights, totals=totals)
+    sums, bad, norms = _accumulate(distiller, padded, scale, device=world.device, measure=measure)
+    results = world.gather((sums, bad, norms))
+    _require_finite(number, [row for _, rows, _ in results for row in rows])
+    means = {part: sum(sums[part] for sums, _, _ in results) / max(1, totals[part]) for part in weights}
     norm = nn.utils.clip_grad_norm_(distiller.parameters(), clip if clip > 0 else math.inf)
-    length = float(whole(norm))
-    if not math.isfinite(length):
-        raise TrainError(
-            f"step {number}: found a gradient norm of {length} at a finite loss, expected a number; nothing "
-            "was updated; lower --learning-rate and name another --out"
-        )
+    _require_finite_gradient(number, float(whole(norm)))
     optimizer.step()
-    if weights is None:
-        weights = {"kd": 1.0 - spec.ce_weight, "ce": spec.ce_weight} if has_kd else {"ce": 1.0}
     return StepResult(
         loss=sum(weight * means[part] for part, weight in weights.items()),
-        kd=means["kd"] if has_kd else None,
-        ce=means["ce"],
-        positions=total,
+        means=means,
+        positions=totals["ce"],
         stop=stop,
-        parts={part: means[part] for part in weights if part not in ("kd", "ce")},
-        norms=_mean_norms([found for _, _, found in gathered]) if measure else {},
+        left_out=all_left_out,
+        norms=_mean_norms([norms for _, _, norms in results]) if measure else {},
     )
 
 
-def _mean_norms(found: list[dict[str, float]]) -> dict[str, float]:
+def _accumulate(
+    distiller: nn.Module, batches: tuple[Batch, ...], scale: LossScale, *, device: torch.device, measure: bool
+) -> tuple[dict[str, float], list[RowInfo], dict[str, float]]:
+    """Add up the gradients of batches.
+
+    Returns:
+        The sum of each part's terms, the rows with a term that is not finite, and the norms of the first batch.
+    """
+    sums = dict.fromkeys(scale.weights, 0.0)
+    norms: dict[str, float] = {}
+    bad: list[RowInfo] = []
+    for i, batch in enumerate(batches):
+        out: LossOutput = distiller(batch.to(device), scale, measure and i == 0)
+        out.loss.backward()
+        for part in sums:
+            sums[part] += float(out.terms[part].double().sum())
+        if not math.isfinite(sum(sums.values())):
+            indices = {part: (~torch.isfinite(term)).nonzero().flatten().tolist() for part, term in out.terms.items()}
+            bad += distiller.objective.rows_with(batch, indices)
+        norms = norms or out.norms or {}
+    return sums, bad, norms
+
+
+def _add_counts(counts: list[dict[str, int]]) -> dict[str, int]:
+    """Return the sums of counts by key, in the order of first appearance."""
+    total: dict[str, int] = {}
+    for rank_counts in counts:
+        for key, count in rank_counts.items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def _mean_norms(norms_by_rank: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean over ranks of each part's norm, over those that have one."""
-    parts = {part: [norms[part] for norms in found if norms.get(part, 0.0) > 0.0] for part in found[0]}
+    parts = {part: [norms[part] for norms in norms_by_rank if norms.get(part, 0.0) > 0.0] for part in norms_by_rank[0]}
     return {part: sum(norms) / len(norms) for part, norms in parts.items() if norms}
+
+
+def _require_finite_gradient(number: int, norm: float) -> None:
+    if not math.isfinite(norm):
+        raise TrainError(
+            f"step {number}: found a gradient norm of {norm} at a finite loss, expected a number; nothing "
+            "was updated; lower --learning-rate and name another --out"
+        )
 
 
 def _require_finite(number: int, bad: list[RowInfo]) -> None:
@@ -125,25 +156,3 @@ def _require_finite(number: int, bad: list[RowInfo]) -> None:
         f"step {number}: found a loss that is not finite in {named}{more}, expected a number; nothing was updated; "
         "lower --learning-rate, or look at these rows with logit-shards verify"
     )
-
-
-def _bad_rows(batch: Batch, terms: dict[str, torch.Tensor]) -> list[RowInfo]:
-    """Return the rows with a term that is not finite."""
-    bad = {part: (~torch.isfinite(term)).nonzero().flatten().tolist() for part, term in terms.items()}
-    if batch.aligned is None:
-        return _rows_at(batch, bad["kd"] + bad["ce"])
-    rows = {info.document: info for info in _rows_at(batch, bad.pop("ce", []))}
-    for part, places in bad.items():
-        of_row = batch.aligned.row_W if part == "alm" else batch.aligned.row_B
-        rows |= {batch.rows[of_row[i]].document: batch.rows[of_row[i]] for i in places}
-    return list(rows.values())
-
-
-def _rows_at(batch: Batch, positions: list[int]) -> list[RowInfo]:
-    found, start = [], 0
-    places = set(positions)
-    for row, count in zip(batch.rows, batch.row_positions, strict=True):
-        if any(p in places for p in range(start, start + count)):
-            found.append(row)
-        start += count
-    return found

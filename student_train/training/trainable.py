@@ -14,7 +14,7 @@ from student_train.errors import TrainError
 
 def num_learned(step: Step) -> int:
     """Return the number of tokens that the student learns from in a step."""
-    return sum(batch.counts["ce"] for batch in step.batches)
+    return sum(batch.targets.counts["ce"] for batch in step.batches)
 
 
 def require_trainable(config: Config, leg: Leg, batches: BatchSpec) -> None:

@@ -28,10 +28,10 @@ from student_train.data.segments import Leg
 from student_train.evaluation import completions
 from student_train.evaluation.completions import try_to_complete
 from student_train.evaluation.exported import export_and_score
-from student_train.evaluation.held_out import RowScore, lines, score, summary
-from student_train.losses import weighting
-from student_train.losses.fused_linear import Scores
+from student_train.evaluation.held_out import lines, score, summary
 from student_train.model.base import base_sha256, known_base_sha256
+from student_train.objectives.base import ObjectiveState
+from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export
 from student_train.outputs.lock import locked
 from student_train.outputs.metrics import Log, open_log
@@ -134,8 +134,8 @@ def _train(
                 require_trainable(config, this.first_leg, this.batches)
             before = before or _score(this, "held-out, before")
             state = {"step": 0, "tokens": 0, "seconds": 0.0}
-            if this.cross is not None:
-                state |= {"norms": {}, "left_out": {}}
+            if (objective_state := this.objective.initial_state()) is not None:
+                state |= asdict(objective_state)
         else:
             checkpoint.load(out, step=state["step"], model=this.student.model, optimizer=this.optimizer, world=world)
         handover = Handover(
@@ -165,7 +165,7 @@ def _announce(this: Run, state: dict[str, Any] | None, hardware: Hardware, *, is
     if teacher.restricts_outputs and not is_control:
         this.say(f"note: the teacher's licence is {licence_line(asdict(teacher))}")
     if state is None:
-        this.say(f"{this.out}: {describe(this.config, this.student, this.total, this.first_leg.plan)}")
+        this.say(f"{this.out}: {describe(this.config, this.student, this.objective, this.total, this.first_leg.plan)}")
     else:
         this.say(f"{this.out}: continuing at step {state['step']} of {this.total}")
     if not is_control:
@@ -186,6 +186,7 @@ def _record(
         cache=this.segments.cache if this.segments else this.first_leg.cache,
         student=this.student,
         state=state,
+        objective=this.objective,
         before=before,
         after=after,
         command=command,
@@ -209,7 +210,7 @@ def _finish(
     if (texts := try_to_complete(model, this.student.tokenizer_dir, say=say)) is not None:
         is_teacher = this.config.objective == "kd"
         completions.write(out, student=texts, teacher=handover.teacher_completions if is_teacher else None)
-    text = "".join(json.dumps(line) + "\n" for line in lines(after, handover.before or []))
+    text = "".join(json.dumps(line) + "\n" for line in lines(after, handover.before or [], this.objective.measures))
     checkpoint.write_text(out / "held_out.jsonl", text)
     checkpoint.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
     say(result_line(out, record))
@@ -266,11 +267,10 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
     # Dropout, where a student has any: seeded by the step, so a continued run draws the same.
     torch.manual_seed(config.seed * 1_000_003 + step.number)
     lr = learning_rate(config, step=step.number, total=this.total)
-    weights = None
-    if this.cross is not None:
-        weights = weighting.part_weights(
-            this.cross.parts, balance=config.balance, ce_weight=config.ce_weight, norms=state["norms"]
-        )
+    objective_state = None
+    if "norms" in state:
+        objective_state = ObjectiveState(norms=state["norms"], left_out=state["left_out"])
+    weights = this.objective.weights(objective_state)
     result = take_step(
         this.distiller,
         this.optimizer,
@@ -281,17 +281,17 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
         world=this.world,
         stop=this.wanted.stop,
         weights=weights,
-        measure=weights is not None and len(weights) > 1 and step.number % weighting.MEASURE_EVERY == 0,
+        measure=this.objective.measures_norms(step.number),
     )
     took = time.perf_counter() - started
     state["step"] = step.number + 1
     state["tokens"] += result.positions
-    if weights is not None:
-        state["norms"] = weighting.smooth_norms(state["norms"], result.norms)
-        _count_left_out(this, step, state)
+    next_state = this.objective.next_state(objective_state, norms=result.norms, left_out=result.left_out)
+    if next_state is not None:
+        state |= asdict(next_state)
     state["seconds"] += took
     if this.world.leads and result.positions:
-        log.write("metrics.jsonl", _metrics(result, state, lr=lr, took=took, weights=weights))
+        log.write("metrics.jsonl", _metrics(this, result, state, lr=lr, took=took, weights=weights))
     if result.positions == 0:
         count_empty(this.out, state, say=this.say)
     bar.advance(steps=1, tokens=result.positions, note=f"loss {result.loss:.4f}" if result.positions else "nothing")
@@ -301,32 +301,20 @@ def _one_step(this: Run, step: Step, state: dict[str, Any], started: float, *, l
     if result.stop and not last:
         raise interrupted(this.out, state["step"], this.total)
     if config.eval_every and state["step"] % config.eval_every == 0 and not last:
-        means = {k: v["mean"] for k, v in (summary(_score(this, "held-out")) or {}).items()}
+        means = {k: v["mean"] for k, v in (summary(_score(this, "held-out"), this.objective.measures) or {}).items()}
         if this.world.leads:
             log.write("held_out_curve.jsonl", {"step": state["step"], **means}, prefix="held_out/")
         this.distiller.train()
 
 
-def _count_left_out(this: Run, step: Step, state: dict[str, Any]) -> None:
-    """Add what a student with another tokenizer could not read of a step, on all ranks. A collective."""
-    for found in this.world.gather(dict(step.left_out)):
-        for what, count in found.items():
-            state["left_out"][what] = state["left_out"].get(what, 0) + count
-
-
 def _metrics(
-    result: StepResult, state: dict[str, Any], *, lr: float, took: float, weights: dict[str, float] | None
+    this: Run, result: StepResult, state: dict[str, Any], *, lr: float, took: float, weights: dict[str, float]
 ) -> dict[str, Any]:
     """Return the line of metrics.jsonl of one step that took `took` seconds."""
-    parts = {"ce_loss": result.ce} if result.kd is None else {"kd_loss": result.kd, "ce_loss": result.ce}
-    across = {f"{part}_loss": value for part, value in result.parts.items()}
-    if weights is not None:
-        across |= {f"{part}_weight": weight for part, weight in weights.items()}
     return {
         "step": state["step"],
         "loss": result.loss,
-        **parts,
-        **across,
+        **this.objective.metrics(result.means, weights),
         "lr": lr,
         "tokens": state["tokens"],
         "tokens_per_s": result.positions / took,
@@ -335,18 +323,17 @@ def _metrics(
 
 def _score(this: Run, title: str) -> list[RowScore]:
     this.distiller.eval()
-    total = sum(len(row.tokens) - 1 - this.batches.skip for row in this.held) // this.world.size
+    total = sum(batch.num_positions for batch in this.held_out.batches(this.world))
     shown = this.config.progress and total > 0 and this.world.leads
     with Progress(title, total, say=this.say, unit="tokens", shown=shown) as bar:
 
-        def tick(tokens: int) -> None:
+        def on_tokens(tokens: int) -> None:
             bar.advance(steps=tokens, tokens=tokens)
             if this.wanted.stop:
                 found = checkpoint.steps(this.out)
                 raise interrupted(this.out, found[-1] if found else 0, this.total)
 
-        def scorer(batch: Batch) -> Scores:
-            return this.distiller(batch.to(this.world.device), None)  # type: ignore[no-any-return]
+        def scorer(batch: Batch) -> Any:
+            return this.distiller(batch.to(this.world.device), None)
 
-        tables = None if this.cross is None else this.cross.measured
-        return score(this.held, this.batches, scorer, world=this.world, tick=tick, tables=tables)
+        return score(this.held_out, scorer, world=this.world, on_tokens=on_tokens)

@@ -11,12 +11,14 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from student_train.data.layout import choose_layout
-from student_train.data.loader import BatchSpec, batches_of, require_context
-from student_train.data.packing import groups
+from student_train.data.loader import require_context
+from student_train.data.packing import Packing, groups
 from student_train.errors import StudentError, TrainError
 from student_train.losses.fused_linear import LossSpec
+from student_train.losses.targets import TargetSpec
 from student_train.model.head import find_logit_map
 from student_train.objectives.distiller import Distiller
+from student_train.objectives.same_tokenizer import SameTokenizer
 
 SIZES = {
     "vocab_size": 60,
@@ -30,16 +32,8 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-SPEC = BatchSpec(
-    vocab_size=60,
-    max_row_tokens=128,
-    micro_tokens=1000,
-    target_kind="linear",
-    temperature=1.0,
-    temperature_column=None,
-    skip=0,
-    held_out=0.0,
-)
+OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+PACKING = Packing(micro_tokens=1000)
 LOCAL = ["sliding_attention", "full_attention"]
 ARCHITECTURES: dict[str, tuple[dict[str, Any], str]] = {
     "llama": ({}, "mask"),
@@ -84,14 +78,14 @@ def test_scores_of_packed_rows_are_those_of_the_model_on_each_row_alone(tools: A
     assert bool(layout.reason) == (expected == "padded")
     distiller = Distiller(
         model,
-        LossSpec(divergence="forward-kl", ce_weight=0.3),
+        OBJECTIVE,
         dtype="float32",
         layout=layout.name,
         logit_map=find_logit_map(model),
     )
     rows = [row_of(tools, length, seed=length) for length in (33, 21, 12, 9)]
-    spec = dataclasses.replace(SPEC, layout=layout.name, widest=layout.widest)
-    scores = torch.cat([distiller(batch, None).nll_P for batch in batches_of(rows, spec)])
+    packing = dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest)
+    scores = torch.cat([distiller(batch, None).nll_P for batch in OBJECTIVE.batches(rows, packing)])
     alone = []
     for row in rows:
         ids = torch.from_numpy(row.tokens.astype(np.int64))
@@ -105,10 +99,15 @@ def test_one_mask_would_change_a_model_with_sliding_windows(tools: Any) -> None:
     # What the layout protects from: without it this test's rows are off by more than a tenth of a nat.
     model = model_of("mistral", sliding_window=8)
     rows = [row_of(tools, length, seed=length) for length in (33, 21)]
-    wrong = Distiller(model, LossSpec(divergence="forward-kl", ce_weight=0.3), dtype="float32", layout="mask")
-    right = Distiller(model, wrong.spec, dtype="float32", layout="positions")
+    wrong = Distiller(model, OBJECTIVE, dtype="float32", layout="mask")
+    right = Distiller(model, OBJECTIVE, dtype="float32", layout="positions")
     found, expected = (
-        torch.cat([one(batch, None).nll_P for batch in batches_of(rows, dataclasses.replace(SPEC, layout=one.layout))])
+        torch.cat(
+            [
+                one(batch, None).nll_P
+                for batch in OBJECTIVE.batches(rows, dataclasses.replace(PACKING, layout=one.layout))
+            ]
+        )
         for one in (wrong, right)
     )
     assert float((found - expected).abs().mean()) > 0.1
@@ -142,13 +141,13 @@ def test_rows_share_a_forward_pass_only_where_their_lengths_do_not_change_positi
     convolutional = model_of("lfm2", layer_types=["conv", "full_attention"], rope_parameters=dynamic)
     assert choose_layout(convolutional, longest=10**6).name == "single"
     assert choose_layout(convolutional, longest=64).name == "padded"
-    assert groups([5, 3], micro_tokens=100, layout="single") == [slice(0, 1), slice(1, 2)]
+    assert groups([5, 3], Packing(micro_tokens=100, layout="single")) == [slice(0, 1), slice(1, 2)]
 
 
 def test_padding_counts_where_each_row_has_a_sequence() -> None:
     lengths = [50, 10, 10, 10, 50, 50]
-    assert groups(lengths, micro_tokens=150, layout="padded") == [slice(0, 3), slice(3, 6)]
-    assert groups(lengths, micro_tokens=150) == [slice(0, 5), slice(5, 6)]
+    assert groups(lengths, Packing(micro_tokens=150, layout="padded")) == [slice(0, 3), slice(3, 6)]
+    assert groups(lengths, Packing(micro_tokens=150)) == [slice(0, 5), slice(5, 6)]
 
 
 def test_shared_sequences_keep_to_the_width_that_a_model_has_masks_for(tools: Any) -> None:
@@ -157,7 +156,7 @@ def test_shared_sequences_keep_to_the_width_that_a_model_has_masks_for(tools: An
     layout = choose_layout(model)
     assert layout.widest == 64
     rows = [row_of(tools, length, seed=length) for length in (40, 24, 23, 20, 19)]
-    (batch,) = batches_of(rows, dataclasses.replace(SPEC, layout=layout.name, widest=layout.widest))
+    (batch,) = OBJECTIVE.batches(rows, dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest))
     assert batch.tokens_BT.shape[1] <= 64
 
 

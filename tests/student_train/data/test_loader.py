@@ -18,7 +18,11 @@ from shards.errors import CorruptShardError, StoreError
 from shards.storage.store import open_store
 from student_train.data.hashing import is_held_out
 from student_train.data.loader import BatchSpec, Rows, Stream, read_step
+from student_train.data.packing import Packing
 from student_train.data.sampler import make_plan, rows_of_step
+from student_train.losses.fused_linear import LossSpec
+from student_train.losses.targets import TargetSpec
+from student_train.objectives.same_tokenizer import SameTokenizer
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401
 
 
@@ -31,16 +35,10 @@ def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
         manifest_sha256=cache.manifest_sha256,
         seed=0,
     )
-    spec = BatchSpec(
-        vocab_size=world.vocab,
-        max_row_tokens=128,
-        micro_tokens=100,
-        target_kind="linear",
-        temperature=1.0,
-        temperature_column=None,
-        skip=0,
-        held_out=held_out,
+    objective = SameTokenizer(
+        loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=world.vocab, target_kind="linear"), max_row_tokens=128
     )
+    spec = BatchSpec(batcher=objective, packing=Packing(micro_tokens=100), held_out=held_out)
     return cache, plan, spec
 
 

@@ -11,22 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shards.format.chunk import Chunk
-from student_train.data.loader import BatchSpec, batches_of
-from student_train.data.packing import MAX_WASTE, bins, groups
+from student_train.data.packing import MAX_WASTE, Packing, bins, groups
 from student_train.errors import TrainError
 from student_train.losses.fused_linear import LossSpec
+from student_train.losses.targets import TargetSpec
 from student_train.objectives.distiller import Distiller
+from student_train.objectives.same_tokenizer import SameTokenizer
 
-SPEC = BatchSpec(
-    vocab_size=60,
-    max_row_tokens=128,
-    micro_tokens=1000,
-    target_kind="linear",
-    temperature=1.0,
-    temperature_column=None,
-    skip=0,
-    held_out=0.0,
-)
+OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+PACKING = Packing(micro_tokens=1000)
 
 
 def row_of_length(tools: Any, length: int, *, seed: int) -> Chunk:
@@ -49,7 +42,7 @@ def test_every_row_has_one_place_and_at_most_two_percent_is_wasted(lengths: list
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(2, 60), max_size=40), limit=st.integers(1, 200))
 def test_groups_hold_every_row_in_order_within_the_limit(lengths: list[int], limit: int) -> None:
-    parts = [lengths[part] for part in groups(lengths, micro_tokens=limit)]
+    parts = [lengths[part] for part in groups(lengths, Packing(micro_tokens=limit))]
     assert [n for part in parts for n in part] == lengths
     assert all(sum(part) <= limit or len(part) == 1 for part in parts)
 
@@ -74,13 +67,13 @@ def small_phi(vocab: int) -> Any:
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [40, 12, 27, 3, 38], [50, 2]])
 def test_packed_rows_give_what_each_row_gives_alone(tools: Any, family: str, lengths: list[int]) -> None:
     model = tools.llama(vocab=60) if family == "llama" else small_phi(60)
-    distiller = Distiller(model, LossSpec(divergence="forward-kl", ce_weight=0.3), dtype="float32")
+    distiller = Distiller(model, OBJECTIVE, dtype="float32")
     rows = [row_of_length(tools, n, seed=i) for i, n in enumerate(lengths)]
-    (batch,) = batches_of(rows, SPEC)
+    (batch,) = OBJECTIVE.batches(rows, PACKING)
     together = distiller.hidden(batch)[batch.index_P]
     start = 0
     for row in rows:
-        (alone,) = batches_of([row], SPEC)
+        (alone,) = OBJECTIVE.batches([row], PACKING)
         mine = distiller.hidden(alone)[alone.index_P]
         torch.testing.assert_close(together[start : start + len(mine)], mine, rtol=1e-4, atol=1e-5)
         start += len(mine)
@@ -94,7 +87,7 @@ def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
     import dataclasses
 
     rows = [row_of_length(tools, n, seed=n) for n in (9, 5, 3)]
-    (batch,) = batches_of(rows, dataclasses.replace(SPEC, skip=2))
+    (batch,) = dataclasses.replace(OBJECTIVE, targets=dataclasses.replace(OBJECTIVE.targets, skip=2)).batches(rows, PACKING)
     # A row of three tokens, all of them prefix, has nothing to predict.
     assert batch.row_positions == (6, 2)
     expected = [int(t) for row in rows[:2] for t in row.tokens[3:]]
@@ -105,4 +98,4 @@ def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
 
 def test_a_row_longer_than_the_student_reads_is_refused(tools: Any) -> None:
     with pytest.raises(TrainError, match="has 129 tokens; the student reads at most 128"):
-        batches_of([row_of_length(tools, 129, seed=0)], SPEC)
+        OBJECTIVE.batches([row_of_length(tools, 129, seed=0)], PACKING)

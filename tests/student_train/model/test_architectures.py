@@ -12,10 +12,13 @@ import torch
 from benchmarks.architectures import REFUSED, Findings, read_page, survey
 from benchmarks.tiny_models import MODELS, VOCAB, build
 from student_train.data.layout import choose_layout
-from student_train.data.loader import BatchSpec, batches_of
+from student_train.data.packing import Packing
 from student_train.losses.fused_linear import LossSpec
+from student_train.losses.targets import TargetSpec
 from student_train.model.head import find_logit_map
+from student_train.objectives.base import LossScale
 from student_train.objectives.distiller import Distiller
+from student_train.objectives.same_tokenizer import SameTokenizer
 
 FAST = (
     "llama",
@@ -32,16 +35,10 @@ FAST = (
 )
 
 
-SPEC = BatchSpec(
-    vocab_size=VOCAB,
-    max_row_tokens=256,
-    micro_tokens=1000,
-    target_kind="none",
-    temperature=1.0,
-    temperature_column=None,
-    skip=0,
-    held_out=0.0,
+OBJECTIVE = SameTokenizer(
+    loss_spec=LossSpec(divergence=None, ce_weight=1.0), targets=TargetSpec(vocab_size=VOCAB, target_kind="none"), max_row_tokens=256
 )
+PACKING = Packing(micro_tokens=1000)
 
 
 @pytest.fixture(autouse=True)
@@ -64,13 +61,12 @@ TRAINED = [name for name in MODELS if name not in ("bert", "xlnet", "modernbert-
 def test_a_packed_step_has_the_loss_and_the_gradient_of_the_models_own_logits(tools: Any, name: str) -> None:
     model = build(name)
     layout = choose_layout(model)
-    spec = dataclasses.replace(SPEC, layout=layout.name, widest=layout.widest)
+    packing = dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest)
     rows = [row_of(tools, length) for length in (48, 33, 20, 7)]
-    loss_spec = LossSpec(divergence=None, ce_weight=1.0)
-    distiller = Distiller(model, loss_spec, dtype="float32", layout=layout.name, logit_map=find_logit_map(model))
+    distiller = Distiller(model, OBJECTIVE, dtype="float32", layout=layout.name, logit_map=find_logit_map(model))
     losses = []
-    for batch in batches_of(rows, spec):
-        out = distiller(batch, 1.0)
+    for batch in OBJECTIVE.batches(rows, packing):
+        out = distiller(batch, LossScale(weights={"ce": 1.0}, totals={"ce": 1}))
         out.loss.backward()
         losses.append(out.terms["ce"])
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

@@ -9,12 +9,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BertConfig, CohereConfig, Gemma2Config, GraniteConfig, LlamaConfig
 
-from student_train.data.loader import BatchSpec, batches_of
+from student_train.data.packing import Packing
 from student_train.errors import StudentError
 from student_train.losses.blockwise import Projection
 from student_train.losses.fused_linear import LossSpec, fused_loss
+from student_train.losses.targets import TargetSpec
 from student_train.model.head import PLAIN, LogitMap, find_logit_map
+from student_train.objectives.base import LossScale
 from student_train.objectives.distiller import Distiller
+from student_train.objectives.same_tokenizer import SameTokenizer
 
 SIZES = {
     "vocab_size": 60,
@@ -28,16 +31,8 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-SPEC = BatchSpec(
-    vocab_size=60,
-    max_row_tokens=128,
-    micro_tokens=1000,
-    target_kind="linear",
-    temperature=1.0,
-    temperature_column=None,
-    skip=0,
-    held_out=0.0,
-)
+OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence=None, ce_weight=1.0), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+PACKING = Packing(micro_tokens=1000)
 HEADS = {
     "plain": (LlamaConfig(**SIZES), PLAIN),
     "soft-capped": (Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0), LogitMap(cap=2.0)),
@@ -74,9 +69,9 @@ def test_cross_entropy_and_its_gradients_are_those_of_the_models_own_logits(tool
     config, logit_map = HEADS[name]
     model = model_of(config)
     row = row_of(tools, 30)
-    (batch,) = batches_of([row], SPEC)
-    spec = LossSpec(divergence=None, ce_weight=1.0)
-    Distiller(model, spec, dtype="float32", logit_map=logit_map)(batch, 1.0).loss.backward()
+    (batch,) = OBJECTIVE.batches([row], PACKING)
+    scale = LossScale(weights={"ce": 1.0}, totals={"ce": 1})
+    Distiller(model, OBJECTIVE, dtype="float32", logit_map=logit_map)(batch, scale).loss.backward()
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
     ids = torch.from_numpy(row.tokens.astype(np.int64))
@@ -91,7 +86,7 @@ def test_cross_entropy_and_its_gradients_are_those_of_the_models_own_logits(tool
 @pytest.mark.parametrize("logit_map", [LogitMap(scale=0.5), LogitMap(cap=1.5), LogitMap(scale=2.0, cap=1.5)])
 def test_the_divergences_gradient_is_the_slope_of_the_loss(tools: Any, logit_map: LogitMap) -> None:
     row = row_of(tools, 20)
-    (batch,) = batches_of([row], SPEC)
+    (batch,) = OBJECTIVE.batches([row], PACKING)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((20, 16), (60, 16), (60,)))
     along = torch.randn(20, 16, generator=generator)

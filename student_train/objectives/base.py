@@ -1,0 +1,134 @@
+"""The interface of a training objective.
+
+An objective decides what a batch holds, which loss is minimised, what is measured on held-out rows and how the run is
+described. `choose_objective` picks the implementation once, when a run is built; no other module asks whether student
+and shards share a tokenizer.
+
+Every method gets the batch that it works on, so an objective may dispatch on it. An objective that combines others,
+one for each kind of row, makes their batches one after the other and forwards each batch to its own objective. Its
+`parts` are the union of theirs; `LossScale` normalises each part over all batches of a step.
+
+Shapes: N places of a batch, P positions with a label, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from shards.format.chunk import Chunk, RowInfo
+from student_train.data.packing import Batch, Packing
+from student_train.losses.blockwise import LossOutput, Projection
+from student_train.objectives.row_score import Measure, RowScore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudentOutput:
+    """What an objective sees of the student's forward pass. New kinds of losses add fields here."""
+
+    hidden_NH: torch.Tensor
+    """Hidden states that the output projection reads."""
+    projection: Projection
+    """The output projection."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossScale:
+    """How the terms of a step become one number: sum over parts of weight * (sum of terms) / (number of terms)."""
+
+    weights: dict[str, float]
+    """Weight of each part; they sum to one."""
+    totals: dict[str, int]
+    """Number of terms of each part in the whole step, over batches and ranks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectiveState:
+    """What an objective accumulates from step to step. Part of every checkpoint."""
+
+    norms: dict[str, float]
+    """Smoothed gradient norm of each part; {} before any measurement."""
+    left_out: dict[str, int]
+    """Counts of text that the student could not read, by reason."""
+
+
+class Objective(Protocol):
+    """One way to learn from rows of a cache. Implementations are immutable."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts of the loss. "ce" is one of them; its terms are the positions of a batch."""
+
+    @property
+    def description(self) -> str:
+        """The loss in a few words."""
+
+    @property
+    def notice(self) -> str:
+        """A line for the log about what is special; "" without one."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What is measured on held-out rows, apart from the calibration error."""
+
+    @property
+    def longest_row(self) -> int | None:
+        """Tokens of the longest row in the student's tokens; None where unknown."""
+
+    def readable(self, rows: list[Chunk]) -> tuple[list[Chunk], Counter[str]]:
+        """Return the rows that can be evaluated, and counts of what was left out, by reason."""
+
+    def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
+        """Return batches to train on. `rows` are chunks of one row each.
+
+        Raises:
+            TrainError: The student cannot read a row.
+        """
+
+    def held_out_batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
+        """Return batches to evaluate on, with the same targets for every loss. `rows` are readable ones."""
+
+    def empty_batch(self) -> Batch:
+        """Return a batch without a label, for a rank with fewer batches than the others."""
+
+    def initial_state(self) -> ObjectiveState | None:
+        """Return the state before the first step; None for an objective without one."""
+
+    def weights(self, state: ObjectiveState | None) -> dict[str, float]:
+        """Return the weight of each part; they sum to one."""
+
+    def measures_norms(self, step: int) -> bool:
+        """Return whether gradient norms are measured in step `step`, counted from 0."""
+
+    def next_state(
+        self, state: ObjectiveState | None, *, norms: dict[str, float], left_out: dict[str, int]
+    ) -> ObjectiveState | None:
+        """Return the state after a step that measured `norms` ({} for none) and left out `left_out`."""
+
+    def loss(self, output: StudentOutput, batch: Batch, scale: LossScale, *, measure: bool) -> LossOutput:
+        """Return the loss of a batch; with `measure` also the gradient norms of its parts."""
+
+    def rows_with(self, batch: Batch, terms: dict[str, list[int]]) -> list[RowInfo]:
+        """Return the rows that terms belong to, given as indices into the terms of each part."""
+
+    def metrics(self, means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+        """Return the numbers of a step for `metrics.jsonl`, from the mean term and the weight of each part."""
+
+    def scores(self, output: StudentOutput, batch: Batch) -> Any:
+        """Return tensors with the scores of a held-out batch, for `row_scores`."""
+
+    def row_scores(self, batch: Batch, scores: Any) -> list[RowScore]:
+        """Return the score of each row of a held-out batch, in the order of `batch.rows`."""
+
+
+def rows_at(batch: Batch, positions: list[int]) -> list[RowInfo]:
+    """Return the rows of a batch that hold any of `positions` (indices into P)."""
+    rows, start = [], 0
+    for row, count in zip(batch.rows, batch.row_positions, strict=True):
+        if any(start <= position < start + count for position in positions):
+            rows.append(row)
+        start += count
+    return rows

@@ -1,0 +1,212 @@
+"""Learn from records of a teacher that has the student's own tokenizer: a divergence per token and cross-entropy.
+
+Shapes: P positions with a label.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+
+import shards
+from shards.format.chunk import Chunk, RowInfo
+from student_train.config import Config
+from student_train.data.loader import require_context, row_too_long
+from student_train.data.packing import Batch, Packing, empty_batch, groups, pack
+from student_train.errors import TrainError
+from student_train.losses.blockwise import LossOutput
+from student_train.losses.divergences import target_kind as target_kind_of
+from student_train.losses.fused_linear import LossSpec, Scores, fused_loss, fused_scores
+from student_train.losses.targets import Targets, TargetSpec, no_targets, targets_of
+from student_train.model.loading import Student
+from student_train.objectives.base import LossScale, ObjectiveState, StudentOutput, rows_at
+from student_train.objectives.row_score import BITS_PER_BYTE, Measure, RowScore, confidence_bins
+
+MEASURES = (
+    Measure(name="kl", numerator="kl_sum", denominator="tokens"),
+    BITS_PER_BYTE,
+    Measure(name="top1_agreement", numerator="top1_sum", denominator="tokens"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SameTokenizer:
+    """An `Objective` for a student whose tokens are the shards'."""
+
+    loss_spec: LossSpec
+    """Divergence, temperature and share of cross-entropy."""
+    targets: TargetSpec
+    """Targets to train on."""
+    max_row_tokens: int
+    """Longest row that the student can read."""
+    longest_row: int | None = None
+    """Tokens of the longest window of the dump; None where unknown."""
+
+    @classmethod
+    def of(cls, config: Config, student: Student, cache: shards.Cache, *, skip: int) -> SameTokenizer:
+        """Return the objective of a run.
+
+        Raises:
+            TrainError: The shards lack the temperature, a specialist's id is unknown, or a row is too long.
+        """
+        column = temperature_column(config, cache)
+        if config.specialist and max(config.specialist) >= student.vocab_size:
+            raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
+        window_tokens = cache.manifest.settings.get("window_tokens")
+        require_context(cache, max_row_tokens=student.max_row_tokens, window_tokens=window_tokens)
+        return cls(
+            loss_spec=LossSpec(
+                divergence=config.divergence if config.objective == "kd" else None,
+                ce_weight=config.ce_weight,
+                temperature=config.temperature,
+                skew=config.skew,
+            ),
+            targets=TargetSpec(
+                vocab_size=student.vocab_size,
+                target_kind=target_kind_of(config.objective, config.divergence, specialist=bool(config.specialist)),
+                temperature=config.temperature,
+                temperature_column=column,
+                skip=skip,
+                subset=config.specialist,
+                rs_draws=config.rs_draws,
+                seed=config.seed,
+            ),
+            max_row_tokens=student.max_row_tokens,
+            longest_row=window_tokens,
+        )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """`kd` and `ce`; `ce` alone without a divergence."""
+        return ("ce",) if self.loss_spec.divergence is None else ("kd", "ce")
+
+    @property
+    def description(self) -> str:
+        """The loss in a few words."""
+        spec = self.loss_spec
+        return "cross-entropy" if spec.divergence is None else f"{spec.divergence} + {spec.ce_weight} cross-entropy"
+
+    @property
+    def notice(self) -> str:
+        """Nothing is special."""
+        return ""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """KL to the teacher and agreement per token, bits per byte."""
+        return MEASURES
+
+    def readable(self, rows: list[Chunk]) -> tuple[list[Chunk], Counter[str]]:
+        """Return the rows with a label after the prefix; every row can be read."""
+        return self._with_labels(rows), Counter()
+
+    def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
+        """Return batches with the targets that the divergence needs."""
+        return self._batches(rows, packing, self.targets)
+
+    def held_out_batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
+        """Return batches with the targets of `forward-kl` at temperature 1, whatever the run trains."""
+        targets = replace(self.targets, target_kind="linear", temperature=1.0, temperature_column=None)
+        return self._batches(rows, packing, targets)
+
+    def _batches(self, rows: list[Chunk], packing: Packing, spec: TargetSpec) -> tuple[Batch, ...]:
+        rows = self._with_labels(rows)
+        for row in rows:
+            if len(row.tokens) > self.max_row_tokens:
+                raise row_too_long(row.rows[0], len(row.tokens), self.max_row_tokens)
+        parts = groups([len(row.tokens) for row in rows], packing)
+        return tuple(pack(rows[part], targets_of(rows[part], spec), packing, skip=spec.skip) for part in parts)
+
+    def _with_labels(self, rows: list[Chunk]) -> list[Chunk]:
+        return [row for row in rows if len(row.tokens) - 1 > self.targets.skip]
+
+    def empty_batch(self) -> Batch:
+        """Return a batch of one token that predicts nothing."""
+        return empty_batch(no_targets())
+
+    def initial_state(self) -> ObjectiveState | None:
+        """Return None: the weights are fixed."""
+        return None
+
+    def weights(self, state: ObjectiveState | None) -> dict[str, float]:
+        """Return the shares of the configuration."""
+        if self.loss_spec.divergence is None:
+            return {"ce": 1.0}
+        return {"kd": 1.0 - self.loss_spec.ce_weight, "ce": self.loss_spec.ce_weight}
+
+    def measures_norms(self, step: int) -> bool:
+        """Return False: the weights are fixed."""
+        return False
+
+    def next_state(
+        self, state: ObjectiveState | None, *, norms: dict[str, float], left_out: dict[str, int]
+    ) -> ObjectiveState | None:
+        """Return None: there is no state."""
+        return None
+
+    def loss(self, output: StudentOutput, batch: Batch, scale: LossScale, *, measure: bool) -> LossOutput:
+        """Return the fused loss; its weights are those of `loss_spec`, and norms are never measured."""
+        assert isinstance(batch.targets, Targets)
+        out = fused_loss(
+            output.hidden_NH,
+            output.projection,
+            index_P=batch.index_P,
+            targets=batch.targets,
+            spec=self.loss_spec,
+            scale=1.0 / scale.totals["ce"],
+        )
+        return replace(out, terms={part: out.terms[part] for part in self.parts})
+
+    def rows_with(self, batch: Batch, terms: dict[str, list[int]]) -> list[RowInfo]:
+        """Return the rows of terms; each term of each part is a position."""
+        return rows_at(batch, [position for positions in terms.values() for position in positions])
+
+    def metrics(self, means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+        """Return the mean of each part."""
+        return {f"{part}_loss": means[part] for part in self.parts}
+
+    @torch.no_grad()
+    def scores(self, output: StudentOutput, batch: Batch) -> Scores:
+        """Return the scores of each position."""
+        assert isinstance(batch.targets, Targets)
+        return fused_scores(output.hidden_NH, output.projection, index_P=batch.index_P, targets=batch.targets)
+
+    def row_scores(self, batch: Batch, scores: Scores) -> list[RowScore]:
+        """Return the sums over each row's positions."""
+        kl_P, nll_P, same_P, confidence_P, hit_P = (t.double().cpu().numpy() for t in scores)
+        rows, start = [], 0
+        for info, count in zip(batch.rows, batch.row_positions, strict=True):
+            span = slice(start, start + count)
+            start += count
+            rows.append(
+                RowScore(
+                    document=info.document,
+                    window=info.window,
+                    tokens=count,
+                    bytes=info.byte_end - info.byte_start,
+                    kl_sum=float(kl_P[span].sum()),
+                    nll_sum=float(nll_P[span].sum()),
+                    top1_sum=int(same_P[span].sum()),
+                    bins=confidence_bins(confidence_P[span], hit_P[span]),
+                )
+            )
+        return rows
+
+
+def temperature_column(config: Config, cache: shards.Cache) -> int | None:
+    """Return the column of `log_z` at the run's temperature; None for a run that needs none.
+
+    Raises:
+        TrainError: The shards do not store that temperature.
+    """
+    if config.objective != "kd" or config.temperature == 1.0:
+        return None
+    stored = [round(t, 6) for t in cache.manifest.temperatures]
+    if round(config.temperature, 6) not in stored:
+        raise TrainError(
+            f"temperature is {config.temperature}; the shards store {', '.join(map(str, stored)) or 'none'}; "
+            "choose one of those, or 1, or dump again"
+        )
+    return stored.index(round(config.temperature, 6))
