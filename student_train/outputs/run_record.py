@@ -25,9 +25,7 @@ def run_record(
     cache: Any,
     student: Student,
     state: dict[str, Any],
-    objective: Objective,
-    before: list[RowScore],
-    after: list[RowScore],
+    held_out: dict[str, Any],
     command: list[str],
     hardware: Hardware,
 ) -> dict[str, Any]:
@@ -67,13 +65,18 @@ def run_record(
             **({"empty_steps": state["empty_steps"]} if state.get("empty_steps") else {}),
             **({"left_out": state["left_out"]} if "left_out" in state else {}),
         },
-        "held_out": {
-            "rows": len(after),
-            "tokens": sum(row.tokens for row in after),
-            "bytes": sum(row.bytes for row in after),
-            "before": summary(before, objective.measures),
-            "after": summary(after, objective.measures),
-        },
+        "held_out": held_out,
+    }
+
+
+def held_out_record(objective: Objective, before: list[RowScore], after: list[RowScore]) -> dict[str, Any]:
+    """Return the held-out part of the record: sizes, and the measures before and after training."""
+    return {
+        "rows": len(after),
+        "tokens": sum(row.tokens for row in after),
+        "bytes": sum(row.bytes for row in after),
+        "before": summary(before, objective.measures),
+        "after": summary(after, objective.measures),
     }
 
 

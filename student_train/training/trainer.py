@@ -37,7 +37,7 @@ from student_train.outputs.lock import locked
 from student_train.outputs.metrics import Log, open_log
 from student_train.outputs.progress import Progress
 from student_train.outputs.run_dir import Identity, is_finished, newest_state, read_record
-from student_train.outputs.run_record import describe, result_line, run_record
+from student_train.outputs.run_record import describe, held_out_record, result_line, run_record
 from student_train.training.build_run import prepare
 from student_train.training.distributed import World, join
 from student_train.training.handover import Handover, of_record, of_state, settings_of
@@ -186,9 +186,7 @@ def _record(
         cache=this.segments.cache if this.segments else this.first_leg.cache,
         student=this.student,
         state=state,
-        objective=this.objective,
-        before=before,
-        after=after,
+        held_out=held_out_record(this.objective, before, after),
         command=command,
         hardware=hardware,
     )
