@@ -134,7 +134,7 @@ class CrossRows:
 def no_rows() -> CrossRows:
     """Return no row."""
     none = np.zeros(0, dtype=np.int64)
-    return CrossRows(rows=[], targets=no_targets(), bytes_R=none, row_C=none, row_B=none, left_out=Counter())
+    return CrossRows(rows=[], targets=no_targets(), bytes_R=none, row_W=none, row_B=none, left_out=Counter())
 
 
 def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int = 2**31) -> CrossRows:

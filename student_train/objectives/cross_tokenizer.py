@@ -23,8 +23,8 @@ from student_train.cross_tokenizer.vocabulary import load_vocabulary
 from student_train.data.packing import Batch, Packing, empty_batch, groups, pack
 from student_train.errors import TrainError
 from student_train.losses import weighting
-from student_train.model.loading import Student
 from student_train.losses.blockwise import LossOutput
+from student_train.model.loading import Student
 from student_train.objectives.base import LossScale, ObjectiveState, StudentOutput, rows_at
 from student_train.objectives.row_score import BITS_PER_BYTE, Measure, RowScore, confidence_bins
 
@@ -197,7 +197,6 @@ class CrossTokenizer:
         losses = {f"{part}_loss": means[part] for part in self.parts}
         return losses | {f"{part}_weight": weight for part, weight in weights.items()}
 
-    @torch.no_grad()
     def scores(self, output: StudentOutput, batch: Batch) -> CrossScores:
         """Return the scores of positions, spans and boundaries."""
         return cross_scores(

@@ -12,9 +12,9 @@ from torch import nn
 
 from student_train.data.layout import inputs_of
 from student_train.data.packing import Batch
+from student_train.losses.blockwise import LossOutput, Projection
 from student_train.model.head import PLAIN, LogitMap
 from student_train.model.probe import last_hidden
-from student_train.losses.blockwise import LossOutput, Projection
 from student_train.objectives.base import LossScale, Objective, StudentOutput
 
 

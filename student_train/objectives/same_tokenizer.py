@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import torch
-
 import shards
 from shards.format.chunk import Chunk, RowInfo
 from student_train.config import Config
@@ -167,7 +165,6 @@ class SameTokenizer:
         """Return the mean of each part."""
         return {f"{part}_loss": means[part] for part in self.parts}
 
-    @torch.no_grad()
     def scores(self, output: StudentOutput, batch: Batch) -> Scores:
         """Return the scores of each position."""
         assert isinstance(batch.targets, Targets)

@@ -32,7 +32,11 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+OBJECTIVE = SameTokenizer(
+    loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
+    targets=TargetSpec(vocab_size=60, target_kind="linear"),
+    max_row_tokens=128,
+)
 PACKING = Packing(micro_tokens=1000)
 LOCAL = ["sliding_attention", "full_attention"]
 ARCHITECTURES: dict[str, tuple[dict[str, Any], str]] = {

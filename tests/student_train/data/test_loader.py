@@ -36,7 +36,9 @@ def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
         seed=0,
     )
     objective = SameTokenizer(
-        loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=world.vocab, target_kind="linear"), max_row_tokens=128
+        loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
+        targets=TargetSpec(vocab_size=world.vocab, target_kind="linear"),
+        max_row_tokens=128,
     )
     spec = BatchSpec(batcher=objective, packing=Packing(micro_tokens=100), held_out=held_out)
     return cache, plan, spec

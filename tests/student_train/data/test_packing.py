@@ -18,7 +18,11 @@ from student_train.losses.targets import TargetSpec
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import SameTokenizer
 
-OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+OBJECTIVE = SameTokenizer(
+    loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
+    targets=TargetSpec(vocab_size=60, target_kind="linear"),
+    max_row_tokens=128,
+)
 PACKING = Packing(micro_tokens=1000)
 
 
@@ -87,7 +91,9 @@ def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
     import dataclasses
 
     rows = [row_of_length(tools, n, seed=n) for n in (9, 5, 3)]
-    (batch,) = dataclasses.replace(OBJECTIVE, targets=dataclasses.replace(OBJECTIVE.targets, skip=2)).batches(rows, PACKING)
+    (batch,) = dataclasses.replace(OBJECTIVE, targets=dataclasses.replace(OBJECTIVE.targets, skip=2)).batches(
+        rows, PACKING
+    )
     # A row of three tokens, all of them prefix, has nothing to predict.
     assert batch.row_positions == (6, 2)
     expected = [int(t) for row in rows[:2] for t in row.tokens[3:]]

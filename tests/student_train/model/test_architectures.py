@@ -36,7 +36,9 @@ FAST = (
 
 
 OBJECTIVE = SameTokenizer(
-    loss_spec=LossSpec(divergence=None, ce_weight=1.0), targets=TargetSpec(vocab_size=VOCAB, target_kind="none"), max_row_tokens=256
+    loss_spec=LossSpec(divergence=None, ce_weight=1.0),
+    targets=TargetSpec(vocab_size=VOCAB, target_kind="none"),
+    max_row_tokens=256,
 )
 PACKING = Packing(micro_tokens=1000)
 

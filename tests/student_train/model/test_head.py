@@ -31,7 +31,11 @@ SIZES = {
     "bos_token_id": 0,
     "eos_token_id": 0,
 }
-OBJECTIVE = SameTokenizer(loss_spec=LossSpec(divergence=None, ce_weight=1.0), targets=TargetSpec(vocab_size=60, target_kind="linear"), max_row_tokens=128)
+OBJECTIVE = SameTokenizer(
+    loss_spec=LossSpec(divergence=None, ce_weight=1.0),
+    targets=TargetSpec(vocab_size=60, target_kind="linear"),
+    max_row_tokens=128,
+)
 PACKING = Packing(micro_tokens=1000)
 HEADS = {
     "plain": (LlamaConfig(**SIZES), PLAIN),
