@@ -91,13 +91,13 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture
     if picture is not None:
         raise click.UsageError("--picture shows the cache, --row one row of it: give one of them")
     from shards.reports.row_view import as_html, as_text, find
-    from shards.storage.store import write_whole
+    from shards.storage.atomic import write_atomic
 
     shown = find(cache, row)
     if page is None:
         click.echo(as_text(shown))
     else:
-        write_whole(Path(page), as_html(shown).encode())
+        write_atomic(Path(page), as_html(shown).encode())
         click.echo(page)
 
 
@@ -166,8 +166,8 @@ def publish(path: str, url: str, without_tokens: bool) -> None:
     from shards.reports.summary import licence_line
 
     cache = open_cache(path)
-    with bytes_bar("publishing", sum(s.bytes for s in cache.manifest.shards)) as moved:
-        done = publish_cache(cache, url, without_tokens=without_tokens, moved=moved)
+    with bytes_bar("publishing", sum(s.bytes for s in cache.manifest.shards)) as on_bytes:
+        done = publish_cache(cache, url, without_tokens=without_tokens, on_bytes=on_bytes)
     click.echo(
         f"{url}: complete, sent {done.sent} files, skipped {done.skipped} that were there, "
         f"manifest {done.manifest.sha256[:12]}"
@@ -187,8 +187,8 @@ def fetch(url: str, folder: Path) -> None:
     from shards.read import open as open_cache
 
     cache = open_cache(url)
-    with bytes_bar("fetching", sum(s.bytes for s in cache.manifest.shards)) as moved:
-        done = fetch_cache(url, folder, moved=moved)
+    with bytes_bar("fetching", sum(s.bytes for s in cache.manifest.shards)) as on_bytes:
+        done = fetch_cache(url, folder, on_bytes=on_bytes)
     click.echo(
         f"{folder}: complete, fetched {done.sent} files, skipped {done.skipped} that were there, "
         f"manifest {done.manifest.sha256[:12]}"
@@ -213,8 +213,8 @@ def withdraw(path: str, listed: Path, out: Path) -> None:
 
     names = read_list(listed)
     cache = open_cache(path)
-    with bytes_bar("withdrawing", sum(s.bytes for s in cache.manifest.shards)) as moved:
-        done = withdraw_documents(cache, names, out, moved=moved)
+    with bytes_bar("withdrawing", sum(s.bytes for s in cache.manifest.shards)) as on_bytes:
+        done = withdraw_documents(cache, names, out, on_bytes=on_bytes)
     for name in done.unmatched:
         click.echo(f"not in the cache: {name}", err=True)
     click.echo(
@@ -233,8 +233,8 @@ def merge(paths: tuple[str, ...], out: Path) -> None:
     from shards.read import open as open_cache
 
     caches = [open_cache(path) for path in paths]
-    with bytes_bar("merging", sum(s.bytes for c in caches for s in c.manifest.shards)) as moved:
-        done = merge_caches(caches, out, moved=moved)
+    with bytes_bar("merging", sum(s.bytes for c in caches for s in c.manifest.shards)) as on_bytes:
+        done = merge_caches(caches, out, on_bytes=on_bytes)
     click.echo(
         f"{out}: {done.cache.rows:,} rows, {done.cache.tokens:,} tokens of {len(caches)} caches, dropped "
         f"{done.dropped_rows:,} rows that were there twice, manifest {done.cache.manifest_sha256[:12]}"

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from shards.format.manifest import ChunkEntry, ShardEntry
 from shards.format.schema import canonical_json
-from shards.storage.store import sync_folder, write_whole
+from shards.storage.atomic import sync_folder, write_atomic
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _MAGIC_BYTES = 8
@@ -51,7 +51,7 @@ def complete_entry(shard: Path, schema: pa.Schema) -> ShardEntry | None:
     if entry is None and shard.exists():
         entry = _checked(shard, schema)
         if entry is not None:
-            write_whole(entry_path(shard), canonical_json(entry.to_dict()))
+            write_atomic(entry_path(shard), canonical_json(entry.to_dict()))
     return entry
 
 
@@ -75,7 +75,7 @@ def settle(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -
             raise
         os.replace(temporary, shard)
     sync_folder(shard.parent)
-    write_whole(entry_path(shard), canonical_json(entry.to_dict()))
+    write_atomic(entry_path(shard), canonical_json(entry.to_dict()))
     return entry
 
 

@@ -19,8 +19,9 @@ from shards.format.batch import decode_chunk
 from shards.format.chunk import Chunk
 from shards.format.manifest import MANIFEST_NAME, ChunkEntry, Manifest
 from shards.storage import cache_dirs
+from shards.storage.atomic import write_atomic
 from shards.storage.chunk_cache import ChunkCache
-from shards.storage.store import Store, open_store, write_whole
+from shards.storage.store import Store, open_store
 
 TOKENIZER_FOLDER = "tokenizer"
 
@@ -136,7 +137,7 @@ class Cache:
                     f"{self.store.root}/{file.name}: digest differs from the manifest's; fetch it again"
                 )
             if not (folder / file.name).exists():
-                write_whole(folder / file.name, raw)
+                write_atomic(folder / file.name, raw)
         return folder / TOKENIZER_FOLDER
 
 

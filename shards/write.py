@@ -20,8 +20,8 @@ from shards.errors import ShardError
 from shards.format.batch import Row, build_batch
 from shards.format.manifest import ChunkEntry, ShardEntry
 from shards.format.schema import Layout, file_schema
-from shards.storage.store import cannot_write, file_sha256
-from shards.storage.temp_files import temporary_beside
+from shards.storage.atomic import cannot_write, file_sha256
+from shards.storage.temp_files import temp_path
 
 ZSTD_LEVEL = 9
 """Level 3 costs 2 % more bytes, level 19 saves 1 % at a tenth of the speed (docs/benchmarks)."""
@@ -41,7 +41,7 @@ class ShardWriter:
         self._pending_tokens = 0
         self._chunks: list[ChunkEntry] = []
         self._row_digests = hashlib.sha256()
-        self._temporary = temporary_beside(self.path)
+        self._temporary = temp_path(self.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")

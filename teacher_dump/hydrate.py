@@ -59,7 +59,8 @@ def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
     """
     from shards.edit import hydrate as records
     from shards.model_files.tokenizer import TokenizerRules
-    from shards.storage.store import unwatched, write_whole
+    from shards.storage.atomic import write_atomic
+    from shards.storage.store import ignore_bytes
     from teacher_dump.corpus import Corpus
     from teacher_dump.errors import DumpError
 
@@ -96,10 +97,10 @@ def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
             return [_read(scratch, offset, length) for offset, length in places.get(number, ())]
 
         if bar is None:
-            done = records.hydrate(cache, out, candidates, moved=unwatched)
+            done = records.hydrate(cache, out, candidates, on_bytes=ignore_bytes)
         else:
-            with bar("hydrating", sum(s.bytes for s in cache.manifest.shards)) as moved:
-                done = records.hydrate(cache, out, candidates, moved=moved)
+            with bar("hydrating", sum(s.bytes for s in cache.manifest.shards)) as on_bytes:
+                done = records.hydrate(cache, out, candidates, on_bytes=on_bytes)
     lines = [
         json.dumps(
             {
@@ -113,7 +114,7 @@ def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
         for m in done.missing
     ]
     if lines:
-        write_whole(out / MISSING_NAME, ("\n".join(lines) + "\n").encode())
+        write_atomic(out / MISSING_NAME, ("\n".join(lines) + "\n").encode())
     return done
 
 

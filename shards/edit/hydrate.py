@@ -30,7 +30,7 @@ from shards.format.manifest import ShardEntry
 from shards.format.schema import Layout
 from shards.read import Cache
 from shards.reports.statistics import measure
-from shards.storage.store import unwatched
+from shards.storage.store import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +103,7 @@ def hydrate(
     out: Path,
     candidates: Callable[[int], Sequence[Int32] | str],
     *,
-    moved: Callable[[int], None] = unwatched,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> Hydrated:
     """Write the cache with its text to folder `out`.
 
@@ -134,7 +134,7 @@ def hydrate(
     entries: list[ShardEntry] = []
     with tempfile.TemporaryDirectory(prefix=".text.", dir=out) as scratch:
         for entry in manifest.shards:
-            source = fetch_shard(cache.store, entry, Path(scratch) / entry.name, moved=moved)
+            source = fetch_shard(cache.store, entry, Path(scratch) / entry.name, on_bytes=on_bytes)
             missed = len(missing)
             made = rewrite(source, entry, fill, layout=manifest.layout, out=out, name=entry.name, new_layout=layout)
             source.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from shards.edit.withdraw import _finish, _keep
 from shards.errors import ShardError
 from shards.format.manifest import Manifest, ShardEntry
 from shards.read import Cache
-from shards.storage.store import unwatched
+from shards.storage.store import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class Merged:
     """Rows that were there twice."""
 
 
-def merge(caches: Sequence[Cache], out: Path, *, moved: Callable[[int], None] = unwatched) -> Merged:
+def merge(caches: Sequence[Cache], out: Path, *, on_bytes: OnBytes = ignore_bytes) -> Merged:
     """Join caches of one teacher in folder `out`, in the order given. Raises ShardError, naming what does not fit."""
     if len(caches) < 2:
         raise ShardError("merge: found one cache, expected at least two")
@@ -42,7 +42,7 @@ def merge(caches: Sequence[Cache], out: Path, *, moved: Callable[[int], None] = 
         for entry in cache.manifest.shards:
             where = f"{cache.store.root}/{entry.name}"
             name = f"{len(entries):06d}-{entry.rows_sha256[:12]}.arrow"
-            source = fetch_shard(cache.store, entry, out / name, moved=moved)
+            source = fetch_shard(cache.store, entry, out / name, on_bytes=on_bytes)
             table = columns(source, ("document", "window", "row_sha256"))
             keep = np.ones(table.num_rows, bool)
             rows = zip(*(table[n].to_pylist() for n in table.column_names), strict=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntr
 from shards.format.side_files import CARD_NAME
 from shards.read import Cache
 from shards.read import open as open_cache
-from shards.storage.store import Store, file_sha256, open_store, unwatched, write_whole
+from shards.storage.atomic import file_sha256, write_atomic
+from shards.storage.store import OnBytes, Store, ignore_bytes, open_store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +36,8 @@ class Moved:
     """Files that were there already."""
 
 
-def publish(cache: Cache, url: str, *, without_tokens: bool = False, moved: Callable[[int], None] = unwatched) -> Moved:
-    """Copy a cache to a folder or URL, with a data card. `moved` hears of every shard's bytes, sent or skipped.
+def publish(cache: Cache, url: str, *, without_tokens: bool = False, on_bytes: OnBytes = ignore_bytes) -> Moved:
+    """Copy a cache to a folder or URL, with a data card. `on_bytes` hears of every shard's bytes, sent or skipped.
 
     Raises ShardError where another cache is there, or a file differs from what the manifest says.
     """
@@ -67,11 +67,11 @@ def publish(cache: Cache, url: str, *, without_tokens: bool = False, moved: Call
                 )
             if target.holds(leaving.name, size=leaving.bytes, sha256=leaving.sha256):
                 skipped += 1
-                moved(entry.bytes)
+                on_bytes(entry.bytes)
             else:
                 # Progress counts bytes of the whole shard; one without text is smaller, so it counts when it is there.
-                target.upload(path, leaving.name, moved=unwatched if without_tokens else moved)
-                moved(entry.bytes if without_tokens else 0)
+                target.upload(path, leaving.name, on_bytes=ignore_bytes if without_tokens else on_bytes)
+                on_bytes(entry.bytes if without_tokens else 0)
                 sent += 1
             entries.append(leaving)
             for done in {source, path}:
@@ -101,7 +101,7 @@ def publish(cache: Cache, url: str, *, without_tokens: bool = False, moved: Call
     return Moved(manifest=manifest, sent=sent, skipped=skipped)
 
 
-def fetch(url: str, folder: Path, *, moved: Callable[[int], None] = unwatched) -> Moved:
+def fetch(url: str, folder: Path, *, on_bytes: OnBytes = ignore_bytes) -> Moved:
     """Copy a cache from a URL to a local folder, or mend the copy that is there.
 
     Raises ShardError where the folder holds another cache.
@@ -117,17 +117,17 @@ def fetch(url: str, folder: Path, *, moved: Callable[[int], None] = unwatched) -
     sent = skipped = 0
     wanted: list[ShardEntry | FileEntry] = [*cache.manifest.shards, *cache.manifest.files]
     for entry in wanted:
-        heard = moved if isinstance(entry, ShardEntry) else unwatched
+        heard = on_bytes if isinstance(entry, ShardEntry) else ignore_bytes
         if here.holds(entry.name, size=entry.bytes, sha256=entry.sha256):
             skipped += 1
             heard(entry.bytes)
         else:
             path = folder / entry.name
-            cache.store.download(entry.name, path, size=entry.bytes, sha256=entry.sha256, moved=heard)
+            cache.store.download(entry.name, path, size=entry.bytes, sha256=entry.sha256, on_bytes=heard)
             sent += 1
     with contextlib.suppress(IncompleteCacheError):  # not there where somebody copied the files by hand
-        write_whole(folder / CARD_NAME, cache.store.read(CARD_NAME))
-    write_whole(folder / MANIFEST_NAME, cache.manifest.to_bytes())
+        write_atomic(folder / CARD_NAME, cache.store.read(CARD_NAME))
+    write_atomic(folder / MANIFEST_NAME, cache.manifest.to_bytes())
     return Moved(manifest=cache.manifest, sent=sent, skipped=skipped)
 
 

@@ -23,7 +23,8 @@ from shards.format.manifest import MANIFEST_NAME, ChunkEntry, Manifest, ShardEnt
 from shards.format.schema import Layout, canonical_json, file_schema, read_file_metadata
 from shards.format.side_files import NOTE_NAME, seal_note
 from shards.read import Cache
-from shards.storage.store import Store, cannot_write, file_sha256, publish, unwatched, write_whole
+from shards.storage.atomic import cannot_write, file_sha256, rename_durably, write_atomic
+from shards.storage.store import OnBytes, Store, ignore_bytes
 from shards.write import ZSTD_LEVEL
 
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]
@@ -46,12 +47,12 @@ def claim(out: Path, step: str, inputs: Sequence[str]) -> None:
     elif path.exists() or (out / MANIFEST_NAME).exists() or any(out.glob("*.arrow")):
         raise ShardError(f"--out {out}: found a cache or a part of another one, expected an empty folder or none")
     else:
-        write_whole(path, note)
+        write_atomic(path, note)
 
 
-def fetch_shard(store: Store, entry: ShardEntry, path: Path, *, moved: Callable[[int], None] = unwatched) -> Path:
+def fetch_shard(store: Store, entry: ShardEntry, path: Path, *, on_bytes: OnBytes = ignore_bytes) -> Path:
     """Copy a shard byte for byte, its digest checked, and return `path`."""
-    store.download(entry.name, path, size=entry.bytes, sha256=entry.sha256, moved=moved)
+    store.download(entry.name, path, size=entry.bytes, sha256=entry.sha256, on_bytes=on_bytes)
     return path
 
 
@@ -69,7 +70,7 @@ def finish(out: Path, manifest: Manifest) -> Cache:
     for stray in out.glob("*.arrow"):  # of a killed run of another release
         if stray.name not in named:
             stray.unlink()
-    write_whole(out / MANIFEST_NAME, manifest.to_bytes())
+    write_atomic(out / MANIFEST_NAME, manifest.to_bytes())
     return Cache.of(out, manifest)
 
 
@@ -136,7 +137,7 @@ def rewrite(
             rows_sha256=rows.hexdigest(),
             chunks=tuple(chunks),
         )
-        publish(temporary, out / name)
+        rename_durably(temporary, out / name)
         return made
     except OSError as error:
         raise cannot_write(out / entry.name, error) from None

@@ -22,7 +22,7 @@ from shards.errors import ShardError
 from shards.format.manifest import Manifest, ShardEntry, Tombstone
 from shards.read import Cache
 from shards.reports.statistics import measure
-from shards.storage.store import unwatched
+from shards.storage.store import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def read_list(path: Path) -> tuple[str, ...]:
     return names
 
 
-def withdraw(cache: Cache, names: Sequence[str], out: Path, *, moved: Callable[[int], None] = unwatched) -> Withdrawn:
+def withdraw(cache: Cache, names: Sequence[str], out: Path, *, on_bytes: OnBytes = ignore_bytes) -> Withdrawn:
     """Write to folder `out` the cache without the documents that `names` name.
 
     Raises ShardError where the names name nothing, or everything.
@@ -64,7 +64,7 @@ def withdraw(cache: Cache, names: Sequence[str], out: Path, *, moved: Callable[[
     entries: list[ShardEntry] = []
     rewritten = 0
     for entry in manifest.shards:
-        source = fetch_shard(cache.store, entry, out / entry.name, moved=moved)
+        source = fetch_shard(cache.store, entry, out / entry.name, on_bytes=on_bytes)
         table = columns(source, ("document", "source", "path", "tail_codes"))
         keep = np.ones(table.num_rows, bool)
         lengths = pc.list_value_length(table["tail_codes"]).to_pylist()

@@ -21,8 +21,8 @@ import numpy as np
 
 from shards.errors import ShardError
 from shards.format.schema import canonical_json
+from shards.storage.atomic import file_sha256, write_atomic
 from shards.storage.cache_dirs import cache_dir
-from shards.storage.store import file_sha256, write_whole
 
 _REMEMBERED_FROM = 64_000_000
 """Bytes from which a file's digest is worth remembering."""
@@ -211,7 +211,7 @@ def _remember(file: Path, **facts: Any) -> None:
     path, key = _note(file)
     if key["size"] >= _REMEMBERED_FROM:
         with contextlib.suppress(OSError, ShardError):  # a cache: without it the file is read again
-            write_whole(path, canonical_json({"key": key, "facts": {**_remembered(file), **facts}}))
+            write_atomic(path, canonical_json({"key": key, "facts": {**_remembered(file), **facts}}))
 
 
 def _damaged(place: Path, what: str) -> ShardError:

@@ -1,1 +1,1 @@
-"""Bytes on local disks and object stores."""
+"""Where bytes are kept: stores reached through fsspec, atomic local files, and per-user caches."""

@@ -1,7 +1,7 @@
-"""Where do things lie that can be had again: unpacked teachers and downloaded chunks?
+"""Per-user cache directories for unpacked teachers, downloaded chunks and file digests.
 
-One folder per user: $TEACHERLESS_CACHE, or teacherless/ under $XDG_CACHE_HOME or ~/.cache. Deleting it loses
-time, never data.
+The root is $TEACHERLESS_CACHE, or `teacherless/` under $XDG_CACHE_HOME or ~/.cache. Everything below it can be
+fetched or computed again.
 """
 
 from __future__ import annotations
@@ -9,18 +9,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shards.errors import StoreError
+
 
 def cache_dir() -> Path:
-    """Return the folder for things that can be had again. It need not exist yet."""
-    if named := os.environ.get("TEACHERLESS_CACHE"):
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "teacherless"
+    """Return the root of the user's cache. It need not exist.
+
+    Raises:
+        StoreError: If a path begins with `~` and there is no such home directory.
+    """
+    explicit = os.environ.get("TEACHERLESS_CACHE")
+    named = explicit or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        expanded = Path(named).expanduser()
+    except RuntimeError:
+        raise StoreError(
+            f"{named}: found no such home directory; set TEACHERLESS_CACHE to a directory that you can write to"
+        ) from None
+    return expanded if explicit else expanded / "teacherless"
 
 
 def model_dir(name: str, weights_sha256: str) -> Path:
-    """Return where the unpacked weights of a packaged teacher lie, or would lie.
+    """Return the directory for the unpacked weights of a packaged teacher. It need not exist.
 
-    The digest of the packaged file is part of the name, so another release never passes for this one.
+    Args:
+        name: Name of the teacher.
+        weights_sha256: Digest of the packaged file. It is part of the directory's name, so releases are kept apart.
     """
     return cache_dir() / "models" / f"{name}-{weights_sha256[:12]}"

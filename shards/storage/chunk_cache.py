@@ -1,12 +1,14 @@
-"""Which chunks are kept on this machine? The last used ones, up to a hard limit of bytes.
+"""A local cache of the chunks used last, limited to a number of bytes.
 
-One file per chunk, named by the chunk's digest, so caches may share a folder and a file can be checked without
-asking anyone. The file's time of change is the time of its last use. Any number of processes may use a folder:
-files appear by rename; only the holder of the folder's lock adds files, and the kernel takes the lock back from a
-process that dies. Who does not get the lock at once does not keep its chunk: no reader ever waits.
+Each chunk is a file, named by the chunk's digest. So caches may share a directory, and a file can be checked by its
+name. The modification time is the time of the last use.
 
-Not promised: that a chunk is kept. Promised: what comes back has the right digest, and the files of the folder,
-unfinished ones included, never hold more bytes than the limit.
+Any number of processes may use a directory. Files appear by rename, and only the holder of the directory's lock adds
+files. The kernel releases the lock when its process ends. A process that does not get the lock at once does not cache
+its chunk, so no reader waits.
+
+Not guaranteed: that a chunk is cached. Guaranteed: that a returned chunk has the right digest, and that the files of
+the directory, including unfinished ones, never exceed the limit.
 """
 
 from __future__ import annotations
@@ -20,24 +22,33 @@ from pathlib import Path
 
 from shards.errors import ShardError
 from shards.format.manifest import ChunkEntry
-from shards.storage.store import cannot_write
+from shards.storage.atomic import cannot_write
 
-_KEPT = ".chunk"
-_UNFINISHED = ".part"
+_CHUNK_SUFFIX = ".chunk"
+_UNFINISHED_SUFFIX = ".part"
 _LOCK = "lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkCache:
-    """Chunks in a local folder."""
+    """Chunks in a local directory."""
 
     folder: Path
     limit_bytes: int
-    """Most bytes of all chunks together."""
+    """Maximum number of bytes of all files."""
 
     @classmethod
     def at(cls, folder: Path, *, limit_bytes: int, chunks: Iterable[ChunkEntry]) -> ChunkCache:
-        """Return the cache in a folder, made where needed. Raises ShardError where one of `chunks` cannot fit."""
+        """Return the cache in a directory, which is created if needed.
+
+        Args:
+            folder: The directory.
+            limit_bytes: Maximum number of bytes of all files.
+            chunks: The chunks that will be read.
+
+        Raises:
+            ShardError: If one of `chunks` exceeds the limit, or the directory cannot be created.
+        """
         largest = max((c.length for c in chunks), default=0)
         if limit_bytes < largest:
             raise ShardError(
@@ -50,24 +61,33 @@ class ChunkCache:
         return cls(folder=folder, limit_bytes=limit_bytes)
 
     def get(self, sha256: str) -> bytes | None:
-        """Return the chunk with this digest, None where it is not kept. A damaged one is removed."""
-        path = self.folder / f"{sha256}{_KEPT}"
+        """Return the chunk with this digest, None if it is not cached. A damaged file is deleted."""
+        path = self.folder / f"{sha256}{_CHUNK_SUFFIX}"
         try:
             raw = path.read_bytes()
         except OSError:
             return None
+        is_sound = hashlib.sha256(raw).hexdigest() == sha256
         try:
-            if hashlib.sha256(raw).hexdigest() == sha256:
+            if is_sound:
                 os.utime(path)
-                return raw
-            path.unlink()
-        except OSError:  # another process removed it first
-            return raw if hashlib.sha256(raw).hexdigest() == sha256 else None
-        return None
+            else:
+                path.unlink()
+        except OSError:  # another process deleted it first
+            pass
+        return raw if is_sound else None
 
     def put(self, sha256: str, raw: bytes) -> None:
-        """Keep a chunk whose digest was checked, and let go of those not used for longest to make room."""
-        path = self.folder / f"{sha256}{_KEPT}"
+        """Cache a chunk, and delete the chunks used longest ago to make room.
+
+        Args:
+            sha256: Digest of the chunk, which the caller has checked.
+            raw: The chunk.
+
+        Raises:
+            StoreError: If the directory cannot be written.
+        """
+        path = self.folder / f"{sha256}{_CHUNK_SUFFIX}"
         try:
             lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -78,7 +98,7 @@ class ChunkCache:
                 if path.exists():
                     return
                 self._make_room(len(raw))
-                unfinished = path.with_suffix(_UNFINISHED)
+                unfinished = path.with_suffix(_UNFINISHED_SUFFIX)
                 unfinished.write_bytes(raw)
                 os.replace(unfinished, path)
             finally:
@@ -87,21 +107,21 @@ class ChunkCache:
             raise cannot_write(path, error) from None
 
     def _make_room(self, num_bytes: int) -> None:
-        """Remove files until `num_bytes` fit. Called with the lock held, so an unfinished file has no owner left."""
-        found: list[tuple[int, int, str]] = []
+        """Delete files until `num_bytes` fit. The caller holds the lock, so unfinished files have no owner."""
+        by_age: list[tuple[int, int, str]] = []
         with os.scandir(self.folder) as files:
             for file in files:
-                if file.name.endswith(_UNFINISHED):
+                if file.name.endswith(_UNFINISHED_SUFFIX):
                     os.unlink(file.path)
-                elif file.name.endswith(_KEPT):
+                elif file.name.endswith(_CHUNK_SUFFIX):
                     try:
-                        facts = file.stat()
-                    except FileNotFoundError:  # a reader found it damaged
+                        stat = file.stat()
+                    except FileNotFoundError:  # a reader deleted it as damaged
                         continue
-                    found.append((facts.st_mtime_ns, facts.st_size, file.path))
-        total = sum(size for _, size, _ in found)
-        for _, size, name in sorted(found):
+                    by_age.append((stat.st_mtime_ns, stat.st_size, file.path))
+        total = sum(size for _, size, _ in by_age)
+        for _, size, path in sorted(by_age):
             if total + num_bytes <= self.limit_bytes:
                 return
-            Path(name).unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)
             total -= size

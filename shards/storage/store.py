@@ -1,10 +1,10 @@
-"""Where do bytes live? A folder, a bucket or a web server, behind one small interface that fsspec carries.
+"""Files in a directory, a bucket or on a web server, read and written through fsspec with time limits and retries.
 
-Every attempt has a time limit where fsspec gives one (its asynchronous filesystems: s3, http, gcs, abfs); failed
-attempts are repeated with growing, jittered pauses. A reply that is too short is a failed attempt. Writes appear
-whole or not at all: locally by rename, remotely because an object store shows an object only when it is complete.
+Each attempt has a time limit if the filesystem is asynchronous (s3, http, gcs, abfs). Failed attempts are repeated
+with growing, jittered pauses. A short reply is a failed attempt. Writes are atomic: local files by rename, remote
+objects because an object store shows only complete objects.
 
-Not checked here: digests of ranges. The caller has them.
+Not checked: digests of ranges. The caller knows them.
 """
 
 from __future__ import annotations
@@ -24,58 +24,81 @@ from typing import Any, TypeVar
 import fsspec
 
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
-from shards.storage.temp_files import temporary_beside
+from shards.storage.atomic import atomic_writer, cannot_write, rename_durably, write_atomic
+from shards.storage.temp_files import temp_path
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 8.0
 ATTEMPT_S = 30.0
-"""Time limit of an attempt, beside the time that its bytes need at the slowest rate."""
+"""Time limit of an attempt, in addition to the time for its bytes at the slowest rate."""
 SLOWEST_BYTES_PER_S = 250_000
-"""A transfer slower than this on average counts as stalled."""
+"""Average rate below which a transfer counts as stalled."""
 UNKNOWN_BYTES = 50_000_000
-"""Size that a file is taken to have where it is not known."""
+"""Assumed size of a file of unknown size."""
 BLOCK_BYTES = 16_000_000
-"""Bytes that are read at a time where a file is hashed in place."""
+"""Bytes per read when a remote file is hashed."""
+COPY_BYTES = 1 << 20
+"""Bytes per read when a local file is copied."""
 
 _Result = TypeVar("_Result")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
+OnBytes = Callable[[int], None]
+"""Progress callback: gets the number of bytes transferred since the last call, negative after a failed attempt."""
 
-def unwatched(_: int) -> None:
-    """Take the number of bytes that moved, and do nothing."""
+
+def ignore_bytes(_: int) -> None:
+    """Do nothing: the progress callback for transfers that nobody watches."""
 
 
 class _ShortReplyError(Exception):
-    """The reply was complete as far as the protocol knows, but holds less than was asked for."""
+    """A reply that is complete for the protocol but holds fewer bytes than requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder somewhere. `root` is a path or any URL that fsspec knows (s3://, hf://, https://, ...)."""
+    """A directory on any filesystem that fsspec supports. Names are relative to it."""
 
     root: str
+    """Path or URL (s3://, hf://, https://, ...), for messages."""
     filesystem: Any
+    """The fsspec filesystem."""
     base: str
+    """The directory within the filesystem."""
 
     @property
     def is_local(self) -> bool:
-        """Whether files are on this machine: then a short or wrong answer will not become better by asking again."""
+        """Whether files are on this machine, where a repeated read returns the same bytes."""
         protocol = self.filesystem.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file. Raises IncompleteCacheError where there is none."""
-        return self._try(name, lambda: bytes(self._once("cat_file", UNKNOWN_BYTES, self._at(name))))
+        """Return the content of a file.
+
+        Raises:
+            IncompleteCacheError: If there is no such file.
+            StoreError: If the store cannot be reached.
+        """
+        return self._retry(name, lambda: bytes(self._call("cat_file", UNKNOWN_BYTES, self._at(name))))
 
     def read_range(self, name: str, offset: int, length: int, *, where: str = "") -> bytes:
-        """Return exactly `length` bytes from `offset`. `where` names the range in messages.
+        """Return a range of a file.
 
-        Raises CorruptShardError where the file ends before.
+        Args:
+            name: Name of the file.
+            offset: First byte.
+            length: Number of bytes.
+            where: Name of the range in error messages; by default the file.
+
+        Raises:
+            CorruptShardError: If the file ends before the range does.
+            IncompleteCacheError: If there is no such file.
+            StoreError: If the store cannot be reached, or does not support ranges.
         """
 
-        def action() -> bytes:
-            raw = bytes(self._once("cat_file", length, self._at(name), start=offset, end=offset + length))
+        def attempt() -> bytes:
+            raw = bytes(self._call("cat_file", length, self._at(name), start=offset, end=offset + length))
             if len(raw) > length:
                 raise StoreError(
                     f"{where or self.root}: found {len(raw)} bytes, expected {length}; the server does not answer "
@@ -85,90 +108,107 @@ class Store:
                 raise _ShortReplyError(f"found {len(raw)} bytes, expected {length}")
             return raw
 
-        return self._try(name, action, where=where)
+        return self._retry(name, attempt, where=where)
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Return the number of bytes of a file, None where there is none (-1 where the server does not say)."""
+        """Return the number of bytes of a file, None if there is no such file, -1 if the server reports no size."""
         info = self._info(name)
         return None if info is None else (-1 if info.get("size") is None else int(info["size"]))
 
     def names(self) -> list[str]:
-        """Return the names of what lies directly in this folder. Raises StoreError where it cannot be listed."""
+        """Return the names of the files and directories directly in the store.
 
-        def action() -> list[str]:
+        Raises:
+            StoreError: If the store cannot be listed.
+        """
+
+        def attempt() -> list[str]:
             self.filesystem.invalidate_cache()
-            return [str(found).rstrip("/").rpartition("/")[2] for found in self._once("ls", 0, self.base, detail=False)]
+            paths = self._call("ls", 0, self.base, detail=False)
+            return [str(path).rstrip("/").rpartition("/")[2] for path in paths]
 
-        return self._try("", action)
+        return self._retry("", attempt)
 
     def sha256(self, name: str, *, size: int) -> str:
-        """Return the digest of a file of `size` bytes, hex: the hub's own where it keeps one, else by reading it."""
+        """Return the digest of a file of `size` bytes, hex.
+
+        A digest that the hub reports is used as it is; otherwise the file is read.
+        """
         lfs = (self._info(name) or {}).get("lfs")
-        known = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
-        if isinstance(known, str):
-            return known
+        reported = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
+        if isinstance(reported, str):
+            return reported
         digest = hashlib.sha256()
         for offset in range(0, size, BLOCK_BYTES):
             digest.update(self.read_range(name, offset, min(BLOCK_BYTES, size - offset)))
         return digest.hexdigest()
 
     def holds(self, name: str, *, size: int, sha256: str) -> bool:
-        """Return whether there is such a file with this size and digest."""
+        """Return whether there is a file with this name, size and digest."""
         return self.size(name) == size and self.sha256(name, size=size) == sha256
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a small file whole."""
+        """Write a small file atomically.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
         if self.is_local:
-            write_whole(Path(self._at(name)), content)
+            write_atomic(Path(self._at(name)), content)
         else:
-            self._try(name, lambda: self._once("pipe_file", len(content), self._at(name), content))
+            self._retry(name, lambda: self._call("pipe_file", len(content), self._at(name), content))
 
-    def upload(self, path: Path, name: str, *, moved: Callable[[int], None] = unwatched) -> None:
-        """Copy a local file here, whole. `moved` is called with numbers of bytes, negative where a try failed."""
+    def upload(self, path: Path, name: str, *, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Copy a local file to the store atomically.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
         size = path.stat().st_size
-        meter = _Meter(moved)
+        meter = _Meter(on_bytes)
 
-        def action() -> None:
+        def attempt() -> None:
             meter.restart()
-            self._once("put_file", size, str(path), self._at(name), callback=meter)
+            self._call("put_file", size, str(path), self._at(name), callback=meter)
             if self.size(name) not in (size, -1):
                 raise _ShortReplyError(f"found {self.size(name)} bytes there after {size} were sent")
 
         if self.is_local:
-            _copy_whole(path, Path(self._at(name)))
+            with path.open("rb") as source, atomic_writer(Path(self._at(name))) as target:
+                shutil.copyfileobj(source, target, COPY_BYTES)
         else:
-            self._try(name, action)
+            self._retry(name, attempt)
         meter.absolute_update(size)
 
-    def download(
-        self, name: str, path: Path, *, size: int, sha256: str, moved: Callable[[int], None] = unwatched
-    ) -> None:
-        """Copy a file to `path`, which appears complete and with this digest or not at all.
+    def download(self, name: str, path: Path, *, size: int, sha256: str, on_bytes: OnBytes = ignore_bytes) -> None:
+        """Copy a file of the store to `path` atomically, and check its digest.
 
-        Raises CorruptShardError where the content is another one (asked twice where it comes over a network).
+        Raises:
+            CorruptShardError: If the content has another digest, over a network also on the second attempt.
+            StoreError: If the store cannot be reached, or `path` cannot be written.
         """
-        temporary = temporary_beside(path)
-        meter = _Meter(moved)
+        temporary = temp_path(path)
+        meter = _Meter(on_bytes)
 
-        def action() -> None:
+        def attempt() -> None:
             meter.restart()
-            self._once("get_file", size, self._at(name), str(temporary), callback=meter)
+            self._call("get_file", size, self._at(name), str(temporary), callback=meter)
             if temporary.stat().st_size < size:
                 raise _ShortReplyError(f"found {temporary.stat().st_size} bytes, expected {size}")
 
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(1 if self.is_local else 2):
-                self._try(name, action)
+                self._retry(name, attempt)
                 with temporary.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-                    if found == sha256:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    if digest == sha256:
                         os.fsync(file.fileno())
-                        publish(temporary, path)
+                        rename_durably(temporary, path)
                         meter.absolute_update(size)
                         return
         except OSError as error:
@@ -177,64 +217,52 @@ class Store:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         raise CorruptShardError(
-            f"{self.root}/{name}: found sha256 {found[:12]}, the manifest says {sha256[:12]}; the file is damaged "
+            f"{self.root}/{name}: found sha256 {digest[:12]}, the manifest says {sha256[:12]}; the file is damaged "
             "there: publish or dump it again"
         )
 
     def _info(self, name: str) -> dict[str, Any] | None:
-        def action() -> dict[str, Any] | None:
+        def attempt() -> dict[str, Any] | None:
             self.filesystem.invalidate_cache()
             try:
-                info: dict[str, Any] = self._once("info", 0, self._at(name))
+                info: dict[str, Any] = self._call("info", 0, self._at(name))
             except FileNotFoundError:
                 return None
             return info if info.get("type", "file") == "file" else None
 
-        return self._try(name, action)
+        return self._retry(name, attempt)
 
     def _at(self, name: str) -> str:
         return f"{self.base.rstrip('/')}/{name}"
 
-    def _once(self, method: str, num_bytes: int, *args: object, **options: object) -> Any:
-        """Call the filesystem once, with a time limit where it is asynchronous."""
+    def _call(self, method: str, num_bytes: int, *args: object, **options: object) -> Any:
+        """Call a method of the filesystem once, with a time limit if the filesystem is asynchronous."""
         if getattr(self.filesystem, "async_impl", False):
             call = getattr(self.filesystem, f"_{method}")
             limit_s = ATTEMPT_S + num_bytes / SLOWEST_BYTES_PER_S
             return fsspec.asyn.sync(self.filesystem.loop, call, *args, timeout=limit_s, **options)
         return getattr(self.filesystem, method)(*args, **options)
 
-    def _try(self, name: str, action: Callable[[], _Result], *, where: str = "") -> _Result:
+    def _retry(self, name: str, attempt: Callable[[], _Result], *, where: str = "") -> _Result:
+        """Call `attempt` until it succeeds, at most `ATTEMPTS` times. Translate exceptions to ShardErrors."""
         pause = FIRST_PAUSE_S
         where = where or f"{self.root}/{name}"
-        for attempt in range(1, ATTEMPTS + 1):
+        for number in range(1, ATTEMPTS + 1):
             try:
-                return action()
+                return attempt()
             except ShardError:
                 raise
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                raise IncompleteCacheError(
-                    f"{self.root}: found no {name}, expected a complete cache; run teacher-dump again or fetch it"
-                ) from None
-            except PermissionError as error:
-                raise StoreError(f"{where}: {error}; check your access to it") from None
-            except NotImplementedError:
-                raise StoreError(f"{where}: this kind of URL can only be read; choose a folder or bucket") from None
-            except MemoryError:
-                raise StoreError(
-                    f"{where}: not enough memory on this machine to read it; close other programs, or use a machine "
-                    "with more"
-                ) from None
             except _ShortReplyError as error:
-                if attempt == ATTEMPTS or self.is_local:
+                if number == ATTEMPTS or self.is_local:
                     raise CorruptShardError(
                         f"{where}: {error}; the file is cut short, fetch or dump that shard again"
                     ) from None
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in _NO_ROOM:
                     raise
-                if getattr(error, "status", None) in (401, 403):  # aiohttp's
-                    raise StoreError(f"{where}: {error}; check your access to it") from None
-                if attempt == ATTEMPTS:
+                if (final := self._final_error(name, where, error)) is not None:
+                    raise final from None
+                if number == ATTEMPTS:
                     raise StoreError(
                         f"{where}: {type(error).__name__}: {error}; gave up after {ATTEMPTS} attempts, "
                         "check the address and the network, then run again"
@@ -243,91 +271,56 @@ class Store:
             pause = min(pause * 2, LONGEST_PAUSE_S)
         raise AssertionError("unreachable")
 
+    def _final_error(self, name: str, where: str, error: Exception) -> ShardError | None:
+        """Return the ShardError for an exception that another attempt would meet again; None for others."""
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+            return IncompleteCacheError(
+                f"{self.root}: found no {name}, expected a complete cache; run teacher-dump again or fetch it"
+            )
+        # aiohttp's errors have a status.
+        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+            return StoreError(f"{where}: {error}; check your access to it")
+        if isinstance(error, NotImplementedError):
+            return StoreError(f"{where}: this kind of URL can only be read; choose a folder or bucket")
+        if isinstance(error, MemoryError):
+            return StoreError(
+                f"{where}: not enough memory on this machine to read it; close other programs, or use a machine with "
+                "more"
+            )
+        return None
 
-class _Meter(fsspec.callbacks.Callback):  # type: ignore[misc]
-    """Pass on how many bytes moved; a new attempt takes back what the failed one had counted."""
 
-    def __init__(self, moved: Callable[[int], None]) -> None:
+class _Meter(fsspec.callbacks.Callback):  # type: ignore[misc]  # fsspec has no types
+    """Report transferred bytes. A new attempt takes back the bytes of the failed one."""
+
+    def __init__(self, on_bytes: OnBytes) -> None:
         super().__init__()
-        self._moved = moved
+        self._on_bytes = on_bytes
         self._counted = 0
 
     def relative_update(self, inc: int = 1) -> None:
+        """Add to the count."""
         self._counted += inc
-        self._moved(inc)
+        self._on_bytes(inc)
 
     def absolute_update(self, value: int) -> None:
+        """Set the count."""
         self.relative_update(value - self._counted)
 
     def restart(self) -> None:
+        """Set the count to 0."""
         self.absolute_update(0)
 
 
 def open_store(root: str | os.PathLike[str]) -> Store:
-    """Return the store at a path or URL. Nothing is read yet. Raises StoreError on an unknown kind of URL."""
+    """Return the store at a path or URL. Nothing is read.
+
+    Raises:
+        StoreError: If no installed fsspec filesystem supports the URL.
+    """
     url = os.fspath(root)
     try:
         filesystem, base = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise StoreError(f"{url}: {error}; expected a folder, or a URL whose fsspec package is installed") from None
     return Store(root=url.rstrip("/"), filesystem=filesystem, base=base)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a local file so that it appears complete or not at all, and survives a power cut.
-
-    Raises StoreError where there is no room or no right to write.
-    """
-    _whole(path, lambda file: file.write(content))
-
-
-def _copy_whole(source: Path, path: Path) -> None:
-    with source.open("rb") as content:
-        _whole(path, lambda file: shutil.copyfileobj(content, file, 1 << 20))
-
-
-def _whole(path: Path, fill: Callable[[Any], object]) -> None:
-    temporary = temporary_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        publish(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Give a finished, synced file its name, and make the name durable."""
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def cannot_write(path: Path, error: OSError) -> StoreError:
-    """Return the error that says why a file could not be written and what to do."""
-    cure = "free some room or check the rights"
-    if error.errno == errno.EROFS:
-        cure = "make that disk writable, or name another place"
-    return StoreError(
-        f"{path}: cannot write ({error.strerror or error}); {cure}, then run again: what is complete stays"
-    )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""What is a half-written file called, and who may delete it?
+"""Names of unfinished files, and the removal of those whose process has ended.
 
-Many processes on many machines write into one folder. A temporary name says whose it is: a leftover is deleted once
-its process is known to be dead, or, on another machine, once nobody has touched it for a day.
+Many processes on many machines may write to one directory. A temporary name holds the host and the process id. A
+leftover is deleted when its process on this host has ended, or, if it is of another host, after a day without a write.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import time
 from pathlib import Path
 
 ABANDONED_S = 86_400.0
-"""A file of another machine that nobody wrote to for so long is a leftover: a task takes minutes."""
+"""Seconds without a write after which an unfinished file of another host is deleted. A task takes minutes."""
 
 _serial = itertools.count()
 _NAME = re.compile(r"\..+\.([^.]+)-(\d+)-\d+\.part")
 
 
-def temporary_beside(path: Path) -> Path:
-    """Return a hidden name beside `path` that no other process, here or elsewhere, uses."""
+def temp_path(path: Path) -> Path:
+    """Return a hidden name in the directory of `path` that no other process on any host uses."""
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{next(_serial)}.part")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of dead processes in a folder and the folders in it."""
-    for file in _temporaries(folder):
+    """Delete the unfinished files of dead processes in a directory and its subdirectories of the first level."""
+    for file in _temp_files(folder):
         with contextlib.suppress(FileNotFoundError):  # another worker cleans up, too
             owner = _NAME.fullmatch(file.name)
             if owner and owner[1] == _host():
-                dead = not Path(f"/proc/{owner[2]}").exists()
+                is_dead = not Path(f"/proc/{owner[2]}").exists()
             else:
-                dead = time.time() - file.stat().st_mtime > ABANDONED_S
-            if dead:
+                is_dead = time.time() - file.stat().st_mtime > ABANDONED_S
+            if is_dead:
                 file.unlink()
 
 
 def remove_own(folder: Path) -> None:
-    """Delete the temporary files of this process: what an interrupt at an unlucky moment left."""
-    mine = f".{_host()}-{os.getpid()}-"
-    for file in _temporaries(folder):
-        if mine in file.name:
+    """Delete the unfinished files of this process, which an interrupt may have left."""
+    owner = f".{_host()}-{os.getpid()}-"
+    for file in _temp_files(folder):
+        if owner in file.name:
             file.unlink(missing_ok=True)
 
 
-def _temporaries(folder: Path) -> list[Path]:
+def _temp_files(folder: Path) -> list[Path]:
     return [*folder.glob(".*.part"), *folder.glob("*/.*.part")]
 
 

@@ -53,11 +53,11 @@ class Dropped:
 
         A list that is there already, of a run before or of another worker, is left as it is.
         """
-        from shards.storage.store import write_whole
+        from shards.storage.atomic import write_atomic
 
         self._file.seek(0)
         raw = self._file.read()
         path = folder / NAME
         if not path.exists() or path.read_bytes() != raw:
-            write_whole(path, raw)
+            write_atomic(path, raw)
         return FileEntry(name=NAME, bytes=len(raw), sha256=hashlib.sha256(raw).hexdigest())

@@ -20,8 +20,8 @@ from typing import Any
 from shards.format.manifest import Teacher
 from shards.model_files.tokenizer import TokenizerRules
 from shards.model_files.weights import read_header, require_sound, weights_sha256
+from shards.storage.atomic import file_sha256, rename_durably
 from shards.storage.cache_dirs import model_dir
-from shards.storage.store import file_sha256, publish
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import (
     load_config,
@@ -233,7 +233,7 @@ def _unpack(name: str, entry: Known) -> Path:
         for file in temporary.iterdir():
             os.chmod(file, 0o644)
         try:
-            publish(temporary, folder)
+            rename_durably(temporary, folder)
         except OSError:
             if not (folder / "config.json").exists():  # else another process was faster: its copy is the same
                 raise

@@ -21,7 +21,7 @@ from shards.read import TOKENIZER_FOLDER, Cache
 from shards.read import open as open_cache
 from shards.reports.statistics import measure
 from shards.runtime import machine
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.storage.temp_files import remove_own
 from shards.write import ShardWriter
 from teacher_dump.config import DumpConfig
@@ -179,7 +179,7 @@ def _draft(job: Job) -> Manifest:
     for name in _TOKENIZER_FILES:
         if (source := model.folder / name).exists():
             target, content = f"{TOKENIZER_FOLDER}/{name}", without_paths(source.read_bytes())
-            write_whole(config.out / target, content)
+            write_atomic(config.out / target, content)
             sha256 = hashlib.sha256(content).hexdigest()
             files.append(FileEntry(name=target, bytes=len(content), sha256=sha256))
     tokens = TokenizerRules.load(model.folder).token_bytes()
@@ -208,7 +208,7 @@ def _draft(job: Job) -> Manifest:
         files=tuple(files),
         shards=(),
     )
-    write_whole(config.out / DRAFT_NAME, draft.to_bytes())
+    write_atomic(config.out / DRAFT_NAME, draft.to_bytes())
     return draft
 
 
@@ -221,7 +221,7 @@ def _finish(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
             _tidy(out)
             return found
     manifest = replace(manifest, report=measure(Cache.of(out, manifest)))
-    write_whole(out / MANIFEST_NAME, manifest.to_bytes())
+    write_atomic(out / MANIFEST_NAME, manifest.to_bytes())
     _tidy(out)
     return open_cache(out)
 

@@ -21,7 +21,7 @@ from shards.format.schema import FORMAT_VERSION, Layout, canonical_json, read_fi
 from shards.format.side_files import PLAN_NAME, seal_plan
 from shards.model_files.tokenizer import TokenizerRules
 from shards.model_files.weights import config_sha256
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.storage.temp_files import remove_leftovers
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import files_sha256, place_sha256, portable, provenance
@@ -127,7 +127,7 @@ def _is_begun(out: Path) -> bool:
 def _write(path: Path, config: DumpConfig, identity: dict[str, Any]) -> None:
     plan = {"fingerprint": digest(identity), "identity": identity}
     place = place_sha256(config.data)
-    write_whole(path, seal_plan(plan if place is None else {**plan, "place": place}))
+    write_atomic(path, seal_plan(plan if place is None else {**plan, "place": place}))
 
 
 def _write_again(path: Path, config: DumpConfig, identity: dict[str, Any]) -> dict[str, Any]:

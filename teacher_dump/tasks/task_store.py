@@ -30,8 +30,8 @@ from shards.errors import CorruptShardError
 from shards.format.chunk import RowInfo
 from shards.format.manifest import FileEntry
 from shards.format.schema import canonical_json
-from shards.storage.store import cannot_write, publish, write_whole
-from shards.storage.temp_files import temporary_beside
+from shards.storage.atomic import cannot_write, rename_durably, write_atomic
+from shards.storage.temp_files import temp_path
 from teacher_dump.corpus import Dropped
 from teacher_dump.errors import DumpError
 from teacher_dump.tasks.task import Task
@@ -71,7 +71,7 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
     where the corpus cannot be read.
     """
     path = out / FOLDER / _WINDOWS
-    temporary = temporary_beside(path)
+    temporary = temp_path(path)
     blocks: list[list[Any]] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
             os.fsync(file.fileno())
         if not blocks:
             return 0
-        publish(temporary, path)
+        rename_durably(temporary, path)
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
     index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(dropped.save(out)), "tasks": blocks}
-    write_whole(out / FOLDER / _INDEX, canonical_json(index))
+    write_atomic(out / FOLDER / _INDEX, canonical_json(index))
     return len(blocks)
 
 

@@ -13,7 +13,7 @@ from shards.format.batch import Row
 from shards.format.chunk import RowInfo
 from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer
 from shards.format.schema import Layout
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
 from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
 
@@ -87,11 +87,11 @@ def make_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: in
                 written.append(row)
             entries.append(writer.close())
     tokenizer = json.dumps({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "added_tokens": []}).encode()
-    write_whole(folder / "tokenizer" / "tokenizer.json", tokenizer)
+    write_atomic(folder / "tokenizer" / "tokenizer.json", tokenizer)
     file = FileEntry(
         name="tokenizer/tokenizer.json", bytes=len(tokenizer), sha256=hashlib.sha256(tokenizer).hexdigest()
     )
-    write_whole(folder / "manifest.json", make_manifest(tuple(entries), (file,)).to_bytes())
+    write_atomic(folder / "manifest.json", make_manifest(tuple(entries), (file,)).to_bytes())
     return written
 
 

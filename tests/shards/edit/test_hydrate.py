@@ -24,7 +24,7 @@ from shards.format.manifest import FileEntry, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.verify import verify
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_cache, make_manifest, make_row
@@ -36,8 +36,8 @@ def write_corpus(folder: Path) -> None:
     """Write some sources, among them one whose characters are cut into several tokens."""
     for n in range(6):
         body = "\n\n".join(f"def f{n}_{i}(a, b):\n    return a + b * {i}" for i in range(4 + n))
-        write_whole(folder / f"{n}.py", body.encode())
-    write_whole(folder / "wide.py", ('x = "\u4f60\u597d \U0001f600 caf\u00e9"\n' * 5).encode())
+        write_atomic(folder / f"{n}.py", body.encode())
+    write_atomic(folder / "wide.py", ('x = "\u4f60\u597d \U0001f600 caf\u00e9"\n' * 5).encode())
 
 
 def write_tokenizer(folder: Path) -> Any:
@@ -98,7 +98,7 @@ def cache(tmp_path: Path, corpus: Path) -> Cache:
         prefix_tokens=PREFIX,
     )
     manifest = replace(make_manifest(tuple(entries), tuple(files)), tokenizer=about)
-    write_whole(folder / "manifest.json", manifest.to_bytes())
+    write_atomic(folder / "manifest.json", manifest.to_bytes())
     return shards.open(folder)
 
 

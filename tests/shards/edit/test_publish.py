@@ -175,10 +175,10 @@ def test_the_bar_hears_of_every_byte_once(s3: Proxy, cache_folder: Path, tmp_pat
     s3.misbehave(0.15, "503", "reset", seed=5)
     for url in (URL, URL, str(tmp_path / "pub")):
         moved: list[int] = []
-        publish(cache, url, moved=moved.append)
+        publish(cache, url, on_bytes=moved.append)
         assert sum(moved) == total
     moved = []
-    fetch(URL, tmp_path / "there", moved=moved.append)
+    fetch(URL, tmp_path / "there", on_bytes=moved.append)
     assert sum(moved) == total
 
 

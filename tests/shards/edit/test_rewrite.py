@@ -13,7 +13,7 @@ from shards.edit.withdraw import withdraw
 from shards.format.batch import Row
 from shards.format.manifest import ShardEntry
 from shards.read import Cache
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_manifest, make_row
 
@@ -29,7 +29,7 @@ def write_cache(folder: Path, shards_of_rows: list[list[Row]], **changes: Any) -
             for row in rows:
                 writer.write(row)
             entries.append(writer.close())
-    write_whole(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
+    write_atomic(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
     return shards.open(folder)
 
 

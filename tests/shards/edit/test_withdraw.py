@@ -18,7 +18,7 @@ from shards.errors import ShardError
 from shards.format.batch import Row
 from shards.format.manifest import ShardEntry
 from shards.read import Cache
-from shards.storage.store import write_whole
+from shards.storage.atomic import write_atomic
 from shards.verify import verify
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_manifest, make_row
@@ -35,7 +35,7 @@ def write_cache(folder: Path, shards_of_rows: list[list[Row]], **changes: Any) -
             for row in rows:
                 writer.write(row)
             entries.append(writer.close())
-    write_whole(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
+    write_atomic(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
     return shards.open(folder)
 
 

@@ -20,7 +20,7 @@ from shards.edit.publish import publish
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
 from shards.format.side_files import seal_json, seal_plan
 from shards.read import Cache
-from shards.storage.store import open_store, write_whole
+from shards.storage.store import open_store
 from shards.verify import verify
 from teacher_dump.run.identity import digest
 from tests.shards.conftest import make_cache
@@ -170,7 +170,7 @@ def test_an_upload_appears_whole_or_not_at_all(s3: Proxy, tmp_path: Path) -> Non
         store = open_store(url)
         s3.misbehave(0.5, "500", "503", "reset", seed=1)
         moved: list[int] = []
-        store.upload(source, "a/file", moved=moved.append)
+        store.upload(source, "a/file", on_bytes=moved.append)
         s3.misbehave(0)
         assert sum(moved) == 300_000
         assert store.holds("a/file", size=300_000, sha256=sha256)
@@ -187,11 +187,6 @@ def test_an_upload_appears_whole_or_not_at_all(s3: Proxy, tmp_path: Path) -> Non
 def test_a_place_that_can_only_be_read_is_named(s3: Proxy) -> None:
     with pytest.raises(StoreError, match="check"):
         open_store("http://127.0.0.1:9/x").put("a", b"x")
-
-
-def test_a_file_that_is_written_whole_leaves_no_other(tmp_path: Path) -> None:
-    write_whole(tmp_path / "below" / "a.json", b"1")
-    assert [p.name for p in (tmp_path / "below").iterdir()] == ["a.json"]
 
 
 def add_side_files(folder: Path) -> None:
@@ -218,7 +213,7 @@ def test_too_little_memory_is_not_called_a_bad_network(folder: Path, monkeypatch
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(type(store), "_once", fails)
+    monkeypatch.setattr(type(store), "_call", fails)
     with pytest.raises(StoreError, match="not enough memory on this machine") as caught:
         store.read("manifest.json")
     assert "network" not in str(caught.value)

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-from shards.storage.temp_files import ABANDONED_S, remove_leftovers, remove_own, temporary_beside
+from shards.storage.temp_files import ABANDONED_S, remove_leftovers, remove_own, temp_path
 
 
 def test_only_leftovers_of_the_dead_are_deleted(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_only_leftovers_of_the_dead_are_deleted(tmp_path: Path) -> None:
         file.touch()
     long_ago = time.time() - 2 * ABANDONED_S
     os.utime(forgotten, (long_ago, long_ago))
-    mine = temporary_beside(tmp_path / "c.arrow")
+    mine = temp_path(tmp_path / "c.arrow")
     mine.touch()
     remove_leftovers(tmp_path)
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == {alive, elsewhere, mine}
