@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run the main job on this machine: a teacher becomes shards, a student learns from them, both are measured.
-# Every step resumes or reuses what an earlier run left in demo/.
-# DEMO_* variables make it smaller, see scripts/demo_avx2.sh.
+# Run the whole pipeline on this machine: dump a teacher's records, train a student, score it, write a report.
+# Each step resumes from or reuses the files of an earlier run in demo/.
+# DEMO_* variables reduce its size; scripts/demo_avx2.sh sets them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -22,4 +22,4 @@ run student-train --shards "$out/shards/" --out "$out/ckpt/" --student teacher \
 run evalkit score "$out/ckpt/" --tasks humaneval --max-new-tokens 64 --batch-size 41 \
     ${DEMO_LIMIT:+--limit "$DEMO_LIMIT"} --json "$out/humaneval.json"
 run evalkit report "$out/ckpt/" --score "$out/humaneval.json" --out "$out/report.html" --markdown "$out/report.md"
-printf '\nThe main job took %d s. Open %s/report.html for the pictures.\n' $((SECONDS - begin)) "$out"
+printf '\nThe pipeline took %d s. %s/report.html has the plots.\n' $((SECONDS - begin)) "$out"

