@@ -325,7 +325,7 @@ def _columns(label_P: Int64, *, position: Int64, ids: Int64) -> tuple[Int64, int
 
 
 def _sum_at(position: Int64, value: Float64, count: int) -> Float64:
-    sums: Float64 = np.bincount(position, weights=value, minlength=count)
+    sums: Float64 = np.asarray(np.bincount(position, weights=value, minlength=count), dtype=np.float64)
     return sums
 
 
