@@ -171,7 +171,7 @@ def teacher_bits(place: str, held_out: list[dict[str, Any]]) -> float:
         chunk = cache[i]
         for r, row in enumerate(chunk.rows):
             if (row.document, row.window) in wanted:
-                nats -= float(chunk.row(r).realised_logp.astype(np.float64).sum())
+                nats -= float(chunk.row(r).label_logp.astype(np.float64).sum())
                 size += row.byte_end - row.byte_start
     return nats / math.log(2) / size
 

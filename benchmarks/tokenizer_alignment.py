@@ -175,7 +175,7 @@ def row_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, wind
         licence="",
     )
     return Chunk(
-        rows=(info,), row_starts=np.array([0, len(all_ids)]), tokens=all_ids, realised_logp=none, head_starts=starts,
+        rows=(info,), row_starts=np.array([0, len(all_ids)]), tokens=all_ids, label_logp=none, head_starts=starts,
         head_ids=all_ids[:0], head_probs=none[:0], tail_mass=none, draw_starts=starts, draw_ids=all_ids[:0],
         log_z=none[:, None], whitespace_logp=none, entropy=none,
     )  # fmt: skip

@@ -40,7 +40,7 @@ def read_entry(shard: Path) -> ShardEntry | None:
         return None
 
 
-def complete_entry(shard: Path, schema: pa.Schema) -> ShardEntry | None:
+def recover_entry(shard: Path, schema: pa.Schema) -> ShardEntry | None:
     """Return the entry of a shard; where it is lost, check every row of the shard and write the entry again.
 
     `schema` is `shards.format.schema.file_schema` of its layout, task and fingerprint. None where there is no shard,
@@ -66,7 +66,7 @@ def settle(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -
     try:
         os.link(temporary, shard)
     except FileExistsError:
-        theirs = complete_entry(shard, schema)
+        theirs = recover_entry(shard, schema)
         if theirs is not None:
             return theirs
         os.replace(temporary, shard)

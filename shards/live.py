@@ -23,7 +23,7 @@ _ENTRY = ".arrow.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Growing:
+class LiveCache:
     """A cache as far as it is written."""
 
     cache: Cache
@@ -32,7 +32,7 @@ class Growing:
     """Whether no more will come."""
 
 
-def open_growing(path: str | os.PathLike[str]) -> Growing | None:
+def open_live(path: str | os.PathLike[str]) -> LiveCache | None:
     """Return what there is of the cache at a path or URL; None where nothing was begun yet.
 
     Raises StoreError where the place cannot be reached or, as on a web server, not be listed, CorruptShardError where
@@ -47,7 +47,7 @@ def open_growing(path: str | os.PathLike[str]) -> Growing | None:
         manifest = Manifest.from_bytes(raw, where=f"{store.root}/{name}")
         if name == DRAFT_NAME:
             manifest = replace(manifest, shards=_entries(store))
-        return Growing(Cache.of(path, manifest), complete=name == MANIFEST_NAME)
+        return LiveCache(Cache.of(path, manifest), complete=name == MANIFEST_NAME)
     return None
 
 

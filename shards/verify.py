@@ -203,11 +203,11 @@ def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
     for name, ids in (("tokens", chunk.tokens), ("head_ids", chunk.head_ids), ("draw_ids", chunk.draw_ids)):
         if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
             yield f"{name}: ids from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}"
-    for name in ("realised_logp", "entropy", "log_z", "head_probs", "tail_mass"):
+    for name in ("label_logp", "entropy", "log_z", "head_probs", "tail_mass"):
         if not np.isfinite(getattr(chunk, name)).all():
             yield f"{name}: values that are not finite"
-    if len(chunk.realised_logp) and chunk.realised_logp.max() > 0:
-        yield "realised_logp: above 0"
+    if len(chunk.label_logp) and chunk.label_logp.max() > 0:
+        yield "label_logp: above 0"
     if len(chunk.tail_mass) and not (chunk.tail_mass.min() >= 0 and chunk.tail_mass.max() <= 1):
         yield "tail_mass: outside [0, 1]"
     heads, draws = np.diff(chunk.head_starts), np.diff(chunk.draw_starts)

@@ -242,15 +242,17 @@ def _prepare(config: Any) -> None:
 
 
 def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:
-    from shards.reports.fidelity import from_check, table
-    from shards.reports.summary import as_lines
+    from shards.reports.fidelity import check_lines, check_table
+    from shards.reports.summary import format_lines
     from shards.storage.atomic import write_atomic
     from teacher_dump.fidelity.rescore import CHECK_NAME, check, to_bytes
 
     found = check(config, num_rows, say=lambda line: click.echo(line, err=True))
     path = path or config.out / CHECK_NAME
     # Shown before it is written: a disk that is full or read-only does not lose what took so long.
-    click.echo(json.dumps(found, indent=1) if as_json else f"{table(found)}\n\n{as_lines(from_check(found))}")
+    click.echo(
+        json.dumps(found, indent=1) if as_json else f"{check_table(found)}\n\n{format_lines(check_lines(found))}"
+    )
     write_atomic(path, to_bytes(found))
     if not as_json:
         click.echo(f"{path}: written; docs/fidelity.md explains each line")

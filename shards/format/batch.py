@@ -29,7 +29,7 @@ class Row:
     head_probs: Float32
     draw_count: Int64
     draw_ids: Int32
-    realised_logp: Float32
+    label_logp: Float32
     whitespace_logp: Float32
     entropy: Float32
     log_z: Float32
@@ -48,7 +48,7 @@ def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple
         head_probs=np.concatenate([r.head_probs for r in rows]),
         draw_count=np.concatenate([r.draw_count for r in rows]),
         draw_ids=np.concatenate([r.draw_ids for r in rows]),
-        realised_logp=np.concatenate([r.realised_logp for r in rows]),
+        label_logp=np.concatenate([r.label_logp for r in rows]),
         whitespace_logp=np.concatenate([r.whitespace_logp for r in rows]),
         entropy=np.concatenate([r.entropy for r in rows]),
         log_z=np.concatenate([r.log_z for r in rows]),
@@ -196,7 +196,7 @@ def record_streams(batch: pa.RecordBatch) -> Streams:
 
 
 def decode_records(layout: Layout, raw: bytes) -> Chunk:
-    """Decode a chunk without text, for checks and facts: `tokens` and `realised_logp` of the result are made up.
+    """Decode a chunk without text, for checks and facts: `tokens` and `label_logp` of the result are made up.
 
     Raises CorruptShardError on what no chunk with its text could hold.
     """

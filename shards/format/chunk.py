@@ -48,7 +48,7 @@ class Chunk:
     """[R + 1] offsets of the rows in `tokens`; row r holds tokens row_starts[r]:row_starts[r + 1]."""
     tokens: Int32
     """[N] token ids; each row begins with the manifest's prefix tokens (context, not text)."""
-    realised_logp: Float32
+    label_logp: Float32
     """[P] natural log of the teacher's probability of the token that the text contains, whatever its rank."""
     head_starts: Int64
     """[P + 1] offsets of the positions in `head_ids` and `head_probs`."""
@@ -84,7 +84,7 @@ class Chunk:
             rows=self.rows[r : r + 1],
             row_starts=self.row_starts[r : r + 2] - first,
             tokens=self.tokens[first:last],
-            realised_logp=self.realised_logp[start:stop],
+            label_logp=self.label_logp[start:stop],
             head_starts=self.head_starts[start : stop + 1] - heads.start,
             head_ids=self.head_ids[heads],
             head_probs=self.head_probs[heads],

@@ -77,7 +77,7 @@ def encode(
     head_probs: Float32,
     draw_count: Int64,
     draw_ids: Int32,
-    realised_logp: Float32,
+    label_logp: Float32,
     whitespace_logp: Float32,
     entropy: Float32,
     log_z: Float32,
@@ -94,7 +94,7 @@ def encode(
     positions = len(next_ids)
     head_starts, draw_starts = _starts(head_count), _starts(draw_count)
     owner = np.repeat(np.arange(positions), head_count)
-    _check_input(layout, tokens, head_count, head_ids, head_probs, owner, draw_count, draw_ids, realised_logp,
+    _check_input(layout, tokens, head_count, head_ids, head_probs, owner, draw_count, draw_ids, label_logp,
                  whitespace_logp, entropy, log_z)  # fmt: skip
 
     has_head = head_count > 0
@@ -115,7 +115,7 @@ def encode(
     gaps[begins] = draw_ids[begins]
 
     outside = ~_realised_in_head(next_ids, head_ids, owner, positions)
-    realised = np.rint(-realised_logp[outside].astype(np.float64) / layout.realised_step)
+    realised = np.rint(-label_logp[outside].astype(np.float64) / layout.realised_step)
     streams: Streams = {
         "tokens": tokens,
         "head_count": head_count.astype(np.uint8),
@@ -171,7 +171,7 @@ def _check_input(
     owner: Int64,
     draw_count: Int64,
     draw_ids: Int32,
-    realised_logp: Float32,
+    label_logp: Float32,
     whitespace_logp: Float32,
     entropy: Float32,
     log_z: Float32,
@@ -184,7 +184,7 @@ def _check_input(
     for name, count in (("head_count", head_count), ("draw_count", draw_count)):
         if len(count) and not (count.min() >= 0 and count.max() <= MAX_ENTRIES):
             raise ShardError(f"{name}: found up to {count.max()}, expected 0 to {MAX_ENTRIES}")
-    for name, values in (("realised_logp", realised_logp), ("entropy", entropy), ("log_z", log_z)):
+    for name, values in (("label_logp", label_logp), ("entropy", entropy), ("log_z", log_z)):
         if not np.isfinite(values).all():
             raise ShardError(
                 f"{name}: found values that are not finite, expected finite ones; check the teacher's dtype"
@@ -195,8 +195,8 @@ def _check_input(
         raise ShardError("head_probs: found values outside [0, 1], expected probabilities")
     if len(head_probs) > 1 and ((np.diff(head_probs) > 0) & (np.diff(owner) == 0)).any():
         raise ShardError("head_probs: found rising probabilities within a position, expected falling ones")
-    if (realised_logp > 1e-3).any():
-        raise ShardError(f"realised_logp: found {realised_logp.max()}, expected at most 0")
+    if (label_logp > 1e-3).any():
+        raise ShardError(f"label_logp: found {label_logp.max()}, expected at most 0")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def decode(
         rows=rows,
         row_starts=row_starts,
         tokens=tokens,
-        realised_logp=realised,
+        label_logp=realised,
         head_starts=head_starts,
         head_ids=head_ids,
         head_probs=probs,

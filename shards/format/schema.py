@@ -1,12 +1,13 @@
-"""What is a row? The Arrow schema of format version 1, and the constants that give its codes a meaning.
+"""The Arrow schema of format version 1, and the constants that give its codes a meaning.
 
-Everything a reader must know beside the data is a `Layout`: it stands in the manifest and, as JSON, in the
-metadata of every file. docs/format.md is the normative text; this module is its implementation.
+A `Layout` holds everything that a reader needs beside the data. It is stored in the manifest and, as JSON, in the
+metadata of every shard. docs/format.md is the normative text; this package implements it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,39 +16,48 @@ import pyarrow as pa
 from shards.errors import FormatVersionError, ShardError
 
 FORMAT_VERSION = 1
-"""Moves only with a golden file of the new version and a reader for the old one."""
+"""Changes only with a golden file of the new version and a reader for the old one."""
 
 METADATA_KEY = b"teacherless"
-"""Key of the JSON in an Arrow file's schema metadata."""
+"""Key of the JSON in the schema metadata of an Arrow file."""
 
 UNIT = 2**24
-"""Probabilities are integers in units of 2^-24: each is an exact float32, and so is every sum up to one."""
+"""Probabilities are integers in units of 2^-24, so each one, and each sum of them up to 1, is an exact float32."""
+
+TAIL_STEP = math.pi / 510
+"""Distance of neighbouring tail and whitespace codes in asin(sqrt(p)): 256 codes cover [0, 1]."""
+HEAD_STEP = math.pi / 1020
+"""Distance of neighbouring head codes in asin(sqrt(p)): 256 codes cover [0, 1/2]."""
+LOG_Z_ZERO = 32768
+"""Code of log Z_T = 0. The values are negative for T < 1."""
+MAX_CODE = 65535
+"""Largest code of two bytes: of the label's log-probability, and of log Z_T."""
 
 MAX_VOCAB = 2**24
 MAX_ENTRIES = 255
-"""Most head ids, and most draws, of one position (counts are one byte)."""
+"""Maximum number of head ids, and of draws, of a position: counts are one byte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """What turns codes into numbers."""
+    """The parameters that turn codes into numbers."""
 
     vocab_size: int
-    """Ids are below this; it decides the width of the id columns."""
+    """Upper bound of the ids. It determines the width of the id columns."""
     temperatures: tuple[float, ...]
     """Temperatures of the columns of `log_z_codes`, in order."""
     threshold: float
-    """c: expected number of draws of a position is ceil(tail / c)."""
+    """c: the expected number of draws of a position is ceil(tail / c)."""
     tail_floor: float
-    """Tail mass below which a position is expected to have no draws."""
+    """Tail mass below which the expected number of draws is 0."""
     log_z_step: float = 1 / 256
-    """Nats per unit of a log_z code."""
+    """Nats per unit of a log Z code."""
     realised_step: float = 1 / 256
-    """Nats per unit of a realised code."""
+    """Nats per unit of a code of the label's log-probability."""
     entropy_max: float = 16.0
-    """Entropy, in nats, of code 255; codes are spaced by the square root."""
+    """Entropy of code 255, in nats. Codes are spaced evenly in the square root."""
     tokens: str = "kept"
-    """"kept", or "removed" where the lists of tokens are empty until the user's own text fills them again."""
+    """"kept", or "removed" if the lists of tokens are empty."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab_size <= MAX_VOCAB:
@@ -59,12 +69,17 @@ class Layout:
             raise ShardError(f"tokens: found {self.tokens!r}, expected 'kept' or 'removed'")
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether rows contain their tokens."""
+        return self.tokens == "kept"
+
+    @property
     def id_bytes(self) -> int:
-        """Bytes that an id needs: 2 or 3."""
+        """Bytes per id: 2 or 3."""
         return 2 if self.vocab_size <= 2**16 else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form. `tokens` is in it only where they were removed."""
+        """Return the JSON form, which has `tokens` only if they were removed."""
         data = {**asdict(self), "temperatures": list(self.temperatures)}
         if self.tokens == "kept":
             del data["tokens"]
@@ -72,7 +87,11 @@ class Layout:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Layout:
-        """Read the JSON form. Raises ShardError naming what does not fit."""
+        """Read the JSON form.
+
+        Raises:
+            ShardError: If a field is missing, unknown or out of range.
+        """
         try:
             return cls(**{**data, "temperatures": tuple(data["temperatures"])})
         except (TypeError, KeyError) as error:
@@ -80,7 +99,7 @@ class Layout:
 
 
 def schema(layout: Layout) -> pa.Schema:
-    """Return the Arrow schema of a file with this layout, metadata not included."""
+    """Return the Arrow schema of a shard with this layout, without metadata."""
     ids = pa.uint16() if layout.id_bytes == 2 else pa.uint32()
     u8, u16 = pa.uint8(), pa.uint16()
 
@@ -115,37 +134,54 @@ def schema(layout: Layout) -> pa.Schema:
     )
 
 
+def list_names(schema: pa.Schema) -> list[str]:
+    """Return the names of the list columns of a schema, in order."""
+    return [field.name for field in schema if pa.types.is_list(field.type)]
+
+
 def file_schema(layout: Layout, *, task: str, fingerprint: str) -> pa.Schema:
-    """Return the schema of a file, with the metadata that lets it be read without its manifest."""
-    about = {"version": FORMAT_VERSION, "task": task, "fingerprint": fingerprint, "layout": layout.to_dict()}
-    return schema(layout).with_metadata({METADATA_KEY: canonical_json(about)})
+    """Return the schema of a shard, with metadata that allows reading it without its manifest.
 
-
-def read_file_metadata(found: pa.Schema, *, where: str) -> dict[str, Any]:
-    """Return the JSON in an Arrow file's metadata: version, task, fingerprint, layout.
-
-    Raises FormatVersionError on a version that this code does not read, ShardError where there is none.
+    Args:
+        layout: Parameters of the codes.
+        task: Name of the task that writes the shard.
+        fingerprint: Digest of the inputs of the dump.
     """
-    raw = (found.metadata or {}).get(METADATA_KEY)
+    metadata = {"version": FORMAT_VERSION, "task": task, "fingerprint": fingerprint, "layout": layout.to_dict()}
+    return schema(layout).with_metadata({METADATA_KEY: canonical_json(metadata)})
+
+
+def read_file_metadata(schema: pa.Schema, *, where: str) -> dict[str, Any]:
+    """Return the JSON in the metadata of a shard: version, task, fingerprint and layout.
+
+    Args:
+        schema: Schema of the Arrow file.
+        where: Name of the file in error messages.
+
+    Raises:
+        FormatVersionError: If the version is not supported.
+        ShardError: If there is no metadata, or it is damaged.
+    """
+    raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise ShardError(f"{where}: found an Arrow file without teacherless metadata; expected a shard")
     try:
-        about: dict[str, Any] = json.loads(raw)
-        version = about["version"]
+        metadata: dict[str, Any] = json.loads(raw)
+        version = metadata["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ShardError(f"{where}: the metadata of the file is damaged; fetch or dump that shard again") from None
     check_version(version, where=where)
-    return about
+    return metadata
 
 
 def check_version(version: object, *, where: str) -> None:
-    """Raise FormatVersionError unless this code reads the version."""
+    """Raise FormatVersionError if a format version is not supported."""
     if version != FORMAT_VERSION:
-        newer = isinstance(version, int) and version > FORMAT_VERSION
-        remedy = "upgrade teacherless" if newer else "the file is not what it says, fetch it again"
+        is_newer = isinstance(version, int) and version > FORMAT_VERSION
+        remedy = "upgrade teacherless" if is_newer else "the file is damaged or no shard, fetch it again"
         raise FormatVersionError(f"{where}: found format version {version}, expected {FORMAT_VERSION}; {remedy}")
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the one JSON text of a value that digests are taken over: sorted keys, no spaces, ASCII."""
+    """Return the JSON text that digests are taken of: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")

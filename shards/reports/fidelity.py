@@ -41,7 +41,7 @@ def read_check(cache: Cache) -> dict[str, Any] | None:
     return found if of == cache.manifest_sha256 else {"of": of}
 
 
-def lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
+def report_lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
     """Return the report as lines with a name each; the names of continued lines are empty."""
     found: Lines = []
     if "captured_quantiles" in report:
@@ -53,7 +53,7 @@ def lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
             ("checked", f"{CHECK_NAME} is of another cache (manifest {check['of'][:12]}): run teacher-dump --check N")
         )
     else:
-        found += from_check(check)
+        found += check_lines(check)
     return found
 
 
@@ -82,7 +82,7 @@ def _from_records(report: dict[str, Any]) -> Lines:
     ]
 
 
-def from_check(check: dict[str, Any]) -> Lines:
+def check_lines(check: dict[str, Any]) -> Lines:
     """Return what a check found as lines."""
     rows = f"{check['rows']} of {check['of_rows']:,} rows"
     noise, engine = check["noise"], check["engine"]["name"]
@@ -115,7 +115,7 @@ def from_check(check: dict[str, Any]) -> Lines:
     ]
 
 
-def table(check: dict[str, Any]) -> str:
+def check_table(check: dict[str, Any]) -> str:
     """Return a check as a table: what is stored, and two runs of the engine, beside what is allowed."""
     rows: list[tuple[str, ...]] = [("", "off by, mean", "largest", "in steps", "allowed", "two runs, mean", "largest")]
     for name in ("head ids", "draws", *_UNITS):

@@ -65,7 +65,7 @@ def find(cache: Cache, number: int) -> Shown:
         positions.append(
             Position(
                 text=text(token),
-                probability=float(np.exp(row.realised_logp[p])),
+                probability=float(np.exp(row.label_logp[p])),
                 choices=tuple((text(i), q) for i, q in zip(ids[:CHOICES], probs, strict=False)),
                 tail=float(row.tail_mass[p]),
                 draws=int(row.draw_starts[p + 1] - row.draw_starts[p]),
@@ -73,7 +73,7 @@ def find(cache: Cache, number: int) -> Shown:
             )
         )
     info = row.rows[0]
-    bits = -float(row.realised_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
+    bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
     return Shown(
         title=f"row {number} of {cache.store.root}",
         facts=(

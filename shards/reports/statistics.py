@@ -70,7 +70,7 @@ def measure(cache: Cache) -> dict[str, Any]:
         sums["head_mass"] += float((1 - chunk.tail_mass.astype(np.float64)).sum())
         sums["entropy"] += float(chunk.entropy.astype(np.float64).sum())
         if text:
-            sums["realised_logp"] += float(chunk.realised_logp.astype(np.float64).sum())
+            sums["realised_logp"] += float(chunk.label_logp.astype(np.float64).sum())
         for name, values in losses(chunk, layout.vocab_size).items():
             sums[name] += float(values.sum())
         tails += tail_counts(chunk)

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from shards.read import Cache
-from shards.reports.fidelity import lines as fidelity_lines
-from shards.reports.fidelity import read_check
+from shards.reports.fidelity import read_check, report_lines
 
 
 def summary(cache: Cache) -> dict[str, Any]:
@@ -63,11 +62,11 @@ def describe(facts: dict[str, Any]) -> str:
                 f"entropy {report['entropy']:.2f} nats",
             )
         )
-    lines += fidelity_lines(report, facts["check"])
-    return as_lines(lines)
+    lines += report_lines(report, facts["check"])
+    return format_lines(lines)
 
 
-def as_lines(lines: Sequence[tuple[str, str]]) -> str:
+def format_lines(lines: Sequence[tuple[str, str]]) -> str:
     """Return named lines as text, the names in a column."""
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 

@@ -270,7 +270,7 @@ class Spans:
     """Number of the boundary that ends the span."""
 
 
-def word_spans(alignment: Alignment, *, realised_logp: Float32, whitespace_logp: Float32, words: bool = True) -> Spans:
+def word_spans(alignment: Alignment, *, label_logp: Float32, whitespace_logp: Float32, words: bool = True) -> Spans:
     """Return the spans of ALM (Minixhofer et al. 2025) with outcome debiasing.
 
     A span ends at a shared boundary where the teacher gives whitespace a probability above `MIN_WHITESPACE` and, with
@@ -279,7 +279,7 @@ def word_spans(alignment: Alignment, *, realised_logp: Float32, whitespace_logp:
 
     Args:
         alignment: Rows in both tokenizers.
-        realised_logp: Stored log-probability of the label at each teacher position that `alignment` counts.
+        label_logp: Stored log-probability of the label at each teacher position that `alignment` counts.
         whitespace_logp: Stored log of the mass on whitespace at these positions.
         words: Whether spans end at the end of words only.
     """
@@ -289,7 +289,7 @@ def word_spans(alignment: Alignment, *, realised_logp: Float32, whitespace_logp:
     ends = np.flatnonzero(is_end_B)
     same_row = alignment.row_B[ends[1:]] == alignment.row_B[ends[:-1]]
     begin, end = ends[:-1][same_row], ends[1:][same_row]
-    total = np.concatenate(([0.0], np.cumsum(realised_logp.astype(np.float64))))
+    total = np.concatenate(([0.0], np.cumsum(label_logp.astype(np.float64))))
     teacher_W = total[alignment.teacher_B[end]] - total[alignment.teacher_B[begin]]
     return Spans(
         first_W=alignment.student_B[begin],

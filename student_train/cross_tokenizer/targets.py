@@ -22,7 +22,7 @@ from student_train.cross_tokenizer.vocabulary import Vocabulary
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
-_PER_POSITION = ("realised_logp", "whitespace_logp", "tail_mass")
+_PER_POSITION = ("label_logp", "whitespace_logp", "tail_mass")
 """Records of a position that are read."""
 
 
@@ -153,7 +153,7 @@ def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int =
     """
     alignment = align(rows, tables.strings, tables.student, max_tokens=max_tokens)
     records = {name: np.concatenate([getattr(row, name) for row in rows]) for name in _PER_POSITION}
-    spans = word_spans(alignment, realised_logp=records["realised_logp"], whitespace_logp=records["whitespace_logp"])
+    spans = word_spans(alignment, label_logp=records["label_logp"], whitespace_logp=records["whitespace_logp"])
     used = _boundaries_with_cells(alignment, tables)
     cells = _cells(alignment.teacher_B[used], rows, tables, tail_mass=records["tail_mass"].astype(np.float64))
     return CrossRows(

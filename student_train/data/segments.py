@@ -22,7 +22,7 @@ from typing import Any
 
 from shards.format.manifest import Manifest, ShardEntry
 from shards.format.schema import canonical_json
-from shards.live import open_growing
+from shards.live import open_live
 from shards.read import Cache
 from student_train.config import Config
 from student_train.data.sampler import Plan, make_plan
@@ -129,7 +129,7 @@ class Segments:
 
     def _look(self, known: dict[str, Any] | None) -> tuple[bytes, bool] | None:
         """Return the manifest of a segment, and whether it is for all passes to come; None where there is none yet."""
-        now = open_growing(self._config.shards)
+        now = open_live(self._config.shards)
         if now is None:
             return None
         there = {shard.name: shard for shard in now.cache.manifest.shards}

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import shards
-from shards.live import open_growing
+from shards.live import open_live
 from shards.reports.summary import licence_line
 from student_train.config import Config
 from student_train.data.loader import Step, Stream
@@ -83,7 +83,7 @@ def run(
 
 def _identity(config: Config, cache: shards.Cache | None) -> Identity:
     """Return what makes a run this one. Of a cache of which nothing is there yet, the teacher is not known."""
-    growing = open_growing(config.shards) if cache is None else None
+    growing = open_live(config.shards) if cache is None else None
     there = growing.cache if growing is not None else cache
     return Identity(
         config=config,

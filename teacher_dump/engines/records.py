@@ -128,7 +128,7 @@ def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
         head_probs=head_probs[in_head],
         draw_count=is_draw.sum(1),
         draw_ids=draw_ids[is_draw],
-        realised_logp=scalars[:, 0],
+        label_logp=scalars[:, 0],
         whitespace_logp=scalars[:, 1],
         entropy=scalars[:, 2],
         log_z=scalars[:, 3:],

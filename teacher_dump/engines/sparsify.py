@@ -18,7 +18,6 @@ Shapes: P positions, V vocabulary, G groups of ids, I ids of a group, K head slo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from shards.format.codec import expected_draws
+from shards.format.schema import TAIL_STEP
 from teacher_dump.engines.records import Records, RecordSpec
 
 REDUCED_BYTES = {"cpu": 3 * 2**20}
@@ -133,7 +133,7 @@ def _sparsify_block(
     head_probs_PK = F.pad(torch.where(in_head_PK, top_PK, 0.0), unused)
     # The number of draws follows from the stored, quantised tail, so that it costs no bytes.
     tail_P = (1 - head_probs_PK.double().sum(1)).clamp(0, 1)
-    codes_P = (tail_P.sqrt().asin() * (510 / math.pi)).round().nan_to_num().long().clamp_max(254)
+    codes_P = (tail_P.sqrt().asin() * (1 / TAIL_STEP)).round().nan_to_num().long().clamp_max(254)
     # Masses are whole numbers from here on. The ids of the head get mass 0.
     e_PV.mul_(_MASS_UNIT / sum_P1).round_()
     e_PV.scatter_(1, ids_PK, e_PV.gather(1, ids_PK).masked_fill(in_head_PK, 0))

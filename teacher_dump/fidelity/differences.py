@@ -9,7 +9,6 @@ Shapes: P positions, V vocabulary, Z temperatures; entries of heads and draws li
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +17,11 @@ import torch
 
 from shards.format.batch import Row
 from shards.format.chunk import Chunk
-from shards.format.schema import Layout
+from shards.format.schema import HEAD_STEP, TAIL_STEP, Layout
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-_HEAD_STEP, _TAIL_STEP = math.pi / 1020, math.pi / 510
 """Steps of the codes of probabilities in asin(sqrt(p)) (docs/format.md)."""
 _SAME_PLACE = 1e-7
 """Mass by which a draw may miss its place and still count as the same: masses are summed in units of 2^-40."""
@@ -55,7 +53,7 @@ class Said:
             tail=chunk.tail_mass.astype(np.float64),
             draw_starts=chunk.draw_starts,
             draw_ids=chunk.draw_ids.astype(np.int64),
-            realised=chunk.realised_logp.astype(np.float64),
+            realised=chunk.label_logp.astype(np.float64),
             whitespace=np.exp(chunk.whitespace_logp.astype(np.float64)),
             entropy=chunk.entropy.astype(np.float64),
             log_z=chunk.log_z.astype(np.float64),
@@ -73,7 +71,7 @@ class Said:
             tail=np.clip(1 - np.bincount(owner, probs, len(row.head_count)), 0, 1),
             draw_starts=_starts(row.draw_count),
             draw_ids=row.draw_ids.astype(np.int64),
-            realised=row.realised_logp.astype(np.float64),
+            realised=row.label_logp.astype(np.float64),
             whitespace=np.exp(row.whitespace_logp.astype(np.float64)),
             entropy=row.entropy.astype(np.float64),
             log_z=row.log_z.astype(np.float64),
@@ -174,7 +172,7 @@ def from_exact(said: Said, exact: Exact, *, next_ids: Int64, offsets: Float64 | 
     wrong = np.concatenate((owner[too_much], missing))
     probs = np.concatenate((true[too_much], exact.p[missing, missing_ids]))
     np.maximum.at(odd, wrong, np.abs(probs - bar[wrong]))
-    np.maximum.at(odd_steps, wrong, _apart(probs, bar[wrong], _HEAD_STEP))
+    np.maximum.at(odd_steps, wrong, _apart(probs, bar[wrong], HEAD_STEP))
 
     found = {"head ids": Difference(absolute=odd, steps=odd_steps, position=np.arange(len(odd)))}
     found["head probabilities"] = _heads(said, np.arange(len(owner)), true, tail)
@@ -200,7 +198,7 @@ def between(a: Said, b: Said, *, next_ids: Int64, layout: Layout) -> Differences
     peak = np.maximum(*(np.maximum.reduceat(x.head_probs, x.head_starts[:-1]) for x in (a, b)))
     bar = np.minimum(layout.threshold, peak[wrong])
     np.maximum.at(odd, wrong, np.abs(probs - bar))
-    np.maximum.at(odd_steps, wrong, _apart(probs, bar, _HEAD_STEP))
+    np.maximum.at(odd_steps, wrong, _apart(probs, bar, HEAD_STEP))
 
     found = {"head ids": Difference(absolute=odd, steps=odd_steps, position=np.arange(len(odd)))}
     found["head probabilities"] = _heads(a, at_a, b.head_probs[at_b], a.tail)
@@ -234,15 +232,15 @@ def _heads(said: Said, which: Int64, true: Float64, tail: Float64) -> Difference
     owner, num = said.head_owner, len(said.tail)
     first = np.zeros(len(owner), bool)
     first[said.head_starts[:-1][np.diff(said.head_starts) > 0]] = True
-    own = _HEAD_STEP * 2 * np.sqrt(said.head_probs * (1 - said.head_probs)) + _HEAD_STEP**2
-    share = _TAIL_STEP * 2 * np.sqrt(tail * (1 - tail)) + _TAIL_STEP**2
+    own = HEAD_STEP * 2 * np.sqrt(said.head_probs * (1 - said.head_probs)) + HEAD_STEP**2
+    share = TAIL_STEP * 2 * np.sqrt(tail * (1 - tail)) + TAIL_STEP**2
     share = share + np.bincount(owner, np.where(first, 0, own), num)
     probs = said.head_probs[which]
     absolute = np.abs(probs - true)
     steps = np.where(
         first[which],
         absolute / share[owner[which]],
-        _apart(np.minimum(probs, 0.5), np.minimum(true, 0.5), _HEAD_STEP),
+        _apart(np.minimum(probs, 0.5), np.minimum(true, 0.5), HEAD_STEP),
     )
     return Difference(absolute=absolute, steps=steps, position=owner[which])
 
@@ -264,7 +262,7 @@ def _scalars(
     return {
         "tail mass": Difference(
             absolute=np.abs(said.tail - tail)[same],
-            steps=_apart(said.tail, tail, _TAIL_STEP)[same],
+            steps=_apart(said.tail, tail, TAIL_STEP)[same],
             position=every[same],
         ),
         # In the head it is a head probability, and counted there.
@@ -273,7 +271,7 @@ def _scalars(
         ),
         "whitespace mass": Difference(
             absolute=np.abs(said.whitespace - other.whitespace),
-            steps=_apart(said.whitespace, other.whitespace, _TAIL_STEP),
+            steps=_apart(said.whitespace, other.whitespace, TAIL_STEP),
             position=every,
         ),
         "entropy": Difference(

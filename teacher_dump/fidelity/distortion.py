@@ -156,7 +156,7 @@ class Threshold:
 
 def _joined(pieces: list[Row]) -> Iterator[Row]:
     """Yield whole rows of consecutive pieces."""
-    arrays = ("head_count", "head_ids", "head_probs", "draw_count", "draw_ids", "realised_logp", "whitespace_logp",
+    arrays = ("head_count", "head_ids", "head_probs", "draw_count", "draw_ids", "label_logp", "whitespace_logp",
               "entropy", "log_z")  # fmt: skip
     for info, group in itertools.groupby(pieces, key=lambda r: r.info):
         parts = list(group)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from shards.commit import complete_entry, read_entry
+from shards.commit import read_entry, recover_entry
 from shards.format.manifest import MANIFEST_NAME, FileEntry, ShardEntry
 from shards.format.schema import Layout, file_schema
 from shards.read import open as open_cache
@@ -53,7 +53,7 @@ class Job:
 
     def entry(self, task: Task) -> ShardEntry | None:
         """Return the entry of a task's shard, None where the task is not done."""
-        return complete_entry(self.config.out / task.name, self.schema(task))
+        return recover_entry(self.config.out / task.name, self.schema(task))
 
     def schema(self, task: Task) -> pa.Schema:
         """Return the schema of a task's shard, with what the file says of itself."""

@@ -59,7 +59,7 @@ def make_row(rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAY
         head_probs=np.concatenate(probs).astype(np.float32),
         draw_count=np.array(draw_counts),
         draw_ids=np.concatenate(draws).astype(np.int32),
-        realised_logp=realised,
+        label_logp=realised,
         whitespace_logp=np.log(rng.random(positions)).astype(np.float32),
         entropy=(rng.random(positions) * 6).astype(np.float32),
         log_z=(rng.random((positions, len(layout.temperatures))) * 5).astype(np.float32),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.commit import complete_entry, entry_path, read_entry
+from shards.commit import entry_path, read_entry, recover_entry
 from shards.format.manifest import ShardEntry
 from shards.format.schema import file_schema
 from shards.write import ShardWriter
@@ -31,7 +31,7 @@ def test_a_lost_entry_is_made_again_from_the_shard_to_the_last_bit(tmp_path: Pat
     assert len(entry.chunks) == 3
     before = entry_path(tmp_path / "a.arrow").read_bytes()
     entry_path(tmp_path / "a.arrow").unlink()
-    assert complete_entry(tmp_path / "a.arrow", SCHEMA) == entry
+    assert recover_entry(tmp_path / "a.arrow", SCHEMA) == entry
     assert entry_path(tmp_path / "a.arrow").read_bytes() == before
 
 
@@ -53,11 +53,11 @@ def test_a_damaged_shard_is_replaced(tmp_path: Path, damage: object, keep_entry:
     shard.write_bytes(damage(shard.read_bytes()))  # type: ignore[operator]
     if not keep_entry:
         entry_path(shard).unlink()
-    assert complete_entry(shard, SCHEMA) is None
+    assert recover_entry(shard, SCHEMA) is None
     second = write(tmp_path, seed=2)
     assert read_entry(shard) == second
     entry_path(shard).unlink()
-    assert complete_entry(shard, SCHEMA) == second
+    assert recover_entry(shard, SCHEMA) == second
 
 
 def test_no_flipped_bit_gets_an_entry_of_its_own(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_no_flipped_bit_gets_an_entry_of_its_own(tmp_path: Path) -> None:
     for place in chances.integers(entry.chunks[0].offset, len(raw), 150):
         raw[place] ^= 16
         shard.write_bytes(raw)
-        found = complete_entry(shard, SCHEMA)
+        found = recover_entry(shard, SCHEMA)
         # A flip in padding or in the footer changes no row.
         assert found is None or found.rows_sha256 == entry.rows_sha256
         entry_path(shard).unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def test_no_flipped_bit_gets_an_entry_of_its_own(tmp_path: Path) -> None:
 def test_a_shard_of_other_inputs_is_no_result_of_this_task(tmp_path: Path) -> None:
     write(tmp_path, fingerprint="other")
     entry_path(tmp_path / "a.arrow").unlink()
-    assert complete_entry(tmp_path / "a.arrow", SCHEMA) is None
+    assert recover_entry(tmp_path / "a.arrow", SCHEMA) is None
 
 
 def test_an_entry_whose_shard_was_deleted_does_not_pass_for_the_next_one(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "golden" / "v1"
 ARRAYS = (
     "row_starts",
     "tokens",
-    "realised_logp",
+    "label_logp",
     "head_starts",
     "head_ids",
     "head_probs",
@@ -37,11 +37,16 @@ ARRAYS = (
     "whitespace_logp",
     "entropy",
 )
+STORED_NAMES = {"label_logp": "realised_logp"}
+"""Keys of expected.json that differ from the names of the arrays."""
 
 
 def digests(cache: shards.Cache) -> list[dict[str, str]]:
     """Return the sha256 of every decoded array of every chunk."""
-    return [{name: hashlib.sha256(getattr(chunk, name).tobytes()).hexdigest() for name in ARRAYS} for chunk in cache]
+    return [
+        {STORED_NAMES.get(name, name): hashlib.sha256(getattr(chunk, name).tobytes()).hexdigest() for name in ARRAYS}
+        for chunk in cache
+    ]
 
 
 def as_rows(chunk: Chunk) -> list[Row]:
@@ -58,7 +63,7 @@ def _as_row(row: Chunk) -> Row:
         head_probs=row.head_probs,
         draw_count=np.diff(row.draw_starts),
         draw_ids=row.draw_ids,
-        realised_logp=np.minimum(row.realised_logp, 0),
+        label_logp=np.minimum(row.label_logp, 0),
         whitespace_logp=row.whitespace_logp,
         entropy=row.entropy,
         log_z=row.log_z,

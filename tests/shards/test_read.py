@@ -63,7 +63,7 @@ def _content(folder: Path) -> list[tuple[str, bytes]]:
     return [
         (name, np.ascontiguousarray(getattr(chunk, name)).tobytes())
         for chunk in shards.open(folder)
-        for name in ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "realised_logp", "log_z", "entropy")
+        for name in ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "label_logp", "log_z", "entropy")
     ]
 
 

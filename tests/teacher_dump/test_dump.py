@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import shards
 from shards.format.manifest import ShardEntry
-from shards.live import DRAFT_NAME, open_growing
+from shards.live import DRAFT_NAME, open_live
 from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
@@ -82,7 +82,7 @@ def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_f
             self.look()
 
         def look(self) -> None:
-            found = open_growing(tmp_path)
+            found = open_live(tmp_path)
             assert found is not None
             assert not found.complete
             assert found.cache.tokenizer_dir.is_dir()
@@ -91,7 +91,7 @@ def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_f
     cache = dump(config(tiny_teacher, corpus_folder, tmp_path), Follower()).cache
     names = [shard.name for shard in cache.manifest.shards]
     assert seen == [names[:n] for n in range(len(names) + 1)]
-    found = open_growing(tmp_path)
+    found = open_live(tmp_path)
     assert found is not None
     assert found.complete
     assert not (tmp_path / DRAFT_NAME).exists()
@@ -110,7 +110,7 @@ def test_records_agree_with_the_model_in_float64(tiny_teacher: Path, corpus_fold
     log_p = torch.log_softmax(logits, -1).numpy()
     positions = np.arange(len(log_p))
     # Within the steps of the format: 1/512 nat outside the head, half a head code inside it.
-    assert chunk.realised_logp == pytest.approx(log_p[positions, chunk.tokens[1:]], abs=0.06)
+    assert chunk.label_logp == pytest.approx(log_p[positions, chunk.tokens[1:]], abs=0.06)
     owner = np.repeat(positions, np.diff(chunk.head_starts))
     assert chunk.head_probs == pytest.approx(np.exp(log_p[owner, chunk.head_ids]), abs=0.012)
     assert chunk.entropy == pytest.approx(-(np.exp(log_p) * log_p).sum(1), abs=0.05)

@@ -110,7 +110,7 @@ def without_text(cache: Cache, folder: Path) -> Cache:
 def content(folder: Path) -> list[object]:
     """Return every row's origin, tokens and log-probs of the text."""
     return [
-        (row.rows[0], row.tokens.tolist(), row.realised_logp.tolist())
+        (row.rows[0], row.tokens.tolist(), row.label_logp.tolist())
         for chunk in shards.open(folder)
         for row in (chunk.row(r) for r in range(len(chunk.rows)))
     ]

@@ -49,7 +49,7 @@ def some_rows(count: int, *, seed: int, path: str = "folder/file.py", source: st
 def rows_of(cache: Cache) -> list[tuple[object, ...]]:
     """Return every row's origin and content, in order."""
     return [
-        (row.rows[0], row.tokens.tolist(), row.head_ids.tolist(), row.head_probs.tolist(), row.realised_logp.tolist())
+        (row.rows[0], row.tokens.tolist(), row.head_ids.tolist(), row.head_probs.tolist(), row.label_logp.tolist())
         for chunk in cache
         for row in (chunk.row(r) for r in range(len(chunk.rows)))
     ]

@@ -34,7 +34,7 @@ def with_head(probs: list[list[float]], *, realised: list[float] | None = None, 
         head_probs=np.concatenate([np.array(p, np.float32) for p in probs]),
         draw_count=np.zeros(positions, np.int64),
         draw_ids=np.empty(0, np.int32),
-        realised_logp=np.array(realised or [-5.0] * positions, np.float32),
+        label_logp=np.array(realised or [-5.0] * positions, np.float32),
     )
 
 
@@ -76,7 +76,7 @@ def test_quantised_fields_stay_within_the_steps_that_the_format_promises() -> No
     next_ids = np.concatenate([r.tokens[1:] for r in rows])
     outside = np.ones(len(next_ids), bool)
     outside[owner[chunk.head_ids == next_ids[owner]]] = False
-    error = np.abs(chunk.realised_logp - all_rows("realised_logp"))
+    error = np.abs(chunk.label_logp - all_rows("label_logp"))
     assert error[outside].max() <= LAYOUT.realised_step / 2 + 1e-5
 
 
@@ -154,8 +154,8 @@ def test_ids_above_two_bytes_come_back() -> None:
         ("head_ids", np.array([-1], np.int32), "head_ids: found ids"),
         ("head_probs", np.array([1.5], np.float32), "outside [0, 1]"),
         ("head_probs", np.array([np.nan], np.float32), "outside [0, 1]"),
-        ("realised_logp", np.array([-np.inf], np.float32), "not finite"),
-        ("realised_logp", np.array([0.5], np.float32), "at most 0"),
+        ("label_logp", np.array([-np.inf], np.float32), "not finite"),
+        ("label_logp", np.array([0.5], np.float32), "at most 0"),
         ("entropy", np.array([np.nan], np.float32), "not finite"),
         ("whitespace_logp", np.array([np.nan], np.float32), "whitespace_logp"),
         ("draw_ids", np.array([1000], np.int32), "draw_ids: found ids"),

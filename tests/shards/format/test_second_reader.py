@@ -121,7 +121,7 @@ def test_a_reader_written_from_the_page_agrees_to_the_last_bit(tmp_path: Path) -
                     assert sum(said["head"].values()) + said["tau"] == UNIT
                     assert row.tail_mass[p] == said["tau"] / UNIT
                     assert row.draw_ids[row.draw_starts[p] : row.draw_starts[p + 1]].tolist() == said["draws"]
-                    assert row.realised_logp[p] == np.float32(said["realised"])
+                    assert row.label_logp[p] == np.float32(said["realised"])
                     assert row.entropy[p] == np.float32(said["entropy"])
                     assert row.log_z[p].tolist() == said["log_z"]
                     assert round(float(np.exp(np.float64(row.whitespace_logp[p]))) * UNIT) in range(

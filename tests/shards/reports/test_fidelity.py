@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import shards
-from shards.reports.fidelity import lines, read_check, table
+from shards.reports.fidelity import check_table, read_check, report_lines
 from shards.reports.statistics import measure
 
 
@@ -50,10 +50,10 @@ def test_a_check_is_shown_only_beside_its_own_manifest(reported: shards.Cache) -
     path = Path(reported.store.base) / "check.json"
     path.write_text(json.dumps(checked(reported)))
     assert read_check(reported) == checked(reported)
-    said = dict(lines(reported.manifest.report, read_check(reported)))
+    said = dict(report_lines(reported.manifest.report, read_check(reported)))
     assert "nothing is off by more than rounding and noise" in said["checked"]
     path.write_text(json.dumps({**checked(reported), "manifest_sha256": "ab" * 32}))
-    assert "of another cache (manifest abababababab)" in dict(lines({}, read_check(reported)))["checked"]
+    assert "of another cache (manifest abababababab)" in dict(report_lines({}, read_check(reported)))["checked"]
     path.write_text("{")
     with pytest.raises(shards.ShardError, match="no result of a check"):
         read_check(reported)
@@ -61,6 +61,6 @@ def test_a_check_is_shown_only_beside_its_own_manifest(reported: shards.Cache) -
 
 def test_the_table_has_a_line_for_every_value(reported: shards.Cache) -> None:
     found = checked(reported)
-    shown = table(found).splitlines()
+    shown = check_table(found).splitlines()
     assert [line.split("  ")[0] for line in shown[1:]] == list(found["stored"])
     assert len({len(line) for line in shown}) == 1

@@ -22,7 +22,7 @@ from tests.shards.conftest import make_cache
 from tests.shards.faulty_s3 import Proxy
 
 URL = "s3://bucket/cache"
-FIELDS = ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "realised_logp", "log_z", "entropy")
+FIELDS = ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "label_logp", "log_z", "entropy")
 
 
 def content(cache: Cache, i: int) -> list[bytes]:

@@ -103,9 +103,9 @@ def test_chunk_log_probabilities_sum_to_that_of_the_text(
     row = cross.rows_of(cross.text, teacher, window=10_000)[0]
     met = align([row], teacher.strings, student)
     always = np.zeros_like(row.whitespace_logp)
-    found = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=always)
+    found = word_spans(met, label_logp=row.label_logp, whitespace_logp=always)
     start, stop = met.teacher_B[np.flatnonzero(met.word_B)[[0, -1]]]
-    assert float(found.teacher_W.sum()) == pytest.approx(float(row.realised_logp[start:stop].sum()), rel=1e-5)
+    assert float(found.teacher_W.sum()) == pytest.approx(float(row.label_logp[start:stop].sum()), rel=1e-5)
     assert (found.first_W[1:] == found.end_W[:-1]).all()
 
 
@@ -113,12 +113,12 @@ def test_chunks_end_where_the_teacher_expects_whitespace(vocabularies: dict[str,
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     row = cross.rows_of(cross.text, teacher, window=10_000)[0]
     met = align([row], teacher.strings, student)
-    every = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=np.zeros_like(row.whitespace_logp))
+    every = word_spans(met, label_logp=row.label_logp, whitespace_logp=np.zeros_like(row.whitespace_logp))
     some = row.whitespace_logp.copy()
     doubtful = met.teacher_B[every.boundary_W[3]]
     some[:] = math.log(0.5)
     some[doubtful] = math.log(0.05)
-    fewer = word_spans(met, realised_logp=row.realised_logp, whitespace_logp=some)
+    fewer = word_spans(met, label_logp=row.label_logp, whitespace_logp=some)
     assert len(fewer.first_W) == len(every.first_W) - 1
     assert every.boundary_W[3] not in fewer.boundary_W
     assert fewer.end_W[3] == every.end_W[4], "the chunk runs on to the next end"

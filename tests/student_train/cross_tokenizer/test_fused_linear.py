@@ -90,7 +90,7 @@ def reference(
 def _alm(rows, met, logp_PV, label_P, teacher, student):  # type: ignore[no-untyped-def]
     white_V = torch.tensor([s[:1] != b"" and s[:1] in WHITESPACE for s in student.strings])
     white_V[list(student.ends)] = True
-    realised = np.concatenate([row.realised_logp for row in rows]).astype(np.float64)
+    realised = np.concatenate([row.label_logp for row in rows]).astype(np.float64)
     white = np.concatenate([row.whitespace_logp for row in rows]).astype(np.float64)
     terms, last = [], None
     for here in met:

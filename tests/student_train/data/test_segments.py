@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shards.format.manifest import MANIFEST_NAME, Manifest
-from shards.live import DRAFT_NAME, open_growing
+from shards.live import DRAFT_NAME, open_live
 from student_train.config import Config
 from student_train.data import segments as follow
 from student_train.data.hashing import is_held_out
@@ -90,8 +90,8 @@ def documents(leg: Leg) -> list[tuple[str, int]]:
 
 
 def test_a_growing_cache_shows_its_complete_shards_until_the_manifest_counts(dump: Dump) -> None:
-    assert open_growing(dump.place / "nowhere") is None
-    shown = open_growing(dump.place)
+    assert open_live(dump.place / "nowhere") is None
+    shown = open_live(dump.place)
     assert shown is not None
     assert (len(shown.cache), shown.complete) == (0, False)
     dump.shard(2)
@@ -99,14 +99,14 @@ def test_a_growing_cache_shows_its_complete_shards_until_the_manifest_counts(dum
     shutil.copyfile(
         dump.whole / dump.manifest.shards[1].name, dump.place / dump.manifest.shards[1].name
     )  # no entry yet
-    shown = open_growing(dump.place)
+    shown = open_live(dump.place)
     assert [s.name for s in shown.cache.manifest.shards] == [dump.manifest.shards[i].name for i in (0, 2)]
     assert shown.cache.tokenizer_dir.is_dir()
     assert len(shown.cache[0].rows) == shown.cache.chunk_rows(0)
     for i in (1, 3):
         dump.shard(i)
     dump.finish()
-    shown = open_growing(dump.place)
+    shown = open_live(dump.place)
     assert shown.complete
     assert shown.cache.manifest_sha256 == dump.manifest.sha256
 

@@ -145,7 +145,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
         logits = model(input_ids=torch.from_numpy(window.tokens).long()[None]).logits[0, :-1, :IDS].float()
     row = to_row(window, packed, SPEC)
     log_p = logits.log_softmax(1)[torch.arange(59), torch.from_numpy(window.tokens[1:]).long()]
-    assert np.abs(row.realised_logp - log_p.numpy()).max() < 0.02
+    assert np.abs(row.label_logp - log_p.numpy()).max() < 0.02
 
 
 def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_scalars_agree_within_the_steps_of_the_format(pair: tuple[shards.Cache, 
         assert np.abs(a.log_z - b.log_z).max() <= 2 / 256
         assert np.abs(a.entropy - b.entropy).max() < 0.1
         assert np.abs(np.exp(a.whitespace_logp) - np.exp(b.whitespace_logp)).max() < 0.01
-        error = np.abs(a.realised_logp - b.realised_logp)
+        error = np.abs(a.label_logp - b.label_logp)
         assert error.mean() < 1e-3
         assert np.quantile(error, 0.999) < 0.05
 
@@ -167,7 +167,7 @@ def assert_same_records(vllm: shards.Cache, plain: shards.Cache) -> None:
     for a, b in zip(vllm, plain, strict=True):
         assert np.array_equal(a.tokens, b.tokens)
         assert np.abs(a.log_z - b.log_z).max() <= 2 / 256
-        assert np.abs(a.realised_logp - b.realised_logp).max() <= 3 / 256
+        assert np.abs(a.label_logp - b.label_logp).max() <= 3 / 256
 
 
 def test_three_workers_of_one_engine_say_what_the_model_says(
