@@ -1,21 +1,24 @@
-"""Survey what is right, slower or refused for each architecture: docs/architectures.md.
+"""Measure the table of docs/architectures.md: what is right, slower or refused for each architecture.
 
-    python -m benchmarks.architectures                 # the table, to standard output
-    python -m benchmarks.architectures --write         # to docs/architectures.md
-    python -m benchmarks.architectures llama gemma2    # some of them
+    python -m benchmarks.architectures                 # print the table
+    python -m benchmarks.architectures --write         # write it to docs/architectures.md
+    python -m benchmarks.architectures llama gemma2    # measure some of the rows
 
-Each architecture is a random model of four layers. Its records are compared with its own logits, packed rows with rows
-alone, a cut model with the layers in place, adapters before and after the merge, and a saved folder with what was
-saved. A refusal is one line of an error of ours. Anything else that differs raises.
+Each architecture is a random model of four layers. The compared pairs are: records and the model's logits, packed rows
+and single rows, a cut model and the layers in place, adapters before and after the merge, a saved folder and the model
+that was saved. A refusal is a one-line error of this project. Any other difference raises `Wrong`.
+
+`benchmarks.architectures_vllm` measures the vLLM column, which this command leaves as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +37,21 @@ from student_train.model.lora import add_adapters, merge_adapters
 from student_train.model.parts import layers_of
 from student_train.model.probe import difference, last_hidden
 from student_train.pruning.shorten import shorten
-from teacher_dump.engines.base import EngineConfig
+from teacher_dump.engines.base import Engine, EngineConfig
 from teacher_dump.engines.records import Records, RecordSpec
 from teacher_dump.engines.registry import start_engine
 from teacher_dump.errors import DumpError
 from teacher_dump.tasks.windowing import Window
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "architectures.md"
+MARKER = "<!-- table -->\n"
 LENGTHS = (48, 33, 20, 7)
-"""Tokens of the rows: longer than the windows of local attention in `tiny_models`."""
+"""Numbers of tokens of the rows. The longest exceed the windows of local attention in `tiny_models`."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
-"""Largest accepted difference of a recorded probability, by the teacher's type."""
+"""Largest accepted difference of a recorded probability, by the dtype of the teacher."""
+SPEC = RecordSpec()
 KEPT = (0, 2, 3)
+"""Layers that a cut model keeps."""
 REFUSED = "**refused**"
 SHARED = {
     "mask": "shared",
@@ -59,7 +65,7 @@ REFUSALS = (StudentError, TrainError, DumpError)
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """One row of the table: a few words in each cell; "" where a refusal before it left nothing to try."""
+    """Cells of one row of the table, "" if an earlier refusal leaves nothing to measure."""
 
     name: str
     records: str
@@ -68,35 +74,101 @@ class Findings:
     cut: str = ""
     lora: str = ""
     saved: str = ""
+    vllm: str = ""
+    """Filled from the page: `survey` does not measure it."""
 
 
 class Wrong(AssertionError):
-    """A result that differs without a refusal."""
+    """A result that differs and is not refused."""
 
 
 def survey(name: str) -> Findings:
-    """Return what holds for one of `MODELS`. Raises: Wrong for anything that is silently different."""
+    """Measure one row of the table.
+
+    Args:
+        name: Key of `MODELS`.
+
+    Raises:
+        Wrong: A result differs and is not refused.
+    """
     model = build(name)
-    ids = torch.randint(8, 60, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(1))
+    ids_BT = probe_rows()
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        records = _or_refused(lambda: _records(model, Path(folder), ids)).replace(f"{folder}: ", "")
-    found = Findings(name=name, records=records)
+        records = _or_refused(lambda: _records(model, Path(folder))).replace(f"{folder}: ", "")
+    findings = Findings(name=name, records=records)
     try:
         require_projection(model)
         logit_map = find_logit_map(model)
         layout = choose_layout(model)
     except StudentError as error:
-        return dataclasses.replace(found, packing=_refusal(error))
-    _require_packed_is_alone(model, layout, ids)
+        return dataclasses.replace(findings, packing=_refusal(error))
+    _require_packed_is_single(model, layout, ids_BT)
     return dataclasses.replace(
-        found,
+        findings,
         packing=SHARED[layout.name],
         head=_head(logit_map),
-        cut=_or_refused(lambda: _cut(model, ids)),
-        lora=_or_refused(lambda: _adapters(name, ids)),
-        saved=_or_refused(lambda: _saved(model, ids)),
+        cut=_or_refused(lambda: _cut(model, ids_BT)),
+        lora=_or_refused(lambda: _adapters(name, ids_BT)),
+        saved=_or_refused(lambda: _saved(model, ids_BT)),
     )
+
+
+def probe_rows() -> torch.Tensor:
+    """Return random token ids, int64 [rows, longest row]."""
+    return torch.randint(8, 60, (len(LENGTHS), max(LENGTHS)), generator=torch.Generator().manual_seed(1))
+
+
+def probe_windows() -> list[Window]:
+    """Return the rows of `LENGTHS` tokens as windows."""
+    info = RowInfo(document="0" * 64, window=0, byte_start=0, byte_end=1, source="", path="", licence="")
+    rows = probe_rows().numpy().astype(np.int32)
+    return [Window(info=info, tokens=rows[i, :length]) for i, length in enumerate(LENGTHS)]
+
+
+def capture_all(start: Callable[[EngineConfig], Engine], model: Any, folder: Path, dtype: str) -> list[Records]:
+    """Capture the records of `probe_windows` with an engine.
+
+    Args:
+        start: Starts the engine.
+        model: The teacher, for the size of its vocabulary.
+        folder: Folder of the teacher.
+        dtype: dtype of the engine.
+    """
+    config = EngineConfig(
+        folder=folder,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
+        spec=SPEC,
+        seed=0,
+        dtype=dtype,
+        window_tokens=64,
+        tensor_parallel_size=1,
+        whitespace_ids=(1,),
+    )
+    engine = start(config)
+    try:
+        return [Records.unpack(torch.from_numpy(packed), SPEC) for packed in engine.capture(probe_windows())]
+    finally:
+        engine.close()
+
+
+def largest_error(model: Any, rows: list[Records]) -> float:
+    """Return the largest difference of a recorded probability from the softmax of a model's logits.
+
+    Args:
+        model: The teacher, in the dtype of the reference.
+        rows: Records of `probe_windows`.
+    """
+    largest = 0.0
+    for window, records in zip(probe_windows(), rows, strict=True):
+        tokens = torch.from_numpy(window.tokens.astype(np.int64))
+        p_PV = _logits(model, tokens[None])[0, :-1].softmax(1)
+        in_head = records.head_ids >= 0
+        at_PK = p_PV.gather(1, records.head_ids.clamp_min(0).long())
+        labels = records.scalars[:, 0].exp() - p_PV.gather(1, tokens[1:, None])[:, 0]
+        errors = torch.cat(((at_PK - records.head_probs)[in_head], labels)).abs()
+        largest = max(largest, float(errors.max()) if torch.isfinite(errors).all() else math.inf)
+    return largest
 
 
 def _or_refused(measure: Callable[[], str]) -> str:
@@ -109,58 +181,39 @@ def _or_refused(measure: Callable[[], str]) -> str:
 def _refusal(error: Exception) -> str:
     text = str(error)
     if "\n" in text or "open an issue" in text:
-        raise Wrong(f"a refusal that is not one line of ours: {text}") from None
-    found = text.split("found ", 1)[-1].split("; expected")[0].split(", expected")[0]
-    return f"{REFUSED}: {textwrap.shorten(found, 130, placeholder=' ...')}"
+        raise Wrong(f"a refusal of more than one line, or not of this project: {text}") from None
+    cause = text.split("found ", 1)[-1].split("; expected")[0].split(", expected")[0]
+    return f"{REFUSED}: {textwrap.shorten(cause, 130, placeholder=' ...')}"
 
 
-def _logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return model(input_ids=ids, use_cache=False).logits.float()
+        logits_BTV: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits
+    return logits_BTV if logits_BTV.dtype == torch.float64 else logits_BTV.float()
 
 
-def _records(model: Any, folder: Path, ids: torch.Tensor) -> str:
-    """Compare records with the model's own logits, in both types."""
-    spec = RecordSpec()
-    info = RowInfo(document="0" * 64, window=0, byte_start=0, byte_end=1, source="", path="", licence="")
-    windows = [Window(info=info, tokens=ids[i, :n].numpy().astype(np.int32)) for i, n in enumerate(LENGTHS)]
+def _start_transformers(config: EngineConfig) -> Engine:
+    threads = torch.get_num_threads()
+    engine = start_engine("transformers", config)
+    torch.set_num_threads(threads)  # the engine takes every core, which tiny models do not need
+    return engine
+
+
+def _records(model: Any, folder: Path) -> str:
+    """Compare the records of the transformers engine with the model's logits, in both dtypes."""
     for dtype, tolerance in TOLERANCE.items():
-        own = type(model).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-        vocab = own.get_output_embeddings().weight.shape[0]
-        teaching = EngineConfig(
-            folder=folder,
-            vocab_size=vocab,
-            spec=spec,
-            seed=0,
-            dtype=dtype,
-            window_tokens=64,
-            tensor_parallel_size=1,
-            whitespace_ids=(1,),
-        )
-        threads = torch.get_num_threads()
-        engine = start_engine("transformers", teaching)
-        torch.set_num_threads(threads)  # the engine takes every core, which tiny models do not need
-        packed = list(engine.capture(windows))
-        engine.close()
-        for window, one in zip(windows, packed, strict=True):
-            tokens = torch.from_numpy(window.tokens.astype(np.int64))
-            p_PV = _logits(own, tokens[None])[0, :-1, :vocab].softmax(1)
-            record = Records.unpack(torch.from_numpy(one), spec)
-            kept = record.head_ids >= 0
-            at_PK = p_PV.gather(1, record.head_ids.clamp_min(0).long())
-            worst = float((at_PK - record.head_probs)[kept].abs().max())
-            realised = record.scalars[:, 0].exp() - p_PV.gather(1, tokens[1:, None])[:, 0]
-            worst = max(worst, float(realised.abs().max()))
-            if not worst <= tolerance:
-                raise Wrong(f"records in {dtype}: probabilities off by {worst:.1e}")
+        reference = type(model).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        error = largest_error(reference, capture_all(_start_transformers, reference, folder, dtype))
+        if error > tolerance:
+            raise Wrong(f"records in {dtype}: probabilities differ by {error:.1e}")
     return "right"
 
 
-def _require_packed_is_alone(model: Any, layout: PackingLayout, ids: torch.Tensor) -> None:
-    rows = [ids[i, :n] for i, n in enumerate(LENGTHS)]
+def _require_packed_is_single(model: Any, layout: PackingLayout, ids_BT: torch.Tensor) -> None:
+    rows = [ids_BT[i, :length] for i, length in enumerate(LENGTHS)]
     with torch.no_grad():
-        for part in [rows] if layout.name != "single" else [[row] for row in rows]:
-            packed = arrange([row.numpy() for row in part], layout=layout.name, widest=layout.widest)
+        for group in [rows] if layout.name != "single" else [[row] for row in rows]:
+            packed = arrange([row.numpy() for row in group], layout=layout.name, widest=layout.widest)
             inputs = inputs_of(
                 model,
                 position_ids_BT=packed.position_ids_BT,
@@ -168,10 +221,10 @@ def _require_packed_is_alone(model: Any, layout: PackingLayout, ids: torch.Tenso
                 layout=layout.name,
             )
             hidden = last_hidden(model, packed.tokens_BT, **inputs).flatten(0, 1)
-            for start, row in zip(packed.starts.tolist(), part, strict=True):
-                share = difference(hidden[start : start + len(row)], last_hidden(model, row[None])[0])
-                if not share <= 1e-3:
-                    raise Wrong(f"packed rows: hidden states off by {share:.1e} of the largest")
+            for start, row in zip(packed.starts.tolist(), group, strict=True):
+                error = difference(hidden[start : start + len(row)], last_hidden(model, row[None])[0])
+                if not error <= 1e-3:
+                    raise Wrong(f"packed rows: hidden states differ by {error:.1e} of the largest")
 
 
 def _head(logit_map: LogitMap) -> str:
@@ -180,90 +233,112 @@ def _head(logit_map: LogitMap) -> str:
     return ", ".join(part for part in (scale, cap) if part) or "plain"
 
 
-def _cut(model: Any, ids: torch.Tensor) -> str:
-    """Compare a model of fewer layers, and the folder saved from it, with the layers in place."""
+def _cut(model: Any, ids_BT: torch.Tensor) -> str:
+    """Compare a model of fewer layers, and the folder saved from it, with the whole model that skips layers."""
     short = shorten(model, KEPT).eval()
 
-    def hand_on(_: Any, args: Any, named: Any, output: Any) -> Any:
-        hidden = args[0] if args else named["hidden_states"]
+    def skip(_: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
         return type(output)([hidden, *output[1:]]) if isinstance(output, list | tuple) else hidden
 
     with ExitStack() as hooks:
         for i, layer in enumerate(layers_of(model)):
             if i not in KEPT:
-                hooks.callback(layer.register_forward_hook(hand_on, with_kwargs=True).remove)
-        expected = _logits(model, ids)
-    _require_same("layers cut", _logits(short, ids), expected)
+                hooks.callback(layer.register_forward_hook(skip, with_kwargs=True).remove)
+        expected = _logits(model, ids_BT)
+    _require_same("layers cut", _logits(short, ids_BT), expected)
     with tempfile.TemporaryDirectory() as folder:
         short.save_pretrained(folder)
-        _require_same("layers cut and saved", _logits(type(short).from_pretrained(folder).eval(), ids), expected)
+        loaded = type(short).from_pretrained(folder).eval()
+    _require_same("layers cut and saved", _logits(loaded, ids_BT), expected)
     return "right"
 
 
-def _adapters(name: str, ids: torch.Tensor) -> str:
-    """Train adapters for a step, and compare the model before and after they are merged."""
+def _adapters(name: str, ids_BT: torch.Tensor) -> str:
+    """Train adapters for two steps, and compare the model before and after they are merged."""
     model = build(name)
-    before = _logits(model, ids)
+    before = _logits(model, ids_BT)
     adapted = add_adapters(model, rank=2, seed=0)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
-    for _ in range(2):  # the first step moves one of the two thin matrices only
-        last_hidden(model, ids).square().mean().backward()
+    for _ in range(2):  # the first step changes only one of the two low-rank matrices
+        last_hidden(model, ids_BT).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    expected = _logits(model, ids)
+    expected = _logits(model, ids_BT)
     if torch.allclose(before, expected):
-        raise Wrong("adapters: a step changed nothing")
-    _require_same("adapters merged", _logits(merge_adapters(adapted).eval(), ids), expected)
+        raise Wrong("adapters: training changed nothing")
+    _require_same("adapters merged", _logits(merge_adapters(adapted).eval(), ids_BT), expected)
     return "right"
 
 
-def _saved(model: Any, ids: torch.Tensor) -> str:
+def _saved(model: Any, ids_BT: torch.Tensor) -> str:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        _require_same("saved and loaded", _logits(type(model).from_pretrained(folder).eval(), ids), _logits(model, ids))
+        loaded = type(model).from_pretrained(folder).eval()
+    _require_same("saved and loaded", _logits(loaded, ids_BT), _logits(model, ids_BT))
     return "right"
 
 
-def _require_same(what: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-    share = difference(found, expected)
-    if not share <= 1e-3:
-        raise Wrong(f"{what}: logits off by {share:.1e} of the largest")
+def _require_same(what: str, logits_BTV: torch.Tensor, expected_BTV: torch.Tensor) -> None:
+    error = difference(logits_BTV, expected_BTV)
+    if not error <= 1e-3:
+        raise Wrong(f"{what}: logits differ by {error:.1e} of the largest")
 
 
-def page(rows: list[Findings]) -> str:
+def page(rows: Iterable[Findings]) -> str:
     """Return the table as Markdown."""
-    heads = ("architecture", "records", "packed rows", "logits", "layers cut", "LoRA", "saved, loaded")
+    heads = ("architecture", "records", "packed rows", "logits", "layers cut", "LoRA", "saved, loaded", "vLLM")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
-        cells = [f"`{row.name}`", row.records, row.packing, row.head, row.cut, row.lora, row.saved]
+        cells = [f"`{row.name}`", *dataclasses.astuple(row)[1:]]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def read_page() -> dict[str, Findings]:
     """Return the rows of the written table by architecture."""
-    rows = (line.strip("|").split("|") for line in PAGE.read_text().splitlines() if line.startswith("| `"))
+    rows = (line.removesuffix("|").removeprefix("|").split("|") for line in _table() if line.startswith("| `"))
     cells = ([cell.strip() for cell in row] for row in rows)
     return {name.strip("`"): Findings(name.strip("`"), *rest) for name, *rest in cells}
 
 
+def write_page(rows: Iterable[Findings]) -> None:
+    """Replace the table of the page."""
+    PAGE.write_text(PAGE.read_text().split(MARKER)[0] + MARKER + page(rows))
+
+
+def write_vllm_column(cells: Mapping[str, str]) -> None:
+    """Replace cells of the vLLM column of the page.
+
+    Args:
+        cells: Cells by architecture.
+    """
+    rows = read_page()
+    write_page(dataclasses.replace(row, vllm=cells.get(name, row.vllm)) for name, row in rows.items())
+
+
+def _table() -> list[str]:
+    return PAGE.read_text().split(MARKER)[1].splitlines()
+
+
 def main() -> None:
-    """Survey the architectures named on the command line, or all."""
+    """Measure the architectures named on the command line, or all."""
     names = [name for name in sys.argv[1:] if not name.startswith("--")] or list(MODELS)
     torch.set_num_threads(1)
+    written = read_page()
     rows, wrong = [], []
     for name in names:
         try:
-            rows.append(survey(name))
+            row = survey(name)
         except Wrong as error:
             wrong.append(f"{name}: {error}")
-    table = page(rows)
+            continue
+        rows.append(dataclasses.replace(row, vllm=written[name].vllm if name in written else ""))
     if "--write" in sys.argv:
-        marker = "<!-- table -->\n"
-        PAGE.write_text(PAGE.read_text().split(marker)[0] + marker + table)
+        write_page({**written, **{row.name: row for row in rows}}.values())
     else:
-        print(table)
+        print(page(rows))
     if wrong:
         sys.exit("\n".join(wrong))
 

@@ -206,33 +206,44 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(name: str) -> Any:
-    """Return the model of `MODELS` called `name`, float32, with the same weights each time."""
+def build(name: str, **sizes: Any) -> Any:
+    """Return the model of `MODELS` called `name`, float32, with the same weights each time.
+
+    Args:
+        name: Key of `MODELS`.
+        **sizes: Sizes in place of the usual ones, see `config_of`.
+    """
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config_of(name), dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_config(config_of(name, **sizes), dtype=torch.float32).eval()
 
 
-def config_of(name: str) -> Any:
-    """Return the configuration of the model called `name`."""
+def config_of(name: str, **sizes: Any) -> Any:
+    """Return the configuration of the model called `name`.
+
+    Args:
+        name: Key of `MODELS`.
+        **sizes: Sizes in place of the usual ones, where the configuration knows them and `MODELS` holds no others.
+    """
     from transformers import CONFIG_MAPPING
 
     kind = name.split(":")[0]
     if kind == "gemma3":
-        return _gemma3()
+        return _gemma3(sizes)
     known = CONFIG_MAPPING[kind].__dataclass_fields__
-    sizes = {key: value for key, value in _SIZES.items() if key in known}
-    return CONFIG_MAPPING[kind](**{**sizes, **MODELS[name]})
+    usual = {key: value for key, value in {**_SIZES, **sizes}.items() if key in known}
+    own = {key: sizes.get(key, value) if _GPT.get(key) == value else value for key, value in MODELS[name].items()}
+    return CONFIG_MAPPING[kind](**{**usual, **own})
 
 
-def _gemma3() -> Any:
+def _gemma3(sizes: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING
 
     known = CONFIG_MAPPING["gemma3_text"].__dataclass_fields__
-    sizes = {key: value for key, value in _SIZES.items() if key in known}
+    usual = {key: value for key, value in {**_SIZES, **sizes}.items() if key in known}
     return CONFIG_MAPPING["gemma3"](
-        text_config={**sizes, "layer_types": _LOCAL},
+        text_config={**usual, "layer_types": _LOCAL},
         vision_config={
             "hidden_size": 16,
             "intermediate_size": 16,

@@ -43,7 +43,7 @@ _MEMORY_SHARE = 0.25
 REPEAT_TOLERANCE = {"float32": 1e-4, "bfloat16": 1 / 64}
 """Largest difference of two runs of the same shape, in standard deviations of the label's log-probability."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1 / 16}
-"""Largest mean difference from the transformers model, in the same unit. A logit scale of 0.9 differs by 0.1 at least."""
+"""Largest mean difference from transformers, in the same unit. A logit scale of 0.9 differs by 0.1 or more."""
 
 _Scalars = npt.NDArray[np.float32]
 """float32 [P, 2 + Z]: log-probability of the label, entropy, log Z_T."""
