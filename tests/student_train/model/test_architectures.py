@@ -53,7 +53,7 @@ def one_thread() -> None:
 )
 def test_the_table_says_what_is_measured(name: str) -> None:
     # `survey` raises for a result that is silently different.
-    assert kinds(survey(name)) == kinds(read_page()[name])
+    assert kinds(survey(name)) == kinds(dataclasses.replace(read_page()[name], vllm=""))
 
 
 TRAINED = [name for name in MODELS if name not in ("bert", "xlnet", "modernbert-decoder")]
