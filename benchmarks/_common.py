@@ -30,12 +30,11 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 def provenance(*, with_torch: bool = False) -> str:
     """Return where and when a figure was measured: date, commit, processor, Python and, on request, torch."""
     versions = f"Python {platform.python_version()}"
-    torch = None
-    if with_torch:
-        import torch
+    if not with_torch:
+        return f"{today()}, commit {commit()}, {describe()}, {versions}"
+    import torch
 
-        versions += f", torch {torch.__version__}"
-    return f"{today()}, commit {commit()}, {describe(torch)}, {versions}"
+    return f"{today()}, commit {commit()}, {describe(torch)}, {versions}, torch {torch.__version__}"
 
 
 def commit() -> str:
@@ -82,14 +81,16 @@ def replace_section(path: Path, text: str, *, begin: str, end: str) -> None:
 
 
 @contextmanager
-def figure(path: Path, columns: int = 1, *, size: tuple[float, float], dpi: int = 110) -> Iterator[Any]:
+def figure(
+    path: Path, columns: int = 1, *, size: tuple[float, float], dpi: int = 110, share_y: bool = False
+) -> Iterator[Any]:
     """Yield the axes of a new figure, an array if there are several; save the figure at the end."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    drawing, axes = pyplot.subplots(1, columns, figsize=size, layout="constrained")
+    drawing, axes = pyplot.subplots(1, columns, figsize=size, sharey=share_y, layout="constrained")
     yield axes
     path.parent.mkdir(parents=True, exist_ok=True)
     drawing.savefig(path, dpi=dpi)

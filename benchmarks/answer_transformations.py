@@ -1,8 +1,8 @@
-"""Programs that answer as a reference does, in another type: list as array, int as numpy scalar, str as UserString.
+"""Transformations of answers into other types: list to array, int to numpy scalar, str to UserString.
 
-The differential suites of evalkit give such programs to evalkit and to a benchmark's own checker, and compare the
-verdicts. Each transformation is a Python function body that maps one answer. It returns the answer itself where
-it does not apply, so `applies` needs no list of types.
+The differential suites check the transformed references with evalkit and with the benchmark's own checker and compare
+the verdicts. Each transformation is the body of a Python function that maps one answer. The function returns its
+argument where the transformation does not apply, so `applies` needs no list of types.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Transformation:
-    """One way to answer in another type."""
+    """A mapping of answers into another type."""
 
     name: str
     """Such as `list -> numpy.ndarray`."""

@@ -1,10 +1,10 @@
-"""How fast are the corpus filters, and what do they hold?
+"""Speed and memory of the corpus filters.
 
     python -m benchmarks.corpus_filters --data stdlib [--mbpp mbpp.jsonl]
 
-Processor time of one process over a corpus, filter by filter switched on: MB/s, documents/s, and how many nodes that
-prefill 60,000 tokens/s (at 3.37 bytes of Python per token: 0.20 MB/s) one core keeps supplied. And the memory of the
-index of near duplicates per document, over documents made of random names.
+Prints MB/s and documents/s of CPU time of one process, with one more filter on in each row, and how many nodes one core
+supplies if a node prefills 60,000 tokens/s (0.20 MB/s at 3.37 bytes of Python per token). Then prints the memory per
+document of the near-duplicate index, over documents of random names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OFF = Filters(licences="any", near_duplicates=0, decontaminate="none", keep_gene
 
 
 def measure(name: str, data: str, filters: Filters | None, repeats: int) -> None:
-    """Print the rate of the fastest of some passes."""
+    """Print the rate of the fastest of `repeats` passes."""
     best, corpus, used = float("inf"), Corpus(data=data, seed=0, filters=filters), 0
     num_bytes = sum(len(raw.text) for raw in sources.read(data))
     for _ in range(repeats):
@@ -41,7 +41,7 @@ def measure(name: str, data: str, filters: Filters | None, repeats: int) -> None
 
 
 def memory(number: int) -> None:
-    """Print the resident bytes that the index takes for each document."""
+    """Print the resident memory of the index per document."""
     rng = random.Random(0)
     near = NearDuplicates(0.85)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -49,30 +49,31 @@ def memory(number: int) -> None:
         text = " ".join(f"x{rng.randrange(10**6)}" for _ in range(60))
         near.most_similar(ngrams.code(text), f"{n:012x}")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"index of near duplicates: {(after - before) * 1024 / number / 1000:.1f} kB per document ({number:,})")
+    print(f"near-duplicate index: {(after - before) * 1024 / number / 1000:.1f} kB per document ({number:,})")
 
 
 def main() -> None:
+    """Measure each set of filters and the index."""
     parser = _common.parser(__doc__)
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--mbpp", help="mbpp.jsonl")
-    parser.add_argument("--documents", type=int, default=20_000, help="for the memory of the index")
+    parser.add_argument("--documents", type=int, default=20_000, help="documents in the near-duplicate index")
     parser.add_argument("--repeats", type=int, default=3)
-    arguments = parser.parse_args()
-    both = "humaneval" + (f",mbpp={arguments.mbpp}" if arguments.mbpp else "")
+    options = parser.parse_args()
+    benchmarks = "humaneval" + (f",mbpp={options.mbpp}" if options.mbpp else "")
     rows: list[tuple[str, Filters | None]] = [
         ("read and ordered only", None),
         ("+ limits, exact duplicates", OFF),
         ("+ near duplicates", Filters(licences="any", keep_generated=True, decontaminate="none")),
         (
-            f"+ decontamination ({both.partition('=')[0]}), no near duplicates",
-            Filters(licences="any", keep_generated=True, near_duplicates=0, decontaminate=both),
+            f"+ decontamination ({benchmarks.partition('=')[0]}), no near duplicates",
+            Filters(licences="any", keep_generated=True, near_duplicates=0, decontaminate=benchmarks),
         ),
-        ("all", Filters(decontaminate=both)),
+        ("all", Filters(decontaminate=benchmarks)),
     ]
     for name, filters in rows:
-        measure(name, arguments.data, filters, arguments.repeats)
-    memory(arguments.documents)
+        measure(name, options.data, filters, options.repeats)
+    memory(options.documents)
 
 
 if __name__ == "__main__":

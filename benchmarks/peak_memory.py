@@ -1,8 +1,8 @@
-"""Run a command and print the most memory that it and all its descendants held together, and their processor time.
+"""Peak memory and CPU time of a command and all its descendants.
 
-Samples /proc several times a second and adds up the proportional set sizes (PSS: pages that processes share are counted
-once) and the resident set sizes (RSS: shared pages are counted in each process, so this sum is an upper bound).
-Processor time is what a busy machine leaves comparable: each process' at its last sample, added up.
+Samples /proc twice a second and sums the proportional set sizes (PSS, shared pages count once) and the resident set
+sizes (RSS, shared pages count in each process, so the sum is an upper bound). CPU time is the sum over processes of
+each one's last sample; it is comparable between runs on a busy machine.
 
     python -m benchmarks.peak_memory -- make demo
 """
@@ -20,6 +20,7 @@ INTERVAL_S = 0.5
 
 
 def main() -> None:
+    """Run the command, print both figures and exit with its code."""
     parser = _common.parser(__doc__)
     parser.add_argument("command", nargs="+")
     command = parser.parse_args().command
@@ -28,8 +29,8 @@ def main() -> None:
     process = subprocess.Popen(command)
     peaks = {"pss": (0, ""), "rss": (0, "")}
     done = threading.Event()
-    processor_s: dict[tuple[int, float], float] = {}
-    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, processor_s, done))
+    cpu_s: dict[tuple[int, float], float] = {}
+    sampler = threading.Thread(target=_sample, args=(process.pid, peaks, cpu_s, done))
     sampler.start()
     code = process.wait()
     done.set()
@@ -37,7 +38,7 @@ def main() -> None:
     (pss, during), (rss, _) = peaks["pss"], peaks["rss"]
     print(
         f"peak memory: {pss / 2**30:.2f} GiB of proportional set sizes, {rss / 2**30:.2f} GiB of resident set sizes, "
-        f"during {during!r}; {time.monotonic() - began:,.0f} s, {sum(processor_s.values()):,.0f} s of processor time",
+        f"during {during!r}; {time.monotonic() - began:,.0f} s, {sum(cpu_s.values()):,.0f} s of CPU time",
         file=sys.stderr,
     )
     sys.exit(code)
@@ -46,7 +47,7 @@ def main() -> None:
 def _sample(
     pid: int,
     peaks: dict[str, tuple[int, str]],
-    processor_s: dict[tuple[int, float], float],
+    cpu_s: dict[tuple[int, float], float],
     done: threading.Event,
 ) -> None:
     import psutil
@@ -61,10 +62,10 @@ def _sample(
         for process in processes:
             try:
                 memory, times = process.memory_full_info(), process.cpu_times()
-                processor_s[process.pid, process.create_time()] = times.user + times.system
+                cpu_s[process.pid, process.create_time()] = times.user + times.system
                 if memory.rss > largest:
                     largest, name = memory.rss, " ".join(process.cmdline()[:3])
-            except psutil.Error:  # it has ended meanwhile
+            except psutil.Error:  # the process has ended
                 continue
             totals["pss"] += memory.pss
             totals["rss"] += memory.rss

@@ -1,24 +1,22 @@
-"""Does evalkit give the numbers that were published? Fills docs/results/replication.md.
+"""Published scores beside those of evalkit; writes docs/results/replication.md.
 
-    python -m benchmarks.replication                                   # the page, from what was kept
-    python -m benchmarks.replication --result NAME score.json [...]    # keep a result under NAME, then the page
+    python -m benchmarks.replication                                   # writes the page from the stored results
+    python -m benchmarks.replication --result NAME score.json [...]    # stores a result under NAME first
 
-NAME is a model's name in `PUBLISHED`, or another name for what has no published number. Of each result, what the
-page needs is kept in docs/results/replication.json, so that the page can be made again without the results.
+NAME is a model of `PUBLISHED`, or another name for a model without a published score. docs/results/replication.json
+stores the parts of each result that the page needs, so that the page can be written again without the results.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
+FOLDER = _common.ROOT / "docs" / "results"
 CODE_LLAMA = "arXiv 2308.12950v3, table 2 (transcribed)"
 DEEPSEEK = "DeepSeek-Coder's READMEs"
 QWEN = "arXiv 2409.12186, EvalPlus tables (transcribed)"
@@ -26,7 +24,7 @@ QWEN = "arXiv 2409.12186, EvalPlus tables (transcribed)"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A published number, and how to get it with evalkit."""
+    """A published score and the command that reproduces it."""
 
     model: str
     hub: str
@@ -36,15 +34,16 @@ class Published:
     """Percent, by metric."""
     source: str
     data: str = ""
-    """Where the published number used other data than evalkit pins."""
+    """How the data of the published score differs from the data that evalkit pins."""
 
     def commands(self) -> list[str]:
+        """Return the commands that reproduce the score."""
         start = f"evalkit score {self.hub} --tasks {self.task}"
-        found = [f"{start} --protocol {self.protocol}"] if "pass@1" in self.scores else []
+        commands = [f"{start} --protocol {self.protocol}"] if "pass@1" in self.scores else []
         if "pass@100" in self.scores:
             sampled = "humaneval-openai-pass10-v1" if self.task == "humaneval" else "mbpp-3shot-pass10-v1"
-            found.append(f"{start} --protocol {sampled} --n 200")
-        return found
+            commands.append(f"{start} --protocol {sampled} --n 200")
+        return commands
 
 
 def _code_llama(name: str, hub: str, humaneval: str, mbpp: str) -> list[Published]:
@@ -116,12 +115,11 @@ PUBLISHED: list[Published] = [
 
 
 def keep(name: str, path: Path, kept: list[dict[str, Any]]) -> None:
-    """Take what the page needs out of a result; an earlier one of the same name, task and protocol is replaced."""
+    """Store what the page needs of a result; it replaces one of the same name, task and protocol."""
     result = json.loads(path.read_text(encoding="utf-8"))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     for task, score in result["scores"].items():
         protocol = (result["protocol"].get(task) or {}).get("name", "published samples")
-        kept[:] = [one for one in kept if (one["name"], one["task"], one["protocol"]) != (name, task, protocol)]
+        kept[:] = [row for row in kept if (row["name"], row["task"], row["protocol"]) != (name, task, protocol)]
         kept.append(
             {
                 "name": name,
@@ -135,14 +133,14 @@ def keep(name: str, path: Path, kept: list[dict[str, Any]]) -> None:
                 "generation": result["generation"],
                 "command": " ".join([Path(result["command"][0]).name, *map(_plain, result["command"][1:])]),
                 "layers_off": [name for name, layer in result["sandbox"]["layers"].items() if not layer["on"]],
-                "commit": commit,
-                "date": str(date.today()),
+                "commit": _common.commit(),
+                "date": _common.today(),
             }
         )
 
 
 def _plain(argument: str) -> str:
-    """Leave folders of this machine out of a command."""
+    """Return an argument without the folders of this machine."""
     return Path(argument).name if argument.startswith("/") else argument
 
 
@@ -153,22 +151,22 @@ def _percent(estimate: dict[str, float]) -> str:
 def page(kept: list[dict[str, Any]]) -> str:
     """Return the page as Markdown."""
     lines = [
-        "# Published numbers, and how to get them",
+        "# Published scores and how to reproduce them",
         "",
-        "Made by `python -m benchmarks.replication`. Each row: the command that asks as the source did, what the",
-        "source printed, and what came out here. *Not run here* says that the weights were not at hand: nothing is",
-        "claimed for such a row but its command. Values marked as transcribed come from a copy of the paper's table.",
-        "Square brackets are 95% intervals over problems; a benchmark of 164 problems resolves about 7 points.",
+        "Written by `python -m benchmarks.replication`. Each row has the command with the protocol of the source, the",
+        "published score and the score here. *Not run here* means that the weights were not available; such a row",
+        "claims nothing but its command. Transcribed values come from a copy of the paper's table. Square brackets are",
+        "95% intervals over problems; a benchmark of 164 problems resolves about 7 points.",
         "",
         "| model | benchmark | command | published | source | here |",
         "|---|---|---|---|---|---|",
     ]
     for row in PUBLISHED:
-        found = [one for one in kept if (one["name"], one["task"]) == (row.model, row.task)]
+        results = [result for result in kept if (result["name"], result["task"]) == (row.model, row.task)]
         here = "<br>".join(
-            ", ".join(f"{metric} {_percent(one['scores'][metric])}" for metric in row.scores if metric in one["scores"])
-            + (f" ({one['protocol']})" if one["protocol"] != row.protocol else "")
-            for one in found
+            ", ".join(f"{name} {_percent(result['scores'][name])}" for name in row.scores if name in result["scores"])
+            + (f" ({result['protocol']})" if result["protocol"] != row.protocol else "")
+            for result in results
         )
         published = ", ".join(f"{metric} {value:g}" for metric, value in row.scores.items())
         commands = "<br>".join(f"`{command}`" for command in row.commands())
@@ -179,34 +177,35 @@ def page(kept: list[dict[str, Any]]) -> str:
         "",
         "## What was run",
         "",
-        "SmolLM2-135M-Instruct is the folder that `teacher-dump --model smollm2-135m` leaves in",
-        "`~/.cache/teacherless/models/`. Asked to complete a function, this chat model mostly ends its answer with its",
-        "first token or begins another function, and solves none; asked as a chat model it solves five.",
+        "SmolLM2-135M-Instruct is the folder that `teacher-dump --model smollm2-135m` writes to",
+        "`~/.cache/teacherless/models/`. With a completion protocol this chat model mostly ends its answer with the",
+        "first token or starts another function, and solves no problem. With a chat protocol it solves five.",
         "",
-        "The demo's student is the four-layer one that `make demo` used to train, with layers spread evenly; it is",
-        "asked for 128 tokens at most, for MBPP",
-        "at n = 20 for 64. After 28 steps it solves nothing.",
+        "The demo's student is an earlier one with four evenly spaced layers, trained for 28 steps. Its answers have",
+        "at most 128 tokens, or 64 for MBPP at n = 20. It solves no problem.",
         "",
-        "Rows in bfloat16 were written by a processor that computes in it, an AMD EPYC with AVX-512, where `--dtype",
-        "auto` takes it. One with AVX2 only writes in float32; greedy answers can differ between the two.",
+        "The bfloat16 rows come from an AMD EPYC with AVX-512, where `--dtype auto` selects bfloat16. A processor with",
+        "AVX2 only uses float32; greedy answers can differ between the two types.",
         "",
         "| what | benchmark | protocol | problems, samples | scores | engine | command |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in kept:
-        scores = "<br>".join(f"{metric} {_percent(value)}" for metric, value in one["scores"].items())
-        made = one["generation"]
+    for result in kept:
+        scores = "<br>".join(f"{metric} {_percent(value)}" for metric, value in result["scores"].items())
+        made = result["generation"]
         engine = f"{made['engine']}, {made['dtype']}, seed {made['seed']}" if made else "none"
         engine += f", {made['machine']}" if "machine" in (made or {}) else ""
-        limit = f" (only the first {one['limit']})" if one["limit"] else ""
-        off = f"; layers off: {', '.join(one['layers_off'])}" if one["layers_off"] else ""
-        asked = f"{one['problems']}{limit}, {one['samples']}"
-        command = f"`{one['command']}` ({one['date']}, {one['commit']}{off})"
-        lines.append(f"| {' | '.join((one['name'], one['task'], one['protocol'], asked, scores, engine, command))} |")
+        limit = f" (only the first {result['limit']})" if result["limit"] else ""
+        off = f"; layers off: {', '.join(result['layers_off'])}" if result["layers_off"] else ""
+        asked = f"{result['problems']}{limit}, {result['samples']}"
+        command = f"`{result['command']}` ({result['date']}, {result['commit']}{off})"
+        cells = (result["name"], result["task"], result["protocol"], asked, scores, engine, command)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
+    """Store results and write the page."""
     parser = _common.parser(__doc__)
     parser.add_argument("--result", nargs=2, action="append", default=[], metavar=("NAME", "FILE"))
     options = parser.parse_args()
@@ -214,9 +213,8 @@ def main() -> None:
     kept = json.loads(store.read_text(encoding="utf-8")) if store.is_file() else []
     for name, path in options.result:
         keep(name, Path(path), kept)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    store.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    (FOLDER / "replication.md").write_text(page(kept), encoding="utf-8")
+    _common.write_json(store, kept)
+    _common.write_page(FOLDER / "replication.md", page(kept))
 
 
 if __name__ == "__main__":

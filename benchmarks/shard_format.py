@@ -1,15 +1,15 @@
-"""How small, how true and how fast is the format, beside the layouts of other systems, on the same records?
+"""Size, error and speed of the format beside the layouts of other systems, on the same records.
 
     python -m benchmarks.shard_format --tokens 30000
 
-The teacher is SmolLM2-135M over the standard library's sources; every layout keeps the same positions. Prints a table
-and writes it, with a picture, to docs/benchmarks/.
+The teacher is SmolLM2-135M over the sources of the standard library. Every layout stores the same positions. Prints a
+table and writes it to docs/benchmarks/ with a figure.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,6 @@ import torch
 
 from benchmarks import _common
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
-from shards.runtime.machine import describe
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus import Corpus
 from teacher_dump.engines.records import draw_offsets
@@ -31,21 +30,35 @@ from teacher_dump.tasks.task import shuffled
 from teacher_dump.tasks.windowing import Window, windows
 
 REDRAWS = 64
+COLUMNS = (
+    "layout",
+    "stored beside the distribution",
+    "entries",
+    "bytes per token",
+    "rms",
+    "bias",
+    "unbiased",
+    "angle",
+    "encode, M tokens/s",
+    "decode, M tokens/s",
+)
+Point = tuple[str, float, float, str]
+"""Name, bytes per token, rms error and `yes` or `no` for unbiased."""
 EXPLAINED = """
-Error: the gradient of the cross-entropy to a student's logits is s - t, so an estimate e of the teacher's t makes it
-wrong by e - t. *rms* is the root mean square of that over all positions, relative to t's. *angle* is the mean angle
-between s - e and s - t, for a student whose logits are the teacher's plus standard normal noise. *bias* is the rms of
-the mean of e over 64 redraws, minus t, on 256 positions: what training on many tokens does not average out. The mean
-of an unbiased estimate still scatters by about rms / 8; *unbiased* says that the bias is at most 1.5 times that.
-A bucket layout trains its head without bias and learns nothing about what is inside the tail. Layouts of others are
-written from their description (benchmarks/layouts.py); DistillKit's curve is a plain least-squares fit in the rank
-here, and its own may be closer. Only ours and DistillKit's are whole files; the others are their payload.
+Error: the gradient of the cross-entropy with respect to the student's logits is s - t, so an estimate e of the
+teacher's t causes an error of e - t. *rms* is the root mean square of that error over all positions, relative to t.
+*angle* is the mean angle between s - e and s - t, for a student whose logits are the teacher's plus standard normal
+noise. *bias* is the rms of the mean of e over 64 redraws, minus t, on 256 positions: training on many tokens does not
+average it out. The mean of an unbiased estimate still varies by about rms / 8; *unbiased* means that the bias is at
+most 1.5 times that. A bucket layout trains its head without bias and learns nothing about the ids of the tail. Other
+layouts are written from their descriptions (`benchmarks/layouts.py`). DistillKit's curve is a plain least-squares fit
+in the rank here; its own fit may be closer. Ours and DistillKit's are whole files; the others are payload only.
 """
 
 
 @dataclass
 class Measured:
-    """Sums over positions."""
+    """Error sums of one layout over positions."""
 
     entries: int = 0
     error2: float = 0.0
@@ -74,7 +87,7 @@ def distributions(num_tokens: int) -> Iterator[tuple[Window, torch.Tensor, np.nd
 
 
 def merged(estimate: Estimate, num_ids: int) -> Estimate:
-    """Return an estimate with every (position, id) once, weights added up."""
+    """Return an estimate with each (position, id) once and its weights summed."""
     keys, which = np.unique(estimate[0] * num_ids + estimate[1], return_inverse=True)
     return keys // num_ids, keys % num_ids, np.bincount(which, estimate[2], len(keys))
 
@@ -98,7 +111,7 @@ def angles(estimate: Estimate, t: np.ndarray, student: np.ndarray, some: np.ndar
 
 
 def seconds_per_call(action: Callable[[], object], repeats: int) -> float:
-    """Return the median processor time of an action after one warm-up."""
+    """Return the median CPU time of an action after one warm-up."""
     action()
     times = []
     for _ in range(repeats):
@@ -109,18 +122,34 @@ def seconds_per_call(action: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Measure all layouts and write the page."""
     parser = _common.parser(__doc__)
     parser.add_argument("--tokens", type=int, default=30_000)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     options = parser.parse_args()
 
+    layouts = all_layouts()
+    totals = observe(layouts, options.tokens)
+    torch.set_num_threads(1)
+    rows, points = [], []
+    for layout, sums in zip(layouts, totals.by_layout, strict=True):
+        row, point = measure(layout, sums, totals, options.repeats)
+        rows.append(row)
+        points.append(point)
+    text = page(_common.markdown_table(COLUMNS, rows), totals, options)
+    print(text)
+    _common.write_page(options.out / "shard_format.md", text)
+    picture(points, options.out / "shard_format.png")
+
+
+def all_layouts() -> list[Layout]:
+    """Return this project's layout at four thresholds, and those of other systems."""
     model = resolve("smollm2-135m")
     config = DumpConfig(model="smollm2-135m", data="stdlib", out=Path("unused"))
     vocab = model.teacher.vocab_size
     white = torch.from_numpy(engine_config(config, model, record_layout(config, model)[1]).whitespace_mask())
-    layouts: list[Layout] = [
+    return [
         *(Ours(c, vocab, white) for c in (0.08, 0.04, 0.02, 0.01)),
         Sampled(50),
         TopK(16),
@@ -129,22 +158,38 @@ def main() -> None:
         DistillKit(50, 1, 3, vocab),
         DistillKit(128, 16, 6, vocab),
     ]
-    measured = [Measured() for _ in layouts]
+
+
+@dataclass
+class Totals:
+    """Sums over all positions, and the errors of each layout."""
+
+    by_layout: list[Measured]
+    norm2: float = 0.0
+    """Sum of t ** 2."""
+    bias_norm2: float = 0.0
+    """Sum of t ** 2 over the positions where the bias is measured."""
+    tokens: int = 0
+    positions: int = 0
+    divergence: list[np.ndarray] = field(default_factory=list)
+    """KL divergence that quantisation causes at c = 0.04, nats per position."""
+
+
+def observe(layouts: list[Layout], num_tokens: int) -> Totals:
+    """Store about `num_tokens` tokens in every layout and sum the errors of its estimates."""
+    totals = Totals([Measured() for _ in layouts])
     rng = np.random.default_rng(0)
-    norm2 = bias_norm2 = 0.0
-    num_tokens = positions = 0
-    divergence: list[np.ndarray] = []
-    for number, (window, logits, t) in enumerate(distributions(options.tokens)):
-        num_tokens += len(window.tokens)
-        positions += len(t)
-        norm2 += float((t**2).sum())
+    for number, (window, logits, t) in enumerate(distributions(num_tokens)):
+        totals.tokens += len(window.tokens)
+        totals.positions += len(t)
+        totals.norm2 += float((t**2).sum())
         u = draw_offsets(window.info.document, window.info.window, 0, len(t))
         some = np.arange(0, len(t), 32)
         student = np.exp(np.log(np.maximum(t[some], 1e-30)) + rng.normal(0, 1, (len(some), t.shape[1])))
         student /= student.sum(1, keepdims=True)
         few = np.linspace(0, len(t) - 1, 16).astype(int) if number < 16 else np.empty(0, int)
-        bias_norm2 += float((t[few] ** 2).sum())
-        for layout, sums in zip(layouts, measured, strict=True):
+        totals.bias_norm2 += float((t[few] ** 2).sum())
+        for layout, sums in zip(layouts, totals.by_layout, strict=True):
             estimate = layout.observe(window, logits, t, u)
             error2 = errors(estimate, t)
             sums.entries += len(estimate[0])
@@ -156,58 +201,45 @@ def main() -> None:
                 position, ids, weight = (np.concatenate(part) for part in parts)
                 sums.bias2 += float(errors((position, ids, weight / REDRAWS), t[few]).sum())
             if isinstance(layout, Ours) and layout.spec.threshold == 0.04:
-                divergence.append(quantisation(layout))
+                totals.divergence.append(quantisation(layout))
+    return totals
 
-    torch.set_num_threads(1)
-    lines = [
-        "| layout | beside the distribution it keeps | entries | bytes per token | rms | bias | unbiased | angle | "
-        "encode, M tokens/s | decode, M tokens/s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+
+def measure(layout: Layout, sums: Measured, totals: Totals, repeats: int) -> tuple[list[str], Point]:
+    """Return the table row and the point of the figure of one layout."""
+    raw = layout.pack()
+    encode = totals.tokens / seconds_per_call(layout.pack, repeats) / 1e6
+
+    def unpack() -> object:
+        if isinstance(layout, Ours):
+            hashlib.sha256(raw).hexdigest()
+        return layout.unpack(raw)
+
+    decode = totals.tokens / seconds_per_call(unpack, repeats) / 1e6
+    rms, bias = (sums.error2 / totals.norm2) ** 0.5, (sums.bias2 / totals.bias_norm2) ** 0.5
+    local = (sums.local2 / totals.bias_norm2) ** 0.5
+    unbiased = "yes" if bias < 1.5 * local / REDRAWS**0.5 else "no"
+    size = len(raw) / totals.tokens
+    cells = [layout.name, layout.keeps, f"{sums.entries / totals.positions:.1f}", f"{size:.1f}", f"{rms:.3f}"]
+    cells += [f"{bias:.3f}", unbiased, f"{np.concatenate(sums.angles).mean():.1f}", f"{encode:.2f}", f"{decode:.2f}"]
+    return cells, (layout.name, size, rms, unbiased)
+
+
+def page(table: str, totals: Totals, options: argparse.Namespace) -> str:
+    """Return the page as Markdown."""
+    kl = np.concatenate(totals.divergence)
+    paragraphs = [
+        "# The shard format beside other layouts",
+        f"`python -m benchmarks.shard_format --tokens {options.tokens}`, one core, {_common.provenance()}. Speeds are "
+        f"medians of {options.repeats} runs, in CPU time; decoding of ours includes the sha256 of every byte.",
+        f"SmolLM2-135M-Instruct over {totals.tokens:,} tokens of the standard library in windows of 512.",
+        table,
+        f"Divergence caused by quantisation alone, ours at c = 0.04: mean {kl.mean():.1e} nat, "
+        f"largest of {len(kl):,} positions {kl.max():.1e}.",
+        EXPLAINED.strip(),
+        "![bytes per token against error](shard_format.png)",
     ]
-    points = []
-    for layout, sums in zip(layouts, measured, strict=True):
-        raw = layout.pack()
-        encode = num_tokens / seconds_per_call(layout.pack, options.repeats) / 1e6
-
-        def decode(layout: Layout = layout, raw: bytes = raw) -> object:
-            if isinstance(layout, Ours):
-                hashlib.sha256(raw).hexdigest()
-            return layout.unpack(raw)
-
-        rate = num_tokens / seconds_per_call(decode, options.repeats) / 1e6
-        rms, bias = (sums.error2 / norm2) ** 0.5, (sums.bias2 / bias_norm2) ** 0.5
-        local = (sums.local2 / bias_norm2) ** 0.5
-        unbiased = "yes" if bias < 1.5 * local / REDRAWS**0.5 else "no"
-        size = len(raw) / num_tokens
-        points.append((layout.name, size, rms, unbiased))
-        lines.append(
-            f"| {layout.name} | {layout.keeps} | {sums.entries / positions:.1f} | {size:.1f} | {rms:.3f} | "
-            f"{bias:.3f} | {unbiased} | {np.concatenate(sums.angles).mean():.1f} | {encode:.2f} | {rate:.2f} |"
-        )
-    kl = np.concatenate(divergence)
-    text = "\n".join(
-        [
-            "# The shard format beside other layouts",
-            "",
-            f"`python -m benchmarks.shard_format --tokens {options.tokens}`, {time.strftime('%Y-%m-%d')}, one core of "
-            f"{describe()}, Python {platform.python_version()}. Speeds are medians of "
-            f"{options.repeats} runs, in processor time; decoding of ours includes the sha256 of every byte.",
-            "",
-            f"SmolLM2-135M-Instruct over {num_tokens:,} tokens of the standard library in windows of 512.",
-            "",
-            *lines,
-            "",
-            f"Divergence caused by quantisation alone, ours at c = 0.04: mean {kl.mean():.1e} nat, "
-            f"worst of {len(kl):,} positions {kl.max():.1e}.",
-            EXPLAINED,
-            "![bytes per token against error](shard_format.png)",
-            "",
-        ]
-    )
-    print(text)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "shard_format.md").write_text(text)
-    picture(points, options.out / "shard_format.png")
+    return "\n\n".join(paragraphs)
 
 
 def quantisation(layout: Ours) -> np.ndarray:
@@ -221,31 +253,25 @@ def quantisation(layout: Ours) -> np.ndarray:
     return kl + tail * np.log(tail / np.maximum(chunk.tail_mass, 1e-12))
 
 
-def picture(points: list[tuple[str, float, float, str]], path: Path) -> None:
-    """Draw bytes against error."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
-    for name, size, rms, unbiased in points:
-        ours = name.startswith("ours")
-        colour = "#1a7f5a" if ours else ("#4063d8" if unbiased == "yes" else "#b0413e")
-        axes.scatter(size, rms, s=55, color=colour, zorder=3)
-        axes.annotate(name, (size, rms), xytext=(7, 4), textcoords="offset points", fontsize=8.5)
-    own = sorted((size, rms) for name, size, rms, _ in points if name.startswith("ours"))
-    axes.plot(*zip(*own, strict=True), color="#1a7f5a", linewidth=1, zorder=2)
-    axes.set(xscale="log", yscale="log", xlabel="bytes per token", ylabel="relative rms error of the gradient")
-    ticks = [20, 30, 50, 100, 200, 300]
-    axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
-    axes.set_yticks([], minor=True)
-    axes.set_title("Down and to the left is better; green and blue are unbiased, red is not", fontsize=10, loc="left")
-    axes.grid(which="both", alpha=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+def picture(points: list[Point], path: Path) -> None:
+    """Plot bytes per token against error."""
+    with _common.figure(path, size=(8, 4.8), dpi=150) as axes:
+        for name, size, rms, unbiased in points:
+            ours = name.startswith("ours")
+            colour = "#1a7f5a" if ours else ("#4063d8" if unbiased == "yes" else "#b0413e")
+            axes.scatter(size, rms, s=55, color=colour, zorder=3)
+            axes.annotate(name, (size, rms), xytext=(7, 4), textcoords="offset points", fontsize=8.5)
+        own = sorted((size, rms) for name, size, rms, _ in points if name.startswith("ours"))
+        axes.plot(*zip(*own, strict=True), color="#1a7f5a", linewidth=1, zorder=2)
+        axes.set(xscale="log", yscale="log", xlabel="bytes per token", ylabel="relative rms error of the gradient")
+        ticks = [20, 30, 50, 100, 200, 300]
+        axes.set_xticks(ticks, [str(t) for t in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2], ["0.01", "0.02", "0.05", "0.1", "0.2"])
+        axes.set_yticks([], minor=True)
+        axes.set_title("Lower left is better; green and blue are unbiased, red is biased", fontsize=10, loc="left")
+        axes.grid(which="both", alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

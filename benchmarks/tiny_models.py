@@ -54,7 +54,7 @@ _CONV = ["conv", "full_attention", "conv", "full_attention"]
 _MLA = {"num_key_value_heads": 4}
 _GPT = {"n_embd": 32, "n_layer": LAYERS, "n_head": 4, "n_positions": 256}
 
-# What an architecture needs beside the sizes that its configuration knows. Those of one name have a variant after ":".
+# Settings of each architecture beside the sizes that its configuration class has. A variant follows after ":".
 MODELS: dict[str, dict[str, Any]] = {
     # Dense, one kind of attention
     "llama": {},

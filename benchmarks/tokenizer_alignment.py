@@ -1,11 +1,11 @@
-"""Where do two tokenizers meet on Python, and what would matching tokens by their strings teach?
+"""Shared boundaries of two tokenizers on Python, and the errors of matching tokens by their strings.
 
-Reads Python files (the standard library; installed packages, a sample fixed by a hash of their paths), tokenises each
-with both tokenizers, and counts: shared boundaries and the kinds of stretches between them; what share of positions and
-bytes each loss sees; how often the student's token after a shared boundary is not the one with the teacher token's very
-bytes, by kind of token; how often it lies in the cell of the teacher token's root. No model is needed: the text itself
-says which token is next. It also measures windows as the dump cuts them: whether the student's tokens of a window alone
-are those of the whole document, and how fast alignment runs (process time, one thread).
+Tokenizes Python files with both tokenizers: the standard library, and a sample of installed packages that a hash of the
+paths selects. Counts the shared boundaries and the kinds of spans between them; the share of positions and bytes that
+each loss uses; how often the student's token after a shared boundary is not the token with the bytes of the teacher's
+token, by kind of token; and how often it lies in the cell of the teacher token's root. This needs no model, because the
+text determines the next token. It also measures the windows of a dump: whether the student's tokens of a window equal
+those of the whole document, and the speed of alignment (CPU time, one thread).
 
     python -m benchmarks.tokenizer_alignment --teacher ../shared/data/tokenizers/llama-2 \
         --student ../shared/data/tokenizers/phi-2 --write docs/results/tokenizer_alignment
@@ -45,47 +45,49 @@ ROUNDS = 9
 
 
 def main() -> None:
+    """Measure both corpora and write the page."""
     parser = _common.parser(__doc__)
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--student", required=True)
-    parser.add_argument("--megabytes", type=float, default=4.0, help="Most text of each corpus.")
+    parser.add_argument("--megabytes", type=float, default=4.0, help="largest size of each corpus")
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     teacher, student = load_vocabulary(options.teacher), load_vocabulary(options.student)
     start = time.process_time()
     tables = TokenizerPair.of(teacher.strings, student, ("alm", "cells"))
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "teacher": Path(options.teacher).name,
         "student": Path(options.student).name,
         "seconds_for_tables": round(time.process_time() - start, 2),
         "machine": describe(),
-        "date": time.strftime("%Y-%m-%d"),
+        "date": _common.today(),
         "megabytes": options.megabytes,
         "rounds": ROUNDS,
         "load": round(os.getloadavg()[0], 1),
     }
     for name, files in (("standard library", standard_library()), ("installed packages", packages())):
         texts = read(files, options.megabytes)
-        found[name] = measure(texts, teacher, student, tables)
-    print(json.dumps(found, indent=1))
+        results[name] = measure(texts, teacher, student, tables)
+    print(json.dumps(results, indent=1))
     if options.write:
-        options.write.parent.mkdir(parents=True, exist_ok=True)
-        options.write.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        options.write.with_suffix(".md").write_text(page(found, options.write.name))
-        picture(found, options.write.with_suffix(".png"))
+        _common.write_json(options.write.with_suffix(".json"), results)
+        _common.write_page(options.write.with_suffix(".md"), page(results, options.write.name))
+        picture(results, options.write.with_suffix(".png"))
 
 
 def standard_library() -> list[Path]:
+    """Return the Python files of the standard library without its tests."""
     root = Path(sysconfig.get_paths()["stdlib"])
     return [path for path in root.rglob("*.py") if "site-packages" not in path.parts and "test" not in path.parts]
 
 
 def packages() -> list[Path]:
+    """Return the Python files of the installed packages."""
     return list(Path(sysconfig.get_paths()["purelib"]).rglob("*.py"))
 
 
 def read(files: list[Path], megabytes: float) -> list[str]:
-    """Return texts of about `megabytes`, in the order of a hash of the files' last three parts."""
+    """Return texts of about `megabytes`, in the order of a hash of the last three parts of their paths."""
 
     def key(path: Path) -> bytes:
         return hashlib.sha256("/".join(path.parts[-3:]).encode()).digest()
@@ -106,8 +108,9 @@ def read(files: list[Path], megabytes: float) -> list[str]:
 
 
 def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: TokenizerPair) -> dict[str, Any]:
+    """Count boundaries, spans and errors over all texts."""
     roots = tables.roots
-    # What matching by strings would pair, blanks and digits included, and without them.
+    # The pairs of matching by strings, with whitespace and digits and without them.
     exact = exact_roots(teacher.strings, student, roots, all_kinds=True)
     conservative = exact_roots(teacher.strings, student, roots)
     counts: Counter[str] = Counter()
@@ -115,7 +118,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     wrong: Counter[str] = Counter()
     kept = 0
     for text in texts:
-        row = row_of(text, teacher)
+        row = chunk_of(text, teacher)
         met = align([row], teacher.strings, student)
         counts += met.counts
         if not met.rows:
@@ -148,7 +151,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         lines = np.flatnonzero((array[:-1] == 10) & ~white[1:]) + 1
         counts["line starts"] += len(lines)
         counts["line starts shared"] += int(np.isin(lines, text_ends).sum())
-        # What comes next at each boundary, on both sides.
+        # The next token at each boundary, on both sides.
         u, v = row.tokens[met.teacher_B + 1], met.label_P[met.student_B]
         has, hit = exact.root_U[u] >= 0, exact.holds(u, v)
         counts["boundaries with an equal string"] += int(has.sum())
@@ -161,7 +164,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     return summarise(counts, kinds, wrong, kept, len(texts)) | windows(texts, teacher, student, tables)
 
 
-def row_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, window: int = 0, end: int = 0) -> Chunk:
+def chunk_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, window: int = 0, end: int = 0) -> Chunk:
     ids = teacher.encode([text])[0] if tokens is None else tokens
     all_ids = np.array([*(teacher.prefix or (0,)), *ids], dtype=np.int32)
     none, starts = np.zeros(len(all_ids) - 1, dtype=np.float32), np.zeros(len(all_ids), dtype=np.int64)
@@ -182,6 +185,7 @@ def row_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, wind
 
 
 def kind_of(raw: bytes) -> str:
+    """Return the kind of a token by its bytes."""
     if not raw.strip(b" "):
         return "spaces"
     if not raw.strip():
@@ -241,7 +245,7 @@ def summarise(counts: Counter[str], kinds: Counter[str], wrong: Counter[str], ke
 
 
 def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: TokenizerPair) -> dict[str, Any]:
-    """Return what windows as the dump cuts them change, and the speed."""
+    """Return how windows of a dump change the student's tokens, and the speed of alignment."""
     from transformers import AutoTokenizer
 
     from teacher_dump.corpus import Document
@@ -252,16 +256,16 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         for text in texts
     ]
     fast = AutoTokenizer.from_pretrained(teacher.folder)
-    whole = {d.sha256: placed(student, d.text.encode(), 0) for d in documents}
+    whole = {d.sha256: token_ends(student, d.text.encode(), 0) for d in documents}
     raw_of = {d.sha256: d.text.encode() for d in documents}
     rows: list[Chunk] = []
     equal = total = differ = 0
     kinds: Counter[str] = Counter()
     for window in cut(documents, fast, prefix_tokens=teacher.prefix, window_tokens=WINDOW, counts=kinds):
         info = window.info
-        rows.append(row_of("", teacher, window.tokens[1:].tolist(), window=info.byte_start, end=info.byte_end))
+        rows.append(chunk_of("", teacher, window.tokens[1:].tolist(), window=info.byte_start, end=info.byte_end))
         inside = {(end, token) for end, token in whole[info.document] if info.byte_start < end <= info.byte_end}
-        alone = placed(student, raw_of[info.document][info.byte_start : info.byte_end], info.byte_start)
+        alone = token_ends(student, raw_of[info.document][info.byte_start : info.byte_end], info.byte_start)
         total += len(inside)
         equal += len(inside & alone)
         differ += inside != alone
@@ -269,7 +273,7 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     tokens = sum(len(row.tokens) for row in timed)
     batches = [timed[i : i + 4] for i in range(0, len(timed), 4)]
 
-    def tokenise(batch: list[Chunk]) -> object:
+    def tokenize(batch: list[Chunk]) -> object:
         return student.encode([teacher.join(row.tokens.tolist()).decode(errors="ignore") for row in batch])
 
     def bare(batch: list[Chunk]) -> object:
@@ -286,12 +290,12 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
 
     speeds = {}
     for name, work in (
-        ("student's tokenisation alone", tokenise),
+        ("student's tokenisation alone", tokenize),
         ("alignment, tokenisation included", bare),
         ("targets of `alm`, tokenisation included", chunked),
         ("targets of `alm` and `cells`, made-up records of 2.5 head ids and 5.5 draws", in_cells),
     ):
-        # The best of each batch: on a shared machine no whole pass is undisturbed.
+        # The fastest run of each batch: on a shared machine other programs disturb every whole pass.
         best = [math.inf] * len(batches)
         for _ in range(ROUNDS):
             for i, batch in enumerate(batches):
@@ -309,7 +313,7 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
 
 
 def with_records(row: Chunk, teacher: Vocabulary, rng: np.random.Generator) -> Chunk:
-    """Return the row with records of the usual size: the realised token and other ids at random."""
+    """Return the row with made-up records of the usual size: the label and random other ids."""
     P = len(row.tokens) - 1
     heads, draws = (np.concatenate(([0], np.cumsum(rng.integers(low, high, P)))) for low, high in ((1, 5), (0, 12)))
     usable = np.flatnonzero(teacher.lengths)
@@ -327,7 +331,7 @@ def with_records(row: Chunk, teacher: Vocabulary, rng: np.random.Generator) -> C
     )
 
 
-def placed(student: Vocabulary, raw: bytes, start: int) -> set[tuple[int, int]]:
+def token_ends(student: Vocabulary, raw: bytes, start: int) -> set[tuple[int, int]]:
     """Return (end, id) of the tokens of a text that begins at byte `start` of its document."""
     ids = student.encode([raw.decode(errors="replace")])[0]
     ends = start - student.has_dummy + np.cumsum(student.lengths[ids])

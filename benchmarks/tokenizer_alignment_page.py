@@ -1,4 +1,4 @@
-"""How do the figures of `tokenizer_alignment.py` look on a page: Markdown and a picture?"""
+"""Page and figure of `benchmarks.tokenizer_alignment`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import _common
 
-def page(found: dict[str, Any], name: str) -> str:
-    """Return the Markdown of `found`, as `tokenizer_alignment.main` makes it; `name` is that of the picture."""
+
+def page(results: dict[str, Any], name: str) -> str:
+    """Return the page as Markdown; `name` is that of its figure."""
     corpora = ["standard library", "installed packages"]
-    lib = found[corpora[0]]
+    lib = results[corpora[0]]
 
     def line(title: str, key: str, *, percent: bool = True) -> str:
-        values = [found[c][key] for c in corpora]
+        values = [results[c][key] for c in corpora]
         return f"| {title} | " + " | ".join(_percent(v) if percent else f"{v:,}" for v in values) + " |"
 
     rows = [
         "# Two tokenizers on Python, measured",
         "",
-        f"Teacher `{found['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{found['student']}`",
-        f"(byte-level BPE, added tokens for blanks); {found['date']}, {found['machine']}. Made by",
+        f"Teacher `{results['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{results['student']}`",
+        f"(byte-level BPE, added tokens for blanks); {results['date']}, {results['machine']}. Written by",
         "",
-        f"    python -m benchmarks.tokenizer_alignment --teacher ../shared/data/tokenizers/{found['teacher']} \\",
-        f"        --student ../shared/data/tokenizers/{found['student']} --megabytes {found['megabytes']:g}"
+        f"    python -m benchmarks.tokenizer_alignment --teacher ../shared/data/tokenizers/{results['teacher']} \\",
+        f"        --student ../shared/data/tokenizers/{results['student']} --megabytes {results['megabytes']:g}"
         f" --write docs/results/{name}",
         "",
         f"![What each loss sees, and what matching strings would teach]({name}.png)",
@@ -52,7 +54,7 @@ def page(found: dict[str, Any], name: str) -> str:
         "| kind | " + " | ".join(corpora) + " |",
         "|---|---|---|",
         *(
-            f"| {kind} | " + " | ".join(_percent(found[c]["by kind"].get(kind, 0.0)) for c in corpora) + " |"
+            f"| {kind} | " + " | ".join(_percent(results[c]["by kind"].get(kind, 0.0)) for c in corpora) + " |"
             for kind in lib["by kind"]
         ),
         "",
@@ -74,17 +76,17 @@ def page(found: dict[str, Any], name: str) -> str:
             for loss, v in lib["seen by"].items()
         ),
         "",
-        f"Speed, teacher tokens per second of one core (process time; of each batch the best of {found['rounds']}; load"
-        f" of the machine {found['load']:g}):",
+        f"Speed, teacher tokens per second of one core (CPU time; fastest of {results['rounds']} runs of each batch;"
+        f" load of the machine {results['load']:g}):",
         "",
         "| | " + " | ".join(corpora) + " |",
         "|---|---|---|",
         *(
-            f"| {what} | " + " | ".join(f"{found[c]['teacher tokens per second'][what]:,}" for c in corpora) + " |"
+            f"| {what} | " + " | ".join(f"{results[c]['teacher tokens per second'][what]:,}" for c in corpora) + " |"
             for what in lib["teacher tokens per second"]
         ),
         "",
-        f"Tables of both vocabularies are made once per run, in {found['seconds_for_tables']} s.",
+        f"Tables of both vocabularies are made once per run, in {results['seconds_for_tables']} s.",
         "",
     ]
     return "\n".join(rows)
@@ -94,28 +96,23 @@ def _percent(value: float) -> str:
     return f"{100 * value:.2f} %" if value < 0.9999 or value == 1 else f"{100 * value:.4f} %"
 
 
-def picture(found: dict[str, Any], path: Path) -> None:
-    """Draw what each loss sees, and what matching by strings would teach."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def picture(results: dict[str, Any], path: Path) -> None:
+    """Plot the positions that each loss uses and the errors of matching by strings."""
     corpora = ["standard library", "installed packages"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), layout="constrained")
-    seen = found[corpora[0]]["seen by"]
-    left.barh(list(seen), [100 * v["positions"] for v in seen.values()], color="#4878a8")
-    left.set_xlabel("student positions with a target, %")
-    left.set_xlim(0, 100)
-    left.set_title("what each loss sees", fontsize=10)
-    kinds = list(found[corpora[0]]["by kind"])
-    start = np.zeros(2)
-    for kind, colour in zip(kinds, ("#c44e52", "#dd8452", "#ccb974", "#8172b3", "#937860"), strict=False):
-        values = np.array([100 * found[c]["by kind"].get(kind, 0.0) for c in corpora])
-        right.barh(corpora, values, left=start, label=kind, color=colour)
-        start += values
-    right.barh(["in no cell"], [100 * (1 - found[corpora[0]]["student's token is in the cell"])], color="#4878a8")
-    right.set_xlabel("shared boundaries taught wrongly by equal strings, %")
-    right.set_title("the student writes another token", fontsize=10)
-    right.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with _common.figure(path, 2, size=(10, 3.4)) as (left, right):
+        used = results[corpora[0]]["seen by"]
+        left.barh(list(used), [100 * v["positions"] for v in used.values()], color="#4878a8")
+        left.set_xlabel("student positions with a target, %")
+        left.set_xlim(0, 100)
+        left.set_title("positions that each loss uses", fontsize=10)
+        kinds = list(results[corpora[0]]["by kind"])
+        start = np.zeros(2)
+        for kind, colour in zip(kinds, ("#c44e52", "#dd8452", "#ccb974", "#8172b3", "#937860"), strict=False):
+            values = np.array([100 * results[c]["by kind"].get(kind, 0.0) for c in corpora])
+            right.barh(corpora, values, left=start, label=kind, color=colour)
+            start += values
+        in_no_cell = 1 - results[corpora[0]]["student's token is in the cell"]
+        right.barh(["in no cell"], [100 * in_no_cell], color="#4878a8")
+        right.set_xlabel("shared boundaries with a wrong target by equal strings, %")
+        right.set_title("the student's token is another one", fontsize=10)
+        right.legend(fontsize=8)

@@ -1,10 +1,10 @@
-"""Run the experiment, or what is left of it; then make the page.
+"""Run the unfinished part of the experiment and write the page.
 
-    python -m benchmarks.quality --scratch DIR            # everything: two hours on two quiet cores
-    python -m benchmarks.quality --scratch DIR --table    # only the page, from what has run
+    python -m benchmarks.quality --scratch DIR            # everything: two hours on two idle cores
+    python -m benchmarks.quality --scratch DIR --table    # only the page, from the finished runs
 
-The teacher's hidden states, the shards and the scores of each finished run lie in DIR; what is there is not made again.
-Once the shards are there, several processes may share the runs; a killed one leaves `*.claim`, to be deleted.
+DIR holds the teacher's hidden states, the shards and the scores of each finished run; nothing in it is computed again.
+When the shards exist, several processes may share the runs. A killed process leaves a `*.claim` file: delete it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from teacher_dump.model.teachers import resolve
 
 
 def main() -> None:
-    """Parse the command line and do what it says."""
+    """Run what is missing and write the page."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for all that can be made again")
-    parser.add_argument("--table", action="store_true", help="only make the page")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder of intermediate results")
+    parser.add_argument("--table", action="store_true", help="only write the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
     if not options.table:
@@ -44,22 +44,22 @@ def main() -> None:
 
 
 def run(scratch: Path) -> None:
-    """Do everything that `scratch` does not hold yet."""
+    """Run everything that `scratch` does not hold yet."""
     taught, held = ask(scratch, tell)
     pilot(scratch / PILOT_FOLDER, taught)
-    keep([method.record for method in METHODS.values()], taught, scratch)
+    write_shards([method.record for method in METHODS.values()], taught, scratch)
     work(scratch, taught, held, runs(scratch / PILOT_FOLDER))
 
 
 def pilot(folder: Path, taught: Taught) -> None:
-    """Try learning rates on the first training windows, scored on the next ones: held-out documents stay unseen."""
+    """Try learning rates on the first training windows and score them on the next ones, not on held-out documents."""
     first, next_ = taught.part(0, PILOT_WINDOWS[0]), taught.part(*PILOT_WINDOWS)
-    keep([records.BASE], first, folder)
+    write_shards([records.BASE], first, folder)
     work(folder, first, next_, PILOT)
 
 
-def keep(wanted: list[Record], taught: Taught, folder: Path) -> None:
-    """Write shards."""
+def write_shards(wanted: list[Record], taught: Taught, folder: Path) -> None:
+    """Write the shards of the given records."""
     model = resolve(NAME)
     config = DumpConfig(model=NAME, data="stdlib", out=folder)
     whitespace_V = torch.from_numpy(engine_config(config, model, record_layout(config, model)[1]).whitespace_mask())
@@ -67,7 +67,7 @@ def keep(wanted: list[Record], taught: Taught, folder: Path) -> None:
 
 
 def work(scratch: Path, taught: Taught, held: Taught, plan: list[Run]) -> None:
-    """Do the runs that have no scores in `scratch` yet and that no other process has begun."""
+    """Do the runs without scores in `scratch` that no other process has claimed."""
     for run in plan:
         claim = run.file(scratch).with_suffix(".claim")
         if run.file(scratch).exists():
@@ -83,7 +83,7 @@ def work(scratch: Path, taught: Taught, held: Taught, plan: list[Run]) -> None:
 
 
 def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
-    """Train and score one student, and write its scores."""
+    """Train one student, score it and write its scores."""
     method = run.method
     tell(f"{method.name}, seed {run.seed}, learning rate {run.setting.peak:g}, epsilon {run.setting.eps:g}")
     rows, entry = records.read(method.record, scratch, len(taught.weight))
@@ -92,7 +92,7 @@ def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
     model = train(run, taught, rows, tell)
     seconds = time.time() - began
     scores = score(model, held)
-    found = {
+    result = {
         "method": method.name,
         "seed": run.seed,
         **asdict(run.setting),
@@ -101,11 +101,11 @@ def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
         "entries": records.entries(rows) if method.kind else None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train": {"positions": sum(len(h) for h in taught.hidden), "windows": len(taught.windows)},
-        "scores": [asdict(one) for one in scores],
+        "scores": [asdict(score) for score in scores],
     }
     path = run.file(scratch)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(found))
+    part.write_text(json.dumps(result))
     os.replace(part, path)
     count = sum(s.positions for s in scores)
     tell(f"  held out: KL {sum(s.kl_sum for s in scores) / count:.4f}, "
@@ -113,16 +113,16 @@ def run_one(scratch: Path, taught: Taught, held: Taught, run: Run) -> None:
 
 
 def same_tokens(taught: Taught, rows: list[Chunk]) -> None:
-    """Raise ValueError unless the rows are those of the windows."""
+    """Raise ValueError if the tokens of the rows are not those of the windows."""
     if len(rows) != len(taught.windows):
         raise ValueError(f"found {len(rows)} rows, expected {len(taught.windows)}; empty the scratch folder")
     for window, row in zip(taught.windows, rows, strict=True):
         if not np.array_equal(window.tokens, row.tokens):
-            raise ValueError(f"found another text in {window.info.path}; empty the scratch folder")
+            raise ValueError(f"found other tokens in {window.info.path}; empty the scratch folder")
 
 
 def tell(text: str) -> None:
-    """Say how far things are."""
+    """Print a progress line with the time of day."""
     print(time.strftime("%H:%M:%S"), text, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What is compared? Methods, seeds and the settings that all of them share."""
+"""Methods, seeds and settings of the experiment."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 from benchmarks.quality.records import BASE, Record
 
 SEEDS = (0, 1, 2, 3, 4)
-"""Of the initial weights and the order of the windows. All students of a method read one cache, as in practice."""
+"""Seeds of the initial weights and of the order of the windows. All students of a method read the same cache."""
 FEWER_SEEDS = SEEDS[:3]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What the pilot chooses."""
+    """Settings that the pilot chooses."""
 
     peak: float
-    """Largest learning rate."""
+    """Peak learning rate."""
     eps: float
     """AdamW's epsilon."""
 
@@ -29,20 +29,20 @@ SETTINGS = (
     Setting(peak=8e-3, eps=1e-5),
     Setting(peak=4e-3, eps=1e-8),
 )
-"""Tried with the full distribution and with cross-entropy."""
+"""Settings of the pilot, tried with the full distribution and with cross-entropy."""
 PILOT_FOLDER = "pilot"
 PILOT_WINDOWS = (160, 192)
-"""It trains on the training windows before the first of these, and scores those from there to the second."""
+"""The pilot trains on the training windows before the first index and scores those from there to the second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Method:
-    """How a student learns."""
+    """One way to train a student."""
 
     name: str
     title: str
     divergence: str | None
-    """One of `student_train.losses.divergences`, `full` for the dense one, None for cross-entropy alone."""
+    """A divergence of `student_train.losses.divergences`, `full` for the dense one, None for cross-entropy only."""
     kind: str = ""
     """Kind of its record, "" for none."""
     amount: float = 0.0
@@ -50,7 +50,7 @@ class Method:
 
     @property
     def record(self) -> Record:
-        """What it trains on; of a method that keeps nothing, only the tokens are used."""
+        """The record that it trains on; a method without a record uses only the tokens."""
         return Record(kind=self.kind, amount=self.amount) if self.kind else BASE
 
 
@@ -87,9 +87,9 @@ METHODS = {
     )
 }
 MAIN = ("full", "ce", "draws-0.04", "sampled-50", "bucket-7", "top-7")
-"""Run first."""
+"""Methods that run first."""
 CLOSE = ("full", "ce", "draws-0.04", "sampled-50", "sampled-25")
-"""Run at all seeds, for what lies between them is small."""
+"""Methods that run at all seeds, because their differences are small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +101,7 @@ class Run:
     setting: Setting
 
     def file(self, scratch: Path) -> Path:
-        """Return where its scores lie."""
+        """Return the file of its scores."""
         return scratch / f"run-{self.method.name}-{self.seed}-{self.setting.peak:g}-{self.setting.eps:g}.json"
 
 
@@ -109,8 +109,11 @@ PILOT = [Run(method=METHODS[name], seed=0, setting=setting) for setting in SETTI
 
 
 def settings(pilot: Path) -> dict[str, Setting]:
-    """Return the setting of each method: the full distribution's best for all that estimate it, and cross-entropy's
-    own best for cross-entropy, so that neither end of the gap is handicapped."""
+    """Return the setting of each method.
+
+    Methods that estimate the full distribution use its best setting. Cross-entropy uses its own best setting, so that
+    both ends of the gap are tuned.
+    """
 
     def best(name: str, what: str) -> Setting:
         def mean(run: Run) -> float:
@@ -123,7 +126,7 @@ def settings(pilot: Path) -> dict[str, Setting]:
 
 
 def runs(pilot: Path) -> list[Run]:
-    """Return all runs in the order in which they are done."""
+    """Return all runs in execution order."""
     chosen = settings(pilot)
     others = [name for name in METHODS if name not in MAIN]
     order = [(seed, name) for group in (MAIN, others) for seed in FEWER_SEEDS for name in group]

@@ -1,13 +1,13 @@
-"""What does each method keep of the teacher, and what does that cost? All records are written as real shards.
+"""Records of each method, all written as real shards.
 
-One codec for all, so that bytes compare like with like: tokens, realised log-probability, whitespace mass, entropy and
-three log Z are in every file, and only head and draws differ.
+All use one codec, so that bytes are comparable: tokens, realised log-probability, whitespace mass, entropy and three
+log Z are in every file, and only head and draws differ.
 
 draws   threshold head and systematic draws, as `teacher-dump` records them (amount: the threshold c)
 sampled RS-KD (Anshumann et al. 2025): N independent draws with replacement, no head (amount: N)
-top     the k likeliest ids with their probabilities, no draws (amount: k)
+top     the k most likely ids with their probabilities, no draws (amount: k)
 
-Draws are frozen, as in any cache: a counter-based generator keyed by document, window and seed gives them.
+Draws are fixed, as in any cache: a counter-based generator with the key (document, window, seed) makes them.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from teacher_dump.tasks.windowing import Window
 
 CHUNK_TOKENS = 65_536
 SEED = 0
-"""Of the draws."""
+"""Seed of the draws."""
 NOT_EXPECTED = 1.0
-"""A tail floor at which the codec expects no draws."""
+"""Tail floor at which the codec expects no draws."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """What is kept."""
+    """A kind of record and its size."""
 
     kind: str
     """`draws`, `sampled` or `top`."""
@@ -54,11 +54,11 @@ class Record:
 
     @property
     def spec(self) -> RecordSpec:
-        """Return what `reduce` is asked for."""
+        """Return the settings of `sparsify`."""
         return RecordSpec(threshold=self.amount) if self.kind == "draws" else RecordSpec()
 
     def layout(self, vocab_size: int) -> Layout:
-        """Return how it is stored."""
+        """Return the layout of its shard."""
         threshold, floor = self.spec.threshold, self.spec.tail_floor
         if self.kind == "sampled":
             threshold = 1.0 / self.amount
@@ -68,13 +68,13 @@ class Record:
 
 
 BASE = Record(kind="draws", amount=0.04)
-"""Where the fields come from that all records share."""
+"""The record that supplies the fields common to all records."""
 
 
 def write(
     records: Iterable[Record], taught: Taught, folder: Path, whitespace_V: torch.Tensor, tell: Callable[[str], None]
 ) -> None:
-    """Write the shards of `records` that are not there yet, in one pass over the teacher's logits."""
+    """Write the missing shards of `records` in one pass over the teacher's logits."""
     missing = [record for record in dict.fromkeys(records) if read_entry(folder / record.name) is None]
     missing.sort(key=lambda record: record.kind != "draws")
     if not missing:

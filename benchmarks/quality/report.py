@@ -1,4 +1,4 @@
-"""What came out? Scores of all runs as a page, a picture and JSON.
+"""Page, figure and JSON of the scores of all runs.
 
 Share of the gap of a method m: (cross-entropy only - m) / (cross-entropy only - full distribution), in held-out KL to
 the teacher and in held-out cross-entropy. Intervals: 95 %, percentile bootstrap over held-out documents and seeds at
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runs:
-    """The runs of one method in one setting, seed by seed."""
+    """The runs of one method in one setting, one per seed."""
 
     method: Method
     seeds: tuple[int, ...]
@@ -36,7 +36,7 @@ class Runs:
     bytes_per_token: float | None
     entries: float | None
     seconds: float
-    """Of training, mean."""
+    """Mean seconds of training."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class Number:
 
 
 def load(scratch: Path, method: Method, setting: Setting, seeds: tuple[int, ...] = SEEDS) -> Runs | None:
-    """Return the finished runs of a method in a setting, None where there is none."""
+    """Return the finished runs of a method in a setting, or None."""
     found = []
     for seed in seeds:
         path = Run(method=method, seed=seed, setting=setting).file(scratch)
@@ -90,16 +90,16 @@ class Line:
     calibration: Number
     """Expected calibration error, percent."""
     agreement: Number
-    """Positions at which teacher and student prefer the same token, percent."""
+    """Positions where teacher and student have the same most likely token, percent."""
     share_kl: Number
-    """Of the gap in KL, percent."""
+    """Closed share of the gap in KL, percent."""
     share_nll: Number
-    """Of the gap in cross-entropy, percent."""
+    """Closed share of the gap in cross-entropy, percent."""
     share_kl_by_seed: tuple[float, ...]
 
 
 class Resamples:
-    """The same draws of documents and seeds for all methods."""
+    """Bootstrap draws of documents and seeds, common to all methods."""
 
     def __init__(self, documents: int) -> None:
         rng = np.random.RandomState(0)
@@ -108,7 +108,7 @@ class Resamples:
         self._uniform_RS = rng.random_sample((RESAMPLES, len(SEEDS)))
 
     def seeds_RS(self, count: int) -> npt.NDArray[np.int64]:
-        """Return as many seeds as there are, drawn from them with replacement."""
+        """Return bootstrap draws of the seeds."""
         return (self._uniform_RS[:, :count] * count).astype(np.int64)
 
     def sums_RX(self, values_SDX: Array) -> Array:
@@ -118,13 +118,13 @@ class Resamples:
         return np.take_along_axis(by_seed_RSX, seeds_RS[:, :, None], 1).sum(1)
 
     def errors_R(self, bins_SDBX: Array) -> Array:
-        """Return the calibration error, of each drawn seed by itself, then averaged."""
+        """Return the calibration error of each drawn seed, averaged over seeds."""
         errors_RS = _calibration(np.einsum("rd,sdbx->rsbx", self.times_RD, bins_SDBX))
         return np.take_along_axis(errors_RS, self.seeds_RS(len(bins_SDBX)), 1).mean(1)
 
 
 def lines(runs: dict[str, Runs]) -> list[Line]:
-    """Return the table; methods without all seeds are compared on the seeds they have."""
+    """Return the lines of the table; a method without all seeds is compared on its own seeds."""
     resamples = Resamples(runs["full"].sums_SDX.shape[1])
     found = []
     for one in runs.values():
@@ -179,13 +179,13 @@ def _number(mean: Array, drawn_R: Array) -> Number:
 
 
 def write(scratch: Path, out: Path) -> None:
-    """Write the page, the picture and the numbers of what has run."""
+    """Write the page, the figure and the JSON of the finished runs."""
     chosen = settings(scratch / PILOT_FOLDER)
     ends = [load(scratch, METHODS[name], chosen[name]) for name in ("full", "ce")]
     # A share needs both ends of the gap at its seed.
     seeds = tuple(seed for seed in SEEDS if all(end is not None and seed in end.seeds for end in ends))
     if not seeds:
-        raise SystemExit(f"{scratch}: found no seed with runs of full and ce, expected one at least")
+        raise SystemExit(f"{scratch}: found no seed with runs of full and ce, expected at least one")
     every = {name: load(scratch, method, chosen[name], seeds) for name, method in METHODS.items()}
     runs = {name: found for name, found in every.items() if found is not None}
     table = lines(runs)
@@ -196,7 +196,7 @@ def write(scratch: Path, out: Path) -> None:
 
 
 def _numbers(table: list[Line]) -> dict[str, Any]:
-    """Return everything behind the page, sums of every run and document included."""
+    """Return all numbers of the page, with the sums of every run and document."""
     methods = {}
     for line in table:
         runs = line.runs
@@ -222,7 +222,7 @@ def _numbers(table: list[Line]) -> dict[str, Any]:
 
 
 def picture(table: list[Line], path: Path) -> None:
-    """Draw bytes per token against the share of the gap that is closed."""
+    """Plot bytes per token against the closed share of the gap."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -296,7 +296,7 @@ def _page(scratch: Path, table: list[Line]) -> str:
     )
     return "\n".join(
         [
-            "# How much of the teacher does a student lose when only a little of it is kept?",
+            "# Student quality by kind of record",
             "",
             _answer(table),
             "",
@@ -343,7 +343,7 @@ def _answer(table: list[Line]) -> str:
 
 
 def _own_layout(line: Line) -> float:
-    """Return the bytes of RS-KD as its authors pack it: a 17-bit id and a 7-bit count for each distinct id."""
+    """Return the bytes of RS-KD in its authors' packing: a 17-bit id and a 7-bit count per distinct id."""
     assert line.runs.entries is not None
     return 3 * line.runs.entries
 
@@ -353,7 +353,7 @@ def _told(setting: Setting) -> str:
 
 
 def _pilot(scratch: Path) -> list[str]:
-    """Return a table of the settings that were tried."""
+    """Return the table of the pilot's settings."""
     rows = [
         "| learning rate | epsilon | full distribution: KL, nat | cross-entropy only: cross-entropy, nat |",
         "|---|---|---|---|",

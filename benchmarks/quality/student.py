@@ -1,7 +1,7 @@
-"""How well does a student learn from one record? One pass over the windows, then exact scores on held-out documents.
+"""Train a student on one record for one pass and score it exactly on held-out documents.
 
-All methods share, seed by seed, the student's initial weights and the order of the windows; one window is one step.
-Losses are the product's (`student_train.losses.fused_linear`), but for `full`, the plain dense divergence that they
+At each seed all methods share the initial weights and the order of the windows; one window is one step. The losses are
+those of the product (`student_train.losses.fused_linear`), except `full`, the plain dense divergence that they
 estimate.
 """
 
@@ -116,7 +116,7 @@ def _dense(hidden_PH: torch.Tensor, weight_VH: torch.Tensor, teacher_PV: torch.T
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """What was measured on one held-out window."""
+    """Scores of one held-out window."""
 
     document: str
     """sha256 of the document, hex."""
@@ -124,9 +124,9 @@ class Score:
     kl_sum: float
     """Sum of KL(teacher || student), nats."""
     nll_sum: float
-    """Sum of -log probability of the realised tokens, nats."""
+    """Sum of the negative log-probability of the labels, nats."""
     same_sum: int
-    """Positions at which both models prefer the same token."""
+    """Positions where both models have the same most likely token."""
     bins: list[list[float]]
     """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
 

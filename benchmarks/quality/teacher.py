@@ -1,4 +1,4 @@
-"""What does the teacher say, in full? Hidden states of its last layer, from which every logit is one projection away.
+"""The full distributions of the teacher, stored as hidden states of its last layer.
 
 The corpus is the Python standard library, cut into windows as a dump cuts them. Windows of held-out documents (by the
 trainer's own rule) are for evaluation, one window a document, so that documents are many; all others are for training.
@@ -24,18 +24,18 @@ from teacher_dump.tasks.windowing import Window, windows
 NAME = "smollm2-135m"
 WINDOW_TOKENS = 512
 HELD_OUT = 0.15
-"""Share of documents kept from training, by a hash of their content."""
+"""Share of held-out documents, chosen by a hash of their content."""
 TRAIN_POSITIONS = 152_000
 HELD_OUT_POSITIONS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Taught:
-    """Windows with what the teacher made of them."""
+    """Windows with the teacher's hidden states."""
 
     windows: list[Window]
     hidden: list[torch.Tensor]
-    """float32 [P, 576] each, after the final norm; row j speaks about token j + 1."""
+    """float32 [P, 576] each, after the final norm; row j predicts token j + 1."""
     weight: torch.Tensor
     """float32 [V, 576]: the teacher's output projection."""
 
@@ -49,7 +49,7 @@ class Taught:
 
 
 def chosen(model: Model) -> tuple[list[Window], list[Window]]:
-    """Return the windows to train on and the held-out ones, in the corpus' shuffled order."""
+    """Return training windows and held-out windows in the shuffled order of the corpus."""
     from transformers import AutoTokenizer
 
     corpus = Corpus(data="stdlib", seed=0)
@@ -79,7 +79,7 @@ def _until(rows: Iterator[Window] | list[Window], positions: int) -> Iterator[Wi
 
 
 def ask(scratch: Path, tell: Callable[[str], None]) -> tuple[Taught, Taught]:
-    """Return training and held-out windows with the teacher's hidden states, from `scratch` where they are there."""
+    """Return training and held-out windows with hidden states, read from `scratch` if they are stored there."""
     model = resolve(NAME)
     net = None
     found = []
@@ -118,7 +118,7 @@ def _hidden(net: torch.nn.Module, row: Window) -> torch.Tensor:
 
 
 def save(value: object, file: Path) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     part = file.with_suffix(".part")
     torch.save(value, part)
     os.replace(part, file)

