@@ -35,7 +35,7 @@ from student_train.errors import StudentError, TrainError
 from student_train.model.head import LogitMap, find_logit_map, require_projection
 from student_train.model.lora import add_adapters, merge_adapters
 from student_train.model.parts import layers_of
-from student_train.model.probe import difference, last_hidden
+from student_train.model.probe import last_hidden, relative_difference
 from student_train.pruning.shorten import shorten
 from teacher_dump.engines.base import Engine, EngineConfig
 from teacher_dump.engines.records import Records, RecordSpec
@@ -222,7 +222,7 @@ def _require_packed_is_single(model: Any, layout: PackingLayout, ids_BT: torch.T
             )
             hidden = last_hidden(model, packed.tokens_BT, **inputs).flatten(0, 1)
             for start, row in zip(packed.starts.tolist(), group, strict=True):
-                error = difference(hidden[start : start + len(row)], last_hidden(model, row[None])[0])
+                error = relative_difference(hidden[start : start + len(row)], last_hidden(model, row[None])[0])
                 if not error <= 1e-3:
                     raise Wrong(f"packed rows: hidden states differ by {error:.1e} of the largest")
 
@@ -281,7 +281,7 @@ def _saved(model: Any, ids_BT: torch.Tensor) -> str:
 
 
 def _require_same(what: str, logits_BTV: torch.Tensor, expected_BTV: torch.Tensor) -> None:
-    error = difference(logits_BTV, expected_BTV)
+    error = relative_difference(logits_BTV, expected_BTV)
     if not error <= 1e-3:
         raise Wrong(f"{what}: logits differ by {error:.1e} of the largest")
 

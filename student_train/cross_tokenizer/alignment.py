@@ -249,7 +249,8 @@ def _student_tokens(
 def _ranges(starts: Int64, counts: Int64) -> Int64:
     """Return `counts[i]` consecutive numbers from each `starts[i]`, one range after another."""
     before = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - before, counts)
+    numbers: Int64 = np.arange(int(counts.sum()), dtype=np.int64) + np.repeat(starts - before, counts)
+    return numbers
 
 
 def _concatenate(parts: list[Int64]) -> Int64:

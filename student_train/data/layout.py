@@ -17,14 +17,14 @@ from student_train.data.packing import LAYOUTS, arrange
 from student_train.errors import StudentError
 from student_train.model.parts import decoder_of
 from student_train.model.probe import (
-    CANNOT,
+    MODEL_ERRORS,
     TOLERANCE,
     device_of,
-    difference,
     does_not_run,
     last_hidden,
     probing,
     random_ids,
+    relative_difference,
     require_finite,
 )
 
@@ -83,7 +83,7 @@ def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     """Return the hidden states of each row by itself. Raises: StudentError where there are none."""
     try:
         found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
-    except CANNOT as error:
+    except MODEL_ERRORS as error:
         raise does_not_run(model, error) from None
     require_finite(model, torch.cat(found))
     return found
@@ -100,11 +100,11 @@ def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layo
             model, position_ids_BT=position_ids_BT, attention_mask_B1TT=attention_mask_B1TT, layout=layout
         )
         hidden = last_hidden(model, packed.tokens_BT.to(device), **inputs)
-    except CANNOT:
+    except MODEL_ERRORS:
         return None
     flat = hidden.flatten(0, 1)
     pairs = zip(packed.starts.tolist(), alone, strict=True)
-    return max(difference(flat[start : start + len(row)], row) for start, row in pairs)
+    return max(relative_difference(flat[start : start + len(row)], row) for start, row in pairs)
 
 
 def inputs_of(

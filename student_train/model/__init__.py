@@ -1,1 +1,1 @@
-"""The student model: loading, tokenizer match, output head, adapters, compilation."""
+"""The student: where it comes from, loading, output projection, adapters, compilation."""

@@ -1,4 +1,4 @@
-"""Identity of the weights that a run starts from: a run is never continued with others."""
+"""Identity of the weights that a run starts from; a run is never resumed with other weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from shards.format.manifest import Teacher
 from shards.model_files.weights import config_sha256, weight_files, weights_sha256
 from shards.storage.cache_dirs import model_dir
 from student_train.errors import StudentError
-from student_train.model.loading import default_name, find
+from student_train.model.sources import default_name, find_student
 
 
 def base_sha256(name: str, teacher: Teacher) -> str:
-    """Return the digest of the base weights of the student called `name`, "" for the default.
+    """Return the digest of the base weights of a student.
 
-    That is the teacher's own digest for a packaged teacher, the digest of config.json for a student without weights,
-    which starts fresh from the seed, and else the digest of the weight files.
+    For a packaged teacher it is the teacher's own digest. For a student without weights, which starts fresh from the
+    seed, it is the digest of config.json. Else it is the digest of the weight files.
+
+    Args:
+        name: Name of the student; "" for the default.
+        teacher: The teacher that made the shards.
 
     Raises:
-        StudentError: Where the student is unavailable.
+        StudentError: The student is unavailable.
     """
-    folder, _ = find(name or default_name(teacher), teacher)
+    folder, _ = find_student(name or default_name(teacher), teacher)
     return folder_sha256(folder, teacher)
 
 
@@ -37,7 +41,7 @@ def folder_sha256(folder: Path, teacher: Teacher) -> str:
 
 
 def known_base_sha256(name: str, teacher: Teacher) -> str | None:
-    """Return the same, or None where the student is unavailable: of a finished run it need not be there."""
+    """Return `base_sha256`, or None where the student is unavailable, as a finished run does not need it."""
     with contextlib.suppress(StudentError):
         return base_sha256(name, teacher)
     return None

@@ -1,8 +1,8 @@
-"""How is the student compiled? Layer by layer, in place, by torch.compile.
+"""Compile the layers of a student in place with torch.compile.
 
-All layers share one compiled program, which is made at the first step (a minute or so) and holds for every shape. Names
-of parameters stay as they are, so checkpoints do not notice. Compiled arithmetic rounds otherwise than plain: a run is
-repeatable with it and without it, but not from one to the other.
+All layers share one compiled program, which serves every shape. The first step compiles it, in about a minute. Names
+of parameters do not change, so checkpoints are compatible. Compiled arithmetic rounds differently: a run is repeatable
+with compilation and without it, but not from one to the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from student_train.model.parts import layers_of
 
 
 def compile_layers(model: Any, *, device_type: str) -> None:
-    """Compile each layer of `model`, before it is split over ranks. Raises: TrainError where there is no compiler."""
+    """Compile each layer of a model, before its parameters are split over ranks.
+
+    Args:
+        model: transformers causal language model.
+        device_type: Type of the device that trains, `cpu` or `cuda`.
+
+    Raises:
+        TrainError: There is no compiler.
+    """
     compiler = os.environ.get("CXX", "g++")
     if device_type == "cpu" and shutil.which(compiler) is None:
         raise TrainError(

@@ -1,7 +1,7 @@
 """Find what a model does to its logits after the output projection: nothing, a scale, a soft cap, or both.
 
-Granite, Cohere and Falcon-H1 scale their logits; Gemma caps them at c by c tanh(x / c). Both belong to the model, so
-the fused losses apply them and their derivatives. Anything else is refused.
+Granite, Cohere and Falcon-H1 scale their logits; Gemma caps them at c by c tanh(x / c). The fused losses apply these
+maps and their derivatives. A model with any other map is refused.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from student_train.errors import StudentError
-from student_train.model.probe import CANNOT, does_not_run, last_hidden, probing, random_ids, require_finite
+from student_train.model.probe import MODEL_ERRORS, does_not_run, last_hidden, probing, random_ids, require_finite
 
 _TOLERANCE = 1e-4
-"""Largest accepted difference of two logits, as a share of the largest logit."""
+"""Largest accepted difference of two logits, relative to the largest logit."""
 _LARGE = 100.0
-"""Size to which projections are raised while the map is looked for: a cap does not show on those of a fresh model."""
+"""Size to which projections are raised during the search: those of a fresh model are too small to show a cap."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,15 @@ class LogitMap:
     """c; 0 without a cap."""
 
     def apply(self, logits: torch.Tensor, *, needed: bool = False) -> torch.Tensor | None:
-        """Turn projections into logits, in place; return the derivative where it is `needed` and not 1."""
+        """Turn projections into logits, in place.
+
+        Args:
+            logits: The projections.
+            needed: Whether the derivative is needed.
+
+        Returns:
+            The derivative, where it is needed and not 1; else None.
+        """
         if self.scale != 1.0:
             logits.mul_(self.scale)
         if self.cap:
@@ -44,6 +52,7 @@ class LogitMap:
 
 
 PLAIN = LogitMap()
+"""The map of most models: projections are logits."""
 
 
 def find_logit_map(model: Any) -> LogitMap:
@@ -62,20 +71,20 @@ def find_logit_map(model: Any) -> LogitMap:
             factor = max(1.0, _LARGE / max(float(projected.abs().max()), 1e-6))
             with _enlarged_input(head, factor) as calls:
                 expected = model(input_ids=ids, use_cache=False).logits[0].float()
-                if calls:  # a model that multiplies by the matrix itself is compared as it is
+                if calls:  # a model that multiplies by the matrix itself is compared without the factor
                     projected = head(hidden)[0].float()
     except StudentError:
         raise
-    except CANNOT as error:
+    except MODEL_ERRORS as error:
         raise does_not_run(model, error) from None
     require_finite(model, expected)
-    candidates = [(cap, fit) for cap in (0.0, *_numbers(model, "cap")) for fit in (False, True)]
+    candidates = [(cap, fit) for cap in (0.0, *_positive_settings(model, "cap")) for fit in (False, True)]
     for cap, fit in candidates if projected.shape == expected.shape else ():
-        found = LogitMap(scale=_scale(model, projected, expected, cap) if fit else 1.0, cap=cap)
-        again = projected.clone()
-        found.apply(again)
-        if float((again - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max() + 1e-9):
-            return found
+        candidate = LogitMap(scale=_scale(model, projected, expected, cap) if fit else 1.0, cap=cap)
+        logits = projected.clone()
+        candidate.apply(logits)
+        if float((logits - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max() + 1e-9):
+            return candidate
     raise StudentError(
         f"student: found a {type(model).__name__} that changes its logits after the projection, expected a plain "
         "projection, a scale or a soft cap; choose another student"
@@ -84,7 +93,7 @@ def find_logit_map(model: Any) -> LogitMap:
 
 @contextmanager
 def _enlarged_input(head: Any, factor: float) -> Iterator[list[float]]:
-    """Multiply what the output projection reads by `factor`; yield a list that has an entry for each of its calls."""
+    """Multiply the input of the output projection by `factor`; yield a list with an entry for each of its calls."""
     calls: list[float] = []
 
     def enlarge(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,26 +108,26 @@ def _enlarged_input(head: Any, factor: float) -> Iterator[list[float]]:
 
 
 def _scale(model: Any, projected: torch.Tensor, expected: torch.Tensor, cap: float) -> float:
-    """Return the factor between projections and logits, exactly as the configuration has it where it does."""
-    if cap:  # where tanh is far from saturation
+    """Return the factor between projections and logits; the configuration's own number where one fits."""
+    if cap:  # only where tanh is far from saturation
         inside = expected.abs() < 0.9 * cap
         expected, projected = cap * torch.atanh(expected[inside] / cap), projected[inside]
     x, y = projected.double().flatten(), expected.double().flatten()
     fitted = float(x @ y / (x @ x).clamp_min(1e-300))
-    named = [1.0, *(form for value in _numbers(model, "") for form in (value, 1.0 / value))]
+    named = [1.0, *(form for value in _positive_settings(model, "") for form in (value, 1.0 / value))]
     return next((value for value in named if abs(value - fitted) <= 1e-5 * abs(fitted)), fitted)
 
 
-def _numbers(model: Any, part: str) -> list[float]:
-    """Return the numbers above 0 of the text configuration whose names contain `part`."""
-    named = vars(model.config.get_text_config()).items()
-    return [float(v) for name, v in named if part in name and type(v) in (int, float) and v > 0]
+def _positive_settings(model: Any, part: str) -> list[float]:
+    """Return the positive numbers of the text configuration whose names contain `part`."""
+    settings = vars(model.config.get_text_config()).items()
+    return [float(v) for name, v in settings if part in name and type(v) in (int, float) and v > 0]
 
 
 def require_projection(model: Any) -> None:
-    """Raise StudentError where the output projection is no matrix."""
-    head = model.get_output_embeddings()
-    if head is None or not isinstance(getattr(head, "weight", None), torch.Tensor) or head.weight.ndim != 2:
+    """Raise StudentError where the output projection is not a matrix, or an empty one."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or weight.numel() == 0:
         raise StudentError(
             f"student: found a {type(model).__name__} without an output projection, expected a matrix from hidden "
             "states to token ids; choose a causal language model"

@@ -1,8 +1,8 @@
 """Train low-rank adapters beside frozen matrices, and merge them before export.
 
-Hu et al. 2022 (LoRA), by peft: linear layers get a product of two thin matrices. Only those train, and only those are
-in checkpoints; the exported folder is an ordinary model again. The output projection has no adapter, nor has a matrix
-that several layers share, since merging would add the adapters of all of them.
+LoRA (Hu et al. 2022), by peft: a linear layer gets the product of two thin matrices added. Only these train, and only
+these are in checkpoints; the exported folder is an ordinary model. The output projection has no adapter. Nor has a
+matrix that several layers share, since merging would add the adapters of all of them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ from torch import nn
 
 from shards.errors import first_line
 from student_train.errors import TrainError
-from student_train.model.probe import CANNOT, last_hidden, probing, random_ids
+from student_train.model.probe import MODEL_ERRORS, last_hidden, probing, random_ids
 
 
 def add_adapters(model: Any, *, rank: int, seed: int) -> Any:
-    """Freeze `model`, put adapters into it, in place, and return what can merge them later.
+    """Freeze a model and add adapters to it, in place.
 
-    Raises: TrainError where peft is not installed, or the model does not run with its adapters.
+    Args:
+        model: transformers causal language model.
+        rank: Rank of the adapters.
+        seed: Seed of their initial values.
+
+    Returns:
+        The adapted model, for `merge_adapters`.
+
+    Raises:
+        TrainError: peft is not installed, or the model does not run with adapters.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -42,7 +51,7 @@ def add_adapters(model: Any, *, rank: int, seed: int) -> Any:
         adapted = get_peft_model(model, settings)
         with probing(model):
             last_hidden(model, random_ids(model, 1, 4))
-    except CANNOT as error:
+    except MODEL_ERRORS as error:
         raise TrainError(
             f"lora-rank: a {type(model).__name__} does not take adapters ({first_line(error)}), expected linear "
             "layers; use --lora-rank 0"
@@ -50,28 +59,33 @@ def add_adapters(model: Any, *, rank: int, seed: int) -> Any:
     return adapted
 
 
+def merge_adapters(adapted: Any) -> Any:
+    """Return the ordinary model with its adapters added to its matrices. The adapters are removed."""
+    return adapted.merge_and_unload()
+
+
 def _without_adapter(model: Any) -> list[str]:
     """Return the names of linear layers that get no adapter.
 
-    Those share their matrix with another layer, do more than multiply (routers of experts), or are read by Mamba's
-    kernels without a call.
+    These share their matrix with another layer, compute more than a product (routers of experts), or are read by
+    Mamba's kernels without a call.
     """
     modules = dict(model.named_modules())
-    more = _doing_more(model)
+    more = _more_than_a_product(model)
     uses = Counter(id(m.weight) for m in modules.values() if isinstance(m, nn.Linear))
-    found = []
+    names = []
     for name, module in modules.items():
         if not isinstance(module, nn.Linear):
             continue
         parent, _, own = name.rpartition(".")
         read_by_kernel = own == "out_proj" and hasattr(modules[parent], "conv1d")
         if uses[id(module.weight)] > 1 or id(module) in more or read_by_kernel:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
-def _doing_more(model: Any) -> set[int]:
-    """Return the ids of linear layers of classes of their own whose output is not the product, or was not seen."""
+def _more_than_a_product(model: Any) -> set[int]:
+    """Return the ids of modules of own linear classes whose output is not the product, or was not observed."""
     own = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m).forward is not nn.Linear.forward]
     more = {id(m) for m in own}
 
@@ -88,8 +102,3 @@ def _doing_more(model: Any) -> set[int]:
     for hook in hooks:
         hook.remove()
     return more
-
-
-def merge_adapters(adapted: Any) -> Any:
-    """Return the ordinary model, its adapters added into its matrices. The adapters are gone afterwards."""
-    return adapted.merge_and_unload()

@@ -1,8 +1,9 @@
-"""Load a student's model from its folder, or say in one line why it cannot be trained."""
+"""Load a model and its tokenizer's rules from a folder; a folder that cannot be trained is refused in one line."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,31 @@ from shards.model_files.tokenizer import TokenizerRules
 from shards.model_files.weights import require_sound, weight_files
 from student_train.errors import StudentError
 
-_LOADING = (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError)
-"""What transformers raises on weights or settings of strangers."""
 
+def load_model(name: str, folder: Path, *, seed: int, log: Callable[[str], None] = lambda line: None) -> Any:
+    """Return the model in a folder, float32. No code of the folder runs.
 
-def load_model(name: str, folder: Path, *, seed: int) -> Any:
-    """Return the model in a folder, float32; one that starts fresh, from `seed`, where the folder has no weights.
-
-    No code of the folder runs.
+    Args:
+        name: Name of the student, for messages.
+        folder: A transformers folder. Without weights, the model starts fresh.
+        seed: Seed of a model that starts fresh.
+        log: Called with one line where the weights hold tensors that the model does not have.
 
     Raises:
-        StudentError: The folder holds no model that can be trained: weights that are cut, incomplete, NaN or quantised,
-            or a kind of model that transformers does not know.
+        StudentError: The folder holds no model that can be trained: weights that are truncated, incomplete, NaN or
+            quantised, or a kind of model that transformers does not support.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     config = _load_config(name, folder)
-    _require_whole(name, folder)
-    # Attention is SDPA where the model has it and transformers' own elsewhere: the default.
+    try:
+        require_sound(folder)
+    except ShardError as error:
+        raise StudentError(f"student {name}: {error}") from None
+    # The default attention is SDPA where the model supports it, else transformers' own.
     try:
         if not weight_files(folder):
             torch.manual_seed(seed)
@@ -40,20 +44,33 @@ def load_model(name: str, folder: Path, *, seed: int) -> Any:
         model, about = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
-    except (*_LOADING, SafetensorError) as error:
+    except Exception as error:  # transformers raises many types on unknown settings and weights
         raise _does_not_load(name, folder, error) from None
-    missing = sorted(about["missing_keys"])
+    missing, surplus = sorted(about["missing_keys"]), sorted(about["unexpected_keys"])
     if missing:
         raise StudentError(
             f"student {name}: found no {missing[0]} and {len(missing) - 1} more of the model's tensors in {folder}, "
             "expected whole weights of a causal language model: save it with save_pretrained again"
         )
+    if surplus:
+        log(
+            f"student {name}: {folder} has {len(surplus):,} tensors that a {type(model).__name__} does not have, the "
+            f"first {surplus[0]}; they are left out of the student"
+        )
     return model
 
 
-def require_ids(name: str, folder: Path, *, vocab_size: int) -> None:
-    """Raise StudentError where a student's own tokenizer gives ids to text that its model has no row for."""
-    if beyond := TokenizerRules.load(folder).pieces_from(vocab_size):
+def load_rules(name: str, folder: Path) -> TokenizerRules:
+    """Return the rules of the tokenizer in a folder. Raises StudentError, naming the student, where there are none."""
+    try:
+        return TokenizerRules.load(folder)
+    except ShardError as error:
+        raise StudentError(f"student {name}: {error}") from None
+
+
+def require_ids(name: str, rules: TokenizerRules, *, vocab_size: int) -> None:
+    """Raise StudentError where a student's tokenizer gives text ids of `vocab_size` and above."""
+    if beyond := rules.pieces_from(vocab_size):
         number, piece = beyond[0]
         raise StudentError(
             f"student {name}: its tokenizer has {len(beyond):,} ids beyond the model's {vocab_size:,}, the first "
@@ -67,7 +84,7 @@ def _load_config(name: str, folder: Path) -> Any:
     try:
         raw = dict(json.loads((folder / "config.json").read_bytes()))
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # whatever a config.json of a stranger makes its class raise
+    except Exception as error:  # transformers raises many types on unknown settings
         raise _does_not_load(name, folder, error) from None
     quantised = raw.get("quantization_config")
     if isinstance(quantised, dict):
@@ -77,13 +94,6 @@ def _load_config(name: str, folder: Path) -> Any:
             "trained; save a dequantised copy, or name another --student"
         )
     return config
-
-
-def _require_whole(name: str, folder: Path) -> None:
-    try:
-        require_sound(folder)
-    except ShardError as error:
-        raise StudentError(f"student {name}: {error}") from None
 
 
 def _does_not_load(name: str, folder: Path, error: Exception) -> StudentError:

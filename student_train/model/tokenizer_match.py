@@ -1,44 +1,51 @@
-"""Is a student's tokenizer the shards' own? Same pieces under the same ids, and the same merges, on what both know.
+"""Compare the tokenizers of student and shards: pieces, ids and merges that both have.
 
-Where it is, the student learns token by token; where it is not, across tokenizers (`cross.py`).
+Where they match, the student learns token by token; where they differ, across tokenizers (`cross_tokenizer/`).
 
-A student may know fewer or more ids than the teacher (TinyLlama has 32,000 of Code Llama's 32,016): ids that it lacks
-are counted in the tail. NOT compared: templates and special roles, which change no id of a text.
+A student may have fewer or more ids than the teacher: TinyLlama has 32,000 of Code Llama's 32,016. The mass of ids that
+it lacks joins the tail. Templates and special roles are not compared; they change no id of a text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from shards.errors import ShardError
 from shards.model_files.tokenizer import TokenizerRules
 from student_train.errors import StudentError
 
-_SHARED_AT_LEAST = 0.99
-"""Share of the teacher's ids that the student must have: infill tokens may lack, words may not."""
+_SMALLEST_SHARE = 0.99
+"""Share of the teacher's ids that the student must have: it may lack infill tokens, but no words."""
 
 
-def tokenizer_difference(student: str, student_dir: Path, shards_dir: Path) -> str | None:
-    """Return how the tokenizer in `student_dir` differs from that of the shards, None where it fits.
+def tokenizer_difference(name: str, student: TokenizerRules, shards: TokenizerRules) -> str | None:
+    """Return how a student's tokenizer differs from that of the shards; None where they match.
 
-    Raises: StudentError where there is no tokenizer to compare.
+    Args:
+        name: Name of the student, for messages.
+        student: Rules of the student's tokenizer.
+        shards: Rules of the shards' tokenizer.
+
+    Raises:
+        StudentError: A tokenizer samples, so that it is not a function of the text.
     """
     try:
-        student_rules, teacher_rules = TokenizerRules.load(student_dir), TokenizerRules.load(shards_dir)
-        if student_rules.fingerprint() == teacher_rules.fingerprint():
+        if student.fingerprint() == shards.fingerprint():
             return None
     except ShardError as error:
-        raise StudentError(f"student {student}: {error}") from None
-    theirs, ours = student_rules.pieces, teacher_rules.pieces
-    by_id = {i: piece for piece, i in theirs.items()}
-    shared = {piece: i for piece, i in ours.items() if i in by_id}
+        raise StudentError(f"student {name}: {error}") from None
+    student_pieces, shards_pieces = student.pieces, shards.pieces
+    piece_of = {i: piece for piece, i in student_pieces.items()}
+    shared = {piece: i for piece, i in shards_pieces.items() if i in piece_of}
     for piece, i in sorted(shared.items(), key=lambda item: item[1]):
-        if by_id[i] != piece:
-            return f"of its {len(theirs)} pieces id {i} is {by_id[i]!r}, of the shards' {len(ours)} it is {piece!r}"
-    if len(shared) < _SHARED_AT_LEAST * len(ours):
-        return f"of its {len(theirs)} pieces {len(shared)} are among the shards' {len(ours)}"
-    if _merges(student_rules, shared) != _merges(teacher_rules, shared):
+        if piece_of[i] != piece:
+            return (
+                f"of its {len(student_pieces)} pieces id {i} is {piece_of[i]!r}, of the shards' {len(shards_pieces)} "
+                f"it is {piece!r}"
+            )
+    if len(shared) < _SMALLEST_SHARE * len(shards_pieces):
+        return f"of its {len(student_pieces)} pieces {len(shared)} are among the shards' {len(shards_pieces)}"
+    if _merges(student, shared) != _merges(shards, shared):
         return "it has the shards' pieces but other merges, so it cuts text otherwise"
     return None
 

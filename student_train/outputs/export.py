@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from student_train.model.loading import tokenizer_files
+from student_train.model.sources import tokenizer_files
 from student_train.outputs.checkpoint import _TEMPORARY, _FullDisk, _sync, require_room
 
 

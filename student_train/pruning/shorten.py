@@ -18,7 +18,7 @@ from torch import nn
 
 from student_train.errors import StudentError
 from student_train.model.parts import decoder_of, layers_of
-from student_train.model.probe import CANNOT, TOLERANCE, difference, last_hidden, probing, random_ids
+from student_train.model.probe import MODEL_ERRORS, TOLERANCE, last_hidden, probing, random_ids, relative_difference
 from student_train.pruning.layer_config import recut
 
 _NUMBER = re.compile(r"(^|_)(idx|index|id|number|layer_num)$|^num_(hidden_)?layers$")
@@ -49,7 +49,7 @@ def shorten(model: Any, kept: Sequence[int]) -> Any:
     try:
         short = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         short.load_state_dict(_weights(model, short, kept, have))
-    except (ValueError, IndexError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except MODEL_ERRORS as error:
         text = " ".join(str(error).split())[:200]
         raise _changed(model, kept, f"{type(error).__name__}: {text}") from None
     short.generation_config = model.generation_config
@@ -135,8 +135,8 @@ def _require_same_output(model: Any, short: Any, kept: Sequence[int]) -> None:
     ids = random_ids(model, 1, _PROBE_TOKENS)
     try:
         with probing(model, short), _bypassed(layers_of(model), kept):
-            found = difference(last_hidden(short, ids), last_hidden(model, ids))
-    except CANNOT as error:  # a hybrid without a layer of one of its kinds, for instance
+            found = relative_difference(last_hidden(short, ids), last_hidden(model, ids))
+    except MODEL_ERRORS as error:  # a hybrid without a layer of one of its kinds, for instance
         text = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _changed(model, kept, f"that it does not run: {type(error).__name__}: {text}") from None
     if not found <= TOLERANCE:

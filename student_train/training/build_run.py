@@ -60,6 +60,7 @@ def prepare(
         seed=config.seed,
         choose=partial(_choose, config=config, cache=cache, world=world, say=say, known=layers),
         on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
+        log=say if world.leads else lambda line: None,
     )
     objective = choose_objective(config, student, cache, device=world.device)
     logit_map = find_logit_map(student.model)

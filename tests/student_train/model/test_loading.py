@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import shards
+from shards.model_files.tokenizer import TokenizerRules
 from student_train.errors import StudentError
 from student_train.model import loading as students
+from student_train.model import sources
 from student_train.model.tokenizer_match import tokenizer_difference
 from student_train.pruning.layer_choice import evenly_spaced_layers
 
@@ -37,7 +39,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def unreachable(*_args: object, **_named: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(students.socket, "getaddrinfo", unreachable)
+    monkeypatch.setattr(sources.socket, "getaddrinfo", unreachable)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
@@ -52,7 +54,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 )
 def test_a_code_llama_teaches_phi_2_and_others_themselves(world: Any, name: str, repo: str, expected: str) -> None:
     teacher = shards.open(str(world.shards)).manifest.teacher
-    assert students.default_name(dataclasses.replace(teacher, name=name, repo=repo)) == expected
+    assert sources.default_name(dataclasses.replace(teacher, name=name, repo=repo)) == expected
 
 
 def test_layers_are_spread_evenly_and_keep_both_ends() -> None:
@@ -138,11 +140,15 @@ def test_a_folder_that_is_no_model_is_refused(world: Any, tmp_path: Path) -> Non
 
 def test_a_tokenizer_of_other_pieces_is_told_apart_by_the_first(world: Any, tools: Any, tmp_path: Path) -> None:
     tools.train_tokenizer(tmp_path, text="import os\nprint(os)\n" * 20)
-    text = tokenizer_difference("mine", tmp_path, world.shards / "tokenizer")
+    text = difference(tmp_path, world.shards / "tokenizer")
     assert text is not None
     assert text.startswith("of its ")
     assert "of the shards' 300 it is" in text
     assert "\n" not in text
+
+
+def difference(student: Path, teacher: Path) -> str | None:
+    return tokenizer_difference("mine", TokenizerRules.load(student), TokenizerRules.load(teacher))
 
 
 def edited(source: Path, target: Path, change: Any) -> Path:
@@ -162,13 +168,13 @@ def test_a_teacher_with_a_few_more_pieces_fits(world: Any, tmp_path: Path) -> No
         rules["model"]["merges"].append([a, b])
 
     larger = edited(world.shards / "tokenizer", tmp_path / "larger", add)
-    assert tokenizer_difference("small", world.shards / "tokenizer", larger) is None
-    assert tokenizer_difference("large", larger, world.shards / "tokenizer") is None
+    assert difference(world.shards / "tokenizer", larger) is None
+    assert difference(larger, world.shards / "tokenizer") is None
 
 
 def test_the_same_pieces_with_other_merges_are_another_tokenizer(world: Any, tmp_path: Path) -> None:
     other = edited(world.shards / "tokenizer", tmp_path / "other", lambda rules: rules["model"]["merges"].reverse())
-    assert "other merges" in (tokenizer_difference("mine", other, world.shards / "tokenizer") or "")
+    assert "other merges" in (difference(other, world.shards / "tokenizer") or "")
 
 
 def test_far_fewer_pieces_are_another_tokenizer(world: Any, tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_far_fewer_pieces_are_another_tokenizer(world: Any, tmp_path: Path) -> N
         rules["model"]["merges"] = []
 
     small = edited(world.shards / "tokenizer", tmp_path / "small", cut)
-    assert "270 are among the shards' " in (tokenizer_difference("mine", small, world.shards / "tokenizer") or "")
+    assert "270 are among the shards' " in (difference(small, world.shards / "tokenizer") or "")
 
 
 @pytest.mark.parametrize("kind", ["qwen2_vl", "t5", "clip"])

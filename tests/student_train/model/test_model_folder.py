@@ -1,4 +1,4 @@
-"""A student that cannot be trained is one line, before anything is written."""
+"""Students that cannot be trained: one line, before anything is written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from student_train.cli import main
+from student_train.errors import StudentError
+from student_train.model.head import require_projection
+from student_train.model.model_folder import load_model
 
 
 def set_config(**values: Any) -> Any:
@@ -79,6 +82,10 @@ def sampling(folder: Path) -> None:
         (set_config(quantization_config={"quant_method": "gptq", "bits": 4}), "found weights quantised by gptq"),
         (set_config(quantization_config={"quant_method": "bitsandbytes"}), "found weights quantised by bitsandbytes"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "does not load"),
+        (set_config(num_attention_heads=0), "does not load (integer modulo by zero)"),
+        (set_config(head_dim=0), "does not load (0.0 cannot be raised to a negative power)"),
+        (set_config(vocab_size=0), "does not load (index 0 is out of bounds"),
+        (set_config(pad_token_id=999), "does not load (Padding_idx must be within num_embeddings)"),
         (sampling, "the tokenizer samples (dropout 0.1"),
     ],
 )
@@ -94,3 +101,44 @@ def test_a_student_that_cannot_be_trained_is_one_line(damage: Any, said: str, wo
     assert said in line
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, IndexError, AssertionError, OverflowError, NotImplementedError])
+def test_whatever_transformers_raises_on_weights_is_one_line(
+    error: type[Exception], world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error("first line\nmore")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fails)
+    with pytest.raises(StudentError, match=r"^student s: .* does not load \(first line\); expected") as caught:
+        load_model("s", world.teacher_dir, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_projection_is_refused(world: Any, tmp_path: Path) -> None:
+    student = Path(shutil.copytree(world.teacher_dir, tmp_path / "student"))
+    (student / "model.safetensors").unlink()
+    set_config(hidden_size=0)(student)
+    with pytest.raises(StudentError, match="without an output projection"):
+        require_projection(load_model("s", student, seed=0))
+
+
+def test_tensors_that_the_model_does_not_have_are_one_line(world: Any, tmp_path: Path) -> None:
+    student = Path(shutil.copytree(world.teacher_dir, tmp_path / "student"))
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        for name in ("mlp.up_proj.weight", "mlp.down_proj.weight"):
+            tensors[f"model.layers.4.{name}"] = tensors[f"model.layers.3.{name}"].clone()
+
+    lines: list[str] = []
+    load_model("s", student, seed=0, log=lines.append)
+    assert lines == []
+    change_weights(add)(student)
+    load_model("s", student, seed=0, log=lines.append)
+    assert lines == [
+        f"student s: {student} has 2 tensors that a LlamaForCausalLM does not have, the first "
+        "model.layers.4.mlp.down_proj.weight; they are left out of the student"
+    ]
