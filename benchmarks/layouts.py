@@ -68,10 +68,12 @@ class Ours:
         self._schema = file_schema(self.layout, task="benchmark", fingerprint="benchmark")
 
     def observe(self, window: Window, logits: torch.Tensor, t: np.ndarray, u: np.ndarray) -> Estimate:
+        """Store a window and return the estimate."""
         self.rows.append(self._row(window, logits, u))
         return self._estimate(self.decoded(self.rows[-1]))
 
     def redraw(self, logits: torch.Tensor, t: np.ndarray, rng: np.random.Generator) -> Estimate:
+        """Return another estimate with fresh randomness."""
         last = self.rows[-1]
         window = Window(info=last.info, tokens=np.zeros(len(t) + 1, np.int32))
         return self._estimate(self.decoded(self._row(window, logits, rng.random(len(t)))))
@@ -82,6 +84,7 @@ class Ours:
         return decode_chunk(self.layout, batch.serialize().to_pybytes(), where="benchmark")
 
     def pack(self) -> bytes:
+        """Serialise everything that was stored."""
         batch, _ = build_batch(self.layout, self.rows, self._schema)
         sink = io.BytesIO()
         options = pa.ipc.IpcWriteOptions(compression=pa.Codec("zstd", compression_level=ZSTD_LEVEL))
@@ -90,6 +93,7 @@ class Ours:
         return sink.getvalue()
 
     def unpack(self, raw: bytes) -> Any:
+        """Return the stored records as arrays."""
         start = 8 + len(self._schema.serialize())
         return decode_chunk(self.layout, raw[start:], where="benchmark")
 
@@ -122,23 +126,28 @@ class Sampled:
         self._entries: list[np.ndarray] = []
 
     def observe(self, window: Window, logits: torch.Tensor, t: np.ndarray, u: np.ndarray) -> Estimate:
+        """Store a window and return the estimate."""
         position, ids, weight = self.redraw(logits, t, self._rng)
         self._counts.append(np.bincount(position, minlength=len(t)).astype(np.uint8))
         self._entries.append((ids << 7 | np.rint(weight * self._n).astype(np.int64).clip(max=127)).astype(np.uint32))
         return position, ids, weight
 
     def redraw(self, logits: torch.Tensor, t: np.ndarray, rng: np.random.Generator) -> Estimate:
+        """Return another estimate with fresh randomness."""
         cumulative = np.cumsum(t, 1)
         ids = np.stack([np.searchsorted(c, rng.random(self._n) * c[-1], side="right") for c in cumulative])
         keys, times = np.unique(np.arange(len(t))[:, None] * t.shape[1] + ids, return_counts=True)
         return keys // t.shape[1], keys % t.shape[1], times / self._n
 
     def pack(self) -> bytes:
+        """Serialise everything that was stored."""
         counts, entries = np.concatenate(self._counts), np.concatenate(self._entries)
         planes = entries.view(np.uint8).reshape(-1, 4)[:, :3]
-        return len(counts).to_bytes(8, "little") + counts.tobytes() + planes.tobytes()
+        payload: bytes = len(counts).to_bytes(8, "little") + counts.tobytes() + planes.tobytes()
+        return payload
 
     def unpack(self, raw: bytes) -> Any:
+        """Return the stored records as arrays."""
         n = int.from_bytes(raw[:8], "little")
         counts = np.frombuffer(raw, np.uint8, n, 8)
         planes = np.frombuffer(raw, np.uint8, offset=8 + n).reshape(-1, 3).astype(np.uint32)
@@ -159,12 +168,14 @@ class TopK:
         self.log_probs: list[np.ndarray] = []
 
     def observe(self, window: Window, logits: torch.Tensor, t: np.ndarray, u: np.ndarray) -> Estimate:
+        """Store a window and return the estimate."""
         ids, probs = top(t, self.k)
         self.ids.append(ids)
         self.log_probs.append(np.log(np.maximum(probs, 1e-30)).astype(np.float32))
         return self._estimate(ids, self.kept(self.log_probs[-1]))
 
     def redraw(self, logits: torch.Tensor, t: np.ndarray, rng: np.random.Generator) -> Estimate:
+        """Return another estimate with fresh randomness."""
         ids, probs = top(t, self.k)
         return self._estimate(ids, self.kept(np.log(np.maximum(probs, 1e-30)).astype(np.float32)))
 
@@ -177,6 +188,7 @@ class TopK:
         return np.repeat(np.arange(len(ids)), ids.shape[1]), ids.ravel(), probs.ravel()
 
     def pack(self) -> bytes:
+        """Serialise everything that was stored."""
         ids, log_probs = np.concatenate(self.ids), np.concatenate(self.log_probs).astype(np.float16)
         columns = [
             pa.FixedSizeListArray.from_arrays(pa.array(a.ravel()), self.k) for a in (ids.astype(np.uint16), log_probs)
@@ -189,6 +201,7 @@ class TopK:
         return sink.getvalue()
 
     def unpack(self, raw: bytes) -> Any:
+        """Return the stored records as arrays."""
         batch = pa.ipc.open_file(pa.py_buffer(raw)).get_batch(0)
         ids, log_probs = (c.values.to_numpy().reshape(-1, self.k) for c in batch.columns)
         return ids.astype(np.int32), log_probs.astype(np.float32)
@@ -204,11 +217,14 @@ class Megatron(TopK):
         self.name = f"Megatron, k = {k}, bucket"
 
     def pack(self) -> bytes:
+        """Serialise everything that was stored."""
         ids, log_probs = np.concatenate(self.ids), np.concatenate(self.log_probs).astype(np.float16)
         raw = log_probs.tobytes() + ids.astype(np.uint16).tobytes() + (ids >> 16).astype(bool).tobytes()
-        return zstandard.ZstdCompressor(level=3).compress(raw)
+        compressed: bytes = zstandard.ZstdCompressor(level=3).compress(raw)
+        return compressed
 
     def unpack(self, raw: bytes) -> Any:
+        """Return the stored records as arrays."""
         data = zstandard.ZstdDecompressor().decompress(raw)
         n = len(data) // 5
         values, low = np.frombuffer(data, np.float16, n), np.frombuffer(data, np.uint16, n, 2 * n)
@@ -233,12 +249,15 @@ class DistillKit(TopK):
         self._solve = np.linalg.pinv(self._basis)
 
     def kept(self, log_probs: np.ndarray) -> np.ndarray:
+        """Return the probabilities that a trainer gets."""
         first = _bfloat16(log_probs[:, : self._exact])
         curve = (log_probs[:, self._exact :] @ self._solve.T).astype(np.float32) @ self._basis.T
         probs = np.exp(np.concatenate((first, curve), 1).clip(max=0).astype(np.float64))
-        return probs / probs.sum(1, keepdims=True)
+        normalised: np.ndarray = probs / probs.sum(1, keepdims=True)
+        return normalised
 
     def pack(self) -> bytes:
+        """Serialise everything that was stored."""
         ids, log_probs = np.concatenate(self.ids), np.concatenate(self.log_probs)
         exact = (log_probs[:, : self._exact].astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
         curve = (log_probs[:, self._exact :] @ self._solve.T).astype(np.float32)

@@ -199,8 +199,8 @@ def page(kept: list[dict[str, Any]]) -> str:
         off = f"; layers off: {', '.join(result['layers_off'])}" if result["layers_off"] else ""
         asked = f"{result['problems']}{limit}, {result['samples']}"
         command = f"`{result['command']}` ({result['date']}, {result['commit']}{off})"
-        cells = (result["name"], result["task"], result["protocol"], asked, scores, engine, command)
-        lines.append(f"| {' | '.join(cells)} |")
+        what = (result["name"], result["task"], result["protocol"], asked, scores, engine, command)
+        lines.append(f"| {' | '.join(what)} |")
     return "\n".join(lines) + "\n"
 
 

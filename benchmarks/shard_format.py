@@ -95,7 +95,9 @@ def merged(estimate: Estimate, num_ids: int) -> Estimate:
 def errors(estimate: Estimate, t: np.ndarray) -> np.ndarray:
     """Return the squared distance of an estimate to t, float64 [P]."""
     position, ids, weight = merged(estimate, t.shape[1])
-    return (t**2).sum(1) + np.bincount(position, weight * (weight - 2 * t[position, ids]), len(t))
+    squares: np.ndarray = np.bincount(position, weight * (weight - 2 * t[position, ids]), len(t))
+    distance2: np.ndarray = (t**2).sum(1) + squares
+    return distance2
 
 
 def angles(estimate: Estimate, t: np.ndarray, student: np.ndarray, some: np.ndarray) -> np.ndarray:
@@ -250,7 +252,8 @@ def quantisation(layout: Ours) -> np.ndarray:
     owner = np.repeat(np.arange(len(row.head_count)), row.head_count)
     tail = np.maximum(1 - np.bincount(owner, exact), 1e-12)
     kl: np.ndarray = np.bincount(owner, exact * np.log(exact / chunk.head_probs))
-    return kl + tail * np.log(tail / np.maximum(chunk.tail_mass, 1e-12))
+    kl += tail * np.log(tail / np.maximum(chunk.tail_mass, 1e-12))
+    return kl
 
 
 def picture(points: list[Point], path: Path) -> None:

@@ -152,7 +152,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         counts["line starts"] += len(lines)
         counts["line starts shared"] += int(np.isin(lines, text_ends).sum())
         # The next token at each boundary, on both sides.
-        u, v = row.tokens[met.teacher_B + 1], met.label_P[met.student_B]
+        u, v = row.tokens[met.teacher_B + 1].astype(np.int64), met.label_P[met.student_B].astype(np.int64)
         has, hit = exact.root_U[u] >= 0, exact.holds(u, v)
         counts["boundaries with an equal string"] += int(has.sum())
         for token in u[has & ~hit].tolist():
@@ -165,6 +165,7 @@ def measure(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
 
 
 def chunk_of(text: str, teacher: Vocabulary, tokens: list[int] | None = None, window: int = 0, end: int = 0) -> Chunk:
+    """Return a text, or given tokens of it, as a chunk of one row without records."""
     ids = teacher.encode([text])[0] if tokens is None else tokens
     all_ids = np.array([*(teacher.prefix or (0,)), *ids], dtype=np.int32)
     none, starts = np.zeros(len(all_ids) - 1, dtype=np.float32), np.zeros(len(all_ids), dtype=np.int64)
@@ -197,6 +198,7 @@ def kind_of(raw: bytes) -> str:
 
 
 def summarise(counts: Counter[str], kinds: Counter[str], wrong: Counter[str], kept: int, files: int) -> dict[str, Any]:
+    """Return the shares that the page shows."""
     T, bytes_, B = counts["teacher tokens"], counts["bytes"], counts["boundaries"]
     chunks = sum(kinds.values())
     mismatched = sum(wrong.values())
@@ -269,9 +271,19 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
         total += len(inside)
         equal += len(inside & alone)
         differ += inside != alone
-    timed = rows[:TIMED_ROWS]
-    tokens = sum(len(row.tokens) for row in timed)
-    batches = [timed[i : i + 4] for i in range(0, len(timed), 4)]
+    return {
+        "windows": len(rows),
+        "windows whose tokens alone differ": round(differ / max(1, len(rows)), 4),
+        "tokens that are the document's own": round(equal / max(1, total), 5),
+        "cuts": {kind: count for kind, count in kinds.items() if kind.startswith("cuts")},
+        "teacher tokens per second": speeds(rows[:TIMED_ROWS], teacher, student, tables),
+    }
+
+
+def speeds(rows: list[Chunk], teacher: Vocabulary, student: Vocabulary, tables: TokenizerPair) -> dict[str, int]:
+    """Return teacher tokens per second of CPU time, stage by stage."""
+    tokens = sum(len(row.tokens) for row in rows)
+    batches = [rows[i : i + 4] for i in range(0, len(rows), 4)]
 
     def tokenize(batch: list[Chunk]) -> object:
         return student.encode([teacher.join(row.tokens.tolist()).decode(errors="ignore") for row in batch])
@@ -288,7 +300,7 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     def in_cells(batch: list[Chunk]) -> object:
         return cross_targets(recorded[id(batch)], tables)
 
-    speeds = {}
+    rates = {}
     for name, work in (
         ("student's tokenisation alone", tokenize),
         ("alignment, tokenisation included", bare),
@@ -302,14 +314,8 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
                 start = time.process_time()
                 work(batch)
                 best[i] = min(best[i], time.process_time() - start)
-        speeds[name] = round(tokens / sum(best))
-    return {
-        "windows": len(rows),
-        "windows whose tokens alone differ": round(differ / max(1, len(rows)), 4),
-        "tokens that are the document's own": round(equal / max(1, total), 5),
-        "cuts": {kind: count for kind, count in kinds.items() if kind.startswith("cuts")},
-        "teacher tokens per second": speeds,
-    }
+        rates[name] = round(tokens / sum(best))
+    return rates
 
 
 def with_records(row: Chunk, teacher: Vocabulary, rng: np.random.Generator) -> Chunk:

@@ -1,181 +1,20 @@
-"""Page, figure and JSON of the scores of all runs.
-
-Share of the gap of a method m: (cross-entropy only - m) / (cross-entropy only - full distribution), in held-out KL to
-the teacher and in held-out cross-entropy. Intervals: 95 %, percentile bootstrap over held-out documents and seeds at
-once, with the same resamples for all methods, so that what is common to them (hard documents, lucky seeds) cancels.
-"""
+"""Page, figure and JSON of the experiment."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.quality.plan import METHODS, PILOT_FOLDER, SEEDS, SETTINGS, Method, Run, Setting, settings
+from benchmarks import _common
+from benchmarks.quality.plan import METHODS, PILOT_FOLDER, SEEDS, SETTINGS, Run, Setting, settings
+from benchmarks.quality.scores import Line, lines, load
 from benchmarks.quality.text import ANSWER, MEANING, SETUP
 
-RESAMPLES = 10_000
 GOAL_BYTES, GOAL_SHARE = 26.0, 0.95
-Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Runs:
-    """The runs of one method in one setting, one per seed."""
-
-    method: Method
-    seeds: tuple[int, ...]
-    sums_SDX: Array
-    """Per seed and document: KL and -log probability in nats, agreements, positions."""
-    bins_SDBX: Array
-    """Per seed, document and range of confidence: positions, sum of confidence, hits."""
-    bytes_per_token: float | None
-    entries: float | None
-    seconds: float
-    """Mean seconds of training."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Number:
-    """A measurement and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def show(self, digits: int) -> str:
-        """Return it as `1.23 (1.20 to 1.26)`."""
-        return f"{self.mean:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
-
-
-def load(scratch: Path, method: Method, setting: Setting, seeds: tuple[int, ...] = SEEDS) -> Runs | None:
-    """Return the finished runs of a method in a setting, or None."""
-    found = []
-    for seed in seeds:
-        path = Run(method=method, seed=seed, setting=setting).file(scratch)
-        if path.exists():
-            found.append(json.loads(path.read_bytes()))
-    if not found:
-        return None
-    keys = ("kl_sum", "nll_sum", "same_sum", "positions")
-    return Runs(
-        method=method,
-        seeds=tuple(run["seed"] for run in found),
-        sums_SDX=np.array([[[score[key] for key in keys] for score in run["scores"]] for run in found], np.float64),
-        bins_SDBX=np.array([[score["bins"] for score in run["scores"]] for run in found], np.float64),
-        bytes_per_token=_mean_or_none([run["bytes_per_token"] for run in found]),
-        entries=_mean_or_none([run["entries"] for run in found]),
-        seconds=float(np.mean([run["seconds"] for run in found])),
-    )
-
-
-def _mean_or_none(values: list[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Line:
-    """One line of the table."""
-
-    runs: Runs
-    kl: Number
-    """Held-out KL to the teacher, nats per token."""
-    nll: Number
-    """Held-out cross-entropy, nats per token."""
-    calibration: Number
-    """Expected calibration error, percent."""
-    agreement: Number
-    """Positions where teacher and student have the same most likely token, percent."""
-    share_kl: Number
-    """Closed share of the gap in KL, percent."""
-    share_nll: Number
-    """Closed share of the gap in cross-entropy, percent."""
-    share_kl_by_seed: tuple[float, ...]
-
-
-class Resamples:
-    """Bootstrap draws of documents and seeds, common to all methods."""
-
-    def __init__(self, documents: int) -> None:
-        rng = np.random.RandomState(0)
-        picks = rng.randint(documents, size=(RESAMPLES, documents))
-        self.times_RD = np.stack([np.bincount(pick, minlength=documents) for pick in picks]).astype(np.float64)
-        self._uniform_RS = rng.random_sample((RESAMPLES, len(SEEDS)))
-
-    def seeds_RS(self, count: int) -> npt.NDArray[np.int64]:
-        """Return bootstrap draws of the seeds."""
-        return (self._uniform_RS[:, :count] * count).astype(np.int64)
-
-    def sums_RX(self, values_SDX: Array) -> Array:
-        """Return the sums over drawn documents and seeds."""
-        by_seed_RSX = np.einsum("rd,sdx->rsx", self.times_RD, values_SDX)
-        seeds_RS = self.seeds_RS(len(values_SDX))
-        return np.take_along_axis(by_seed_RSX, seeds_RS[:, :, None], 1).sum(1)
-
-    def errors_R(self, bins_SDBX: Array) -> Array:
-        """Return the calibration error of each drawn seed, averaged over seeds."""
-        errors_RS = _calibration(np.einsum("rd,sdbx->rsbx", self.times_RD, bins_SDBX))
-        return np.take_along_axis(errors_RS, self.seeds_RS(len(bins_SDBX)), 1).mean(1)
-
-
-def lines(runs: dict[str, Runs]) -> list[Line]:
-    """Return the lines of the table; a method without all seeds is compared on its own seeds."""
-    resamples = Resamples(runs["full"].sums_SDX.shape[1])
-    found = []
-    for one in runs.values():
-        ce, full = (_only(runs[name], one.seeds) for name in ("ce", "full"))
-        sums = (one.sums_SDX, ce, full)
-        means = [values.sum((0, 1))[None] for values in sums]
-        drawn = [resamples.sums_RX(values) for values in sums]
-        found.append(
-            Line(
-                runs=one,
-                kl=_number(_ratio(means, 0, 3), _ratio(drawn, 0, 3)),
-                nll=_number(_ratio(means, 1, 3), _ratio(drawn, 1, 3)),
-                agreement=_number(100 * _ratio(means, 2, 3), 100 * _ratio(drawn, 2, 3)),
-                calibration=_number(
-                    100 * _calibration(one.bins_SDBX.sum(1)).mean(keepdims=True),
-                    100 * resamples.errors_R(one.bins_SDBX),
-                ),
-                share_kl=_number(_share(means, 0), _share(drawn, 0)),
-                share_nll=_number(_share(means, 1), _share(drawn, 1)),
-                share_kl_by_seed=tuple(
-                    float(_share([values[s : s + 1].sum((0, 1))[None] for values in sums], 0)[0])
-                    for s in range(len(one.seeds))
-                ),
-            )
-        )
-    return found
-
-
-def _only(runs: Runs, seeds: tuple[int, ...]) -> Array:
-    return runs.sums_SDX[[runs.seeds.index(seed) for seed in seeds]]
-
-
-def _ratio(sums: list[Array], above: int, below: int) -> Array:
-    return sums[0][:, above] / sums[0][:, below]
-
-
-def _share(sums: list[Array], what: int) -> Array:
-    """Return the share of the gap in percent; `sums` are of the method, cross-entropy only, and full distribution."""
-    own, ce, full = (values[:, what] for values in sums)
-    return 100 * (ce - own) / (ce - full)
-
-
-def _calibration(bins: Array) -> Array:
-    """Return mean |confidence - hits| over ranges of confidence [..., B, 3], weighted by their positions."""
-    found: Array = np.abs(bins[..., 1] - bins[..., 2]).sum(-1) / bins[..., 0].sum(-1)
-    return found
-
-
-def _number(mean: Array, drawn_R: Array) -> Number:
-    low, high = np.percentile(drawn_R, [2.5, 97.5])
-    return Number(mean=float(mean[0]), low=float(low), high=float(high))
+"""The goal: this closed share of the gap at no more than these bytes per token."""
 
 
 def write(scratch: Path, out: Path) -> None:
@@ -189,9 +28,8 @@ def write(scratch: Path, out: Path) -> None:
     every = {name: load(scratch, method, chosen[name], seeds) for name, method in METHODS.items()}
     runs = {name: found for name, found in every.items() if found is not None}
     table = lines(runs)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "distillation_quality.json").write_text(json.dumps(_numbers(table), indent=1) + "\n")
-    (out / "distillation_quality.md").write_text(_page(scratch, table))
+    _common.write_json(out / "distillation_quality.json", _numbers(table))
+    _common.write_page(out / "distillation_quality.md", _page(scratch, table))
     picture(table, out / "distillation_quality.png")
 
 
@@ -223,44 +61,37 @@ def _numbers(table: list[Line]) -> dict[str, Any]:
 
 def picture(table: list[Line], path: Path) -> None:
     """Plot bytes per token against the closed share of the gap."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     colours = {"draws": "#1a7f5a", "sampled": "#4063d8", "bucket": "#c77d0a", "top": "#b0413e"}
-    figure, axes = pyplot.subplots(figsize=(8, 4.8), layout="constrained")
-    axes.axhline(100, color="#374151", linewidth=1)
-    axes.axhline(0, color="#374151", linewidth=1)
-    for line in table:
-        size, share = line.runs.bytes_per_token, line.share_kl
-        if size is None:
-            continue
-        colour = colours[line.runs.method.name.split("-")[0]]
-        whiskers = [[share.mean - share.low], [share.high - share.mean]]
-        axes.errorbar(size, share.mean, whiskers, fmt="o", color=colour, markersize=6, capsize=3, linewidth=1.2)
-        drawn = line.runs.method.kind == "draws"
-        axes.annotate(
-            f"c = {line.runs.method.amount:g}" if drawn else line.runs.method.title,
-            (size, share.mean),
-            xytext=(-8 if drawn else 8, 0),
-            textcoords="offset points",
-            ha="right" if drawn else "left",
-            va="center",
-            fontsize=8.5,
-            color=colour,
-        )
-    axes.set(xlabel="bytes per token", ylabel="share of the gap in KL that is closed, %", xlim=(0, 45))
-    bottom, top = axes.get_ylim()
-    top = max(top, 110.0)
-    axes.set_ylim(bottom, top)
-    axes.fill_between([0, GOAL_BYTES], 100 * GOAL_SHARE, top, color="#1a7f5a", alpha=0.08, linewidth=0)
-    axes.annotate("the goal", (0.4, top), xytext=(0, -11), textcoords="offset points", fontsize=8.5, color="#1a7f5a")
-    axes.set_title("Green: head plus draws at several thresholds c; bars are 95 % intervals", fontsize=10, loc="left")
-    axes.grid(alpha=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with _common.figure(path, size=(8, 4.8), dpi=150) as axes:
+        axes.axhline(100, color="#374151", linewidth=1)
+        axes.axhline(0, color="#374151", linewidth=1)
+        for line in table:
+            size, share = line.runs.bytes_per_token, line.share_kl
+            if size is None:
+                continue
+            colour = colours[line.runs.method.name.split("-")[0]]
+            whiskers = [[share.mean - share.low], [share.high - share.mean]]
+            axes.errorbar(size, share.mean, whiskers, fmt="o", color=colour, markersize=6, capsize=3, linewidth=1.2)
+            drawn = line.runs.method.kind == "draws"
+            axes.annotate(
+                f"c = {line.runs.method.amount:g}" if drawn else line.runs.method.title,
+                (size, share.mean),
+                xytext=(-8 if drawn else 8, 0),
+                textcoords="offset points",
+                ha="right" if drawn else "left",
+                va="center",
+                fontsize=8.5,
+                color=colour,
+            )
+        axes.set(xlabel="bytes per token", ylabel="closed share of the gap in KL, %", xlim=(0, 45))
+        bottom, top = axes.get_ylim()
+        top = max(top, 110.0)
+        axes.set_ylim(bottom, top)
+        axes.fill_between([0, GOAL_BYTES], 100 * GOAL_SHARE, top, color="#1a7f5a", alpha=0.08, linewidth=0)
+        axes.annotate("goal", (0.4, top), xytext=(0, -11), textcoords="offset points", fontsize=8.5, color="#1a7f5a")
+        axes.set_title("Green: head and draws at several thresholds c; bars: 95 % intervals", fontsize=10, loc="left")
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
 
 
 def _page(scratch: Path, table: list[Line]) -> str:

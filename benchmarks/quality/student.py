@@ -131,9 +131,13 @@ class Score:
     """For each of ten ranges of confidence (the student's largest probability): positions, sum of confidence, hits."""
 
 
-@torch.no_grad()
 def score(model: Any, held: Taught) -> list[Score]:
     """Return exact scores of every SCORED-th position of each held-out window, all in float32."""
+    with torch.no_grad():
+        return _scores(model, held)
+
+
+def _scores(model: Any, held: Taught) -> list[Score]:
     weight = model.get_output_embeddings().weight
     found = []
     for window, hidden_PH in zip(held.windows, held.hidden, strict=True):
@@ -163,4 +167,5 @@ def _bins(confidence_P: torch.Tensor, hit_P: torch.Tensor) -> list[list[float]]:
     """Return positions, sum of confidence and hits for each of ten ranges of confidence."""
     place_P = (confidence_P * 10).long().clamp_max(9)
     parts = (torch.ones_like(confidence_P), confidence_P, hit_P.float())
-    return torch.stack([torch.bincount(place_P, part.double(), 10) for part in parts], 1).tolist()
+    bins: list[list[float]] = torch.stack([torch.bincount(place_P, part.double(), 10) for part in parts], 1).tolist()
+    return bins

@@ -66,7 +66,7 @@ def chosen(model: Model) -> tuple[list[Window], list[Window]]:
             held.setdefault(window.info.document, window)
         else:
             train.append(window)
-    return list(_until(train, TRAIN_POSITIONS)), list(_until(held.values(), HELD_OUT_POSITIONS))
+    return list(_until(train, TRAIN_POSITIONS)), list(_until(list(held.values()), HELD_OUT_POSITIONS))
 
 
 def _until(rows: Iterator[Window] | list[Window], positions: int) -> Iterator[Window]:
@@ -111,10 +111,10 @@ def _load(model: Model) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()
 
 
-@torch.inference_mode()
 def _hidden(net: torch.nn.Module, row: Window) -> torch.Tensor:
     tokens = torch.from_numpy(row.tokens[None].astype(np.int64))
-    return net.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[0, :-1].clone()
+    with torch.inference_mode():
+        return net.get_decoder()(input_ids=tokens, use_cache=False).last_hidden_state[0, :-1].clone()
 
 
 def save(value: object, file: Path) -> None:
