@@ -62,9 +62,7 @@ def test_the_record_of_a_run_names_its_shards_and_what_was_measured(workspace: P
 
 
 @pytest.mark.slow
-def test_a_second_run_of_a_finished_command_changes_nothing_and_reports_it(
-    workspace: Path, corpus_folder: Path
-) -> None:  # noqa: F811
+def test_a_second_run_of_a_finished_command_changes_nothing_and_reports_it(workspace: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in workspace.rglob("*") if p.is_file()}
     record = json.loads((workspace / "ckpt" / "run.json").read_text())
     trained = run(*record["command"][:1], *record["command"][1:], cwd=workspace)

@@ -253,3 +253,30 @@ def test_links_in_the_documentation_lead_somewhere() -> None:
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} -> {target}"
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+
+def test_files_named_in_the_documentation_exist() -> None:
+    """Check paths in backticks that begin with a folder of the project, without the placeholders NAME and PACKAGE."""
+    folders = "|".join([*PACKAGES, "tests", "benchmarks", "docs", "scripts"])
+    missing = [
+        f"{page.relative_to(ROOT)}: {path}"
+        for page in PAGES
+        for path in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text())
+        if not (ROOT / path).exists() and not re.search("NAME|PACKAGE", path)
+    ]
+    assert not missing
+
+
+def test_the_tour_names_files_that_exist() -> None:
+    """Read the annotated tree in CONTRIBUTING.md: two spaces of indentation for each level."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    tree = text[text.index("<!-- tree -->") : text.index("<!-- /tree -->")]
+    folders: list[str] = []
+    for line in tree.splitlines()[1:]:
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip()) - 4) // 2
+        folders[depth:] = [name]
+        assert ROOT.joinpath(*folders).exists(), line

@@ -1,0 +1,73 @@
+"""Recipes of CONTRIBUTING.md, performed step by step with toy additions on a copy of the project.
+
+No counterpart: a recipe touches several modules.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the packages and their tests that can be edited."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("shards", "teacher_dump", "student_train", "evalkit", "tests", "scripts"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def insert(file: Path, before: str, text: str) -> None:
+    """Insert text before the only occurrence of `before`."""
+    source = file.read_text()
+    assert source.count(before) == 1, f"{file}: {source.count(before)} occurrences of {before!r}"
+    file.write_text(source.replace(before, text + before))
+
+
+def python(project: Path, *arguments: str) -> str:
+    """Run Python in the copy, return what it printed; fail unless it exits with 0."""
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONPATH": str(project)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_add_a_divergence(project: Path) -> None:
+    """Jeffreys' divergence, KL(t || s) + KL(s || t), on the partition of the head and one class for all other ids."""
+    divergences = project / "student_train" / "losses" / "divergences.py"
+    insert(
+        divergences,
+        "def _times(",
+        "def _jeffreys(t: torch.Tensor, log_s: torch.Tensor, skew: float) -> tuple[torch.Tensor, torch.Tensor]:\n"
+        "    forward, forward_grad = _forward_kl(t, log_s, skew)\n"
+        "    reverse, reverse_grad = _reverse_kl(t, log_s, skew)\n"
+        "    return forward + reverse, forward_grad + reverse_grad\n\n\n",
+    )
+    insert(
+        divergences,
+        '    "rs-kd": Divergence(',
+        '    "bucket-jeffreys": Divergence(target_kind="bucket", of_class=_jeffreys),\n',
+    )
+    insert(project / "student_train" / "choices.py", '"rs-kd"', '"bucket-jeffreys", ')
+    definitions = project / "tests" / "student_train" / "losses" / "test_fused_linear.py"
+    insert(
+        definitions,
+        '        elif name == "bucket-skew-kl":',
+        '        elif name == "bucket-jeffreys":\n'
+        "            log_t = math.log(max(a, SMALLEST_TEACHER))\n"
+        "            total = total + s * (log_s - log_t) + (a * (log_a - log_s) if a > 0 else 0.0)\n",
+    )
+    assert "bucket-jeffreys" in python(project, "-m", "student_train", "--help")
+    report = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(definitions), "-k", "bucket-jeffreys")
+    assert " passed" in report
