@@ -34,7 +34,7 @@ from teacher_dump.engines.base import EngineConfig
 from teacher_dump.engines.records import to_row
 from teacher_dump.engines.registry import start_engine
 from teacher_dump.engines.settings import engine_config, record_layout
-from teacher_dump.model.teachers import Model, resolve
+from teacher_dump.model.teachers import LocalTeacher, resolve
 from teacher_dump.tasks.windowing import Window
 
 
@@ -112,7 +112,7 @@ def window(i: int, tokens: np.ndarray[Any, np.dtype[np.int32]]) -> Window:
     return Window(info=info, tokens=tokens)
 
 
-def manifest(layout: Layout, model: Model, entry: ShardEntry) -> Manifest:
+def manifest(layout: Layout, model: LocalTeacher, entry: ShardEntry) -> Manifest:
     """Return the manifest of a cache with one shard."""
     tokenizer = Tokenizer(fingerprint="", vocab_size=model.teacher.vocab_size, prefix_tokens=model.prefix_tokens)
     return Manifest(

@@ -14,16 +14,17 @@ import resource
 import time
 
 from benchmarks import _common
-from teacher_dump.corpus import Corpus, Filters
+from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.filters import ngrams
 from teacher_dump.corpus.filters.dedup import NearDuplicates
+from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.corpus.readers import sources
 
 TOKENS_PER_S, BYTES_PER_TOKEN = 60_000, 3.37
-OFF = Filters(licences="any", near_duplicates=0, decontaminate="none", keep_generated=True)
+OFF = FilterSettings(licences="any", near_duplicates=0, decontaminate="none", keep_generated=True)
 
 
-def measure(name: str, data: str, filters: Filters | None, repeats: int) -> None:
+def measure(name: str, data: str, filters: FilterSettings | None, repeats: int) -> None:
     """Print the rate of the fastest of `repeats` passes."""
     best, corpus, used = float("inf"), Corpus(data=data, seed=0, filters=filters), 0
     num_bytes = sum(len(raw.text) for raw in sources.read(data))
@@ -47,7 +48,7 @@ def memory(number: int) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for n in range(number):
         text = " ".join(f"x{rng.randrange(10**6)}" for _ in range(60))
-        near.most_similar(ngrams.code(text), f"{n:012x}")
+        near.match_or_add(ngrams.code_tokens(text), f"{n:012x}")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"near-duplicate index: {(after - before) * 1024 / number / 1000:.1f} kB per document ({number:,})")
 
@@ -61,15 +62,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     benchmarks = "humaneval" + (f",mbpp={options.mbpp}" if options.mbpp else "")
-    rows: list[tuple[str, Filters | None]] = [
+    rows: list[tuple[str, FilterSettings | None]] = [
         ("read and ordered only", None),
         ("+ limits, exact duplicates", OFF),
-        ("+ near duplicates", Filters(licences="any", keep_generated=True, decontaminate="none")),
+        ("+ near duplicates", FilterSettings(licences="any", keep_generated=True, decontaminate="none")),
         (
             f"+ decontamination ({benchmarks.partition('=')[0]}), no near duplicates",
-            Filters(licences="any", keep_generated=True, near_duplicates=0, decontaminate=benchmarks),
+            FilterSettings(licences="any", keep_generated=True, near_duplicates=0, decontaminate=benchmarks),
         ),
-        ("all", Filters(decontaminate=benchmarks)),
+        ("all", FilterSettings(decontaminate=benchmarks)),
     ]
     for name, filters in rows:
         measure(name, options.data, filters, options.repeats)

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import _common
-from teacher_dump.corpus import Corpus
+from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.filters import ngrams
-from teacher_dump.corpus.filters.benchmark_texts import Benchmark, Problem, load
-from teacher_dump.corpus.filters.decontamination import THRESHOLD, Contamination
+from teacher_dump.corpus.filters.benchmark_texts import BenchmarkTexts, ProblemTexts, load_benchmarks
+from teacher_dump.corpus.filters.decontamination import THRESHOLD, ContaminationIndex
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 
@@ -101,7 +101,7 @@ def inside(text: str) -> str:
     return "\n".join([*lines[:middle], text, *lines[middle:]])
 
 
-def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
+def copies(problem: ProblemTexts) -> Iterable[tuple[str, str, str]]:
     """Yield (part, transformation, text) for copies of a problem; skip those that do not parse."""
     code = "def " in problem.prompt
     whole = problem.prompt + problem.solution if code else problem.solution
@@ -127,25 +127,25 @@ def copies(problem: Problem) -> Iterable[tuple[str, str, str]]:
     yield "prompt alone", "in a larger file", inside(problem.prompt)
 
 
-def planted(contamination: Contamination, benchmark: Benchmark) -> None:
+def planted(contamination: ContaminationIndex, benchmark: BenchmarkTexts) -> None:
     """Print the share of planted copies that is found."""
     found: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     for problem in benchmark.problems:
         for part, change, text in copies(problem):
-            found[part, change][contamination.find(text, ngrams.code(text)) is not None] += 1
+            found[part, change][contamination.find(text, ngrams.code_tokens(text)) is not None] += 1
     print(f"\n{benchmark.name}: planted copies found, of {len(benchmark.problems)} problems")
     for (part, change), counts in sorted(found.items()):
         print(f"  {part:15}  {change:24}  {counts[True]:5} of {counts.total():5}  {counts[True] / counts.total():6.1%}")
 
 
-def innocent(contamination: Contamination, data: str) -> None:
+def innocent(contamination: ContaminationIndex, data: str) -> None:
     """Print how many documents of a corpus reach each share."""
     counts: Counter[float] = Counter()
     near, num_bytes, number, begin = [], 0, 0, time.process_time()
     for document in Corpus(data=data, seed=0):
         number += 1
         num_bytes += len(document.text)
-        finding = contamination.nearest(document.text, ngrams.code(document.text))
+        finding = contamination.nearest(document.text, ngrams.code_tokens(document.text))
         if finding is not None:
             counts.update(s for s in SHARES if finding.share >= s)
             near.append((finding.share, document.path, str(finding)))
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--data", action="append", default=[], help="corpus without the benchmarks; repeatable")
     parser.add_argument("--no-planted", action="store_true", help="print only the second table")
     options = parser.parse_args()
-    benchmarks = load("humaneval" + (f",mbpp={options.mbpp}" if options.mbpp else ""))
-    contamination = Contamination(benchmarks)
+    benchmarks = load_benchmarks("humaneval" + (f",mbpp={options.mbpp}" if options.mbpp else ""))
+    contamination = ContaminationIndex(benchmarks)
     print(f"threshold {THRESHOLD:.0%}; too short to be found: {contamination.too_short() or 'nothing'}")
     if not options.no_planted:
         for benchmark in benchmarks:

@@ -22,12 +22,12 @@ import torch
 from benchmarks import _common
 from benchmarks.layouts import DistillKit, Estimate, Layout, Megatron, Ours, Sampled, TopK
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import Corpus
+from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.engines.records import draw_offsets
 from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.model.teachers import resolve
-from teacher_dump.tasks.task import shuffled
-from teacher_dump.tasks.windowing import Window, windows
+from teacher_dump.tasks.task import shuffle_windows
+from teacher_dump.tasks.windowing import Window, cut_windows
 
 REDRAWS = 64
 COLUMNS = (
@@ -75,9 +75,9 @@ def distributions(num_tokens: int) -> Iterator[tuple[Window, torch.Tensor, np.nd
     net = AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32).eval()
     corpus = Corpus(data="stdlib", seed=0)
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    rows = windows(corpus, tokenizer, prefix_tokens=model.prefix_tokens, window_tokens=512, counts=corpus.counts)
+    rows = cut_windows(corpus, tokenizer, prefix_tokens=model.prefix_tokens, window_tokens=512, counts=corpus.counts)
     seen = 0
-    for window in shuffled(rows, 0):
+    for window in shuffle_windows(rows, 0):
         with torch.inference_mode():
             logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1].float()
             yield window, logits, torch.softmax(logits.double(), -1).numpy()

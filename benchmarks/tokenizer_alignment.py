@@ -250,8 +250,8 @@ def windows(texts: list[str], teacher: Vocabulary, student: Vocabulary, tables: 
     """Return how windows of a dump change the student's tokens, and the speed of alignment."""
     from transformers import AutoTokenizer
 
-    from teacher_dump.corpus import Document
-    from teacher_dump.tasks.windowing import windows as cut
+    from teacher_dump.corpus.document import Document
+    from teacher_dump.tasks.windowing import cut_windows as cut
 
     documents = [
         Document(text=text, source="", path="", licence="", sha256=hashlib.sha256(text.encode()).hexdigest())

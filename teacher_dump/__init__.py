@@ -1,1 +1,1 @@
-"""Run a large teacher once over a corpus and keep, per token, a sparse record of its distribution."""
+"""Run a large teacher once over a corpus, and write a sparse record of its distribution for each token."""

@@ -1,27 +1,51 @@
-"""teacher-dump: run the teacher once."""
+"""Command line of `teacher-dump`: parse the options, run the action, print the result, map errors to exit codes."""
 
 from __future__ import annotations
 
 import json
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from shards.errors import ShardError
-from shards.runtime.machine import DTYPES
-from teacher_dump.corpus.cli_options import filter_options, take_filters
-from teacher_dump.engines.registry import ENGINE_CHOICES
+from shards.runtime.command_line import fail, standard_options
+from teacher_dump.cli_options import build_settings, options_from
+from teacher_dump.config import DumpConfig
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
-from teacher_dump.run.signals import Stop, Stopped
+from teacher_dump.run.signals import Stopped, StopSignals
 
 DEFAULT_MODEL = "codellama-70b"
+DEFAULT_DATA = "stdlib"
+"""Corpus of a teacher that has no short name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandAction:
+    """The action that the command line requests; a dump if it names no other."""
+
+    plan: bool
+    machine: str | None
+    fetch: bool
+    prepare: bool
+    check_rows: int | None
+    check_file: Path | None
+    as_json: bool
+
+    def __post_init__(self) -> None:
+        if self.check_rows is not None and (self.plan or self.fetch):
+            raise click.UsageError("--check and --plan or --fetch do different things: give one of them")
+        if self.check_file is not None and self.check_rows is None:
+            raise click.UsageError("--check-file goes with --check N")
+        if self.machine is not None and not self.plan:
+            raise click.UsageError("--machine goes with --plan")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="teacherless")
+@standard_options("teacher-dump")
 @click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -38,68 +62,12 @@ DEFAULT_MODEL = "codellama-70b"
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("shards/"),
-    help="Folder of the cache. Running again with the same settings continues it.",
+    help="Folder of the cache. The same command with the same settings resumes it.",
 )
+@options_from(DumpConfig)
+@click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and exit; loads no model.")
 @click.option(
-    "--engine",
-    type=click.Choice(ENGINE_CHOICES),
-    default="auto",
-    help="auto is vLLM where it is installed, otherwise transformers.",
-)
-@filter_options
-@click.option("--max-tokens", type=int, show_default="all", help="Stop after about this many tokens.")
-@click.option("--max-documents", type=int, show_default="all", help="Stop after this many documents.")
-@click.option(
-    "--seed", type=int, default=0, help="Seed of the documents' order and of the draws; with --check, of the rows."
-)
-@click.option("--window-tokens", type=int, default=1024, help="Most tokens of a row.")
-@click.option(
-    "--task-tokens",
-    type=int,
-    default=1_000_000,
-    help="Tokens of a task. Each task becomes one shard; a crash costs at most the task in hand.",
-)
-@click.option("--chunk-tokens", type=int, default=65_536, help="Tokens of a chunk: what one read returns.")
-@click.option(
-    "--threshold",
-    type=float,
-    default=0.04,
-    help="Keep every id of at least this probability exactly; draw from the rest.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="auto",
-    help="auto: bfloat16 where the GPU or the processor computes in it, else float32.",
-)
-@click.option(
-    "--tensor-parallel-size",
-    type=int,
-    default=1,
-    help="GPUs, or processes on a CPU, that one engine spreads each layer over.",
-)
-@click.option(
-    "--pipeline-parallel-size", type=int, default=1, help="Groups of GPUs, each with its share of the layers."
-)
-@click.option(
-    "--gpu-memory-utilization", type=float, show_default="vLLM's", help="Share of a GPU's memory that vLLM takes."
-)
-@click.option("--max-num-batched-tokens", type=int, show_default="2048", help="Most tokens of one engine step.")
-@click.option(
-    "--quantization",
-    metavar="NAME",
-    show_default="the teacher's own",
-    help="Method by which vLLM quantises the weights, such as fp8.",
-)
-@click.option("--worker", default="1/1", metavar="I/N", help="Be worker I of N: do every N-th task, from the I-th on.")
-@click.option("--ray", metavar="ADDRESS", help="Do the tasks on this Ray cluster; `local` starts one here.")
-@click.option(
-    "--ray-workers", type=int, show_default="as many as the cluster's GPUs hold", help="With --ray: number of engines."
-)
-@click.option("--revision", help="Revision of a hub teacher.", show_default="pinned for short names, else main")
-@click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and stop; loads no model.")
-@click.option(
-    "--prepare", is_flag=True, help="Read the corpus, write the list of tasks to --out, and stop; needs no GPU."
+    "--prepare", is_flag=True, help="Read the corpus, write the list of tasks to --out, and exit; needs no GPU."
 )
 @click.option(
     "--machine", metavar="NxGPU", show_default="this one", help="With --plan: the machine to plan for, such as 8xH100."
@@ -109,159 +77,171 @@ DEFAULT_MODEL = "codellama-70b"
     "check_rows",
     type=int,
     metavar="N",
-    help="Score N rows of the cache in --out again, compare them with what is stored, and stop.",
+    help="Score N rows of the cache in --out again, compare them with the stored records, and exit.",
 )
 @click.option(
     "--check-file",
     type=click.Path(path_type=Path, dir_okay=False),
     show_default="check.json in --out",
-    help="With --check: where the result goes.",
+    help="With --check: file for the result.",
 )
 @click.option("--json", "as_json", is_flag=True, help="With --plan or --check: print one JSON object.")
-@click.option("--fetch", is_flag=True, help="Fetch or unpack the teacher's weights, and stop.")
-@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
+@click.option("--fetch", is_flag=True, help="Fetch or unpack the teacher's weights, and exit.")
 def main(
     *,
-    data: str | None,
-    model: str,
     plan: bool,
+    machine: str | None,
+    fetch: bool,
+    prepare: bool,
     check_rows: int | None,
     check_file: Path | None,
     as_json: bool,
-    fetch: bool,
-    prepare: bool,
-    machine: str | None,
     debug: bool,
     **settings: Any,
 ) -> None:
-    """Run a large teacher once over a corpus and write, per token, a small sparse record of its distribution.
+    """Run a large teacher once over a corpus, and write a small sparse record of its distribution for each token.
 
-    The cache in --out is complete when manifest.json is there. A run that was killed is continued by the same
-    command; what is finished is never done again. Many workers may share a folder: see --worker and --ray.
+    The cache in --out is complete when it holds manifest.json. The same command resumes a run that was killed, and
+    never repeats finished tasks. Several workers may share a folder: see --worker and --ray.
 
-    Ctrl-C and SIGTERM abandon the task in hand (exit code 130, 143), SIGUSR1 finishes it first (138). Exit code 75
-    says that the engine died: run the same command again.
+    Ctrl-C and SIGTERM abandon the current task (exit codes 130 and 143), SIGUSR1 finishes it first (138). Exit code 75
+    means that the engine crashed: run the same command again.
 
     \b
     teacher-dump --model codellama-70b --out shards/
     teacher-dump --model codellama-70b --plan
     teacher-dump --model smollm2-135m --data stdlib --max-tokens 30000 --out demo/shards/
     teacher-dump --model smollm2-135m --out demo/shards/ --check 16
-    """  # fmt: skip
-    from teacher_dump.config import DumpConfig
-    from teacher_dump.model.teachers import known
-
-    if check_rows is not None and (plan or fetch):
-        raise click.UsageError("--check and --plan or --fetch do different things: give one of them")
-    if check_file is not None and check_rows is None:
-        raise click.UsageError("--check-file goes with --check N")
-    if machine is not None and not plan:
-        raise click.UsageError("--machine goes with --plan")
-    stop, complete = Stop(), True
+    """
+    action = CommandAction(
+        plan=plan,
+        machine=machine,
+        fetch=fetch,
+        prepare=prepare,
+        check_rows=check_rows,
+        check_file=check_file,
+        as_json=as_json,
+    )
+    stop_signals = StopSignals()
     try:
-        with stop.on_signals():
-            entry = known(model)
-            filters = take_filters(settings)
-            data = data or (entry.data if entry else "stdlib")
-            config = DumpConfig(model=model, data=data, filters=filters, **settings)
-            if plan:
-                _print_plan(config, machine, as_json=as_json)
-            elif fetch:
-                from teacher_dump.model.teachers import resolve
-
-                click.echo(f"{model}: its weights are in {resolve(model, revision=config.revision).folder}")
-            elif prepare:
-                _prepare(config)
-            elif check_rows is not None:
-                _check(config, check_rows, check_file, as_json=as_json)
-            else:
-                complete = _run(config, stop)
-            if complete:
-                stop.signal = None  # SIGUSR1 came too late to stop anything
+        with stop_signals.handled():
+            if _run_action(action, settings, stop_signals):
+                stop_signals.first = None  # SIGUSR1 came after the last task
     except ShardError as error:
         if debug:
             raise
-        if stop.signal in (None, signal.SIGUSR1):  # else it is how the engine took the signal
-            click.echo(f"error: {error}", err=True)
-            sys.exit(DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
+        if stop_signals.first in (None, signal.SIGUSR1):  # after another signal, the error is a result of it
+            fail(str(error), exit_code=DEAD_ENGINE_CODE if isinstance(error, DeadEngineError) else 1)
     except (Stopped, KeyboardInterrupt):
-        stop.signal = stop.signal or signal.SIGINT
-    except EOFError as error:  # click would take it for Ctrl-D and say "Aborted!"
-        raise RuntimeError("a file or stream ended before its end, and its reader did not say which") from error
-    if stop.signal is not None:
-        name = signal.Signals(stop.signal).name
-        click.echo(f"stopped by {name}; finished tasks are kept, the same command goes on from there", err=True)
-        sys.exit(128 + stop.signal)
+        stop_signals.first = stop_signals.first or signal.SIGINT
+    except EOFError as error:  # click would treat it as Ctrl-D and print "Aborted!"
+        raise RuntimeError("a file or stream is truncated, and its reader did not name it") from error
+    if stop_signals.first is not None:
+        name = signal.Signals(stop_signals.first).name
+        click.echo(f"stopped by {name}; finished tasks are kept, the same command resumes from there", err=True)
+        sys.exit(128 + stop_signals.first)
 
 
-def _run(config: Any, stop: Any) -> bool:
-    """Dump, say what came of it, and return whether the cache is complete."""
-    from shards.reports.summary import describe, licence_line, summary
+def _run_action(action: CommandAction, settings: dict[str, Any], stop_signals: StopSignals) -> bool:
+    """Run the requested action, and return whether it is complete."""
+    from teacher_dump.model.registry import lookup
+
+    entry = lookup(settings["model"])
+    data = settings["data"] or (entry.data if entry else DEFAULT_DATA)
+    config = build_settings(DumpConfig, {**settings, "data": data})
+    if action.plan:
+        _print_plan(config, action)
+    elif action.fetch:
+        _fetch(config)
+    elif action.prepare:
+        _prepare(config)
+    elif action.check_rows is not None:
+        _check(config, action.check_rows, action)
+    else:
+        return _dump(config, stop_signals)
+    return True
+
+
+def _dump(config: DumpConfig, stop_signals: StopSignals) -> bool:
+    """Run a dump, print its result, and return whether the cache is complete."""
     from shards.runtime.heartbeat import Heartbeat
-    from teacher_dump.corpus.summary import summary as corpus_summary
 
-    with Heartbeat(first="reading the teacher's files and the corpus") as say:
+    with Heartbeat(first="reading the teacher's files and the corpus") as heartbeat:
+        from teacher_dump.fidelity.spot_check import SpotCheck
+        from teacher_dump.run.callbacks import CallbackGroup
         from teacher_dump.run.dump import dump
-        from teacher_dump.run.progress import Bar
+        from teacher_dump.run.progress import ProgressBar
 
-        with Bar(say) as bar:
-            outcome = dump(config, bar, stop)
+        with ProgressBar(heartbeat) as bar:
+            outcome = dump(config, CallbackGroup(bar, SpotCheck(heartbeat)), stop_signals)
     if outcome.cache is None:
-        if stop.signal is None:
+        if stop_signals.first is None:
             click.echo(
-                f"worker {config.worker}: did {outcome.new_tasks} tasks; {outcome.open_tasks} of other workers are "
-                "open, and whoever does the last one completes the cache"
+                f"worker {config.worker}: ran {outcome.new_tasks} tasks; {outcome.open_tasks} tasks of other workers "
+                "are open, and the worker that runs the last one completes the cache"
             )
         return False
-    if bar.spot is not None:
-        bar.spot.write(outcome.cache)
-    facts = summary(outcome.cache)
     if outcome.new_tasks == 0:
         click.echo(f"{config.out}: already complete, reused all {outcome.reused_tasks} tasks; nothing was done again")
     elif outcome.reused_tasks:
         click.echo(f"reused {outcome.reused_tasks} finished tasks, ran {outcome.new_tasks}")
-    click.echo(describe(facts))
-    if rate := bar.rate():
-        click.echo(f"{'this run':>10}  {rate}")
-    for line in corpus_summary(outcome.counts, facts["corpus"]["filters"]):
-        click.echo(line)
-    if facts["teacher"]["restricts_outputs"]:
-        click.echo(f"note: {licence_line(facts['teacher'])}")
+    _print_summary(outcome.cache, outcome.counts, bar.summary())
     return True
 
 
-def _prepare(config: Any) -> None:
-    from teacher_dump.corpus import provenance
-    from teacher_dump.corpus.summary import summary as corpus_summary
-    from teacher_dump.run.job import prepare
+def _print_summary(cache: Any, counts: dict[str, int], rate: str) -> None:
+    from shards.reports.summary import describe, licence_line, summary
+    from teacher_dump.corpus.summary import summary_lines
 
-    job = prepare(config)
-    click.echo(f"{config.out}: {len(job.work):,} tasks, {sum(t.num_tokens for t in job.work):,} tokens")
-    for line in corpus_summary(job.counts, provenance(config.filters)):
+    facts = summary(cache)
+    click.echo(describe(facts))
+    if rate:
+        click.echo(f"{'this run':>10}  {rate}")
+    for line in summary_lines(counts, facts["corpus"]["filters"]):
+        click.echo(line)
+    if facts["teacher"]["restricts_outputs"]:
+        click.echo(f"note: {licence_line(facts['teacher'])}")
+
+
+def _fetch(config: DumpConfig) -> None:
+    from teacher_dump.model.teachers import resolve
+
+    click.echo(f"{config.model}: its weights are in {resolve(config.model, revision=config.revision).folder}")
+
+
+def _prepare(config: DumpConfig) -> None:
+    from teacher_dump.corpus.filters.pipeline import provenance
+    from teacher_dump.corpus.summary import summary_lines
+    from teacher_dump.run.job import prepare_job
+
+    job = prepare_job(config)
+    click.echo(f"{config.out}: {len(job.tasks):,} tasks, {sum(t.num_tokens for t in job.tasks):,} tokens")
+    for line in summary_lines(job.counts, provenance(config.filters)):
         click.echo(line)
 
 
-def _check(config: Any, num_rows: int, path: Path | None, *, as_json: bool) -> None:
+def _check(config: DumpConfig, num_rows: int, action: CommandAction) -> None:
+    from shards.format.side_files import CHECK_NAME
     from shards.reports.fidelity import check_lines, check_table
     from shards.reports.summary import format_lines
     from shards.storage.atomic import write_atomic
-    from teacher_dump.fidelity.rescore import CHECK_NAME, check, to_bytes
+    from teacher_dump.fidelity.check_file import to_bytes
+    from teacher_dump.fidelity.rescore import check
 
-    found = check(config, num_rows, say=lambda line: click.echo(line, err=True))
-    path = path or config.out / CHECK_NAME
-    # Shown before it is written: a disk that is full or read-only does not lose what took so long.
-    click.echo(
-        json.dumps(found, indent=1) if as_json else f"{check_table(found)}\n\n{format_lines(check_lines(found))}"
-    )
-    write_atomic(path, to_bytes(found))
-    if not as_json:
+    result = check(config, num_rows, log=lambda line: click.echo(line, err=True))
+    path = action.check_file or config.out / CHECK_NAME
+    # Printed before it is written, so that a full or read-only disk does not lose the result.
+    text = f"{check_table(result)}\n\n{format_lines(check_lines(result))}"
+    click.echo(json.dumps(result, indent=1) if action.as_json else text)
+    write_atomic(path, to_bytes(result))
+    if not action.as_json:
         click.echo(f"{path}: written; docs/fidelity.md explains each line")
-    if not found["sound"]:
+    if not result["sound"]:
         sys.exit(1)
 
 
-def _print_plan(config: Any, machine: str | None, *, as_json: bool) -> None:
-    from teacher_dump.cost import estimate, lines
+def _print_plan(config: DumpConfig, action: CommandAction) -> None:
+    from teacher_dump.cost import estimate, plan_lines
 
-    plan = estimate(config, machine)
-    click.echo(json.dumps(plan, indent=1) if as_json else "\n".join(lines(plan)))
+    plan = estimate(config, action.machine)
+    click.echo(json.dumps(plan, indent=1) if action.as_json else "\n".join(plan_lines(plan)))

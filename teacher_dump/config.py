@@ -1,4 +1,4 @@
-"""Settings of a dump: one frozen set, checked once."""
+"""Settings of a dump, validated once. `cli_options` turns fields with help text into command-line options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,22 @@ from pathlib import Path
 
 from shards.format.schema import MAX_ENTRIES
 from shards.runtime.machine import DTYPES
-from teacher_dump.corpus.filters.rules import Filters
+from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.registry import ENGINE_CHOICES
 from teacher_dump.errors import DumpError
-from teacher_dump.run.signals import Share
+from teacher_dump.tasks.share import Share
 
-LEAST_THRESHOLD = math.ceil(1e4 / MAX_ENTRIES) / 1e4
-"""Least value of --threshold: as many draws as one position can need then fit into the format."""
+MIN_THRESHOLD = math.ceil(1e4 / MAX_ENTRIES) / 1e4
+"""Least value of --threshold: the format then has room for the draws that one position can need."""
+_AT_LEAST_8 = ("window_tokens", "task_tokens", "chunk_tokens")
+_AT_LEAST_1 = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "max_tokens",
+    "max_documents",
+    "max_num_batched_tokens",
+    "ray_workers",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,66 +35,102 @@ class DumpConfig:
     out: Path
     """Folder of the cache."""
     data: str
-    """Corpus: stdlib, folder, files or hub data set."""
-    filters: Filters = field(default_factory=Filters)
-    """What a document must be."""
-    engine: str = "auto"
-    """auto, vllm or transformers."""
-    seed: int = 0
-    """Of the order of documents and of the draws."""
-    max_tokens: int | None = None
-    """Stop after about this many tokens: the window that reaches it is the last."""
-    max_documents: int | None = None
-    """Stop after this many documents."""
-    window_tokens: int = 1024
-    """Most tokens of a row, prefix included."""
-    task_tokens: int = 1_000_000
-    """Tokens of a task, which is a shard: what a crash can cost at most."""
-    chunk_tokens: int = 65_536
-    """Tokens of a chunk: what one read returns."""
-    threshold: float = 0.04
-    """c: ids of at least this probability are kept exactly."""
+    """Corpus: stdlib, a folder, files or a hub data set."""
+    engine: str = field(
+        default="auto",
+        metadata={
+            "choices": ENGINE_CHOICES,
+            "help": "Program that runs the teacher; auto is vLLM where it is installed, otherwise transformers.",
+        },
+    )
+    filters: FilterSettings = field(default_factory=FilterSettings)
+    """Settings of the corpus filters."""
+    max_tokens: int | None = field(
+        default=None, metadata={"default_text": "all", "help": "Stop after about this many tokens."}
+    )
+    max_documents: int | None = field(
+        default=None, metadata={"default_text": "all", "help": "Stop after this many documents."}
+    )
+    seed: int = field(
+        default=0,
+        metadata={"help": "Seed of the documents' order and of the draws; with --check, of the choice of rows."},
+    )
+    window_tokens: int = field(default=1024, metadata={"help": "Most tokens of a row, prefix included."})
+    task_tokens: int = field(
+        default=1_000_000,
+        metadata={"help": "Tokens of a task. Each task becomes one shard; a crash loses at most the current task."},
+    )
+    chunk_tokens: int = field(default=65_536, metadata={"help": "Tokens of a chunk, the unit of reading."})
+    threshold: float = field(
+        default=0.04,
+        metadata={"help": "Store every id of at least this probability exactly; draw samples from the rest."},
+    )
     temperatures: tuple[float, ...] = (1.5, 2.0, 4.0)
     """Temperatures whose log Z is stored."""
-    dtype: str = "auto"
-    """auto (bfloat16 where the machine computes in it, else float32), float32 or bfloat16."""
-    tensor_parallel_size: int = 1
-    """GPUs that one engine spreads the teacher over."""
-    pipeline_parallel_size: int = 1
-    """Groups of layers that one engine spreads over as many groups of GPUs."""
-    gpu_memory_utilization: float | None = None
-    """Share of each GPU's memory that vLLM may take; vLLM's default where None."""
-    max_num_batched_tokens: int | None = None
-    """Most tokens of one engine step; the engine's default where None."""
-    quantization: str | None = None
-    """How vLLM quantises the weights; what the teacher's folder says where None."""
-    worker: str = "1/1"
-    """I/N: this process does every N-th task, the I-th of each N."""
-    ray: str | None = None
-    """Address of a Ray cluster whose workers do the tasks, or `local`."""
-    ray_workers: int | None = None
-    """Engines on the cluster: as many as its GPUs hold where None, one without GPUs."""
-    revision: str | None = None
-    """Revision of a hub teacher that has no short name."""
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "choices": DTYPES,
+            "help": "Type of weights and activations; auto is bfloat16 where the GPU or the processor computes in it, "
+            "else float32.",
+        },
+    )
+    tensor_parallel_size: int = field(
+        default=1, metadata={"help": "GPUs, or processes on a CPU, that one engine splits each layer over."}
+    )
+    pipeline_parallel_size: int = field(
+        default=1, metadata={"help": "Groups of GPUs, each with its share of the layers."}
+    )
+    gpu_memory_utilization: float | None = field(
+        default=None, metadata={"default_text": "vLLM's", "help": "Share of a GPU's memory that vLLM takes."}
+    )
+    max_num_batched_tokens: int | None = field(
+        default=None, metadata={"default_text": "2048", "help": "Most tokens of one engine step."}
+    )
+    quantization: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "NAME",
+            "default_text": "the teacher's own",
+            "help": "Method by which vLLM quantises the weights, such as fp8.",
+        },
+    )
+    worker: str = field(
+        default="1/1",
+        metadata={"metavar": "I/N", "help": "Run as worker I of N: every N-th task, from the I-th on."},
+    )
+    ray: str | None = field(
+        default=None,
+        metadata={"metavar": "ADDRESS", "help": "Run the tasks on this Ray cluster; `local` starts one here."},
+    )
+    ray_workers: int | None = field(
+        default=None,
+        metadata={
+            "default_text": "as many as the cluster's GPUs hold",
+            "help": "With --ray: number of engines; one on a cluster without GPUs.",
+        },
+    )
+    revision: str | None = field(
+        default=None,
+        metadata={"default_text": "pinned for short names, else main", "help": "Revision of a hub teacher."},
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("window_tokens", 8), ("task_tokens", 8), ("chunk_tokens", 8), ("tensor_parallel_size", 1)):
-            if getattr(self, name) < least:
-                raise DumpError(f"{name}: found {getattr(self, name)}, expected at least {least}")
-        for name in ("max_tokens", "max_documents", "max_num_batched_tokens", "ray_workers", "pipeline_parallel_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise DumpError(f"{name}: found {value}, expected at least 1")
-        if not LEAST_THRESHOLD <= self.threshold <= 0.5:
+        for names, minimum in ((_AT_LEAST_8, 8), (_AT_LEAST_1, 1)):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and value < minimum:
+                    raise DumpError(f"{name}: found {value}, expected at least {minimum}")
+        if not MIN_THRESHOLD <= self.threshold <= 0.5:
             raise DumpError(
-                f"threshold: found {self.threshold:g}, expected from {LEAST_THRESHOLD:.4f} to 0.5: below that a "
+                f"threshold: found {self.threshold:g}, expected from {MIN_THRESHOLD:.4f} to 0.5: below that a "
                 f"position could need more than the {MAX_ENTRIES} ids that the format holds"
             )
         share = self.gpu_memory_utilization
         if share is not None and not 0 < share <= 1:
             raise DumpError(f"gpu_memory_utilization: found {share}, expected a share above 0, at most 1")
         if Share.parse(self.worker) != Share() and self.ray is not None:
-            raise DumpError("--worker and --ray: found both, expected one: Ray shares the tasks out itself")
+            raise DumpError("--worker and --ray: found both, expected one: Ray distributes the tasks itself")
         if self.engine not in ENGINE_CHOICES:
             raise DumpError(f"engine: found {self.engine!r}, expected one of {', '.join(ENGINE_CHOICES)}")
         if self.dtype not in DTYPES:

@@ -1,16 +1,16 @@
-"""What can go wrong with a dump that a person can mend?"""
+"""Errors of a dump that the user can fix."""
 
 from __future__ import annotations
 
 from shards.errors import ShardError
 
 DEAD_ENGINE_CODE = 75
-"""Exit code of a process whose engine died: sysexits.h's EX_TEMPFAIL, "run it again"."""
+"""Exit code of a process whose engine died: EX_TEMPFAIL of sysexits.h, "temporary failure, try again"."""
 
 
 class DumpError(ShardError):
-    """A model, corpus, machine or setting that does not fit. One string: found, expected, what to do."""
+    """A model, corpus, machine or setting that does not fit. One string: found, expected, remedy."""
 
 
 class DeadEngineError(DumpError):
-    """The engine is no more, or its GPU is in no state to go on: the process has to end, and its task is done again."""
+    """The engine crashed, or its GPU is in an unusable state. The process has to exit, and its task is retried."""

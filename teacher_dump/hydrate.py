@@ -1,20 +1,22 @@
-"""How do removed tokens come back? From the user's own copy of the corpus and the cache's own tokenizer.
+"""`logit-shards hydrate`: restore removed tokens from the user's copy of the corpus and the cache's tokenizer.
 
-A document is found by the sha256 of its bytes and tokenised once and whole, as for the dump; a row is the slice of
-its ids that covers the row's bytes. That the slice is the original one is not believed but proved, by the digest
-of the row (`shards.edit.hydrate`): another release of a tokenizer library that cuts a text otherwise is noticed.
+A document is found by the sha256 of its bytes, and tokenised once and as a whole, as for the dump. A row is the slice
+of its ids that covers the row's bytes. The row's digest verifies the slice (`shards.edit.hydrate`), so that another
+release of a tokenizer library that tokenises a text differently is detected.
 
-The corpus is read once. Tokens wait in a scratch file beside the result, 4 bytes each, until their shard is written.
+The corpus is read once. Tokens are stored in a scratch file, 4 bytes each, until their shard is written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -22,8 +24,16 @@ import numpy.typing as npt
 
 from shards.cli import bytes_bar
 
+if TYPE_CHECKING:
+    from shards.edit.hydrate import Hydrated, Missing, Need
+    from shards.read import Cache
+    from teacher_dump.corpus.document import Document
+
 MISSING_NAME = "missing.jsonl"
-_SHOWN = 10
+_SHOWN_ROWS = 10
+
+ProgressFactory = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Function from a title and a number of bytes to a context that yields the function to call with bytes done."""
 
 
 @click.command("hydrate")
@@ -31,120 +41,144 @@ _SHOWN = 10
 @click.option("--data", required=True, metavar="CORPUS", help="Your copy of the text: as for teacher-dump.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
 def command(path: str, data: str, out: Path) -> None:
-    """Put the tokens back into the cache at PATH, published without them, and say which rows could not be.
+    """Restore the tokens of the cache at PATH, published without them, and report the rows that could not be restored.
 
-    What is missing is listed in missing.jsonl in the folder of the result.
+    Those rows are listed in missing.jsonl in the folder of the result.
     """
     from shards.read import open as open_cache
 
     cache = open_cache(path)
-    done = hydrate(cache, data, out, bar=bytes_bar)
+    result = hydrate(cache, data, out, progress=bytes_bar)
     click.echo(
-        f"{out}: hydrated {done.cache.rows:,} of {cache.rows:,} rows, {done.cache.tokens:,} tokens, "
-        f"manifest {done.cache.manifest_sha256[:12]}"
+        f"{out}: hydrated {result.cache.rows:,} of {cache.rows:,} rows, {result.cache.tokens:,} tokens, "
+        f"manifest {result.cache.manifest_sha256[:12]}"
     )
-    if done.missing:
-        for why, count in Counter(m.why for m in done.missing).most_common():
-            click.echo(f"could not be hydrated: {count:,} rows, {why}", err=True)
-        for m in done.missing[:_SHOWN]:
-            click.echo(f"  {m.info.source}/{m.info.path} window {m.info.window} ({m.info.document[:12]})", err=True)
+    if result.missing:
+        for reason, count in Counter(row.why for row in result.missing).most_common():
+            click.echo(f"could not be hydrated: {count:,} rows, {reason}", err=True)
+        for row in result.missing[:_SHOWN_ROWS]:
+            info = row.info
+            click.echo(f"  {info.source}/{info.path} window {info.window} ({info.document[:12]})", err=True)
         click.echo(f"all of them are listed in {out / MISSING_NAME}", err=True)
 
 
-def hydrate(cache: Any, data: str, out: Path, *, bar: Any = None) -> Any:
-    """Write the cache with its tokens to folder `out` and return `shards.edit.hydrate.Hydrated`.
+def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | None = None) -> Hydrated:
+    """Write a cache with its tokens to a folder.
 
-    Raises ShardError where the cache has its tokens, its tokenizer is not what the manifest says, the corpus cannot
-    be read, or not one row could be hydrated.
+    Args:
+        cache: A cache without tokens.
+        data: The corpus, as for `teacher-dump --data`.
+        out: Folder of the result.
+        progress: Makes the progress display.
+
+    Raises:
+        ShardError: The cache has its tokens, its tokenizer is not the one in the manifest, the corpus cannot be read,
+            or no row could be restored.
     """
     from shards.edit import hydrate as records
-    from shards.model_files.tokenizer import TokenizerRules
-    from shards.storage.atomic import write_atomic
     from shards.storage.store import ignore_bytes
-    from teacher_dump.corpus import Corpus
+    from teacher_dump.corpus.corpus import Corpus
+
+    rows: dict[str, list[Need]] = {}
+    for need in records.needs(cache):
+        rows.setdefault(need.info.document, []).append(need)
+    tokenizer = _load_tokenizer(cache)
+    with _CandidateTokens() as candidates:
+        absent = dict(rows)
+        for document in Corpus(data=data, seed=0):
+            if (needs := absent.pop(document.sha256, None)) is not None:
+                candidates.add(document, needs, tokenizer, cache.manifest.tokenizer.prefix_tokens)
+                if not absent:
+                    break
+        missing_numbers = {need.number for needs in absent.values() for need in needs}
+
+        def candidates_of(number: int) -> Sequence[npt.NDArray[np.int32]] | str:
+            return "the document is not in the corpus" if number in missing_numbers else candidates.of_row(number)
+
+        num_bytes = sum(shard.bytes for shard in cache.manifest.shards)
+        with contextlib.nullcontext() if progress is None else progress("hydrating", num_bytes) as on_bytes:
+            result = records.hydrate(cache, out, candidates_of, on_bytes=on_bytes or ignore_bytes)
+    _write_missing(result.missing, out / MISSING_NAME)
+    return result
+
+
+def _load_tokenizer(cache: Cache) -> Any:
+    """Load a cache's tokenizer, after a check of its fingerprint."""
+    from shards.model_files.tokenizer import TokenizerRules
     from teacher_dump.errors import DumpError
 
-    wanted: dict[str, list[Any]] = {}
-    for need in records.needs(cache):
-        wanted.setdefault(need.info.document, []).append(need)
     folder, expected = cache.tokenizer_dir, cache.manifest.tokenizer.fingerprint
-    if (found := TokenizerRules.load(folder).fingerprint()) != expected:
+    if (actual := TokenizerRules.load(folder).fingerprint()) != expected:
         raise DumpError(
-            f"{folder}: found a tokenizer with fingerprint {found[:12]}, the manifest says {expected[:12]}; "
+            f"{folder}: found a tokenizer with fingerprint {actual[:12]}, expected {expected[:12]} from the manifest; "
             "publish or fetch the cache again"
         )
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise DumpError("hydrate: found no transformers, expected it; pip install 'teacherless[dump]'") from None
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
-    prefix = cache.manifest.tokenizer.prefix_tokens
-    with tempfile.TemporaryFile() as scratch:
-        places: dict[int, list[tuple[int, int]]] = {}
-        there: set[str] = set()
-        for document in Corpus(data=data, seed=0):
-            if (rows := wanted.get(document.sha256)) is not None:
-                there.add(document.sha256)
-                _slice(document.text, rows, tokenizer, prefix, scratch, places)
-                if len(there) == len(wanted):
-                    break
-        absent = {n.number for d, rows in wanted.items() if d not in there for n in rows}
 
-        def candidates(number: int) -> Sequence[npt.NDArray[np.int32]] | str:
-            if number in absent:
-                return "the document is not in the corpus"
-            return [_read(scratch, offset, length) for offset, length in places.get(number, ())]
+class _CandidateTokens:
+    """Token lists that rows may have had, in a scratch file. Use it in a `with` block."""
 
-        if bar is None:
-            done = records.hydrate(cache, out, candidates, on_bytes=ignore_bytes)
-        else:
-            with bar("hydrating", sum(s.bytes for s in cache.manifest.shards)) as on_bytes:
-                done = records.hydrate(cache, out, candidates, on_bytes=on_bytes)
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._places: dict[int, list[tuple[int, int]]] = {}
+        """Offset and length of each candidate, by row number."""
+
+    def __enter__(self) -> _CandidateTokens:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, document: Document, needs: Iterable[Need], tokenizer: Any, prefix: tuple[int, ...]) -> None:
+        """Store each slice of a document's ids that a row can be.
+
+        A slice begins at the row's first byte, ends at its last one and has the row's length. Where a character is
+        split into several tokens, more than one slice qualifies: they all begin at the same byte.
+        """
+        from teacher_dump.tasks.windowing import byte_offsets
+
+        text = document.text
+        encoded = tokenizer([text], add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
+        ids, spans = encoded["input_ids"][0], encoded["offset_mapping"][0]
+        offsets = byte_offsets(text, [*(start for start, _ in spans), len(text)])
+        for need in needs:
+            length = need.num_tokens - len(prefix)
+            for begin in np.flatnonzero(offsets == need.info.byte_start):
+                if begin + length < len(offsets) and offsets[begin + length] == need.info.byte_end:
+                    tokens = np.array([*prefix, *ids[begin : begin + length]], np.int32)
+                    self._places.setdefault(need.number, []).append((self._file.seek(0, 2), len(tokens)))
+                    self._file.write(tokens.tobytes())
+
+    def of_row(self, number: int) -> list[npt.NDArray[np.int32]]:
+        """Return the candidates of a row."""
+        return list(self._read(number))
+
+    def _read(self, number: int) -> Iterator[npt.NDArray[np.int32]]:
+        for offset, length in self._places.get(number, ()):
+            self._file.seek(offset)
+            yield np.frombuffer(self._file.read(4 * length), np.int32)
+
+
+def _write_missing(missing: Sequence[Missing], path: Path) -> None:
+    """Write the list of rows that could not be restored, if there are any."""
+    from shards.storage.atomic import write_atomic
+
     lines = [
         json.dumps(
             {
-                "document": m.info.document,
-                "window": m.info.window,
-                "source": m.info.source,
-                "path": m.info.path,
-                "why": m.why,
+                "document": row.info.document,
+                "window": row.info.window,
+                "source": row.info.source,
+                "path": row.info.path,
+                "why": row.why,
             }
         )
-        for m in done.missing
+        for row in missing
     ]
     if lines:
-        write_atomic(out / MISSING_NAME, ("\n".join(lines) + "\n").encode())
-    return done
-
-
-def _slice(
-    text: str,
-    rows: Sequence[Any],
-    tokenizer: Any,
-    prefix: tuple[int, ...],
-    scratch: IO[bytes],
-    places: dict[int, list[tuple[int, int]]],
-) -> None:
-    """Append to `scratch` each slice of the document's ids that a row can be, and note its place.
-
-    A slice begins at the row's first byte, ends at its last and has the row's length. There can be more than one
-    where a character is cut into several tokens: they all begin at the same byte.
-    """
-    encoded = tokenizer([text], add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
-    ids, spans = encoded["input_ids"][0], encoded["offset_mapping"][0]
-    widths = np.ones(len(text), np.int64) if text.isascii() else np.array([len(c.encode()) for c in text], np.int64)
-    bytes_before = np.concatenate(([0], np.cumsum(widths)))
-    offsets = bytes_before[[*(s for s, _ in spans), len(text)]]
-    for need in rows:
-        count = need.num_tokens - len(prefix)
-        for begin in np.flatnonzero(offsets == need.info.byte_start):
-            if begin + count < len(offsets) and offsets[begin + count] == need.info.byte_end:
-                tokens = np.array([*prefix, *ids[begin : begin + count]], np.int32)
-                places.setdefault(need.number, []).append((scratch.seek(0, 2), len(tokens)))
-                scratch.write(tokens.tobytes())
-
-
-def _read(scratch: IO[bytes], offset: int, length: int) -> npt.NDArray[np.int32]:
-    scratch.seek(offset)
-    return np.frombuffer(scratch.read(4 * length), np.int32)
+        write_atomic(path, ("\n".join(lines) + "\n").encode())

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from student_train.data.hashing import is_held_out
-from teacher_dump.corpus import Corpus
-from teacher_dump.model.teachers import Model, resolve
-from teacher_dump.tasks.task import shuffled
-from teacher_dump.tasks.windowing import Window, windows
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.model.teachers import LocalTeacher, resolve
+from teacher_dump.tasks.task import shuffle_windows
+from teacher_dump.tasks.windowing import Window, cut_windows
 
 NAME = "smollm2-135m"
 WINDOW_TOKENS = 512
@@ -48,18 +48,18 @@ class Taught:
         return self.hidden[i] @ self.weight.t()
 
 
-def chosen(model: Model) -> tuple[list[Window], list[Window]]:
+def chosen(model: LocalTeacher) -> tuple[list[Window], list[Window]]:
     """Return training windows and held-out windows in the shuffled order of the corpus."""
     from transformers import AutoTokenizer
 
     corpus = Corpus(data="stdlib", seed=0)
     tokenizer = AutoTokenizer.from_pretrained(model.folder)
-    cut = windows(
+    cut = cut_windows(
         corpus, tokenizer, prefix_tokens=model.prefix_tokens, window_tokens=WINDOW_TOKENS, counts=corpus.counts
     )
     train: list[Window] = []
     held: dict[str, Window] = {}
-    for window in shuffled(cut, 0):
+    for window in shuffle_windows(cut, 0):
         if len(window.tokens) < 2:
             continue
         if is_held_out(window.info.document, fraction=HELD_OUT):
@@ -105,7 +105,7 @@ def ask(scratch: Path, tell: Callable[[str], None]) -> tuple[Taught, Taught]:
     return found[0], found[1]
 
 
-def _load(model: Model) -> torch.nn.Module:
+def _load(model: LocalTeacher) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="sdpa").eval()

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from teacher_dump.errors import DumpError
-from teacher_dump.model.causal_lm import arguments
+from teacher_dump.model.causal_lm import forward_options
 
 PROBE_TOKENS = 48
 PROBE_BLOCK = 13
@@ -102,7 +102,7 @@ class BlockwiseLogits:
         self._model = model
         self._vocab_size = vocab_size
         self._name = name
-        self._arguments = arguments(model)
+        self._arguments = forward_options(model)
         self._device = next(model.parameters()).device
         dtype = next(model.parameters()).dtype
         self._tolerance = TOLERANCE.get(dtype, TOLERANCE[torch.bfloat16])

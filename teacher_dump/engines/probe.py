@@ -33,7 +33,7 @@ from teacher_dump.engines.base import Engine, EngineConfig
 from teacher_dump.engines.blockwise_logits import PROBE_TOKENS, probe_ids
 from teacher_dump.engines.records import Packed
 from teacher_dump.errors import DumpError
-from teacher_dump.model.causal_lm import arguments, load
+from teacher_dump.model.causal_lm import forward_options, load
 from teacher_dump.tasks.windowing import Window
 
 COMPARED_BYTES = 4 * 2**30
@@ -102,7 +102,7 @@ def _plain_scalars(config: EngineConfig, ids_T: npt.NDArray[np.int64]) -> _Scala
     """Return the same scalars from the plain forward of the transformers model."""
     model = load(config.folder, dtype=config.dtype)
     with torch.inference_mode():
-        logits = model(input_ids=torch.from_numpy(ids_T)[None], **arguments(model)).logits
+        logits = model(input_ids=torch.from_numpy(ids_T)[None], **forward_options(model)).logits
     logp_PV = logits[0, :-1, : config.vocab_size].float().log_softmax(1)
     labels_P = torch.from_numpy(ids_T[1:])
     columns: Sequence[torch.Tensor] = [

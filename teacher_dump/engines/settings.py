@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from shards.format.schema import Layout
-from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
 from teacher_dump.errors import DumpError
-from teacher_dump.model.teachers import Model
+from teacher_dump.model.teachers import LocalTeacher
 
 _WHITESPACE = (b" ", b"\n", b"\r", b"\t")
 
 
-def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]:
+def record_layout(config: DumpConfig, model: LocalTeacher) -> tuple[Layout, RecordSpec]:
     """Return the storage layout of the records, and their specification.
 
     Raises:
@@ -32,7 +31,7 @@ def record_layout(config: DumpConfig, model: Model) -> tuple[Layout, RecordSpec]
     return layout, spec
 
 
-def engine_config(config: DumpConfig, model: Model, spec: RecordSpec) -> EngineConfig:
+def engine_config(config: DumpConfig, model: LocalTeacher, spec: RecordSpec) -> EngineConfig:
     """Return the settings of the engine that captures `spec` from `model`."""
     return EngineConfig(
         folder=model.folder,
@@ -50,12 +49,12 @@ def engine_config(config: DumpConfig, model: Model, spec: RecordSpec) -> EngineC
     )
 
 
-def _whitespace_ids(model: Model) -> tuple[int, ...]:
+def _whitespace_ids(model: LocalTeacher) -> tuple[int, ...]:
     """Return the token ids that begin with a whitespace byte or end a text, in ascending order."""
     return tuple(
         sorted(
             token_id
-            for token_id, token in TokenizerRules.load(model.folder).token_bytes().items()
+            for token_id, token in model.rules.token_bytes().items()
             if token_id < model.teacher.vocab_size and (token_id in model.end_tokens or token[:1] in _WHITESPACE)
         )
     )

@@ -1,1 +1,1 @@
-"""Comparison of stored records with the teacher's exact distribution."""
+"""Comparison of stored records with the teacher's exact distribution: `teacher-dump --check`."""

@@ -1,1 +1,1 @@
-"""The teacher model: its name, its files and how it is loaded."""
+"""The teacher model: short names, local folder and loading."""

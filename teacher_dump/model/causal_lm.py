@@ -1,4 +1,4 @@
-"""Load a causal language model with transformers, or refuse by name what is not one."""
+"""Load a causal language model with transformers, or raise an error that names why it is not one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SHOWN_KEYS = 3
 
 
 def load(folder: Path, *, dtype: str) -> Any:
-    """Return the model in evaluation mode, on the CPU, without a cache of keys and values.
+    """Load a model in evaluation mode, on the CPU, without a KV cache.
 
     A multimodal model is loaded whole and used with text alone.
 
     Args:
         folder: Transformers folder.
-        dtype: Name of a torch type, as "bfloat16".
+        dtype: Name of a torch type, such as "bfloat16".
 
     Raises:
         DumpError: The folder holds no causal language model, lacks weights of it, or cannot be loaded.
@@ -34,9 +34,9 @@ def load(folder: Path, *, dtype: str) -> Any:
                 f"{folder}: found an encoder-decoder ({config.model_type}), expected a causal (decoder-only) language "
                 "model; use another teacher"
             )
-        # The fast kernels of mixtures of experts have no float64.
+        # The fused kernels of mixtures of experts do not support float64.
         experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
-        model, info = _loader(config).from_pretrained(
+        model, info = _auto_class(config).from_pretrained(
             folder, dtype=getattr(torch, dtype), output_loading_info=True, **experts
         )
     except DumpError:
@@ -53,13 +53,19 @@ def load(folder: Path, *, dtype: str) -> Any:
             f"{folder}: {len(missing)} weights of a {type(model).__name__} are not in its files "
             f"({', '.join(missing[:_SHOWN_KEYS])}), expected all; use the folder of a causal language model"
         )
-    for part in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
-        part.use_cache = False
+    for config in (model.config, model.config.get_text_config()):
+        config.use_cache = False
     return model.eval()
 
 
-def _loader(config: Any) -> Any:
-    """Return the class that loads a config: a causal LM, or a multimodal model that writes text."""
+def forward_options(model: Any) -> dict[str, Any]:
+    """Return the arguments of a model's forward besides the token ids: no KV cache, if it accepts the option."""
+    parameters = inspect.signature(model.forward).parameters
+    return {"use_cache": False} if "use_cache" in parameters else {}
+
+
+def _auto_class(config: Any) -> Any:
+    """Return the transformers class that loads a config: a causal LM, or a multimodal model that generates text."""
     import transformers
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -70,9 +76,3 @@ def _loader(config: Any) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) in multimodal:
         return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM
-
-
-def arguments(model: Any) -> dict[str, Any]:
-    """Return what goes to a model's forward besides the token ids: no cache, where it takes that."""
-    takes = inspect.signature(model.forward).parameters
-    return {"use_cache": False} if "use_cache" in takes else {}

@@ -1,6 +1,6 @@
-"""Check that a model folder can be used as a teacher, before anything is written.
+"""Checks of a model folder, before anything is written.
 
-Everything is read from files or from transformers' own classes; no weight is loaded, and no code of the folder runs.
+They read files and use transformers' own classes. No weight is loaded, and no code of the folder runs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ from shards.errors import first_line
 from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.errors import DumpError
 
-_PROBE = "def tokenise(words):\n    return [word.lower() for word in words if internationalisation(word)]  # naïve\n"
-_PROBE_TIMES = 16
+_PROBE_TEXT = (
+    "def tokenise(words):\n    return [word.lower() for word in words if internationalisation(word)]  # naïve\n"
+)
+_PROBE_REPEATS = 16
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """Return config.json, with the text model's keys on top. Raises DumpError where it is no usable one."""
+    """Return config.json, with the keys of a text model inside it at the top level.
+
+    Raises:
+        DumpError: The file is missing, or not the config of a language model.
+    """
     try:
         config: dict[str, Any] = dict(json.loads((folder / "config.json").read_bytes()))
         flat = config if "vocab_size" in config else {**config, **config["text_config"]}
@@ -31,12 +37,16 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def require_known_architecture(folder: Path) -> None:
-    """Raise DumpError where transformers does not know the folder's kind of model, or would run code of the folder."""
+    """Check that transformers can load a folder's config without running code of the folder.
+
+    Raises:
+        DumpError: It cannot.
+    """
     from transformers import AutoConfig
 
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # whatever a config.json of a stranger makes its class raise
+    except Exception as error:  # config classes raise errors of any type on unexpected values
         raise DumpError(
             f"{folder}: its config.json does not load ({first_line(error)}); expected a model that transformers knows "
             "without code of the folder's own"
@@ -44,9 +54,12 @@ def require_known_architecture(folder: Path) -> None:
 
 
 def require_quantiser(folder: Path) -> None:
-    """Raise DumpError where transformers cannot load a folder's quantised weights on this machine.
+    """Check that transformers can load a folder's quantised weights on this machine.
 
-    vLLM has kernels of its own and says itself what it lacks.
+    vLLM has its own kernels and reports itself what is missing.
+
+    Raises:
+        DumpError: A library or device that the quantisation method needs is missing.
     """
     settings = json.loads((folder / "config.json").read_bytes()).get("quantization_config")
     if settings is None:
@@ -55,7 +68,7 @@ def require_quantiser(folder: Path) -> None:
 
     try:
         AutoHfQuantizer.from_config(settings, pre_quantized=True).validate_environment(device_map=None)
-    except Exception as error:  # each method of quantisation raises its own
+    except Exception as error:  # each quantisation method raises errors of its own types
         raise DumpError(
             f"{folder}: its weights are quantised, and transformers cannot load them here ({first_line(error)}); "
             "install what it names, use --engine vllm, or give --model a copy that is not quantised"
@@ -63,10 +76,10 @@ def require_quantiser(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Return a folder's tokenizer.
+    """Load a folder's tokenizer.
 
     Raises:
-        DumpError: Where it does not load without code of the folder's own, or is no function of the text.
+        DumpError: It does not load without code of the folder's own, or its ids are not a function of the text.
     """
     from transformers import AutoTokenizer
 
@@ -77,9 +90,9 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder}: its tokenizer does not load ({first_line(error)}); expected one that transformers knows "
             "without code of the folder's own"
         ) from None
-    text = _PROBE * 4
+    text = _PROBE_TEXT * 4
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if any(tokenizer(text, add_special_tokens=False)["input_ids"] != ids for _ in range(_PROBE_TIMES)):
+    if any(tokenizer(text, add_special_tokens=False)["input_ids"] != ids for _ in range(_PROBE_REPEATS)):
         raise DumpError(
             f"{folder}: its tokenizer gives other ids for the same text each time (it samples); expected a function of "
             "the text: switch sampling off in its files"
@@ -88,9 +101,12 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def require_ids_in_embedding(rules: TokenizerRules, vocab_size: int) -> None:
-    """Raise DumpError where the tokenizer gives ids to text that the model has no row for.
+    """Check that the ids of the tokenizer are rows of the model's embedding.
 
-    Special tokens above it are let through: a document that holds one is dropped.
+    Special tokens beyond it are accepted: a document that contains one is dropped.
+
+    Raises:
+        DumpError: An ordinary token has no row.
     """
     if beyond := rules.pieces_from(vocab_size):
         number, piece = beyond[0]
@@ -100,8 +116,8 @@ def require_ids_in_embedding(rules: TokenizerRules, vocab_size: int) -> None:
         )
 
 
-def without_paths(content: bytes) -> bytes:
-    """Return a tokenizer's file without the paths of the machine that saved it; any other content as it is."""
+def strip_paths(content: bytes) -> bytes:
+    """Return a tokenizer file without the absolute paths that some releases of transformers store in it."""
     try:
         config = json.loads(content)
     except (ValueError, RecursionError):
@@ -113,5 +129,5 @@ def without_paths(content: bytes) -> bytes:
 
 
 def _is_path(key: str, value: Any) -> bool:
-    names_a_place = key in ("name_or_path", "_name_or_path") or key.endswith(("_file", "_dir", "_path"))
-    return names_a_place and isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute())
+    names_path = key in ("name_or_path", "_name_or_path") or key.endswith(("_file", "_dir", "_path"))
+    return names_path and isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute())

@@ -1,1 +1,1 @@
-"""One dump from its settings to its manifest."""
+"""A dump from its settings to its manifest: claim the folder, run the tasks, complete the cache."""

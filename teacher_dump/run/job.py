@@ -1,4 +1,7 @@
-"""What is to be done? A folder claimed for one set of settings, and its tasks, the same in every process on it."""
+"""Prepare a dump: resolve the settings, claim the folder and load or write the task list.
+
+The result is the same in every process that works on the folder.
+"""
 
 from __future__ import annotations
 
@@ -16,58 +19,70 @@ from shards.format.schema import Layout, file_schema
 from shards.read import open as open_cache
 from shards.runtime.machine import DtypeChoice
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import Corpus, Dropped, pinned
-from teacher_dump.corpus.drop_log import NAME as DROPPED_NAME
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.corpus.drop_log import DROP_LOG_NAME, DropLog
+from teacher_dump.corpus.readers.hub import pin_revision
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
 from teacher_dump.engines.registry import ENGINES, require_parallelism, select_engine
 from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import load_tokenizer, require_quantiser
-from teacher_dump.model.teachers import Model, known, resolve
+from teacher_dump.model.registry import lookup
+from teacher_dump.model.teachers import LocalTeacher, resolve
 from teacher_dump.run.identity import claim, identity_of
 from teacher_dump.tasks import task_store
-from teacher_dump.tasks.task import Task, shuffled, tasks
+from teacher_dump.tasks.task import Task, group_into_tasks, shuffle_windows
 from teacher_dump.tasks.task_store import TaskList
-from teacher_dump.tasks.windowing import windows
+from teacher_dump.tasks.windowing import cut_windows
+
+_LARGE_PARAMETERS = 3e9
+"""Size of a teacher from which the machine's memory is checked before anything is fetched."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A dump whose folder is claimed and whose tasks are known: the same in every process that works on it."""
+class DumpJob:
+    """A dump with a claimed folder and known tasks."""
 
     config: DumpConfig
+    """The settings, with `auto` of the dtype and a hub revision resolved."""
     engine: str
-    """vllm or transformers."""
+    """Name of the engine, never auto."""
     dtype: DtypeChoice
-    """Also in `config`, where auto is settled."""
-    model: Model
+    """The dtype of `config`, and the reason for it."""
+    model: LocalTeacher
     layout: Layout
     spec: RecordSpec
     identity: dict[str, Any]
     fingerprint: str
-    work: tuple[Task, ...]
+    """Digest of `identity`."""
+    tasks: tuple[Task, ...]
     counts: dict[str, int]
+    """Documents by filter, and cuts by kind."""
     dropped: FileEntry
-    """The list of documents that a filter dropped, which is in the folder."""
+    """The list of dropped documents, which is in the folder."""
 
     def entry(self, task: Task) -> ShardEntry | None:
-        """Return the entry of a task's shard, None where the task is not done."""
+        """Return the entry of a task's shard, None if the task is not finished."""
         return recover_entry(self.config.out / task.name, self.schema(task))
 
     def schema(self, task: Task) -> pa.Schema:
-        """Return the schema of a task's shard, with what the file says of itself."""
+        """Return the schema of a task's shard, with the file's metadata."""
         return file_schema(self.layout, task=task.name.removesuffix(".arrow"), fingerprint=self.fingerprint)
 
-    def taught(self) -> EngineConfig:
-        """Return what an engine must know."""
+    def to_engine_config(self) -> EngineConfig:
+        """Return the settings of the engine."""
         return engine_config(self.config, self.model, self.spec)
 
 
-def prepare(config: DumpConfig) -> Job:
-    """Claim the folder and find the tasks: a pure function of the settings, the teacher and the corpus."""
+def prepare_job(config: DumpConfig) -> DumpJob:
+    """Claim the folder and determine the tasks: a pure function of the settings, the teacher and the corpus.
+
+    Raises:
+        DumpError: A setting, the teacher, the corpus or the folder cannot be used.
+    """
     dtype = resolve_dtype(config.dtype)
-    config = replace(config, data=pinned(config.data), dtype=dtype.dtype)
+    config = replace(config, data=pin_revision(config.data), dtype=dtype.dtype)
     engine = select_engine(config.engine)
     require_parallelism(
         engine,
@@ -79,14 +94,8 @@ def prepare(config: DumpConfig) -> Job:
         require_quantiser(model.folder)
     layout, spec = record_layout(config, model)
     identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
-    for _ in range(3):  # a worker that completes the cache meanwhile takes the list away
-        found = _of_a_complete_cache(config.out) or task_store.load(config.out, fingerprint)
-        if found is not None:
-            break
-        _list_tasks(config, model, fingerprint)
-    else:
-        raise DumpError(f"{config.out}: the list of tasks was written, but cannot be read back; check that folder")
-    return Job(
+    task_list = _load_or_write_tasks(config, model, fingerprint)
+    return DumpJob(
         config=config,
         engine=engine,
         dtype=dtype,
@@ -95,42 +104,56 @@ def prepare(config: DumpConfig) -> Job:
         spec=spec,
         identity=identity,
         fingerprint=fingerprint,
-        work=found.tasks,
-        counts=found.counts,
-        dropped=found.dropped,
+        tasks=task_list.tasks,
+        counts=task_list.counts,
+        dropped=task_list.dropped,
     )
 
 
-def check_machine(config: DumpConfig) -> None:
-    """Raise DumpError where a known teacher cannot fit this machine, before anything is fetched."""
-    entry = known(config.model)
-    if entry is None or entry.parameters < 3e9:
+def require_memory(config: DumpConfig) -> None:
+    """Check that this machine can hold the weights of a large registered teacher, before anything is fetched.
+
+    Raises:
+        DumpError: It cannot.
+    """
+    entry = lookup(config.model)
+    if entry is None or entry.parameters < _LARGE_PARAMETERS:
         return
     import psutil
     import torch
 
-    need = 2 * entry.parameters
+    weight_bytes = 2 * entry.parameters
     gpus = torch.cuda.device_count()
-    memory = sum(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
-    if gpus and memory < need:
+    gpu_bytes = sum(torch.cuda.get_device_properties(i).total_memory for i in range(gpus))
+    if gpus and gpu_bytes < weight_bytes:
         raise DumpError(
-            f"{config.model}: needs {need / 1e9:.0f} GB for its weights in bfloat16, found {memory / 1e9:.0f} GB on "
-            f"{gpus} GPU(s); use a larger machine with --tensor-parallel-size, or try --model smollm2-135m"
+            f"{config.model}: needs {weight_bytes / 1e9:.0f} GB for its weights in bfloat16, found "
+            f"{gpu_bytes / 1e9:.0f} GB on {gpus} GPU(s); use a larger machine with --tensor-parallel-size, or try "
+            "--model smollm2-135m"
         )
-    if not gpus and psutil.virtual_memory().total < 1.2 * need:
+    if not gpus and psutil.virtual_memory().total < 1.2 * weight_bytes:
         raise DumpError(
-            f"{config.model}: needs {need / 1e9:.0f} GB of GPU memory for its weights in bfloat16, found no GPU and "
-            f"{psutil.virtual_memory().total / 1e9:.0f} GB of memory; run it on 4 GPUs of 80 GB with "
+            f"{config.model}: needs {weight_bytes / 1e9:.0f} GB of GPU memory for its weights in bfloat16, found no "
+            f"GPU and {psutil.virtual_memory().total / 1e9:.0f} GB of memory; run it on 4 GPUs of 80 GB with "
             "--tensor-parallel-size 4, or use --model smollm2-135m to try the product"
         )
 
 
-def _of_a_complete_cache(out: Path) -> TaskList | None:
-    """Return the tasks of a cache that misses nothing, without reading its corpus again; None of any other."""
+def _load_or_write_tasks(config: DumpConfig, model: LocalTeacher, fingerprint: str) -> TaskList:
+    for _ in range(3):  # another worker may complete the cache and delete the list after it was written here
+        task_list = _tasks_of_complete_cache(config.out) or task_store.load(config.out, fingerprint)
+        if task_list is not None:
+            return task_list
+        _write_tasks(config, model, fingerprint)
+    raise DumpError(f"{config.out}: the task list was written, but cannot be read back; check that folder")
+
+
+def _tasks_of_complete_cache(out: Path) -> TaskList | None:
+    """Return the tasks of a cache with all its files, without reading its corpus; None for any other folder."""
     if not (out / MANIFEST_NAME).exists():
         return None
     manifest = open_cache(out).manifest
-    dropped = [f for f in manifest.files if f.name == DROPPED_NAME]
+    dropped = [f for f in manifest.files if f.name == DROP_LOG_NAME]
     if not dropped or not all(read_entry(out / shard.name) for shard in manifest.shards):
         return None
     return TaskList(
@@ -140,19 +163,20 @@ def _of_a_complete_cache(out: Path) -> TaskList | None:
     )
 
 
-def _list_tasks(config: DumpConfig, model: Model, fingerprint: str) -> None:
-    """Read the corpus, and write down its tasks."""
+def _write_tasks(config: DumpConfig, model: LocalTeacher, fingerprint: str) -> None:
+    """Read the corpus, and write its task list."""
     counts: Counter[str] = Counter()
-    dropped = Dropped()
-    work = _tasks(config, model, fingerprint, counts, dropped)
-    if not task_store.save(config.out, fingerprint, work, counts, dropped):
+    drop_log = DropLog()
+    tasks = _generate_tasks(config, model, fingerprint, counts, drop_log)
+    if not task_store.save(config.out, fingerprint, tasks, counts, drop_log):
+        kinds = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing to read"
         raise DumpError(
-            f"--data {config.data}: found no usable document ({_kinds(counts)}), expected at least one; check the path"
+            f"--data {config.data}: found no usable document ({kinds}), expected at least one; check the path"
         )
 
 
-def _tasks(
-    config: DumpConfig, model: Model, fingerprint: str, counts: Counter[str], dropped: Dropped
+def _generate_tasks(
+    config: DumpConfig, model: LocalTeacher, fingerprint: str, counts: Counter[str], drop_log: DropLog
 ) -> Iterator[Task]:
     corpus = Corpus(
         data=config.data,
@@ -160,9 +184,9 @@ def _tasks(
         max_documents=config.max_documents,
         filters=config.filters,
         counts=counts,
-        dropped=dropped,
+        drop_log=drop_log,
     )
-    rows = windows(
+    windows = cut_windows(
         corpus,
         load_tokenizer(model.folder),
         prefix_tokens=model.prefix_tokens,
@@ -170,13 +194,9 @@ def _tasks(
         counts=counts,
         drop=corpus.drop,
     )
-    return tasks(
-        shuffled(rows, config.seed),
+    return group_into_tasks(
+        shuffle_windows(windows, config.seed),
         task_tokens=config.task_tokens,
         fingerprint=fingerprint,
         max_tokens=config.max_tokens,
     )
-
-
-def _kinds(counts: Counter[str]) -> str:
-    return ", ".join(f"{n} {k}" for k, n in sorted(counts.items())) or "nothing to read"

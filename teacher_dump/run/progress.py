@@ -1,4 +1,4 @@
-"""Progress of a dump: a bar with rate and time left on a terminal, plain lines in a log."""
+"""Progress of a dump on standard error: a bar with rate and remaining time on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shards.format.manifest import ShardEntry
 from shards.runtime.heartbeat import Heartbeat
 from teacher_dump.engines.base import Engine
 from teacher_dump.engines.records import RecordSpec
-from teacher_dump.run.dump import Watcher
+from teacher_dump.run.callbacks import Callbacks
 from teacher_dump.tasks.task import Task
-
-if TYPE_CHECKING:
-    from teacher_dump.fidelity.rescore import Spot
 
 _LOADING = {"vllm": "loading the teacher into vllm, which takes about a minute on a CPU"}
 
 
-class Bar(Watcher):
-    """Shows a dump's progress on stderr. `say` prints its lines and tells of work that says nothing."""
+class ProgressBar(Callbacks):
+    """Display of a dump's progress. Use it in a `with` block.
 
-    def __init__(self, say: Heartbeat, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._say, self._clock = say, clock
+    Args:
+        heartbeat: Prints lines, and reports that long steps are still running.
+        clock: Monotonic time in seconds.
+    """
+
+    def __init__(self, heartbeat: Heartbeat, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._heartbeat, self._clock = heartbeat, clock
         self._bar: Progress | None = None
-        self._tokens = self._new = 0
-        self._total = 0
-        self._written = self._done = 0
-        self.spot: Spot | None = None
-        """Rows that were scored again at the end."""
+        self._task = TaskID(0)
+        self._total_tokens = 0
+        self._tokens = 0
+        """Tokens captured, earlier runs included."""
+        self._new_tokens = 0
+        """Tokens captured by this run."""
         self._begin = self._last = clock()
-        self._counting = contextlib.ExitStack()
+        self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
@@ -45,87 +48,83 @@ class Bar(Watcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end_counting()
+        self._stop()
 
-    def planned(self, num_tasks: int, num_tokens: int, done_tasks: int, done_tokens: int) -> None:
-        """Show the size of the work."""
-        self._total, self._tokens = num_tokens, done_tokens
+    def on_plan(self, num_tasks: int, num_tokens: int, done_tasks: int, done_tokens: int) -> None:
+        """Print the size of the work."""
+        self._total_tokens, self._tokens = num_tokens, done_tokens
         if done_tasks < num_tasks:
-            self._say(f"{num_tasks} tasks, {num_tokens:,} tokens; {done_tasks} tasks are done already")
+            self._heartbeat(f"{num_tasks} tasks, {num_tokens:,} tokens; {done_tasks} tasks are done already")
 
-    def loading(self, engine: str) -> None:
-        """Say that the teacher is being loaded."""
-        self._say(_LOADING.get(engine, f"loading the teacher into {engine}"))
+    def on_warning(self, message: str) -> None:
+        """Print a warning."""
+        self._heartbeat(message)
 
-    def warned(self, line: str) -> None:
-        """Show a warning."""
-        self._say(line)
+    def on_load_begin(self, engine: str) -> None:
+        """Print that the teacher is being loaded."""
+        self._heartbeat(_LOADING.get(engine, f"loading the teacher into {engine}"))
 
-    def loaded(self) -> None:
-        """Start the clock of the rate."""
+    def on_load_end(self) -> None:
+        """Start the clock of the rate, and the bar on a terminal."""
         self._begin = self._last = self._clock()
-        if self._say.is_terminal:
-            self._counting.enter_context(self._say.paused())
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                MofNCompleteColumn(),
-                TextColumn("tokens, {task.fields[rate]:,.0f} per s,"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=Console(file=sys.stderr),
-            )
-            self._task = self._bar.add_task("captured", total=self._total, completed=self._tokens, rate=0.0)
-            self._bar.start()
-        else:
-            self._counting.enter_context(self._say.counting(self.status))
+        if not self._heartbeat.is_terminal:
+            self._cleanup.enter_context(self._heartbeat.counting(self.status))
+            return
+        self._cleanup.enter_context(self._heartbeat.paused())
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("tokens, {task.fields[rate]:,.0f} per s,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(file=sys.stderr),
+        )
+        self._task = self._bar.add_task("captured", total=self._total_tokens, completed=self._tokens, rate=0.0)
+        self._bar.start()
 
-    def captured(self, num_tokens: int) -> None:
-        """Count tokens that are through the teacher."""
+    def on_tokens(self, num_tokens: int) -> None:
+        """Advance the bar."""
         self._tokens += num_tokens
-        self._new += num_tokens
+        self._new_tokens += num_tokens
         self._last = self._clock()
         if self._bar is not None:
-            rate = self._new / max(1e-9, self._last - self._begin)
-            self._bar.update(self._task, completed=self._tokens, rate=rate)
+            self._bar.update(self._task, completed=self._tokens, rate=self._tokens_per_s())
 
-    def finished(self, entry: ShardEntry) -> None:
-        """Say that a shard is complete."""
-        self._written += entry.bytes
-        self._done += entry.tokens
+    def on_task_end(self, entry: ShardEntry) -> None:
+        """Print the size of a finished shard."""
         line = f"{entry.name}: {entry.rows} rows, {entry.tokens:,} tokens, {entry.bytes / entry.tokens:.1f} bytes each"
         if self._bar is not None:
             self._bar.console.print(line, highlight=False, soft_wrap=True)
         else:
-            self._say(line)
+            self._heartbeat(line)
 
-    def idle(self, engine: Engine, tasks: Sequence[Task], spec: RecordSpec) -> None:
-        """Score a few rows again, to know the engine's noise."""
-        from teacher_dump.fidelity.rescore import Spot
+    def on_tasks_end(self, engine: Engine, tasks: Sequence[Task], spec: RecordSpec) -> None:
+        """Stop the bar, and announce the spot check that follows."""
+        self._stop()
+        self._heartbeat("measuring the engine's noise on a few rows")
 
-        self._end_counting()
-        self._say("measuring the engine's noise on a few rows")
-        self.spot = Spot.of(engine, tasks, spec)
-
-    def rate(self) -> str:
-        """Return what this run did, "" where it captured nothing."""
-        seconds = self._last - self._begin
-        if not self._new:
+    def summary(self) -> str:
+        """Return the tokens and the rate of this run, "" if it captured nothing."""
+        if not self._new_tokens:
             return ""
-        return f"{self._new:,} tokens in {seconds:,.0f} s, {self._new / max(1e-9, seconds):,.0f} per s"
+        return f"{self._new_tokens:,} tokens in {self._last - self._begin:,.0f} s, {self._tokens_per_s():,.0f} per s"
 
     def status(self) -> str:
-        """Return one line: what is captured of how much, the rate, and the time left once a window is captured."""
+        """Return one line: tokens captured of the total, and rate and remaining time after the first window."""
         now = self._clock()
-        text = f"{self._tokens:,} of {self._total:,} tokens"
-        if not self._new:
+        text = f"{self._tokens:,} of {self._total_tokens:,} tokens"
+        if not self._new_tokens:
             return f"{text}, {now - self._begin:,.0f} s; the engine answers a batch of windows at a time"
-        rate = self._new / max(1e-9, self._last - self._begin)
-        left_s = max(0.0, (self._total - self._tokens) / rate - (now - self._last))
+        rate = self._tokens_per_s()
+        left_s = max(0.0, (self._total_tokens - self._tokens) / rate - (now - self._last))
         return f"{text}, {rate:,.0f} per s, {left_s:,.0f} s left"
 
-    def _end_counting(self) -> None:
+    def _tokens_per_s(self) -> float:
+        return self._new_tokens / max(1e-9, self._last - self._begin)
+
+    def _stop(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        self._counting.close()
+        self._cleanup.close()

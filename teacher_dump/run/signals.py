@@ -1,8 +1,7 @@
-"""Which tasks does this worker do, and what ends it early?
+"""Signals that end a dump early.
 
-Workers know nothing of each other. Worker I of N takes every N-th task; a shard is the only mark of completion, so the
-next start may use any other N. SIGTERM and SIGINT (Ctrl-C) abandon the task in hand; a second one ends the process at
-once. SIGUSR1 finishes the task in hand first, for schedulers that warn some minutes ahead.
+SIGTERM and SIGINT (Ctrl-C) abandon the current task; a second one ends the process at once. SIGUSR1 finishes the
+current task first, for schedulers that send a warning some minutes before they end a job.
 """
 
 from __future__ import annotations
@@ -10,72 +9,50 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
 
 from shards.runtime.interrupts import end_now
-from teacher_dump.errors import DumpError
 
-_Work = TypeVar("_Work")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Worker `index` of `of`; the first is 1."""
-
-    index: int = 1
-    of: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Share:
-        """Read "I/N". Raises DumpError."""
-        first, _, second = text.partition("/")
-        if first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second):
-            return cls(int(first), int(second))
-        raise DumpError(f"--worker {text}: expected I/N with I from 1 to N, as in 3/8")
-
-    def of_tasks(self, tasks: Iterable[_Work]) -> list[_Work]:
-        """Return the tasks that are this worker's: every N-th."""
-        return [task for number, task in enumerate(tasks) if number % self.of == self.index - 1]
+_Item = TypeVar("_Item")
 
 
 class Stopped(BaseException):
-    """A signal came. What was interrupted is not to be trusted, what is complete stays.
+    """A signal ended the current task. Its output is incomplete; finished tasks are not affected.
 
-    Not a KeyboardInterrupt: vLLM swallows those while it waits for its processes to load, and waits on.
+    Not a KeyboardInterrupt: vLLM catches those while its processes load, and continues to wait for them.
     """
 
 
-class Stop:
-    """What a worker was told by signals."""
+class StopSignals:
+    """Signals received by this process."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        """The first signal that came."""
+        self.first: int | None = None
+        """Number of the first signal received."""
 
-    def left(self, tasks: Iterable[_Work], is_done: Callable[[_Work], bool]) -> Iterator[_Work]:
-        """Yield the tasks that nobody has done when their turn comes, until a signal comes."""
+    def open_tasks(self, tasks: Iterable[_Item], is_done: Callable[[_Item], bool]) -> Iterator[_Item]:
+        """Yield each task that is not done when its turn comes, until a signal is received."""
         for task in tasks:
-            if self.signal is not None:
+            if self.first is not None:
                 return
             if not is_done(task):
                 yield task
 
     @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        """Listen to signals meanwhile; only in a process's main thread."""
+    def handled(self) -> Iterator[None]:
+        """Handle the signals inside a `with` block, which must run in the process's main thread."""
         kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        before = {kind: signal.signal(kind, self._came) for kind in kinds}
+        previous = {kind: signal.signal(kind, self._handle) for kind in kinds}
         try:
             yield
         finally:
-            for kind, handler in before.items():
+            for kind, handler in previous.items():
                 signal.signal(kind, handler)
 
-    def _came(self, kind: int, _: FrameType | None) -> None:
-        self.signal = self.signal or kind
+    def _handle(self, kind: int, _: FrameType | None) -> None:
+        self.first = self.first or kind
         if kind != signal.SIGUSR1:
-            for again in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(again, end_now)
+            for repeated in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(repeated, end_now)
             raise Stopped

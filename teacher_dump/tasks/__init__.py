@@ -1,1 +1,1 @@
-"""Units of work: windows of documents grouped into tasks."""
+"""Units of work: documents are cut into windows, and windows are grouped into tasks."""

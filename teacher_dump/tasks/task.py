@@ -1,4 +1,7 @@
-"""Which work exists? Windows become tasks; a task is named by its inputs and its name is its shard's."""
+"""Tasks: groups of windows, each of which becomes one shard.
+
+A task is named by its place in the order and a digest of its inputs; its name is the shard's file name.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +13,55 @@ from itertools import islice
 from teacher_dump.tasks.windowing import Window
 
 SHUFFLE_WINDOWS = 32_768
-"""Windows that are shuffled at a time."""
+"""Windows that are shuffled together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """A shard to be."""
+    """The windows of one shard."""
 
     name: str
-    """File name: place in the order, and digest of what goes in."""
+    """File name of the shard."""
     num_tokens: int
-    """Prefix tokens included."""
+    """Tokens of the windows, prefixes included."""
     windows: Iterable[Window]
-    """May be read from disk each time."""
+    """May be read from disk on each iteration."""
 
 
-def tasks(
+def group_into_tasks(
     windows: Iterable[Window], *, task_tokens: int, fingerprint: str, max_tokens: int | None = None
 ) -> Iterator[Task]:
-    """Yield tasks of about `task_tokens` tokens each, a pure function of the arguments."""
+    """Yield tasks of about `task_tokens` tokens each, a pure function of the arguments.
+
+    Args:
+        windows: The windows, in order. A window of less than two tokens is skipped: it has no label.
+        task_tokens: A task ends with the window that reaches this number of tokens.
+        fingerprint: Digest of the dump's identity.
+        max_tokens: The last task ends with the window that reaches this number of tokens in total.
+    """
     group: list[Window] = []
-    in_group = total = number = 0
+    group_tokens = total_tokens = number = 0
     for window in windows:
         if len(window.tokens) < 2:
             continue
         group.append(window)
-        in_group += len(window.tokens)
-        total += len(window.tokens)
-        full = max_tokens is not None and total >= max_tokens
-        if in_group >= task_tokens or full:
+        group_tokens += len(window.tokens)
+        total_tokens += len(window.tokens)
+        is_last = max_tokens is not None and total_tokens >= max_tokens
+        if group_tokens >= task_tokens or is_last:
             yield _task(number, group, fingerprint)
-            group, in_group, number = [], 0, number + 1
-        if full:
+            group, group_tokens, number = [], 0, number + 1
+        if is_last:
             return
     if group:
         yield _task(number, group, fingerprint)
 
 
-def shuffled(windows: Iterable[Window], seed: int) -> Iterator[Window]:
-    """Yield windows by a seeded hash of document and number, so that a chunk is a sample of many documents."""
+def shuffle_windows(windows: Iterable[Window], seed: int) -> Iterator[Window]:
+    """Yield windows ordered by a seeded hash of document and window number, in blocks of SHUFFLE_WINDOWS.
+
+    A chunk is then a sample of many documents.
+    """
     windows = iter(windows)
     while block := list(islice(windows, SHUFFLE_WINDOWS)):
         block.sort(key=lambda w: hashlib.sha256(f"{seed}/{w.info.document}/{w.info.window}".encode()).digest())

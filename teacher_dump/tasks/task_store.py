@@ -1,10 +1,11 @@
-"""Where do the tasks lie until they are done? Beside the cache, so that a corpus is read, filtered and cut once.
+"""Task list on disk, beside the cache, so that a corpus is read, filtered and cut once.
 
     tasks/windows       the tasks' windows, one compressed block after another
-    tasks/index.json    what was found, and each task's block with its digest; written last, so its presence is the mark
+    tasks/index.json    counts, and each task's block with its digest; written last, so it marks a complete list
 
-Workers that find no list make it, each for itself: it is the same whoever does. Others, and later starts, read only the
-blocks of their own tasks, one at a time. The list holds the corpus's text, so it goes when the cache is complete.
+A worker that finds no list writes it; the list is the same whichever worker does. Other workers and later starts read
+the blocks of their own tasks only, one at a time. The list holds the corpus's text, so it is deleted when the cache is
+complete.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from shards.format.manifest import FileEntry
 from shards.format.schema import canonical_json
 from shards.storage.atomic import cannot_write, rename_durably, write_atomic
 from shards.storage.temp_files import temp_path
-from teacher_dump.corpus import Dropped
+from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.errors import DumpError
 from teacher_dump.tasks.task import Task
 from teacher_dump.tasks.windowing import Window
 
-FOLDER = "tasks"
+TASKS_FOLDER = "tasks"
 _INDEX, _WINDOWS = "index.json", "windows"
 _SCHEMA = pa.schema(
     [
@@ -55,28 +56,39 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskList:
-    """The tasks in order, their windows still on disk."""
+    """The tasks in order; their windows stay on disk."""
 
     tasks: tuple[Task, ...]
     counts: dict[str, int]
-    """Documents and cuts, by filter and kind."""
+    """Documents by filter, and cuts by kind."""
     dropped: FileEntry
-    """The list of documents that a filter dropped."""
+    """The list of dropped documents, see `corpus.drop_log`."""
 
 
-def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str], dropped: Dropped) -> int:
-    """Write the list of tasks as they come, and return their number; no list where there is none.
+def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str], drop_log: DropLog) -> int:
+    """Write the task list while the tasks are generated; write no list if there is no task.
 
-    `counts` and `dropped` are read when the last task is there. Raises StoreError where there is no room, DumpError
-    where the corpus cannot be read.
+    Args:
+        out: Folder of the cache.
+        fingerprint: Digest of the dump's identity.
+        tasks: The tasks. `counts` and `drop_log` are read after the last one.
+        counts: Counts of the corpus and of windowing.
+        drop_log: The dropped documents.
+
+    Returns:
+        The number of tasks.
+
+    Raises:
+        StoreError: The disk is full.
+        DumpError: The corpus cannot be read.
     """
-    path = out / FOLDER / _WINDOWS
+    path = out / TASKS_FOLDER / _WINDOWS
     temporary = temp_path(path)
     blocks: list[list[Any]] = []
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            for task in _reading(tasks):
+            for task in _named_read_errors(tasks):
                 block = _pack(task.windows)
                 blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
                 file.write(block)
@@ -90,36 +102,20 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-    index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(dropped.save(out)), "tasks": blocks}
-    write_atomic(out / FOLDER / _INDEX, canonical_json(index))
+    index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(drop_log.save(out)), "tasks": blocks}
+    write_atomic(out / TASKS_FOLDER / _INDEX, canonical_json(index))
     return len(blocks)
 
 
-def _reading(tasks: Iterable[Task]) -> Iterator[Task]:
-    """Yield the tasks. An error of the system while they are made is one of reading, not of writing the list."""
-    try:
-        yield from tasks
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DumpError(
-                f"{tempfile.gettempdir()}: no room for the scratch files that order the corpus; free some room, or set "
-                "TMPDIR to a folder with more"
-            ) from None
-        where = error.filename if isinstance(error.filename, str) else "--data"
-        raise DumpError(
-            f"{where}: cannot read the corpus ({error.strerror or error}); check the file and your rights to it"
-        ) from None
-
-
 def load(out: Path, fingerprint: str) -> TaskList | None:
-    """Return the list, None where there is none, or not this one. Windows are read when they are asked for."""
+    """Return the task list, or None if it is missing, damaged or of another fingerprint."""
     try:
-        index = json.loads((out / FOLDER / _INDEX).read_bytes())
+        index = json.loads((out / TASKS_FOLDER / _INDEX).read_bytes())
         if index["fingerprint"] != fingerprint:
             return None
-        path = out / FOLDER / _WINDOWS
+        path = out / TASKS_FOLDER / _WINDOWS
         tasks = tuple(
-            Task(name=name, num_tokens=num_tokens, windows=_Block(path, offset, length, sha256))
+            Task(name=name, num_tokens=num_tokens, windows=_WindowBlock(path, offset, length, sha256))
             for name, num_tokens, offset, length, sha256 in index["tasks"]
         )
         return TaskList(tasks=tasks, counts=index["counts"], dropped=FileEntry(**index["dropped"]))
@@ -128,18 +124,34 @@ def load(out: Path, fingerprint: str) -> TaskList | None:
 
 
 def exists(out: Path) -> bool:
-    """Return whether there is a list, of whatever settings."""
-    return (out / FOLDER / _INDEX).exists()
+    """Return whether a folder holds a task list of any fingerprint."""
+    return (out / TASKS_FOLDER / _INDEX).exists()
 
 
 def discard(out: Path) -> None:
-    """Delete the list."""
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    """Delete the task list."""
+    shutil.rmtree(out / TASKS_FOLDER, ignore_errors=True)
+
+
+def _named_read_errors(tasks: Iterable[Task]) -> Iterator[Task]:
+    """Yield the tasks. An OSError while they are generated comes from reading the corpus, not from writing the list."""
+    try:
+        yield from tasks
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DumpError(
+                f"{tempfile.gettempdir()}: no space left for the scratch files that order the corpus; free some space, "
+                "or set TMPDIR to a folder with more"
+            ) from None
+        name = error.filename if isinstance(error.filename, str) else "--data"
+        raise DumpError(
+            f"{name}: cannot read the corpus ({error.strerror or error}); check the file and your permissions"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """A task's windows on disk; iterating reads and checks them."""
+class _WindowBlock:
+    """A task's windows on disk. Each iteration reads the block and checks its digest."""
 
     path: Path
     offset: int
@@ -152,8 +164,8 @@ class _Block:
             raw = file.read(self.length)
         if hashlib.sha256(raw).hexdigest() != self.sha256:
             raise CorruptShardError(
-                f"{self.path}: the bytes from {self.offset} are not what the list of tasks says; delete the folder "
-                f"{self.path.parent} and run again: finished tasks are kept"
+                f"{self.path}: the digest of the bytes from {self.offset} differs from the task list; delete the "
+                f"folder {self.path.parent} and run again: finished tasks are kept"
             )
         batch = pa.ipc.read_record_batch(pa.py_buffer(zstandard.decompress(raw)), _SCHEMA)
         starts = batch.column("tokens").offsets.to_numpy()
@@ -161,10 +173,12 @@ class _Block:
         fields = [f.name for f in _SCHEMA if f.name != "tokens"]
         for r, values in enumerate(zip(*(batch.column(name).to_pylist() for name in fields), strict=True)):
             info = RowInfo(**dict(zip(fields, values, strict=True)))
-            yield Window(info=info, tokens=tokens[starts[r] : starts[r + 1]].copy())  # PyTorch wants to own it
+            # A copy, because torch.from_numpy needs a writable array.
+            yield Window(info=info, tokens=tokens[starts[r] : starts[r + 1]].copy())
 
 
 def _pack(windows: Iterable[Window]) -> bytes:
+    """Return windows as one compressed Arrow record batch."""
     windows = list(windows)
     infos = [asdict(w.info) for w in windows]
     columns: list[pa.Array] = [pa.array([i[f.name] for i in infos], f.type) for f in _SCHEMA if f.name != "tokens"]

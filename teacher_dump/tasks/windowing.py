@@ -1,9 +1,9 @@
-"""How is a document cut into rows? Token ids of the whole document, sliced where a cut does no harm.
+"""Windowing: tokenise whole documents, and cut the token ids into rows at line starts.
 
-A document is tokenised once and sliced, never tokenised again in parts: both models then see what they would see in
-the whole text. A cut falls before the last line in the room that begins with a non-blank character, which is a token
-boundary in every tokenizer that was measured. Where a block is longer than a window there is no such line: then before
-an indented line, else anywhere, and each kind is counted. Windows are never padded or joined.
+A document is tokenised once and sliced, never tokenised again in parts, so that student and teacher see the ids of the
+whole text. A cut falls before the last line in range that begins with a non-blank character: a token boundary in every
+tokenizer that was measured. A block longer than a window has no such line; the cut then falls before an indented line,
+or else anywhere. Each kind of cut is counted. Windows are never padded or joined.
 """
 
 from __future__ import annotations
@@ -18,20 +18,27 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.format.chunk import RowInfo
-from teacher_dump.corpus import Document
+from teacher_dump.corpus.document import Document
 
-_BATCH = 16
+_BATCH_DOCUMENTS = 16
+_BEFORE_LINE, _BEFORE_INDENTED, _INSIDE_LINE = 2, 1, 0
+_CUT_COUNTS = {
+    _BEFORE_LINE: "cuts before a line",
+    _BEFORE_INDENTED: "cuts before an indented line",
+    _INSIDE_LINE: "cuts inside a line",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """The token ids of one row, prefix tokens included."""
+    """The token ids of one row."""
 
     info: RowInfo
     tokens: npt.NDArray[np.int32]
+    """[T], prefix tokens included."""
 
 
-def windows(
+def cut_windows(
     documents: Iterable[Document],
     tokenizer: Any,
     *,
@@ -40,19 +47,26 @@ def windows(
     counts: Counter[str],
     drop: Callable[[Document, str], None] | None = None,
 ) -> Iterator[Window]:
-    """Yield the windows of documents in order, each of at most `window_tokens` tokens, prefix included.
+    """Yield the windows of documents, in order.
 
-    Documents whose ids do not decode to the same text, or that contain special tokens, are dropped: `drop` is called
-    with the document and why; without it they are counted.
+    A document is dropped if its ids do not decode to the same text, or if it contains special tokens.
+
+    Args:
+        documents: The documents.
+        tokenizer: A fast transformers tokenizer.
+        prefix_tokens: Ids at the start of every window.
+        window_tokens: Most tokens of a window, prefix included.
+        counts: Receives the number of documents and of cuts by kind.
+        drop: Called with a dropped document and the reason; by default `counts` counts it.
     """
     if drop is None:
 
-        def drop(document: Document, why: str) -> None:
-            counts[f"dropped: {why}"] += 1
+        def drop(document: Document, reason: str) -> None:
+            counts[f"dropped: {reason}"] += 1
 
     special = set(tokenizer.all_special_ids)
     documents = iter(documents)
-    while batch := list(islice(documents, _BATCH)):
+    while batch := list(islice(documents, _BATCH_DOCUMENTS)):
         encoded = tokenizer(
             [d.text for d in batch], add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
         )
@@ -66,6 +80,15 @@ def windows(
                 yield from _cut(document, ids, spans, prefix_tokens, window_tokens, counts)
 
 
+def byte_offsets(text: str, starts: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the UTF-8 byte offset of each character offset in a text."""
+    if text.isascii():
+        return np.asarray(starts, np.int64)
+    widths = np.array([len(character.encode()) for character in text], np.int64)
+    offsets: npt.NDArray[np.int64] = np.concatenate(([0], np.cumsum(widths)))[np.asarray(starts)]
+    return offsets
+
+
 def _cut(
     document: Document,
     ids: list[int],
@@ -75,13 +98,8 @@ def _cut(
     counts: Counter[str],
 ) -> Iterator[Window]:
     text = document.text
-    starts = np.array([s for s, _ in spans] + [len(text)])
-    # Byte offset of each token's first character.
-    if text.isascii():
-        offsets = starts
-    else:
-        widths = np.array([len(c.encode()) for c in text])
-        offsets = np.concatenate(([0], np.cumsum(widths)))[starts]
+    starts = np.array([start for start, _ in spans] + [len(text)])
+    offsets = byte_offsets(text, starts)
     quality = _cut_quality(text, starts)
     room = window_tokens - len(prefix)
     begin, number = 0, 0
@@ -89,7 +107,7 @@ def _cut(
         end = len(ids)
         if end - begin > room:
             end, kind = _best_cut(quality, begin, begin + room)
-            counts[kind] += 1
+            counts[_CUT_COUNTS[kind]] += 1
         yield Window(
             info=RowInfo(
                 document=document.sha256,
@@ -106,29 +124,26 @@ def _cut(
 
 
 def _cut_quality(text: str, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Return for each token how good a cut before it is: 2 before a line that begins with a non-blank, 1 before
-    an indented line or the line feed that ends a line, 0 elsewhere.
+    """Return the quality of a cut before each token.
 
-    Some tokenizers join a line feed with the indentation after it, others several line feeds: between two line feeds
-    is no place to cut.
+    _BEFORE_LINE before a line that begins with a non-blank character. _BEFORE_INDENTED before an indented line, and
+    before the line feed that ends a line. _INSIDE_LINE elsewhere. Some tokenizers merge a line feed with the
+    indentation after it, others several line feeds, so that no cut falls between two line feeds.
     """
     quality = np.zeros(len(starts), np.uint8)
-    for i, s in enumerate(starts[1:-1], 1):
-        if starts[i - 1] < s:
-            if text[s - 1] == "\n":
-                quality[i] = 2 if not text[s].isspace() else text[s] != "\n"
-            elif text[s] == "\n":
-                quality[i] = 1
+    for i, start in enumerate(starts[1:-1], 1):
+        if starts[i - 1] < start:
+            if text[start - 1] == "\n":
+                quality[i] = _BEFORE_LINE if not text[start].isspace() else text[start] != "\n"
+            elif text[start] == "\n":
+                quality[i] = _BEFORE_INDENTED
     return quality
 
 
-_KINDS = {2: "cuts before a line", 1: "cuts before an indented line", 0: "cuts inside a line"}
-
-
-def _best_cut(quality: npt.NDArray[np.uint8], begin: int, limit: int) -> tuple[int, str]:
-    """Return the last of the best cuts in the room, the limit where there is none."""
-    for wanted in (2, 1):
-        found = np.flatnonzero(quality[begin + 1 : limit + 1] == wanted)
-        if len(found):
-            return int(begin + 1 + found[-1]), _KINDS[wanted]
-    return limit, _KINDS[0]
+def _best_cut(quality: npt.NDArray[np.uint8], begin: int, limit: int) -> tuple[int, int]:
+    """Return the last cut of the best quality in (begin, limit], and its quality."""
+    for kind in (_BEFORE_LINE, _BEFORE_INDENTED):
+        cuts = np.flatnonzero(quality[begin + 1 : limit + 1] == kind)
+        if len(cuts):
+            return int(begin + 1 + cuts[-1]), kind
+    return limit, _INSIDE_LINE

@@ -24,7 +24,7 @@ import teacher_dump.engines.hf
 from shards.errors import ShardError
 from teacher_dump import cli
 from teacher_dump.config import DumpConfig
-from teacher_dump.run import dump
+from teacher_dump.run import dump, task_runner
 
 USED = (
     AutoModelForCausalLM,
@@ -94,7 +94,7 @@ def run_command(arguments: list[str], slow_engine_s: float = 0.0, slow_end_s: fl
     """Run the command; windows and the clean-up take this much longer."""
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
-    to_row, remove_own = dump.to_row, dump.remove_own
+    to_row, remove_own = task_runner.to_row, dump.remove_own
 
     def slow_row(*given: Any) -> Any:
         time.sleep(slow_engine_s)
@@ -104,7 +104,7 @@ def run_command(arguments: list[str], slow_engine_s: float = 0.0, slow_end_s: fl
         time.sleep(slow_end_s)
         remove_own(*given)
 
-    dump.to_row, dump.remove_own = slow_row, slow_end
+    task_runner.to_row, dump.remove_own = slow_row, slow_end
     cli.main(arguments)
 
 

@@ -22,9 +22,11 @@ from teacher_dump.cli import main
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.records import draw_offsets
 from teacher_dump.engines.settings import engine_config, record_layout
-from teacher_dump.fidelity.differences import Exact, Said, from_exact
-from teacher_dump.fidelity.distortion import Threshold, losses
-from teacher_dump.fidelity.rescore import check, noise, sample, two_runs
+from teacher_dump.fidelity.differences import compare_with_exact
+from teacher_dump.fidelity.distortion import RecordsAtThreshold, distortions
+from teacher_dump.fidelity.noise import RepeatedRows
+from teacher_dump.fidelity.rescore import check, sample_rows
+from teacher_dump.fidelity.views import ExactDistribution, RecordView
 from teacher_dump.model.teachers import resolve
 from teacher_dump.run.dump import dump
 from teacher_dump.tasks.windowing import Window
@@ -171,7 +173,7 @@ def test_one_changed_value_is_found_though_every_digest_fits(
     assert not found["sound"]
     worst = [p for p in found["problems"] if p.startswith(f"{named}: row 0 position")]
     assert len(worst) == 1
-    assert "the records are not what these weights say" in worst[0]
+    assert "the records do not come from these weights" in worst[0]
 
 
 def other_weights(teacher: Path, out: Path) -> Path:
@@ -230,14 +232,15 @@ def test_the_noise_floor_in_float64_is_tiny_and_below_a_change_of_type(made: Any
     model = resolve(made.model)
     _, spec = record_layout(made, model)
     cache = shards.open(made.out)
-    numbers, rows = sample(cache, 6, 0)
-    wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
+    rows = sample_rows(cache, 6, 0)
+    numbers, windows = [r.number for r in rows], [r.window for r in rows]
     double, single = (
-        two_runs(InBatches(replace(engine_config(made, model, spec), dtype=dtype)), wanted, spec)
+        RepeatedRows.capture(InBatches(replace(engine_config(made, model, spec), dtype=dtype)), windows, spec)
         for dtype in ("float64", "float32")
     )
+    other_types = RepeatedRows(windows=double.windows, alone=double.alone, together=single.alone)
     # Two float32 runs need not differ: on some processors a product does not depend on its batch. Two types do.
-    floors = [noise(cache, numbers, wanted, runs) for runs in (double, single, [double[0], single[0]])]
+    floors = [runs.noise(numbers, cache.manifest.layout) for runs in (double, single, other_types)]
     assert all(f["draws"].agreeing == f["draws"].count > 0 for f in floors[:2])
     tiny, _, typed = ({name: t.to_dict(with_place=False) for name, t in f.items()} for f in floors)
     # Records are float32 whatever the model is, so a last bit may differ.
@@ -261,15 +264,19 @@ def test_noise_of_bfloat16_is_not_taken_for_damage(
 
 def test_the_sample_is_seeded_and_without_repeats(made: Any) -> None:
     cache = shards.open(made.out)
-    one, rows = sample(cache, 5, 0)
-    assert one == sample(cache, 5, 0)[0] != sample(cache, 5, 1)[0]
-    assert len(set(one)) == 5
+
+    def numbers(num_rows: int, seed: int) -> list[int]:
+        return [row.number for row in sample_rows(cache, num_rows, seed)]
+
+    rows = sample_rows(cache, 5, 0)
+    assert numbers(5, 0) == numbers(5, 0) != numbers(5, 1)
+    assert len(set(numbers(5, 0))) == 5
     whole = [c.row(r) for c in cache for r in range(len(c.rows))]
-    assert all(np.array_equal(whole[n].tokens, r.tokens) for n, r in zip(one, rows, strict=True))
-    assert sample(cache, ALL, 0)[0] == list(range(cache.rows))
+    assert all(np.array_equal(whole[r.number].tokens, r.stored.tokens) for r in rows)
+    assert numbers(ALL, 0) == list(range(cache.rows))
 
 
-def exact_row(made: Any, number: int) -> tuple[Any, Window, Exact, torch.Tensor, np.ndarray]:
+def exact_row(made: Any, number: int) -> tuple[Any, Window, ExactDistribution, torch.Tensor, np.ndarray]:
     """Return the layout, a row of the cache, its exact distribution, logits and offsets."""
     from transformers import AutoModelForCausalLM
 
@@ -283,7 +290,7 @@ def exact_row(made: Any, number: int) -> tuple[Any, Window, Exact, torch.Tensor,
     with torch.no_grad():
         logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1, : known.vocab_size]
     white = torch.from_numpy(known.whitespace_mask())
-    exact = Exact.of(logits, window.tokens[1:].astype(np.int64), spec.temperatures, white)
+    exact = ExactDistribution.from_logits(logits, window.tokens[1:].astype(np.int64), spec.temperatures, white)
     u = draw_offsets(window.info.document, window.info.window, 0, len(logits))
     return cache.manifest.layout, window, exact, logits, u
 
@@ -292,13 +299,13 @@ def test_losses_are_those_of_their_definitions(made: Any) -> None:
     layout, window, exact, logits, u = exact_row(made, 1)
     model = resolve(made.model)
     known = engine_config(made, model, record_layout(made, model)[1])
-    point = Threshold(layout.threshold, layout)
-    point.observe(window, exact, logits, u, torch.from_numpy(known.whitespace_mask()))
-    said = Said.of_chunk(shards.open(made.out)[0].row(1))
-    found = losses(said, exact)
+    point = RecordsAtThreshold(layout.threshold, layout)
+    point.add(window, exact, logits, u, torch.from_numpy(known.whitespace_mask()))
+    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
+    found = distortions(said, exact)
     for p in range(0, len(exact.p), 5):
         t = exact.p[p]
-        part = said.part(p, p + 1)
+        part = said.slice(p, p + 1)
         estimate, kept = np.zeros_like(t), np.zeros(len(t), bool)
         estimate[part.head_ids], kept[part.head_ids] = part.head_probs, True
         for i in part.draw_ids:
@@ -317,10 +324,10 @@ def test_losses_are_those_of_their_definitions(made: Any) -> None:
 
 def test_draws_lie_where_the_offsets_put_them(made: Any) -> None:
     layout, window, exact, _, u = exact_row(made, 1)
-    said = Said.of_chunk(shards.open(made.out)[0].row(1))
+    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
     next_ids = window.tokens[1:].astype(np.int64)
-    right = from_exact(said, exact, next_ids=next_ids, offsets=u, layout=layout)["draws"]
-    wrong = from_exact(said, exact, next_ids=next_ids, offsets=(u + 0.5) % 1, layout=layout)["draws"]
+    right = compare_with_exact(said, exact, labels=next_ids, offsets=u, layout=layout)["draws"]
+    wrong = compare_with_exact(said, exact, labels=next_ids, offsets=(u + 0.5) % 1, layout=layout)["draws"]
     assert (right.absolute == 0).all()
     assert (wrong.absolute > 0).mean() > 0.5
 

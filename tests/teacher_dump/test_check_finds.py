@@ -66,7 +66,7 @@ def test_wrong_records_are_found(settings: Any, name: str, monkeypatch: pytest.M
         dump(settings)
     found = check(settings, 6)
     assert {p.split(":")[0] for p in found["problems"]} >= {"log Z"}
-    assert all("the records are not what these weights say" in p for p in found["problems"] if p.startswith("log Z"))
+    assert all("the records do not come from these weights" in p for p in found["problems"] if p.startswith("log Z"))
 
 
 @pytest.mark.parametrize("name", WRONG)

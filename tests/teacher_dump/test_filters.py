@@ -18,15 +18,20 @@ from hypothesis import strategies as st
 import shards
 from shards.verify import verify
 from teacher_dump.cli import main
-from teacher_dump.corpus import Corpus, Document, Dropped, Filters, is_hub_id, pinned, provenance
-from teacher_dump.corpus import corpus as documents
-from teacher_dump.corpus.corpus import _in_buckets
+from teacher_dump.corpus import order as order_module
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.corpus.document import Document
+from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.corpus.filters import dedup
-from teacher_dump.corpus.filters.licences import PERMISSIVE, allowed, permits
-from teacher_dump.corpus.filters.ngrams import code
-from teacher_dump.corpus.filters.rules import generated
+from teacher_dump.corpus.filters.generated import generator_note
+from teacher_dump.corpus.filters.licences import PERMISSIVE, allowed_licences, permits
+from teacher_dump.corpus.filters.ngrams import code_tokens
+from teacher_dump.corpus.filters.pipeline import provenance
+from teacher_dump.corpus.filters.settings import FilterSettings
+from teacher_dump.corpus.order import in_buckets
 from teacher_dump.corpus.readers import sources
-from teacher_dump.corpus.summary import summary
+from teacher_dump.corpus.readers.hub import is_hub_id, pin_revision
+from teacher_dump.corpus.summary import summary_lines
 from teacher_dump.errors import DumpError
 
 GOOD = "def weigh(parcel):\n    return parcel.kg\n"
@@ -35,8 +40,8 @@ GOOD = "def weigh(parcel):\n    return parcel.kg\n"
 def filtered(rows: list[dict[str, Any]], folder: Path, **settings: Any) -> Corpus:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    filters = Filters(**{"decontaminate": "none", **settings})
-    return Corpus(data=str(path), seed=0, filters=filters, dropped=Dropped())
+    filters = FilterSettings(**{"decontaminate": "none", **settings})
+    return Corpus(data=str(path), seed=0, filters=filters, drop_log=DropLog())
 
 
 @pytest.mark.parametrize(
@@ -56,8 +61,8 @@ def test_each_rule_drops_counts_and_lists(text: str, why: str, tmp_path: Path) -
     corpus = filtered([{"content": text, "path": "bad.py"}, {"content": GOOD, "path": "good.py"}], tmp_path)
     assert [d.path for d in corpus] == ["good.py"]
     assert corpus.counts[f"dropped: {why}"] == 1
-    assert corpus.dropped is not None
-    corpus.dropped.save(tmp_path)
+    assert corpus.drop_log is not None
+    corpus.drop_log.save(tmp_path)
     (line,) = map(json.loads, (tmp_path / "dropped.jsonl").read_text().splitlines())
     assert (line["path"], line["filter"]) == ("bad.py", why)
     assert len(line["sha256"]) == 64
@@ -69,7 +74,7 @@ def test_limits_are_options(tmp_path: Path) -> None:
     assert len(list(filtered(rows, tmp_path, max_mean_line=400, keep_generated=True, max_bytes=100))) == 1
     for wrong in ({"max_line": 0}, {"min_alphanumeric": 2.0}, {"near_duplicates": 0.1}, {"licences": "MIT;GPL"}):
         with pytest.raises(DumpError, match=next(iter(wrong))):
-            Filters(**wrong)
+            FilterSettings(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_limits_are_options(tmp_path: Path) -> None:
     ],
 )
 def test_generators_sign_at_the_top(head: str, expected: bool) -> None:
-    line = generated(f"{head}\n{GOOD}")
+    line = generator_note(f"{head}\n{GOOD}")
     assert (line is not None) == expected
     assert line is None or line in head
 
@@ -106,15 +111,15 @@ def test_generators_sign_at_the_top(head: str, expected: bool) -> None:
     ],
 )
 def test_licences_are_expressions(expression: str, expected: bool) -> None:
-    permissive = allowed("permissive")
+    permissive = allowed_licences("permissive")
     assert permissive is not None
     assert permits(expression, permissive) == expected
 
 
 def test_the_allow_list_can_be_widened_and_switched_off() -> None:
-    assert allowed("any") is None
-    assert allowed("MPL-2.0") == {"mpl-2.0"}
-    assert allowed("permissive,MPL-2.0") == {"mpl-2.0", *map(str.lower, PERMISSIVE)}
+    assert allowed_licences("any") is None
+    assert allowed_licences("MPL-2.0") == {"mpl-2.0"}
+    assert allowed_licences("permissive,MPL-2.0") == {"mpl-2.0", *map(str.lower, PERMISSIVE)}
     assert len(set(PERMISSIVE)) == len(PERMISSIVE)
 
 
@@ -170,11 +175,11 @@ def test_near_duplicates_are_found_at_the_threshold_and_not_below(tmp_path: Path
 def test_the_index_of_near_duplicates_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dedup, "HORIZON", 3)
     near = dedup.NearDuplicates(0.85)
-    texts = [code(" ".join(words(60, n))) for n in range(10)]
-    assert [near.most_similar(t, str(n)) for n, t in enumerate(texts)] == [None] * 10
+    texts = [code_tokens(" ".join(words(60, n))) for n in range(10)]
+    assert [near.match_or_add(t, str(n)) for n, t in enumerate(texts)] == [None] * 10
     assert sum(len(kept) for _, kept in near._generations) <= 6
-    assert near.most_similar(texts[8], "again") == ("8", 1.0)
-    assert near.most_similar(texts[0], "again") is None
+    assert near.match_or_add(texts[8], "again") == ("8", 1.0)
+    assert near.match_or_add(texts[0], "again") is None
 
 
 def test_a_second_pass_drops_and_orders_the_same(tmp_path: Path) -> None:
@@ -183,8 +188,8 @@ def test_a_second_pass_drops_and_orders_the_same(tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
         order = [d.sha256 for d in corpus]
-        assert corpus.dropped is not None
-        runs.append((order, dict(corpus.counts), corpus.dropped.save(tmp_path)))
+        assert corpus.drop_log is not None
+        runs.append((order, dict(corpus.counts), corpus.drop_log.save(tmp_path)))
     assert runs[0] == runs[1]
     assert runs[0][1]["dropped: near duplicate"] > 0
 
@@ -198,16 +203,16 @@ def test_the_order_does_not_depend_on_what_fits_in_memory(texts: list[str], memo
         return random.Random(document.sha256).randbytes(8)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documents, "BUCKET_MEMORY", memory)
-        assert list(_in_buckets(iter(items), place)) == sorted(items, key=place)
+        patch.setattr(order_module, "BUCKET_MEMORY", memory)
+        assert list(in_buckets(iter(items), place)) == sorted(items, key=place)
 
 
 def test_the_summary_accounts_for_every_document(corpus_folder: Path) -> None:
-    corpus = Corpus(data=str(corpus_folder), seed=0, max_documents=2, filters=Filters(decontaminate="none"))
+    corpus = Corpus(data=str(corpus_folder), seed=0, max_documents=2, filters=FilterSettings(decontaminate="none"))
     corpus.counts["documents"] = 0
     used = len(list(corpus))
     corpus.counts["documents"] = used
-    lines = summary(corpus.counts, {"checked_against": []})
+    lines = summary_lines(corpus.counts, {"checked_against": []})
     numbers = {line[14:]: int(line[:12].replace(",", "")) for line in lines if line[:12].strip().isdigit()}
     spent = sum(n for name, n in numbers.items() if name.startswith(("dropped", "documents used", "not needed")))
     assert numbers["documents read"] == spent == 6
@@ -234,7 +239,7 @@ def test_a_hub_data_set_is_streamed_at_its_revision(tmp_path: Path, monkeypatch:
         return real(str(tmp_path), split=options["split"], data_dir=options["data_dir"], streaming=True)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    corpus = Corpus(data="hub:org/name@abc123:data/python", seed=0, filters=Filters(decontaminate="none"))
+    corpus = Corpus(data="hub:org/name@abc123:data/python", seed=0, filters=FilterSettings(decontaminate="none"))
     assert [(d.path, d.licence, d.source) for d in corpus] == [("a", "MIT", "org/name")]
     assert asked == [("org/name", "abc123", "data/python", True)]
     assert corpus.counts["dropped: licence not allowed"] == corpus.counts["dropped: licence not stated"] == 1
@@ -268,9 +273,9 @@ def test_a_hub_data_set_without_a_revision_is_pinned_once(monkeypatch: pytest.Mo
         sha = "f00d"
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: Info)
-    assert pinned("hub:org/name:folder") == pinned("org/name:folder") == "org/name@f00d:folder"
-    assert pinned("org/name@1:folder") == "org/name@1:folder"
-    assert pinned("stdlib") == "stdlib"
+    assert pin_revision("hub:org/name:folder") == pin_revision("org/name:folder") == "org/name@f00d:folder"
+    assert pin_revision("org/name@1:folder") == "org/name@1:folder"
+    assert pin_revision("stdlib") == "stdlib"
 
 
 def test_names_of_data_sets_are_told_from_missing_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,9 +299,9 @@ def test_a_dump_records_its_filters_and_refuses_others(tiny_teacher: Path, corpu
     raw = (out / "dropped.jsonl").read_bytes()
     assert hashlib.sha256(raw).hexdigest() == manifest.corpus["dropped_sha256"]
     assert len(raw.splitlines()) == sum(n for k, n in manifest.corpus.items() if k.startswith("dropped: ")) == 3
-    assert manifest.corpus["filters"] == provenance(Filters(decontaminate="none"))
+    assert manifest.corpus["filters"] == provenance(FilterSettings(decontaminate="none"))
     (out / "dropped.jsonl").write_bytes(raw + b"{}")
     assert ["dropped.jsonl" in problem for problem in verify(shards.open(out))] == [True]
     other = CliRunner().invoke(main, [*arguments, "--max-line-length", "900"])
     assert other.exit_code == 1
-    assert "filter max_line 1000 there, 900 asked for" in other.output
+    assert "filter max_line 1000 there, 900 requested" in other.output

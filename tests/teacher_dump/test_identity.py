@@ -18,9 +18,9 @@ from shards.errors import ShardError
 from shards.format.schema import canonical_json
 from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.cli import main
-from teacher_dump.model.model_folder import load_tokenizer, without_paths
+from teacher_dump.model.model_folder import load_tokenizer, strip_paths
 from teacher_dump.model.teachers import resolve
-from teacher_dump.run.identity import digest
+from teacher_dump.run.identity import identity_digest
 
 
 @pytest.fixture
@@ -107,9 +107,9 @@ def test_no_file_of_a_cache_names_a_place_of_this_machine(teacher: Path, corpus_
 
 def test_what_is_no_path_stays_in_a_tokenizers_file() -> None:
     raw = b'{"bos_token": "/", "chat_template": "/x", "name_or_path": "org/name", "model_max_length": 8}'
-    assert without_paths(raw) == raw
-    assert json.loads(without_paths(b'{"vocab_file": "/home/x/v", "eos_token": "e"}')) == {"eos_token": "e"}
-    assert without_paths(b"not json") == b"not json"
+    assert strip_paths(raw) == raw
+    assert json.loads(strip_paths(b'{"vocab_file": "/home/x/v", "eos_token": "e"}')) == {"eos_token": "e"}
+    assert strip_paths(b"not json") == b"not json"
 
 
 def test_another_corpus_of_the_same_name_is_refused(teacher: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_plan_of_an_earlier_release_is_continued(teacher: Path, corpus_folder:
     old = {k: v for k, v in plan.items() if k not in ("config_sha256", "data_files")} | {"data": str(corpus_folder)}
     shutil.rmtree(out)
     out.mkdir()
-    content = canonical_json({"fingerprint": digest(old), "identity": old})
+    content = canonical_json({"fingerprint": identity_digest(old), "identity": old})
     (out / "plan.json").write_bytes(content)
     done = dump(teacher, corpus_folder, out)
     assert done.exit_code == 0, done.output
@@ -266,7 +266,7 @@ def test_a_corpus_that_was_mended_is_read_by_the_same_command(teacher: Path, tmp
 
     data, raw = tmp_path / "t.jsonl.gz", gzip.compress(json.dumps({"content": "x = 1\n" * 30}).encode())
     data.write_bytes(raw[:-10])
-    assert "is cut before its end" in dump(teacher, data, tmp_path / "o").output
+    assert "is truncated" in dump(teacher, data, tmp_path / "o").output
     data.write_bytes(raw)
     done = dump(teacher, data, tmp_path / "o")
     assert done.exit_code == 0, done.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from shards.runtime.heartbeat import Heartbeat
-from teacher_dump.run.progress import Bar
+from teacher_dump.run.progress import ProgressBar
 
 
 class Clock:
@@ -24,14 +24,14 @@ class Clock:
 def test_a_log_hears_of_the_engines_start_and_of_its_first_batch() -> None:
     clock, out = Clock(), io.StringIO()
     beat = Heartbeat(out=out, clock=clock, first="reading the corpus")
-    with Bar(beat, clock=clock) as bar:
+    with ProgressBar(beat, clock=clock) as bar:
         clock.pass_by(12, beat)
-        bar.planned(3, 9000, 0, 0)
-        bar.loading("vllm")
+        bar.on_plan(3, 9000, 0, 0)
+        bar.on_load_begin("vllm")
         clock.pass_by(25, beat)
-        bar.loaded()
+        bar.on_load_end()
         clock.pass_by(31, beat)
-        bar.captured(1500)
+        bar.on_tokens(1500)
         clock.pass_by(9, beat)
     assert out.getvalue().splitlines() == [
         "reading the corpus 10 s",
@@ -44,4 +44,4 @@ def test_a_log_hears_of_the_engines_start_and_of_its_first_batch() -> None:
         "0 of 9,000 tokens, 25 s; the engine answers a batch of windows at a time",
         "1,500 of 9,000 tokens, 48 per s, 151 s left",
     ]
-    assert bar.rate() == "1,500 tokens in 31 s, 48 per s"
+    assert bar.summary() == "1,500 tokens in 31 s, 48 per s"

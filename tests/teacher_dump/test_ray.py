@@ -16,7 +16,7 @@ import shards
 from shards.verify import verify
 from teacher_dump.config import DumpConfig
 from teacher_dump.run.dump import dump
-from teacher_dump.run.ray_launcher import reach
+from teacher_dump.run.ray_launcher import check_address
 
 pytestmark = [
     pytest.mark.slow,
@@ -82,6 +82,6 @@ def test_two_ray_workers_one_of_them_killed_make_the_same_cache(
 
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
     with pytest.raises(shards.ShardError, match=r"--ray 127\.0\.0\.1:1: .*expected the address of a running cluster"):
-        reach("127.0.0.1:1")
+        check_address("127.0.0.1:1")
     for address in ("local", "auto", "ray://somewhere:10001"):
-        reach(address)
+        check_address(address)

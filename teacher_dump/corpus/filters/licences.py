@@ -1,13 +1,16 @@
-"""May this licence be used? An allow-list of SPDX identifiers, and expressions over them.
+"""Filter by licence: an allow-list of SPDX identifiers, applied to SPDX expressions.
 
-The default holds permissive licences: those of The Stack, with the other common ones that ask for attribution at most.
-Weak copyleft (MPL, EPL, LGPL) is not among them: The Stack took those out again as well.
+The default list holds permissive licences: those of The Stack, and other common ones that require attribution at most.
+Weak copyleft (MPL, EPL, LGPL) is not included: The Stack removed those licences as well.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
+from teacher_dump.corpus.document import Drop
+from teacher_dump.corpus.filters.base import Candidate
 from teacher_dump.errors import DumpError
 
 PERMISSIVE = (
@@ -18,31 +21,52 @@ PERMISSIVE = (
     *("OLDAP-2.8", "PostgreSQL", "PSF-2.0", "Python-2.0", "Python-2.0.1", "SHL-0.51", "TCL", "Unicode-DFS-2016"),
     *("Unlicense", "UPL-1.0", "W3C", "WTFPL", "X11", "Zlib", "ZPL-2.1"),
 )
-"""What the word `permissive` stands for."""
+"""Licences that the word `permissive` stands for."""
 
 ANY = "any"
-_SPLIT = re.compile(r"\s+or\s+|\s*[|/]\s*")
-_ALL = re.compile(r"\s+and\s+|\s*[,&]\s*")
+_OR = re.compile(r"\s+or\s+|\s*[|/]\s*")
+_AND = re.compile(r"\s+and\s+|\s*[,&]\s*")
 
 
-def allowed(licences: str) -> frozenset[str] | None:
-    """Return the identifiers that an option's value allows, in lower case; None for any.
+@dataclass(frozen=True, slots=True)
+class LicenceFilter:
+    """Drop a document whose licence is not allowed, or not stated in a corpus that has a field for it."""
 
-    The value is `any`, or identifiers separated by commas; `permissive` among them stands for PERMISSIVE.
+    allowed: frozenset[str]
+    """SPDX identifiers in lower case."""
+
+    def __call__(self, candidate: Candidate) -> Drop | None:
+        """Decide by the licence; a document of a corpus without a licence field is kept."""
+        licence = candidate.licence
+        if licence is None:
+            return None
+        if not licence:
+            return Drop("licence not stated")
+        return None if permits(licence, self.allowed) else Drop("licence not allowed", licence)
+
+
+def allowed_licences(value: str) -> frozenset[str] | None:
+    """Return the identifiers that a value of --licences allows, in lower case; None for any.
+
+    Args:
+        value: `any`, or identifiers separated by commas; `permissive` among them stands for PERMISSIVE.
+
+    Raises:
+        DumpError: The value has another form.
     """
-    names = [name.strip() for name in licences.split(",")]
+    names = [name.strip() for name in value.split(",")]
     if names == [ANY]:
         return None
     if ANY in names or not all(re.fullmatch(r"[\w.+-]+", name) for name in names):
         raise DumpError(
-            f"--licences {licences}: expected any, or SPDX identifiers separated by commas such as permissive,MPL-2.0"
+            f"--licences {value}: expected any, or SPDX identifiers separated by commas such as permissive,MPL-2.0"
         )
     return frozenset(x.lower() for name in names for x in (PERMISSIVE if name == "permissive" else (name,)))
 
 
-def permits(expression: str, allow: frozenset[str]) -> bool:
-    """Return whether an SPDX expression can be met with the allowed licences: all of an AND, one of an OR."""
+def permits(expression: str, allowed: frozenset[str]) -> bool:
+    """Return whether the allowed licences satisfy an SPDX expression: all terms of an AND, one term of an OR."""
     plain = expression.lower().replace("(", " ").replace(")", " ").strip()
     return bool(plain) and any(
-        all(part.split(" with ")[0].strip() in allow for part in _ALL.split(choice)) for choice in _SPLIT.split(plain)
+        all(term.split(" with ")[0].strip() in allowed for term in _AND.split(choice)) for choice in _OR.split(plain)
     )

@@ -1,21 +1,22 @@
-"""What does a text say, apart from how it is laid out? Streams of token hashes, and the n-grams of a stream.
+"""Normalised token hashes of texts, and n-grams of them.
 
-Three views, each deaf to other changes:
+Three views, each invariant under other changes:
 
-- `words`: letters and digits of the whole text, lower case. Deaf to wrapping, punctuation, and to being moved into a
-  comment or a string.
-- `code`: tokens of Python source without comments, docstrings, white space, and the punctuation that formatters add
-  and remove. Deaf to layout and comments. It is a regular expression, not a parser: any text has tokens.
-- `renamed` n-grams of `code`: inside each n-gram a name that is neither keyword, builtin nor attribute is replaced by
-  the distance to its previous occurrence in the n-gram (Baker, "A theory of parameterized pattern matching", STOC
-  1993). Deaf to consistent renaming as well.
+- `word_tokens`: letters and digits of the whole text, in lower case. Invariant under rewrapping, punctuation, and
+  moving the text into a comment or a string.
+- `code_tokens`: tokens of Python source without comments, docstrings, white space, and the punctuation that formatters
+  add and remove. Invariant under layout and comments. A regular expression finds them, so that any text has tokens.
+- `renamed_ngrams` of code tokens: inside each n-gram, a name that is not a keyword, builtin or attribute is replaced
+  by the distance to its previous occurrence in the n-gram (Baker, "A theory of parameterized pattern matching", STOC
+  1993). Also invariant under consistent renaming.
 
-Hashes are of the content alone (blake2b), so they are the same in every process and on every machine.
+Hashes depend on the content alone (blake2b), so they are the same in every process and on every machine.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import hashlib
 import keyword
 import re
@@ -24,12 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 VERSION = 1
-"""Of the rules below: a change of the rules is a change of what a filter keeps."""
+"""Version of the rules below. Other rules keep other documents, so it is part of a cache's identity."""
 
 Hashes = npt.NDArray[np.uint64]
+"""Hashes of consecutive tokens or n-grams, uint64 [N]."""
 
-_MEMO = 200_000
-"""Distinct tokens whose hashes are kept at a time (about 30 MB)."""
+_MEMO_TOKENS = 200_000
+"""Distinct tokens whose hashes are memoised (about 30 MB)."""
 
 _TRIPLE = r'"""[\s\S]*?"""|' + r"'''[\s\S]*?'''"
 _TOKEN = re.compile(
@@ -44,26 +46,28 @@ _ESCAPE = re.compile(r"\\[nrt]")
 _QUOTES = re.compile(r"""^[rRbBuUfF]{0,2}|['"\\]""")
 _NOT_RENAMED = {*keyword.kwlist, *dir(builtins)} - {"_"}
 _IS_NAME = np.uint64(1)
-_NOTHING = 0
+_NO_TOKEN = 0
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
-class _Words(dict[str, int]):
+class _WordHashes(dict[str, int]):
+    """Memo of word hashes."""
+
     def __missing__(self, token: str) -> int:
         value = self[token] = _hash(token)
         return value
 
 
-class _Code(dict[str, int]):
-    """Token to hash; the lowest bit says whether it is a name that may be renamed, 0 stands for no token."""
+class _CodeHashes(dict[str, int]):
+    """Memo of token hashes. The lowest bit marks a name that may be renamed; 0 marks a comment or docstring."""
 
     def __missing__(self, token: str) -> int:
         first = token[0]
         if first in "\n#":
-            value = _NOTHING
+            value = _NO_TOKEN
         elif token[-1] in "\"'" and len(token) > 1:
             value = _hash("'" + _QUOTES.sub("", token)) & ~1
         elif first.isdigit() or (first == "." and len(token) > 1):
@@ -77,37 +81,37 @@ class _Code(dict[str, int]):
 
 
 def _number(token: str) -> str:
-    """Return one spelling of a number: 0x10 and 16, 1. and 1.0 are the same; 1 and 1.0 are not."""
-    for kind in (lambda t: repr(int(t, 0)), lambda t: repr(float(t))):
-        try:
-            return kind(token)
-        except ValueError:
-            pass
+    """Return the canonical spelling of a number: 0x10 and 16 are equal, 1. and 1.0 too; 1 and 1.0 are not."""
+    with contextlib.suppress(ValueError):
+        return repr(int(token, 0))
+    with contextlib.suppress(ValueError):
+        return repr(float(token))
     return token
 
 
-_words, _code = _Words(), _Code()
+_word_hashes, _code_hashes = _WordHashes(), _CodeHashes()
 
 
-def words(text: str) -> Hashes:
+def word_tokens(text: str) -> Hashes:
     """Return the hashes of the words of a text, in order."""
-    return _hashes(_WORD.findall(_ESCAPE.sub(" ", text.lower())), _words)
+    return _hashes(_WORD.findall(_ESCAPE.sub(" ", text.lower())), _word_hashes)
 
 
-def code(text: str) -> Hashes:
-    """Return the hashes of the tokens of source, in order."""
-    found = _hashes(_TOKEN.findall("\n" + text), _code)
-    return found[found != _NOTHING]
+def code_tokens(text: str) -> Hashes:
+    """Return the hashes of the code tokens of a text, in order."""
+    tokens = _hashes(_TOKEN.findall("\n" + text), _code_hashes)
+    kept: Hashes = tokens[tokens != _NO_TOKEN]
+    return kept
 
 
 def _hashes(tokens: list[str], memo: dict[str, int]) -> Hashes:
-    if len(memo) > _MEMO:
+    if len(memo) > _MEMO_TOKENS:
         memo.clear()
     return np.fromiter(map(memo.__getitem__, tokens), np.uint64, len(tokens))
 
 
 def ngrams(tokens: Hashes, n: int) -> Hashes:
-    """Return the hashes of the runs of n tokens, in order; none where there are fewer tokens."""
+    """Return the hashes of the n-grams of tokens, in order; an empty array for fewer than n tokens."""
     count = max(0, len(tokens) - n + 1)
     total = np.zeros(count, np.uint64)
     for j in range(n):
@@ -116,13 +120,13 @@ def ngrams(tokens: Hashes, n: int) -> Hashes:
 
 
 def renamed_ngrams(tokens: Hashes, n: int) -> Hashes:
-    """Return the hashes of the runs of n tokens of `code`, the same for any consistent choice of names."""
+    """Return the hashes of the n-grams of code tokens, invariant under consistent renaming."""
     count = max(0, len(tokens) - n + 1)
     total = np.zeros(count, np.uint64)
     if not count:
         return total
     tokens = tokens.copy()
-    tokens[1:][tokens[:-1] == _DOT] &= ~_IS_NAME  # an attribute: another token than the name spelled the same
+    tokens[1:][tokens[:-1] == _DOT] &= ~_IS_NAME  # an attribute is not the name of the same spelling
     names = (tokens & _IS_NAME).astype(bool)
     back = _distances(tokens)
     for j in range(n):
@@ -133,7 +137,7 @@ def renamed_ngrams(tokens: Hashes, n: int) -> Hashes:
 
 
 def _distances(tokens: Hashes) -> npt.NDArray[np.int64]:
-    """Return for each token how many tokens back its previous occurrence is; a large number for none."""
+    """Return the distance of each token to its previous occurrence, 2**40 for a first occurrence."""
     order = np.argsort(tokens, kind="stable")
     again = np.flatnonzero(tokens[order[1:]] == tokens[order[:-1]])
     back = np.full(len(tokens), 2**40, np.int64)
@@ -142,12 +146,12 @@ def _distances(tokens: Hashes) -> npt.NDArray[np.int64]:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """Return a bijection of the values that spreads every bit (the finaliser of splitmix64)."""
+    """Apply a bijection that spreads every bit (the finaliser of splitmix64)."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-_DOT = np.uint64(_code["."])
+_DOT = np.uint64(_code_hashes["."])
 _NAME_STEP = np.uint64(2)
 _FACTORS = np.array([_hash(f"place {j}") | 1 for j in range(64)], np.uint64)

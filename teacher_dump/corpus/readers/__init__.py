@@ -1,1 +1,1 @@
-"""Readers of documents from folders, tables and data sets."""
+"""Readers: raw documents from folders of sources, tables and hub data sets."""

@@ -1,7 +1,7 @@
-"""Decompress gzip, bzip2, xz and Zstandard files as a stream, and raise an error where the stream is cut.
+"""Streaming decompression of gzip, bzip2, xz and Zstandard files; a truncated stream is an error.
 
-Every format is read by the same loop, which asks the decoder whether the stream ended. Python's own readers differ:
-some take a cut file for a short one, or ignore what follows the first stream. Concatenated streams are one text.
+One loop reads every format, and asks the decoder whether the stream ended. Python's own readers differ: some treat a
+truncated file as a short one, or ignore data after the first stream. Concatenated streams are one text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import zstandard
 from teacher_dump.errors import DumpError
 
 _BLOCK_BYTES = 8192
-"""Compressed bytes that are decoded at a time: bounds the memory of a highly compressible file."""
+"""Compressed bytes that are decoded at a time: bounds the memory for a highly compressible file."""
 _ERRORS = (zlib.error, OSError, lzma.LZMAError, ValueError, EOFError, zstandard.ZstdError)
 
 
 def _zstd() -> Any:
-    # A frame of a stranger may ask for a large window.
+    # A frame of unknown origin may require a large window.
     return zstandard.ZstdDecompressor(max_window_size=2**31).decompressobj()
 
 
@@ -40,22 +40,24 @@ _PADDED = (".gz", ".xz")
 
 
 def open_binary(file: Path) -> BinaryIO:
-    """Return a file's content as a buffered binary stream, decompressed by what its name ends in.
+    """Open a file as a buffered binary stream, decompressed according to its suffix.
 
     Raises:
-        DumpError: On opening or reading, where the file cannot be read, is damaged, or ends before its stream does.
+        DumpError: On opening or reading: the file cannot be read, is damaged, or ends before its stream does.
     """
     if file.suffix not in _DECODERS:
-        return io.BufferedReader(_Plain(file))
-    return io.BufferedReader(_Decompressed(file), buffer_size=1 << 17)
+        return io.BufferedReader(_PlainFile(file))
+    return io.BufferedReader(_DecompressedFile(file), buffer_size=1 << 17)
 
 
 def cannot_read(file: Path, error: OSError) -> DumpError:
-    """Return the error of a file that cannot be read."""
-    return DumpError(f"{file}: cannot read ({error.strerror or error}); check the file and your rights to it")
+    """Return the error for a file that cannot be read."""
+    return DumpError(f"{file}: cannot read ({error.strerror or error}); check the file and your permissions")
 
 
-class _Plain(io.RawIOBase):
+class _PlainFile(io.RawIOBase):
+    """A file whose errors are DumpErrors."""
+
     def __init__(self, file: Path) -> None:
         super().__init__()
         self._path = file
@@ -79,17 +81,17 @@ class _Plain(io.RawIOBase):
         super().close()
 
 
-class _Decompressed(io.RawIOBase):
+class _DecompressedFile(io.RawIOBase):
     """The content of concatenated compressed streams."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
         self._path = file
-        self._source = _Plain(file)
+        self._source = _PlainFile(file)
         self._decoder: Any = _DECODERS[file.suffix]()
         self._compressed = b""  # read, but not decoded
         self._decoded = memoryview(b"")  # decoded, but not returned
-        self._in_stream = True  # an empty file holds no stream, so it is cut, too
+        self._in_stream = True  # also for an empty file, which is truncated
 
     def readable(self) -> bool:
         return True
@@ -101,8 +103,8 @@ class _Decompressed(io.RawIOBase):
             if not self._compressed:
                 if self._in_stream:
                     raise DumpError(
-                        f"{self._path}: the {self._path.suffix[1:]} stream is cut before its end; expected a whole "
-                        "file: fetch or write it again"
+                        f"{self._path}: the {self._path.suffix[1:]} stream is truncated; expected a whole file: fetch "
+                        "or write it again"
                     )
                 return 0
             self._decode()

@@ -1,4 +1,4 @@
-"""Rows of JSONL and parquet files as documents. A bad row is yielded with its problem; a damaged file is an error."""
+"""Reader of JSONL and parquet tables. A bad row becomes a document with a problem; a damaged file is an error."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from teacher_dump.corpus.document import RawDocument
 from teacher_dump.corpus.readers.compressed import SUFFIXES, cannot_read, open_binary
-from teacher_dump.corpus.readers.raw import COLUMNS, LICENCE, TEXT, Raw, bad, expected_text, printable, raw_of
+from teacher_dump.corpus.readers.rows import (
+    COLUMNS,
+    EXPECTED_TEXT,
+    LICENCE_COLUMNS,
+    TEXT_COLUMNS,
+    document_from_row,
+    printable,
+    unusable,
+)
 from teacher_dump.errors import DumpError
 
-ENDINGS = (".jsonl", *(f".jsonl{suffix}" for suffix in SUFFIXES), ".parquet")
-"""What the names of tables end in."""
-_BOM = b"\xef\xbb\xbf"
+TABLE_SUFFIXES = (".jsonl", *(f".jsonl{suffix}" for suffix in SUFFIXES), ".parquet")
+"""Suffixes of the names of tables."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BATCH_ROWS = 1000
 
 
-def read_tables(files: Sequence[Path]) -> Iterator[Raw]:
+def read_tables(files: Sequence[Path]) -> Iterator[RawDocument]:
     """Yield the documents of table files, in order.
 
     Raises:
-        DumpError: Where a file is damaged, cut or cannot be read, or where no row of all files has a text.
+        DumpError: A file is damaged, truncated or unreadable, or no row of any file has a text.
     """
     usable = False
     first_problem = ""
     for file in files:
-        for number, raw in enumerate(_parquet(file) if file.suffix == ".parquet" else _jsonl(file)):
+        for number, raw in enumerate(_read_parquet(file) if file.suffix == ".parquet" else _read_jsonl(file)):
             usable = usable or raw.problem is None
             if raw.problem is not None and not first_problem:
                 kind = "row" if file.suffix == ".parquet" else "line"
@@ -36,51 +45,51 @@ def read_tables(files: Sequence[Path]) -> Iterator[Raw]:
         raise DumpError(f"{first_problem}; no row of --data has a text: expected one JSON object a line, or a table")
 
 
-def _jsonl(file: Path) -> Iterator[Raw]:
+def _read_jsonl(file: Path) -> Iterator[RawDocument]:
     source = printable(file.name)
     number = 0
     with open_binary(file) as lines:
         for line in lines:
             if number == 0:
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(_BYTE_ORDER_MARK)
             if line.strip():
-                yield _parsed(line, number=number, source=source)
+                yield _parse_line(line, number=number, source=source)
                 number += 1
 
 
-def _parsed(line: bytes, *, number: int, source: str) -> Raw:
-    """Return the document of a line of JSON. Bytes that are no UTF-8 count where they are in a column that is read."""
+def _parse_line(line: bytes, *, number: int, source: str) -> RawDocument:
+    """Return the document of a line of JSON. Bytes that are not UTF-8 matter only in the columns that are read."""
 
-    def refuse(why: str, detail: str) -> Raw:
-        return bad(why, detail, source=source, path=str(number), content=line)
+    def not_json(detail: str) -> RawDocument:
+        return unusable("not JSON", detail, source=source, path=str(number), content=line)
 
     try:
         row = json.loads(line.decode("utf-8", "surrogateescape"))
     except RecursionError:
-        return refuse("not JSON", "nested too deeply")
+        return not_json("nested too deeply")
     except ValueError as error:
-        return refuse("not JSON", str(error))
+        return not_json(str(error))
     if not isinstance(row, dict):
-        return refuse("not JSON", f"found {type(row).__name__}, expected an object")
-    return raw_of(row, number=number, source=source)
+        return not_json(f"found {type(row).__name__}, expected an object")
+    return document_from_row(row, number=number, source=source)
 
 
-def _parquet(file: Path) -> Iterator[Raw]:
+def _read_parquet(file: Path) -> Iterator[RawDocument]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     source = printable(file.name)
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as table:
-            columns = _columns(table.schema_arrow, file)
-            # A licence in a form that is not read is one that is not stated, never a corpus without licences.
-            not_stated = {n: None for n in LICENCE if n in table.schema_arrow.names and n not in columns}
+            columns = _columns_to_read(table.schema_arrow, file)
+            # A licence column of an unsupported type counts as "not stated", never as a corpus without licences.
+            not_stated = {n: None for n in LICENCE_COLUMNS if n in table.schema_arrow.names and n not in columns}
             number = 0
             for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                values = {name: _values(batch.column(name)) for name in columns}
+                values = {name: _to_list(batch.column(name)) for name in columns}
                 for i in range(batch.num_rows):
                     row = {**not_stated, **{name: values[name][i] for name in columns}}
-                    yield raw_of(row, number=number, source=source)
+                    yield document_from_row(row, number=number, source=source)
                     number += 1
     except pa.ArrowException as error:
         raise DumpError(
@@ -95,21 +104,25 @@ def _parquet(file: Path) -> Iterator[Raw]:
         ) from None
 
 
-def _columns(schema: Any, file: Path) -> list[str]:
-    """Return the columns to read; columns of other names are not decoded. Raises DumpError where none has a text."""
+def _columns_to_read(schema: Any, file: Path) -> list[str]:
+    """Return the columns to decode.
+
+    Raises:
+        DumpError: No column holds a text, or a column occurs twice.
+    """
     names = [name for name in COLUMNS if name in schema.names]
     for name in names:
         if len(schema.get_all_field_indices(name)) > 1:
             raise DumpError(f"{printable(str(file))}: found the column {name} twice, expected it once")
-    texts = [name for name in names if name in TEXT]
+    candidates = [name for name in names if name in TEXT_COLUMNS]
+    if not candidates:
+        columns = ", ".join(map(printable, schema.names[:12])) or "none"
+        raise DumpError(f"{printable(str(file))}: found columns {columns}, {EXPECTED_TEXT}")
+    texts = [name for name in candidates if _holds_text(schema.field(name).type)]
     if not texts:
-        found = ", ".join(map(printable, schema.names[:12])) or "none"
-        raise DumpError(f"{printable(str(file))}: found columns {found}, {expected_text()}")
-    fit = [name for name in texts if _holds_text(schema.field(name).type)]
-    if not fit:
-        kind = schema.field(texts[0]).type
-        raise DumpError(f"{printable(str(file))}: found {kind} in column {texts[0]}, expected strings")
-    return [name for name in names if name in fit or (name not in TEXT and _holds_names(schema.field(name).type))]
+        kind = schema.field(candidates[0]).type
+        raise DumpError(f"{printable(str(file))}: found {kind} in column {candidates[0]}, expected strings")
+    return [n for n in names if n in texts or (n not in TEXT_COLUMNS and _holds_names(schema.field(n).type))]
 
 
 def _holds_text(kind: Any) -> bool:
@@ -126,17 +139,17 @@ def _holds_names(kind: Any) -> bool:
 
     if _is_list(kind):
         kind = kind.value_type
-    return _holds_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return bool(_holds_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
 def _is_list(kind: Any) -> bool:
     import pyarrow as pa
 
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _values(column: Any) -> list[Any]:
-    """Return a column's values, texts as bytes: one that is no UTF-8 concerns its own row only."""
+def _to_list(column: Any) -> list[Any]:
+    """Return a column's values, texts as bytes: a text that is not UTF-8 affects only its own row."""
     import pyarrow as pa
 
     kind = column.type

@@ -65,14 +65,14 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, corpus: Path) -> Cache:
     """Return a cache whose rows are windows of the corpus, with made-up records."""
-    from teacher_dump.corpus import Corpus
-    from teacher_dump.tasks.windowing import windows
+    from teacher_dump.corpus.corpus import Corpus
+    from teacher_dump.tasks.windowing import cut_windows
 
     folder = tmp_path / "cache"
     tokenizer = write_tokenizer(folder / "tokenizer")
     counts: Counter[str] = Counter()
     found = list(
-        windows(Corpus(data=str(corpus), seed=0), tokenizer, prefix_tokens=PREFIX, window_tokens=60, counts=counts)
+        cut_windows(Corpus(data=str(corpus), seed=0), tokenizer, prefix_tokens=PREFIX, window_tokens=60, counts=counts)
     )
     assert counts["documents"] == 7
     assert any(w.info.window > 1 for w in found)

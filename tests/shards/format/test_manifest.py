@@ -16,7 +16,7 @@ from shards.errors import CorruptShardError, FormatVersionError, ShardError
 from shards.format.manifest import Manifest
 from shards.format.side_files import seal_json, seal_plan
 from shards.verify import verify
-from teacher_dump.run.identity import digest
+from teacher_dump.run.identity import identity_digest
 
 
 def test_an_edited_manifest_is_refused(cache_folder: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_manifest_comes_back_as_it_was(cache_folder: Path) -> None:
 
 def add_side_files(folder: Path) -> None:
     identity = {"format": 1, "data": "stdlib", "seed": 0}
-    plan = {"fingerprint": digest(identity), "identity": identity, "place": "0" * 64}
+    plan = {"fingerprint": identity_digest(identity), "identity": identity, "place": "0" * 64}
     (folder / "plan.json").write_bytes(seal_plan(plan))
     (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
 
@@ -84,7 +84,7 @@ def test_a_manifest_with_nan_or_deep_nesting_is_one_line(text: str, folder: Path
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, [[]], {"a": 1}])
 def test_a_manifest_of_another_shape_is_one_line(key: str, value: object, folder: Path) -> None:
     body = {**shards.open(folder).manifest.body(), key: value}
-    text = json.dumps({"sha256": digest(body), **body})
+    text = json.dumps({"sha256": identity_digest(body), **body})
     if (key, value) == ("totals", value) or (value in ([], {}) and key in ("files", "shards")):
         Manifest.from_bytes(text.encode(), where="m")
         return

@@ -19,12 +19,12 @@ from shards.errors import ShardError
 from shards.format.schema import canonical_json
 from shards.format.side_files import seal_json, seal_plan
 from shards.verify import find_problems, fix_plan, verify
-from teacher_dump.run.identity import digest
+from teacher_dump.run.identity import identity_digest
 
 
 def add_side_files(folder: Path) -> None:
     identity = {"format": 1, "data": "stdlib", "seed": 0}
-    plan = {"fingerprint": digest(identity), "identity": identity, "place": "0" * 64}
+    plan = {"fingerprint": identity_digest(identity), "identity": identity, "place": "0" * 64}
     (folder / "plan.json").write_bytes(seal_plan(plan))
     (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
 
@@ -79,7 +79,7 @@ def test_a_damaged_side_file_is_named(name: str, damage: bytes, folder: Path) ->
 
 def test_a_plan_of_an_earlier_release_is_checked_by_its_fingerprint(folder: Path) -> None:
     identity = {"data": "stdlib"}
-    raw = canonical_json({"fingerprint": digest(identity), "identity": identity})
+    raw = canonical_json({"fingerprint": identity_digest(identity), "identity": identity})
     (folder / "plan.json").write_bytes(raw)
     assert passes(folder)
     for byte in range(len(raw)):

@@ -22,7 +22,7 @@ from shards.format.side_files import seal_json, seal_plan
 from shards.read import Cache
 from shards.storage.store import open_store
 from shards.verify import verify
-from teacher_dump.run.identity import digest
+from teacher_dump.run.identity import identity_digest
 from tests.shards.conftest import make_cache
 from tests.shards.faulty_s3 import Proxy
 
@@ -191,7 +191,7 @@ def test_a_place_that_can_only_be_read_is_named(s3: Proxy) -> None:
 
 def add_side_files(folder: Path) -> None:
     identity = {"format": 1, "data": "stdlib", "seed": 0}
-    plan = {"fingerprint": digest(identity), "identity": identity, "place": "0" * 64}
+    plan = {"fingerprint": identity_digest(identity), "identity": identity, "place": "0" * 64}
     (folder / "plan.json").write_bytes(seal_plan(plan))
     (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
 

@@ -11,7 +11,8 @@ import torch
 import shards
 from shards.runtime import machine
 from shards.runtime.processor import processor
-from teacher_dump.run.dump import Watcher, dump
+from teacher_dump.run.callbacks import Callbacks
+from teacher_dump.run.dump import dump
 from tests.teacher_dump.test_dump import config
 
 
@@ -42,9 +43,9 @@ def test_bfloat16_without_hardware_is_one_warning(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said: list[str] = []
 
-    class Listener(Watcher):
-        def warned(self, line: str) -> None:
-            said.append(line)
+    class Listener(Callbacks):
+        def on_warning(self, message: str) -> None:
+            said.append(message)
 
     assert dump(config(tiny_teacher, corpus_folder, tmp_path / "o", dtype="bfloat16"), Listener()).cache is not None
     (line,) = said

@@ -19,8 +19,9 @@ from teacher_dump.engines.blockwise_logits import BlockwiseLogits
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.records import RecordSpec, draw_offsets, to_row
 from teacher_dump.errors import DumpError
-from teacher_dump.fidelity.differences import Exact, Said, from_exact
+from teacher_dump.fidelity.differences import compare_with_exact
 from teacher_dump.fidelity.reference import Reference
+from teacher_dump.fidelity.views import ExactDistribution, RecordView
 from teacher_dump.tasks.windowing import Window
 
 IDS, PADDED = 250, 256
@@ -116,10 +117,10 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
         logits = model(input_ids=ids).logits[0, :-1, :IDS]
     next_ids = window.tokens[1:].astype(np.int64)
     white = torch.from_numpy(engine_config(folder).whitespace_mask())
-    exact = Exact.of(logits, next_ids, SPEC.temperatures, white)
+    exact = ExactDistribution.from_logits(logits, next_ids, SPEC.temperatures, white)
     u = draw_offsets(window.info.document, 0, 0, len(next_ids))
-    said = Said.of_row(to_row(window, packed, SPEC))
-    apart = from_exact(said, exact, next_ids=next_ids, offsets=u, layout=LAYOUT)
+    said = RecordView.from_row(to_row(window, packed, SPEC))
+    apart = compare_with_exact(said, exact, labels=next_ids, offsets=u, layout=LAYOUT)
     return max(float(d.steps.max(initial=0)) for d in apart.values())
 
 
