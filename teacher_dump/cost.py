@@ -1,4 +1,4 @@
-"""Estimate of a dump's cost: tasks, bytes, memory, wall time and GPU-hours, before anything is loaded or fetched.
+"""CorpusEstimate of a dump's cost: tasks, bytes, memory, wall time and GPU-hours, before anything is loaded or fetched.
 
 Arithmetic over published numbers: the teacher's shape, a GPU's data sheet, the corpus's size. The one assumption is the
 share of a GPU's peak that prefill reaches; it is stated, and given as a range. `how` in the result explains each step.
@@ -33,7 +33,7 @@ _STACK_CITE = "StarCoder, arXiv 2305.06161, table 1, after near-deduplication"
 
 
 @dataclass(slots=True)
-class Estimate:
+class CorpusEstimate:
     """A number with the steps that lead to it."""
 
     value: float | None = None
@@ -42,7 +42,7 @@ class Estimate:
 
 
 def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
-    """Estimate what a dump reads, writes and costs. Loads no model and needs no network.
+    """CorpusEstimate what a dump reads, writes and costs. Loads no model and needs no network.
 
     Args:
         config: The settings of the dump.
@@ -117,8 +117,8 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.1f} MB"
 
 
-def _corpus_tokens(config: DumpConfig) -> Estimate:
-    """Estimate the tokens of the corpus, after --max-documents and --max-tokens."""
+def _corpus_tokens(config: DumpConfig) -> CorpusEstimate:
+    """CorpusEstimate the tokens of the corpus, after --max-documents and --max-tokens."""
     entry = lookup(config.model)
     bytes_per_token = entry.bytes_per_token if entry else _TEXT_BYTES_PER_TOKEN
     size = _corpus_bytes(config)
@@ -132,10 +132,10 @@ def _corpus_tokens(config: DumpConfig) -> Estimate:
     if config.max_tokens is not None and (tokens is None or config.max_tokens < tokens):
         how.append(f"tokens: --max-tokens {config.max_tokens:,}" + ("" if tokens is None else f" of {tokens:,}"))
         tokens = config.max_tokens
-    return Estimate(tokens, how)
+    return CorpusEstimate(tokens, how)
 
 
-def _corpus_bytes(config: DumpConfig) -> Estimate:
+def _corpus_bytes(config: DumpConfig) -> CorpusEstimate:
     """Return the bytes of the documents: published, or counted by reading a local corpus."""
     if config.data == THE_STACK:
         size, limit = _STACK_BYTES, config.max_documents
@@ -143,13 +143,13 @@ def _corpus_bytes(config: DumpConfig) -> Estimate:
         if limit is not None and limit < _STACK_DOCUMENTS:
             size *= limit / _STACK_DOCUMENTS
             how.append(f"corpus: --max-documents {limit:,} of them, {size / 1e9:.2f} GB")
-        return Estimate(size, how)
+        return CorpusEstimate(size, how)
     if is_hub_id(config.data):
-        return Estimate(None, ["corpus: size not known before it is read; give --max-tokens"])
+        return CorpusEstimate(None, ["corpus: size not known before it is read; give --max-tokens"])
     corpus = Corpus(data=config.data, seed=config.seed, max_documents=config.max_documents, filters=config.filters)
     sizes = [len(document.text.encode()) for document in corpus]
     how = [f"corpus: {len(sizes):,} documents, {sum(sizes) / 1e6:.1f} MB, after the filters"]
-    return Estimate(float(sum(sizes)), how)
+    return CorpusEstimate(float(sum(sizes)), how)
 
 
 def _parameters_and_shape(config: DumpConfig) -> tuple[int, ModelShape] | None:

@@ -100,9 +100,8 @@ class ProgressBar(Callbacks):
             self._heartbeat(line)
 
     def on_tasks_end(self, engine: Engine, tasks: Sequence[Task], spec: RecordSpec) -> None:
-        """Stop the bar, and announce the spot check that follows."""
+        """Stop the bar."""
         self._stop()
-        self._heartbeat("measuring the engine's noise on a few rows")
 
     def summary(self) -> str:
         """Return the tokens and the rate of this run, "" if it captured nothing."""

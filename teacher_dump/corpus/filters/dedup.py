@@ -59,7 +59,7 @@ class NearDuplicates:
 
     def __init__(self, threshold: float) -> None:
         try:
-            from datasketch import MinHash, MinHashLSH
+            from datasketch import MinHash, MinHashLSH  # type: ignore[import-untyped]  # it ships no types
         except ImportError:
             raise DumpError(
                 "near duplicates: found no datasketch, expected it; pip install 'teacherless[dump]', or switch the "
