@@ -1,4 +1,4 @@
-"""CorpusEstimate of a dump's cost: tasks, bytes, memory, wall time and GPU-hours, before anything is loaded or fetched.
+"""Estimate of a dump's cost: tasks, bytes, memory, wall time and GPU-hours, before anything is loaded or fetched.
 
 Arithmetic over published numbers: the teacher's shape, a GPU's data sheet, the corpus's size. The one assumption is the
 share of a GPU's peak that prefill reaches; it is stated, and given as a range. `how` in the result explains each step.
@@ -42,7 +42,7 @@ class CorpusEstimate:
 
 
 def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
-    """CorpusEstimate what a dump reads, writes and costs. Loads no model and needs no network.
+    """Estimate what a dump reads, writes and costs. Loads no model and needs no network.
 
     Args:
         config: The settings of the dump.
