@@ -16,9 +16,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from evalkit import paths
 from evalkit.errors import EvalError
-from evalkit.files import is_special
+from evalkit.outputs import paths
+from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
 from evalkit.text import one_line, visible
 from shards.runtime.machine import DTYPES

@@ -18,13 +18,12 @@ from typing import Any
 import evalkit
 from evalkit.cache_dirs import default_folder
 from evalkit.errors import EvalError
-from evalkit.files import is_special, require_writable, sha256_text, write_json
 from evalkit.generation.base import Answer, Prompt, Settings
 from evalkit.generation.checkpoint import Checkpoint, files_of_checkpoint, find_checkpoint, would_belong
 from evalkit.generation.engine import announce, choose_settings, hardware, write_answers
 from evalkit.generation.weights import check_weights
-from evalkit.metrics import summarise
-from evalkit.paths import beside, claimed, refuse_overlap
+from evalkit.outputs.files import is_special, require_writable, sha256_text, write_json
+from evalkit.outputs.paths import beside, claimed, refuse_overlap
 from evalkit.reports.score_page import Judged, write_page
 from evalkit.request import Reporter, Request
 from evalkit.samples.given import Given, Source, fence_hint, open_source, programs, samples_of, sanitized
@@ -34,6 +33,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring.grader import Grader
+from evalkit.scoring.metrics import summarise
 from evalkit.scoring.time_limits import calibrate
 from evalkit.tasks import protocols, registry
 from evalkit.tasks.base import Benchmark, Problem

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.files import read_json, sha256_file, sha256_text
+from evalkit.outputs.files import read_json, sha256_file, sha256_text
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

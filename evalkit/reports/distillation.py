@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.files import require_writable, write_text
+from evalkit.outputs.files import require_writable, write_text
 from evalkit.reports.comparison import read_result
 from evalkit.reports.run_dir import Run, paired_difference, read_run
 from evalkit.scoring import stats

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.files import read_json
+from evalkit.outputs.files import read_json
 from evalkit.scoring import stats
 
 

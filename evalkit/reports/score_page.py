@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.files import write_text
+from evalkit.outputs.files import write_text
 from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import OUTCOMES, Verdict
 from evalkit.tasks.base import Problem

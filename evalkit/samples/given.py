@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from evalkit.errors import EvalError
-from evalkit.files import sha256_file
+from evalkit.outputs.files import sha256_file
 from evalkit.samples.sample_file import Sample
 from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.verdict import Verdict

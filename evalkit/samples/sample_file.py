@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from evalkit.errors import EvalError
-from evalkit.files import write_text
+from evalkit.outputs.files import write_text
 from evalkit.tasks.base import Problem
 
 

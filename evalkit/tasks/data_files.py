@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import EvalError
-from evalkit.files import sha256_file
+from evalkit.outputs.files import sha256_file
 
 if TYPE_CHECKING:
     from evalkit.tasks.data_files import DataFile

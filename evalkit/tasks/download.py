@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalkit.cache_dirs import default_folder
 from evalkit.errors import EvalError
-from evalkit.files import sha256_file
+from evalkit.outputs.files import sha256_file
 from evalkit.tasks.data_files import HubRows
 
 if TYPE_CHECKING:

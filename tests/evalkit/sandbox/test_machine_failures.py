@@ -18,13 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evalkit.cli import main
-from evalkit.metrics import summarise
 from evalkit.reports.comparison import read_result
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import grader as grade
 from evalkit.scoring.grader import Grader
+from evalkit.scoring.metrics import summarise
 from tests.evalkit.processes import alive, descendants
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from evalkit.cli import main
-from evalkit.metrics import summarise
 from evalkit.sandbox.evalplus.batches import OTHER, PLAIN, InputBatch, snapshot, split
 from evalkit.sandbox.evalplus.rules import agrees
 from evalkit.sandbox.evalplus.task import load
@@ -23,6 +22,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import job_key
 from evalkit.sandbox.wire.messages import ChannelError
+from evalkit.scoring.metrics import summarise
 from tests.evalkit.sandbox.evalplus.plus_tasks import write_task
 
 IDENTITY = "def f(x): return x"

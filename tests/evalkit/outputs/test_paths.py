@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from evalkit import paths
 from evalkit.errors import EvalError
+from evalkit.outputs import paths
 from evalkit.sandbox.verdict import Verdict
 from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 from tests.evalkit.run_folder import write_run

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evalkit.errors import EvalError
-from evalkit.files import is_special
+from evalkit.outputs.files import is_special
 
 
 def samples_folder(samples: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Output files: their names, the checks on them, and the JSON result."""
