@@ -31,8 +31,8 @@ from typing import Any
 
 from benchmarks import _common
 from evalkit.tasks import registry
-from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS
 from evalkit.tasks.download import locate
+from evalkit.tasks.evalplus import HUMANEVAL_PLUS, MBPP_PLUS
 
 Verdicts = dict[str, list[tuple[bool, bool]]]
 """By task: (base passes, base and plus pass) of each copy."""

@@ -29,8 +29,8 @@ from evalkit.sandbox.evalplus.inputs import arguments
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks import base, registry
-from evalkit.tasks.data_files import HUMANEVAL_PLUS, MBPP_PLUS
 from evalkit.tasks.download import locate
+from evalkit.tasks.evalplus import HUMANEVAL_PLUS, MBPP_PLUS
 
 Pair = tuple[base.Problem, str, str]
 """A problem, the name of a transformation, and the program."""

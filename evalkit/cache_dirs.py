@@ -1,4 +1,4 @@
-"""Per-user cache directory of verdicts and EvalPlus data."""
+"""Per-user cache directories of verdicts, expected values and downloaded benchmark files."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 from evalkit.errors import EvalError
 
 
-def default_folder() -> Path:
-    """Return the user's cache folder: $XDG_CACHE_HOME or ~/.cache, then teacherless/evalkit.
+def cache_dir(name: str = "") -> Path:
+    """Return the user's cache directory: `$XDG_CACHE_HOME` or `~/.cache`, then `teacherless/evalkit`.
+
+    Args:
+        name: Subdirectory; "" for the cache directory itself. Nothing is created.
 
     Raises:
-        EvalError: the user has no home, as in a container that runs under a number alone.
+        EvalError: The user has no home directory, as in a container that runs under a bare numeric id.
     """
-    named = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        return Path(named).expanduser() / "teacherless" / "evalkit"
+        return Path(base).expanduser() / "teacherless" / "evalkit" / name
     except RuntimeError:
-        raise EvalError(f"{named}: there is no such home folder; set XDG_CACHE_HOME to a folder of yours") from None
+        raise EvalError(f"{base}: there is no such home folder; set XDG_CACHE_HOME to a folder of yours") from None

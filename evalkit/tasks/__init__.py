@@ -1,1 +1,1 @@
-"""Benchmarks: problems, prompts, and the pinned data files that hold them."""
+"""Benchmarks, prompts, protocols, and the pinned data files that hold the problems."""

@@ -1,4 +1,4 @@
-"""Problems and benchmarks."""
+"""Problems and benchmarks: what a model is shown, and what checks its programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Problem:
     task_id: str
     """The benchmark's own id, such as `HumanEval/0` or `Mbpp/11`."""
     prompt: str
-    """What comes before a completion in the program, word for word."""
+    """Text that precedes a completion in the program, word for word."""
     description: str = ""
     """The task in words, for benchmarks whose prompts are built from it."""
     shown_tests: tuple[str, ...] = ()
@@ -23,20 +23,23 @@ class Problem:
     entry_points: tuple[str, ...]
     """Functions that the checks call."""
     prelude: str
-    """Trusted source run before the checks."""
+    """Trusted source that runs before the checks."""
     test: str
     """Trusted source of the checks."""
     reference: str
     """The benchmark's own solution, a complete program."""
     inline: bool = False
-    """The checks pass objects, so they can only run beside the program."""
+    """The checks pass objects of the program's classes, so they must run in its interpreter."""
     inputs: dict[str, Any] | None = None
-    """EvalPlus' inputs, expected values and tolerance; see `evalkit/sandbox/evalplus/check.py`."""
+    """EvalPlus inputs, expected values and tolerance; see `evalkit/sandbox/evalplus/check.py`."""
 
     def job(self, program: str, *, cpu_s: float = CPU_S) -> CheckJob:
-        """Return the work order for `program`, a complete module, within `cpu_s` CPU seconds.
+        """Return the job that checks a program.
 
-        On EvalPlus' inputs `cpu_s` does not count: each call has its own limit, from the reference's time.
+        Args:
+            program: A complete module.
+            cpu_s: CPU limit in seconds. Ignored for EvalPlus inputs: each call has its own limit, derived from the
+                reference's time.
         """
         return CheckJob(
             program=program,
@@ -50,10 +53,10 @@ class Problem:
         )
 
     def reference_job(self, *, cpu_s: float) -> CheckJob:
-        """Return the work order for the reference, within `cpu_s` CPU seconds.
+        """Return the job that checks the reference within `cpu_s` CPU seconds.
 
-        On EvalPlus' inputs the judge itself runs the reference on all of them. As a program it only runs on those that
-        take little time: that shows that programs can be judged here.
+        For EvalPlus inputs the checker itself runs the reference on all inputs. As a program the reference runs only
+        on the quick ones, which shows that programs can be checked on this machine.
         """
         job = self.job(self.reference, cpu_s=cpu_s)
         return job if self.inputs is None else replace(job, inputs=self.inputs | {"quick": True})
@@ -61,15 +64,18 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:
-    """The problems of one benchmark, in its own order, and where they came from."""
+    """The problems of one benchmark, in its own order, and their source."""
 
     name: str
+    """Name that `--tasks` takes, such as `mbpp-sanitized`."""
     problems: tuple[Problem, ...]
     source: str
+    """Title of the release and name of the file."""
     sha256: str
     """Digest of the file that was read."""
-    others: frozenset[str] = frozenset()
-    """Ids of problems that a larger or an older form of this benchmark has, and this one has not."""
+    excluded_ids: frozenset[str] = frozenset()
+    """Ids of problems that only a larger or older form of this benchmark has; samples of them are left out."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a result records of the benchmark's data."""
         return {"source": self.source, "sha256": self.sha256, "problems": len(self.problems)}

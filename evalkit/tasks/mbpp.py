@@ -1,7 +1,7 @@
-"""What are MBPP's problems? 974 tasks in words, each with three assertions; 427 of them sanitized.
+"""MBPP: 974 tasks in words, each with three assertions, and the 427 sanitized ones (arXiv 2108.07732).
 
-Texts and programs of the release hold carriage returns and tabs: carriage returns are dropped, so that prompts
-do not depend on them. The functions that the assertions call are those that the reference defines.
+Carriage returns in the release's texts and programs are dropped, so that prompts do not depend on them. Entry points
+are the functions of the reference that the assertions call.
 """
 
 from __future__ import annotations
@@ -15,15 +15,47 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.tasks.base import Benchmark, Problem
-from evalkit.tasks.data_files import MBPP, MBPP_SANITIZED
+from evalkit.tasks.data_files import DataFile, HubRows
 from evalkit.tasks.download import locate
+
+_HUB_REPOSITORY = "google-research-datasets/mbpp"
+_HUB_REVISION = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"
+
+MBPP = DataFile(
+    title="MBPP",
+    names=("mbpp.jsonl",),
+    sha256="ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
+    url="https://github.com/google-research/google-research/raw/master/mbpp/mbpp.jsonl",
+    licence="CC-BY-4.0",
+    hub=HubRows(
+        repository=_HUB_REPOSITORY,
+        revision=_HUB_REVISION,
+        folder="full",
+        keys=("text", "code", "task_id", "test_setup_code", "test_list", "challenge_test_list"),
+        one_per_line=True,
+    ),
+)
+MBPP_SANITIZED = DataFile(
+    title="sanitized MBPP",
+    names=("sanitized-mbpp.json",),
+    sha256="ca95deaa9a01ef0a6f439f88bcf0dd3db3563d22f22aad6cae04ebb9a8d8c8e9",
+    url="https://github.com/google-research/google-research/raw/master/mbpp/sanitized-mbpp.json",
+    licence="CC-BY-4.0",
+    hub=HubRows(
+        repository=_HUB_REPOSITORY,
+        revision=_HUB_REVISION,
+        folder="sanitized",
+        keys=("source_file", "task_id", "prompt", "code", "test_imports", "test_list"),
+        one_per_line=False,
+    ),
+)
 
 
 def load_mbpp(data_dir: Path | None) -> Benchmark:
-    """Read all 974 tasks; a protocol says which of them it asks.
+    """Read all 974 tasks; a protocol may cover only some of them.
 
     Raises:
-        EvalError: the file is missing or not the pinned one.
+        EvalError: The file is missing or does not have the pinned digest.
     """
     path = locate(MBPP, data_dir)
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -33,11 +65,11 @@ def load_mbpp(data_dir: Path | None) -> Benchmark:
     return Benchmark(name="mbpp", problems=problems, source=f"{MBPP.title}, {path.name}", sha256=MBPP.sha256)
 
 
-def load_sanitized(data_dir: Path | None) -> Benchmark:
-    """Read the 427 tasks that were checked by hand.
+def load_mbpp_sanitized(data_dir: Path | None) -> Benchmark:
+    """Read the 427 tasks that the authors verified by hand.
 
     Raises:
-        EvalError: the file is missing or not the pinned one.
+        EvalError: The file is missing or does not have the pinned digest.
     """
     path = locate(MBPP_SANITIZED, data_dir)
     rows = json.loads(path.read_text(encoding="utf-8"))
@@ -47,22 +79,22 @@ def load_sanitized(data_dir: Path | None) -> Benchmark:
         problems=problems,
         source=f"{MBPP_SANITIZED.title}, {path.name}",
         sha256=MBPP_SANITIZED.sha256,
-        others=other_ids(problems),
+        excluded_ids=excluded_ids(problems),
     )
 
 
-def other_ids(problems: Iterable[Problem]) -> frozenset[str]:
-    """Return the ids of MBPP's 974 problems that are not of `problems`."""
+def excluded_ids(problems: Iterable[Problem]) -> frozenset[str]:
+    """Return the ids of MBPP's 974 problems that are not among `problems`."""
     return frozenset(f"Mbpp/{number}" for number in range(1, 975)) - {problem.task_id for problem in problems}
 
 
 def _problem(row: dict[str, Any], *, description: str, setup: str) -> Problem:
     reference = row["code"].replace("\r", "")
     tests = tuple(test.replace("\r", "").strip() for test in row["test_list"])
-    used = _names(f"{setup}\n" + "\n".join(tests))
-    defined, classes, modules = _definitions(reference)
-    called = tuple(sorted(used & defined))
-    imports = "".join(f"import {name}\n" for name in sorted(used & modules))
+    used_names = _names(f"{setup}\n" + "\n".join(tests))
+    functions, classes, modules = _definitions(reference)
+    called = tuple(sorted(used_names & functions))
+    imports = "".join(f"import {name}\n" for name in sorted(used_names & modules))
     return Problem(
         task_id=f"Mbpp/{row['task_id']}",
         prompt="",
@@ -72,25 +104,26 @@ def _problem(row: dict[str, Any], *, description: str, setup: str) -> Problem:
         prelude=f"{imports}{setup}\n",
         test="\n".join(tests) + "\n",
         reference=reference + "\n",
-        # Tests that build or compare objects of the program's own classes cannot cross the wall.
-        inline=bool(used & classes),
+        # Objects of the program's own classes cannot be passed between processes.
+        inline=bool(used_names & classes),
     )
 
 
 def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the release's regular expressions hold bad escapes
+        warnings.simplefilter("ignore")  # regular expressions of the release hold invalid escapes
         return ast.parse(source)
 
 
 def _names(source: str) -> set[str]:
+    """Return the names that a program reads."""
     return {
         node.id for node in ast.walk(_parse(source)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
 
 
 def _definitions(source: str) -> tuple[set[str], set[str], set[str]]:
-    """Return the functions, classes and modules that a program defines or imports at its top."""
+    """Return the callables (functions and classes), classes and modules of a program's top level."""
     functions, classes, modules = set(), set(), set()
     for node in _parse(source).body:
         if isinstance(node, ast.FunctionDef):

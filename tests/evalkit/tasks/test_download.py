@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.tasks import data_files, download, registry
+from evalkit.tasks import download, evalplus, mbpp, registry
 
 SPLITS = {"prompt": (1, 10), "test": (11, 510), "validation": (511, 600), "train": (601, 974)}
 
@@ -42,7 +42,7 @@ def serve_hub(monkeypatch: pytest.MonkeyPatch, folder: Path, rows: list[dict]) -
 def test_mbpp_from_the_hub_is_the_release_to_the_byte_and_fetched_once(
     name: str, number: int, online, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    file = data_files.MBPP if name == "mbpp" else data_files.MBPP_SANITIZED
+    file = mbpp.MBPP if name == "mbpp" else mbpp.MBPP_SANITIZED
     text = (shared_data / "mbpp" / file.names[0]).read_text()
     rows = [json.loads(line) for line in text.splitlines()] if name == "mbpp" else json.loads(text)
     asked = serve_hub(monkeypatch, tmp_path, rows)
@@ -54,17 +54,17 @@ def test_mbpp_from_the_hub_is_the_release_to_the_byte_and_fetched_once(
 
 
 def test_other_rows_than_the_pinned_ones_are_refused_and_not_kept(online, tmp_path: Path, monkeypatch):
-    rows = [dict.fromkeys(data_files.MBPP.hub.keys, "x") | {"task_id": number} for number in (2, 11, 511, 601)]
+    rows = [dict.fromkeys(mbpp.MBPP.hub.keys, "x") | {"task_id": number} for number in (2, 11, 511, 601)]
     serve_hub(monkeypatch, tmp_path, rows)
-    with pytest.raises(EvalError, match=r"what was fetched as MBPP has sha256 .*--data-dir"):
+    with pytest.raises(EvalError, match=r"the download of MBPP has sha256 .*--data-dir"):
         registry.load("mbpp")
-    assert list((tmp_path / "cache" / "teacherless" / "evalkit" / "data").iterdir()) == []
+    assert list((tmp_path / "cache" / "teacherless" / "evalkit").rglob("*")) == []
 
 
 def test_a_released_file_is_fetched_by_its_link(online, tmp_path: Path):
     (tmp_path / "release").write_bytes(b"content")
     file = replace(
-        data_files.MBPP_PLUS,
+        evalplus.MBPP_PLUS,
         link=(tmp_path / "release").as_uri(),
         sha256="ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73",
     )
@@ -73,11 +73,13 @@ def test_a_released_file_is_fetched_by_its_link(online, tmp_path: Path):
     (tmp_path / "release").unlink()
     assert download.fetch(file) == path
     path.write_bytes(b"spoilt")
-    with pytest.raises(EvalError, match=r"MBPP\+ v0.2.0 is not here and could not be fetched .*--data-dir"):
+    with pytest.raises(EvalError, match=r"MBPP\+ v0.2.0 is not cached and could not be downloaded .*--data-dir"):
         download.fetch(file)
 
 
 @pytest.mark.parametrize("name", ["mbpp", "mbpp-sanitized", "humaneval+", "mbpp+"])
 def test_offline_says_how_to_get_it(name: str):
-    with pytest.raises(EvalError, match=r"HF_HUB_OFFLINE forbids .* get .* from https://github.com/.*--data-dir"):
+    with pytest.raises(
+        EvalError, match=r"HF_HUB_OFFLINE forbids its download: get .* from https://github.com/.*--data-dir"
+    ):
         registry.load(name)

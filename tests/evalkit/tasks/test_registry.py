@@ -18,7 +18,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import time_limits
 from evalkit.scoring.grader import Grader
-from evalkit.tasks import protocols, registry
+from evalkit.tasks import prompts, protocols, registry
 
 
 def failures(pool: Pool, name: str, data: Path) -> dict[str, str]:
@@ -166,26 +166,26 @@ def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
 def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_data: Path):
     benchmark = registry.load("mbpp", data_dir=shared_data)
     protocol = protocols.find(None, task="mbpp")
-    asked = protocols.select(protocol, benchmark)
+    asked = protocols.covered_problems(protocol, benchmark)
     assert (len(asked), asked[0].task_id, asked[-1].task_id) == (500, "Mbpp/11", "Mbpp/510")
-    text = protocols.build_prompt(protocol, asked[0], benchmark)["text"]
+    text = prompts.build_prompt(protocol, asked[0], benchmark).text
     assert text.count("[BEGIN]") == 4
     assert text.count("[DONE]") == 3
     assert "similar_elements" in text
     assert text.endswith("\n[BEGIN]\n")
     assert "\r" not in text
     sanitized = registry.load("mbpp-sanitized", data_dir=shared_data)
-    assert len(protocols.select(protocols.find(None, task="mbpp-sanitized"), sanitized)) == 257
+    assert len(protocols.covered_problems(protocols.find(None, task="mbpp-sanitized"), sanitized)) == 257
 
 
 def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(shared_data: Path):
-    for name in registry.LOADERS:
+    for name in registry.BENCHMARKS:
         benchmark = registry.load(name, data_dir=shared_data)
         assert name in protocols.find(None, task=name).tasks
         for protocol in protocols.PROTOCOLS:
             if name in protocol.tasks:
-                problem = protocols.select(protocol, benchmark)[0]
-                assert protocols.build_prompt(protocol, problem, benchmark)["text"]
+                problem = protocols.covered_problems(protocol, benchmark)[0]
+                assert prompts.build_prompt(protocol, problem, benchmark).text
     assert len({protocol.name for protocol in protocols.PROTOCOLS}) == len(protocols.PROTOCOLS)
 
 

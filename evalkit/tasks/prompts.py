@@ -1,0 +1,80 @@
+"""Prompt forms: functions from a problem to the text that a model continues.
+
+To add a form: write a function and add it to `PROMPT_FORMS`; protocols name it in their `prompt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.protocols import PromptProtocol, task_number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptText:
+    """Text of one prompt."""
+
+    text: str
+    """Text that the model continues; for chat models the beginning of its answer."""
+    user: str | None = None
+    """For chat models: the user's message. None for base models."""
+
+
+PromptForm = Callable[[Problem, Benchmark], PromptText]
+"""Function from a problem and its benchmark, which may supply examples, to the prompt."""
+
+
+def build_prompt(protocol: PromptProtocol, problem: Problem, benchmark: Benchmark) -> PromptText:
+    """Return the prompt of one problem in the form that the protocol names."""
+    return PROMPT_FORMS[protocol.prompt](problem, benchmark)
+
+
+def _verbatim(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(text=problem.prompt)
+
+
+def _stripped(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(text=problem.prompt.strip())
+
+
+def _stripped_newline(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(text=problem.prompt.strip() + "\n")
+
+
+_CHAT_QUESTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
+_CHAT_ANSWER = (
+    "Below is a Python script with a self-contained function that solves the problem and passes corresponding tests:\n"
+    "```python\n"
+)
+
+
+def _chat(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(user=f"{_CHAT_QUESTION}\n```python\n{problem.prompt.strip()}\n```", text=_CHAT_ANSWER)
+
+
+def _mbpp_3shot(problem: Problem, benchmark: Benchmark) -> PromptText:
+    shots = [shot for number in (2, 3, 4) for shot in benchmark.problems if task_number(shot) == number]
+    examples = [f"{_mbpp_question(shot)}{shot.reference.strip()}\n[DONE]" for shot in shots]
+    return PromptText(text="\n\n".join([*examples, _mbpp_question(problem)]))
+
+
+def _mbpp_question(problem: Problem) -> str:
+    tests = "\n".join(problem.shown_tests[:3])
+    return (
+        f"You are an expert Python programmer, and here is your task: {problem.description} "
+        f"Your code should pass these tests:\n\n{tests}\n[BEGIN]\n"
+    )
+
+
+PROMPT_FORMS: dict[str, PromptForm] = {
+    "verbatim": _verbatim,
+    "stripped": _stripped,
+    "stripped-newline": _stripped_newline,
+    "chat": _chat,
+    "mbpp-3shot": _mbpp_3shot,
+}
+"""Prompt forms by the name that protocols use."""
