@@ -1,1 +1,1 @@
-"""Generate answers: prompts in, text out, with vLLM or transformers."""
+"""The generate stage for checkpoints: prompts, engines, decoding rules and checks of the weights."""

@@ -1,47 +1,92 @@
-"""Types shared by the generation engines: prompts, answers and settings."""
+"""Interface of the generation engines, and the values that pass through it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from evalkit.generation.checkpoint import Checkpoint
+from evalkit.tasks.protocols import PromptProtocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prompt:
-    """One answer to be written."""
+    """Input of one answer."""
 
     task_id: str
     index: int
+    """Number of the sample among those of its problem, from 0."""
     text: str
-    """What the model continues."""
+    """Text that the model continues; for chat models the beginning of its answer."""
     user: str | None = None
-    """For chat models: what was asked before; `text` is then the beginning of the model's answer."""
+    """For chat models: the user's message. None for base models."""
     seed: int
+    """Seed of the answer's own random numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One answer, cut at the stop strings."""
+    """Output of a model for one prompt, cut at the stop strings."""
 
     prompt: Prompt
     completion: str
     stop_reason: str
-    """`stop`, `end` or `length`."""
+    """`stop` (a stop string), `end` (an end token) or `length`."""
     tokens: int
+    """New tokens, including those that were cut."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How an engine runs, apart from the protocol."""
+class EngineSettings:
+    """Settings of an engine, apart from the protocol."""
 
     engine: str
-    """`vllm` or `transformers`."""
+    """A key of `evalkit.generation.engine.ENGINES`."""
     batch_size: int
-    """Answers written side by side (transformers), or at most (vLLM)."""
+    """Answers that are generated concurrently: at most (vLLM), or per batch (transformers)."""
     dtype: str
-    """Precision of weights and arithmetic: `float32`, `bfloat16` or `float16`."""
+    """Type of weights and arithmetic: `float32`, `bfloat16` or `float16`."""
     deterministic: bool = False
-    """Each batch is finished before the next begins, so that an answer always has the same company."""
+    """Finish each batch before the next begins, so that the composition of batches is reproducible."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings, as a result and the digest of a run record them."""
         return asdict(self)
+
+
+OnAnswer = Callable[[Answer], None]
+"""Callback that receives each answer when it is finished."""
+OnTokens = Callable[[int], None]
+"""Callback that receives numbers of new tokens as they are generated; 0 once the model is loaded."""
+
+
+class GenerationEngine(Protocol):
+    """A model that continues prompts. Use as a context manager, which releases the model.
+
+    An engine follows three rules, implemented in `evalkit/generation/decoding.py`. Answers are decoded together with
+    their prompt. Stop strings are searched in the text of each answer. Sampling settings come from the protocol alone,
+    never from the checkpoint's generation_config.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, protocol: PromptProtocol, settings: EngineSettings) -> None:
+        """Keep the arguments; `generate` loads the model when it is first called."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+        """Generate an answer for each prompt; may be called several times.
+
+        Args:
+            prompts: Prompts in the order in which they are started.
+            on_answer: Receives each answer when it is finished, in any order.
+            on_tokens: Receives numbers of new tokens.
+
+        Raises:
+            EvalError: The checkpoint cannot be loaded, or a prompt exceeds the model's context.
+        """

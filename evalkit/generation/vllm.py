@@ -1,8 +1,8 @@
-"""What does the model write, by vLLM? Requests go in as places come free, answers come out as they end.
+"""Generation with vLLM: requests enter as slots become free, and answers leave as they finish.
 
-One request per answer, each with its own seed: vLLM turns one request for n answers into n requests anyway, and
-shares their prompt through its prefix cache alone. So prefix caching is on for sampled answers. It is off for
-greedy ones, which it can change from run to run (vllm#15437), and they share no prompts.
+Each answer is one request with its own seed: vLLM splits a request for n answers into n requests anyway, and shares
+their prompt only through its prefix cache. So prefix caching is on for sampled answers. It is off for greedy ones:
+they share no prompts, and caching can change them from run to run (vllm#15437).
 """
 
 from __future__ import annotations
@@ -11,75 +11,135 @@ import math
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, Prompt, Settings
+from evalkit.generation.base import EngineSettings, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.generation.decoding import cannot_load, end_ids, finish, fitting_ids, load_config, load_tokenizer
-from evalkit.tasks.protocols import Protocol
+from evalkit.generation.decoding import encode_prompts, end_ids, load_config, load_tokenizer, loading_error, make_answer
+from evalkit.tasks.protocols import PromptProtocol
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
 
-_QUEUED = 2
-"""Requests in the engine, in batches: one being written, one that waits, so that no place stays free."""
+_QUEUED_BATCHES = 2
+"""Requests in vLLM, in batches: one that is generated and one that waits, so that no slot stays free."""
 
 
-def write_answers(
-    checkpoint: Checkpoint,
-    prompts: list[Prompt],
-    protocol: Protocol,
-    settings: Settings,
-    *,
-    on_answer: Callable[[Answer], None],
-    on_tokens: Callable[[int], None],
-) -> None:
-    """See `generate.write_answers`."""
-    import torch
+class VllmGenerationEngine:
+    """Generates with vLLM. See `GenerationEngine` for the interface.
 
-    tokenizer, config = load_tokenizer(checkpoint), load_config(checkpoint)
-    ids = fitting_ids(checkpoint, tokenizer, prompts, config)
-    ends = end_ids(tokenizer, checkpoint)
-    max_len = min(max(map(len, ids)) + protocol.max_new_tokens, config.max_position_embeddings)
-    on_cpu = not torch.cuda.is_available()
-    _set_environment(settings, config, tokens=max_len * settings.batch_size if on_cpu else None)
-    from vllm.v1.engine.exceptions import EngineDeadError
+    vLLM is started by the first call of `generate`, with a context that fits its longest prompt, and started again for
+    prompts that need a longer context.
+    """
 
-    before = set(multiprocessing.active_children())
-    engine = _start(checkpoint, protocol, settings, max_len=max_len, on_cpu=on_cpu)
-    _watch(engine, [p for p in multiprocessing.active_children() if p not in before])
-    # With all requests of a batch done before the next begins, each answer always has the same company.
-    in_engine = settings.batch_size * (1 if settings.deterministic else _QUEUED)
-    given = 0
-    try:
-        on_tokens(0)  # loaded: the clock of the rate starts
-        while given < len(prompts) or engine.has_unfinished_requests():
-            room = in_engine - engine.get_num_unfinished_requests()
-            if room == in_engine or not settings.deterministic:
-                for place in range(given, min(given + room, len(prompts))):
-                    room_left = max_len - len(ids[place])
-                    params = _sampling(prompts[place], protocol, ends, max_tokens=room_left, on_cpu=on_cpu)
-                    engine.add_request(str(place), {"prompt_token_ids": ids[place]}, params)
-                    given = place + 1
-            for output in engine.step():
-                place, (written,) = int(output.request_id), output.outputs
-                new_ids = list(written.token_ids)
+    def __init__(self, checkpoint: Checkpoint, protocol: PromptProtocol, settings: EngineSettings) -> None:
+        self._checkpoint, self._protocol, self._settings = checkpoint, protocol, settings
+        self._tokenizer: Any = None
+        self._config: Any = None
+        self._ends: list[int] = []
+        self._llm: Any = None
+        self._max_len = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shut_down()
+
+    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+        """See `GenerationEngine.generate`.
+
+        Raises:
+            EvalError: vLLM ended while it generated, or see `GenerationEngine.generate`.
+        """
+        if self._tokenizer is None:
+            self._tokenizer, self._config = load_tokenizer(self._checkpoint), load_config(self._checkpoint)
+        ids = encode_prompts(self._checkpoint, self._tokenizer, prompts, self._config)
+        self._start(longest_prompt=max(map(len, ids)))
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            self._run(prompts, ids, on_answer=on_answer, on_tokens=on_tokens)
+        except EngineDeadError as error:
+            raise EvalError(
+                f"{self._checkpoint.source}: the engine ended during generation; the system may have killed it for "
+                "lack of memory: give a smaller --batch-size; finished answers are kept, and the same command resumes "
+                "from them"
+            ) from error
+
+    def _run(
+        self, prompts: Sequence[Prompt], ids: list[list[int]], *, on_answer: OnAnswer, on_tokens: OnTokens
+    ) -> None:
+        deterministic = self._settings.deterministic
+        # Deterministic runs finish all requests of a batch before the next, so that each batch is the same every time.
+        capacity = self._settings.batch_size * (1 if deterministic else _QUEUED_BATCHES)
+        num_added = 0
+        on_tokens(0)  # the model is loaded: the rate is measured from here
+        while num_added < len(prompts) or self._llm.has_unfinished_requests():
+            room = capacity - self._llm.get_num_unfinished_requests()
+            if room == capacity or not deterministic:
+                for position in range(num_added, min(num_added + room, len(prompts))):
+                    params = self._sampling_params(prompts[position], max_tokens=self._max_len - len(ids[position]))
+                    self._llm.add_request(str(position), {"prompt_token_ids": ids[position]}, params)
+                    num_added = position + 1
+            for output in self._llm.step():
+                position, (completion,) = int(output.request_id), output.outputs
+                new_ids = list(completion.token_ids)
                 on_tokens(len(new_ids))
-                on_answer(finish(tokenizer, prompts[place], ids[place], new_ids, protocol, ends))
-    except EngineDeadError as error:
-        raise EvalError(
-            f"{checkpoint.source}: the engine died while it wrote answers; expected one that writes them all; the "
-            "system may have ended it for want of memory: give a smaller --batch-size; answers that are written are "
-            "kept, the same command goes on from there"
-        ) from error
-    finally:
-        engine.engine_core.shutdown()
+                on_answer(
+                    make_answer(self._tokenizer, prompts[position], ids[position], new_ids, self._protocol, self._ends)
+                )
+
+    def _start(self, *, longest_prompt: int) -> None:
+        """Start vLLM unless it runs with a sufficient context."""
+        import torch
+
+        max_len = min(longest_prompt + self._protocol.max_new_tokens, self._config.max_position_embeddings)
+        if self._llm is not None and max_len <= self._max_len:
+            return
+        self._shut_down()
+        self._ends = end_ids(self._tokenizer, self._checkpoint)
+        on_cpu = not torch.cuda.is_available()
+        cache_tokens = max_len * self._settings.batch_size if on_cpu else None
+        _set_environment(self._settings, self._config, cache_tokens=cache_tokens)
+        children = set(multiprocessing.active_children())
+        self._llm = _start_llm(self._checkpoint, self._protocol, self._settings, max_len=max_len, on_cpu=on_cpu)
+        self._max_len = max_len
+        _watch(self._llm, [process for process in multiprocessing.active_children() if process not in children])
+
+    def _shut_down(self) -> None:
+        if self._llm is not None:
+            self._llm.engine_core.shutdown()
+            self._llm = None
+
+    def _sampling_params(self, prompt: Prompt, *, max_tokens: int) -> Any:
+        """Return vLLM's settings of one answer, of at most `max_tokens` and the protocol's limit."""
+        import torch
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        protocol = self._protocol
+        return SamplingParams(
+            temperature=protocol.temperature,
+            top_p=protocol.top_p if torch.cuda.is_available() else 1.0,  # on a CPU `TopPLogitsProcessor` does it
+            max_tokens=min(protocol.max_new_tokens, max_tokens),
+            stop=list(protocol.stop),
+            stop_token_ids=self._ends,
+            include_stop_str_in_output=True,
+            seed=prompt.seed if protocol.temperature > 0 else None,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
 
 
-def _start(checkpoint: Checkpoint, protocol: Protocol, settings: Settings, *, max_len: int, on_cpu: bool) -> Any:
+def _start_llm(
+    checkpoint: Checkpoint, protocol: PromptProtocol, settings: EngineSettings, *, max_len: int, on_cpu: bool
+) -> Any:
     from vllm import EngineArgs, LLMEngine
 
     cpu_only: dict[str, Any] = {
@@ -87,7 +147,7 @@ def _start(checkpoint: Checkpoint, protocol: Protocol, settings: Settings, *, ma
         # A prompt in two steps rewinds the seed's generator, which on a CPU ends the engine ("does not use offset").
         "enable_chunked_prefill": False,
         "max_num_batched_tokens": max(2048, max_len),
-        "logits_processors": ["evalkit.generation.top_p_vllm:Nucleus"],
+        "logits_processors": ["evalkit.generation.top_p_vllm:TopPLogitsProcessor"],
         "additional_config": {"evalkit_top_p": protocol.top_p},
     }
     try:
@@ -99,37 +159,20 @@ def _start(checkpoint: Checkpoint, protocol: Protocol, settings: Settings, *, ma
                 max_model_len=max_len,
                 max_num_seqs=settings.batch_size,
                 enable_prefix_caching=protocol.temperature > 0 and not settings.deterministic,
-                generation_config="vllm",  # settings from the protocol alone
+                generation_config="vllm",  # sampling settings come from the protocol alone
                 disable_log_stats=True,
                 **(cpu_only if on_cpu else {}),
             )
         )
     except Exception as error:  # the engine fails in a process of its own and reports in many ways
-        raise cannot_load(checkpoint, "model", error) from error
+        raise loading_error(checkpoint, "model", error) from error
 
 
-def _sampling(prompt: Prompt, protocol: Protocol, ends: list[int], *, max_tokens: int, on_cpu: bool) -> Any:
-    """Return vLLM's settings of one answer, of at most `max_tokens` and the protocol's limit."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        temperature=protocol.temperature,
-        top_p=1.0 if on_cpu else protocol.top_p,  # on a CPU `Nucleus` does it
-        max_tokens=min(protocol.max_new_tokens, max_tokens),
-        stop=list(protocol.stop),
-        stop_token_ids=ends,
-        include_stop_str_in_output=True,
-        seed=prompt.seed if protocol.temperature > 0 else None,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _watch(engine: Any, processes: Collection[BaseProcess]) -> None:
-    """Make a step of the engine raise EngineDeadError when one of its processes ends; vLLM would wait for ever."""
+def _watch(llm: Any, processes: Collection[BaseProcess]) -> None:
+    """Make a step raise EngineDeadError when a process of the engine ends; vLLM itself would wait for ever."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    outputs = getattr(engine.engine_core, "outputs_queue", None)  # an engine in this process has none
+    outputs = getattr(llm.engine_core, "outputs_queue", None)  # absent where the engine runs in this process
     if outputs is None or not processes:
         return
 
@@ -140,19 +183,27 @@ def _watch(engine: Any, processes: Collection[BaseProcess]) -> None:
     threading.Thread(target=wait, name="engine-watch", daemon=True).start()
 
 
-def _set_environment(settings: Settings, config: Any, *, tokens: int | None) -> None:
-    """Set what vLLM reads from the environment alone, where the user has not; `tokens` to keep on a CPU."""
+def _set_environment(settings: EngineSettings, config: Any, *, cache_tokens: int | None) -> None:
+    """Set what vLLM reads only from the environment, unless the user has set it.
+
+    Args:
+        settings: Settings of the engine.
+        config: The model's text configuration.
+        cache_tokens: Tokens that the KV cache holds on a CPU; None on a GPU.
+    """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # spawned processes end with this one
     bind_children()
     if settings.deterministic:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # otherwise a step holds what happened to arrive
-    if tokens is not None:
+        # With the engine in another process, a step would hold the requests that happened to have arrived.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if cache_tokens is not None:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        size = 4 if settings.dtype == "float32" else 2
-        wanted = tokens * config.num_hidden_layers * heads * width * 2 * size
+        value_bytes = 4 if settings.dtype == "float32" else 2
+        cache_bytes = cache_tokens * config.num_hidden_layers * heads * width * 2 * value_bytes
         memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(min(wanted, memory / 3) / 2**30))))
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", machine.vllm_binding())  # all write; judging takes little
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, math.ceil(min(cache_bytes, memory / 3) / 2**30))))
+        # All cores generate: checking programs takes little time beside it.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", machine.vllm_binding())

@@ -22,18 +22,23 @@ def prompts(*texts: str) -> list[base.Prompt]:
     return [base.Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
 
 
+def generate(
+    checkpoint: Path,
+    texts: list[str],
+    protocol: protocols.PromptProtocol,
+    settings: base.EngineSettings,
+    answers: list[base.Answer],
+) -> None:
+    """Append an answer for each text to `answers`."""
+    with engine.load_engine(find_checkpoint(str(checkpoint)), protocol, settings) as loaded:
+        loaded.generate(prompts(*texts), on_answer=answers.append, on_tokens=lambda tokens: None)
+
+
 def write(checkpoint: Path, texts: list[str], *, batch_size: int = 4, **changes) -> list[base.Answer]:
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
-    settings = base.Settings(engine="transformers", batch_size=batch_size, dtype="float32")
+    settings = base.EngineSettings(engine="transformers", batch_size=batch_size, dtype="float32")
     answers: list[base.Answer] = []
-    engine.write_answers(
-        find_checkpoint(str(checkpoint)),
-        prompts(*texts),
-        protocol,
-        settings,
-        on_answer=answers.append,
-        on_tokens=lambda tokens: None,
-    )
+    generate(checkpoint, texts, protocol, settings, answers)
     return sorted(answers, key=lambda answer: answer.prompt.task_id)
 
 
@@ -146,8 +151,8 @@ def test_indentation_survives_a_tokenizer_like_sentencepiece():
 
 
 def test_cutting_takes_the_earliest_stop_string():
-    assert protocols.cut("a\n#b\ndef", ("\ndef", "\n#")) == ("a", True)
-    assert protocols.cut("abc", ("\ndef",)) == ("abc", False)
+    assert decoding.cut_at_stop("a\n#b\ndef", ("\ndef", "\n#")) == ("a", True)
+    assert decoding.cut_at_stop("abc", ("\ndef",)) == ("abc", False)
 
 
 def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch):
@@ -180,7 +185,7 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
 
     def announced(asked: str) -> list[str]:
         settings, why = engine.choose_settings("auto", batch_size=None, deterministic=False, dtype=asked)
-        return engine.announce(settings, why, asked)
+        return engine.announcement(settings, why, asked)
 
     (line,) = announced("auto")
     assert line.startswith("engine transformers (no GPU), float32 (auto: the processor does not compute in bfloat16)")
@@ -200,14 +205,7 @@ def write_by_vllm(checkpoint: Path, texts: list[str], **changes) -> list[base.An
     pytest.importorskip("vllm")
     protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
     answers: list[base.Answer] = []
-    engine.write_answers(
-        find_checkpoint(str(checkpoint)),
-        prompts(*texts),
-        protocol,
-        base.Settings(engine="vllm", batch_size=4, dtype="float32"),
-        on_answer=answers.append,
-        on_tokens=lambda tokens: None,
-    )
+    generate(checkpoint, texts, protocol, base.EngineSettings(engine="vllm", batch_size=4, dtype="float32"), answers)
     return answers
 
 

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from evalkit.generation.top_p import keep_nucleus  # noqa: E402
+from evalkit.generation.top_p import mask_outside_top_p  # noqa: E402
 
 
 def nucleus_by_sorting(logits, top_p: float) -> set[int]:
@@ -20,7 +20,7 @@ def nucleus_by_sorting(logits, top_p: float) -> set[int]:
 def test_keeps_the_fewest_tokens_that_hold_the_share(top_p: float, scale: float):
     torch.manual_seed(0)
     logits = scale * torch.randn(5, 3000)
-    kept = keep_nucleus(logits, top_p)
+    kept = mask_outside_top_p(logits, top_p)
     for row, given in zip(kept, logits, strict=True):
         wanted = nucleus_by_sorting(given, top_p)
         found = set(row.isfinite().nonzero().flatten().tolist())
@@ -31,12 +31,12 @@ def test_keeps_the_fewest_tokens_that_hold_the_share(top_p: float, scale: float)
 def test_rows_that_differ_in_flatness_are_each_cut_on_their_own():
     torch.manual_seed(0)
     logits = torch.stack([8 * torch.randn(3000), torch.randn(3000) / 100, 8 * torch.randn(3000)])
-    together = keep_nucleus(logits, 0.9)
-    assert torch.equal(together, torch.cat([keep_nucleus(row[None], 0.9) for row in logits]))
+    together = mask_outside_top_p(logits, 0.9)
+    assert torch.equal(together, torch.cat([mask_outside_top_p(row[None], 0.9) for row in logits]))
 
 
 def test_equally_likely_tokens_are_kept_together_and_the_likeliest_always():
-    assert keep_nucleus(torch.tensor([[1.0, 1.0, -20.0]]), 0.3).isfinite().tolist() == [[True, True, False]]
-    assert keep_nucleus(torch.tensor([[5.0, 0.0, 0.0]]), 1e-6).isfinite().tolist() == [[True, False, False]]
+    assert mask_outside_top_p(torch.tensor([[1.0, 1.0, -20.0]]), 0.3).isfinite().tolist() == [[True, True, False]]
+    assert mask_outside_top_p(torch.tensor([[5.0, 0.0, 0.0]]), 1e-6).isfinite().tolist() == [[True, False, False]]
     logits = torch.randn(2, 7)
-    assert torch.equal(keep_nucleus(logits, 1.0), logits)
+    assert torch.equal(mask_outside_top_p(logits, 1.0), logits)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from evalkit import evaluate
 from evalkit.cli import main
 from evalkit.generation import base
+from evalkit.generation.engine import EngineChoice
+from tests.evalkit.generation.fake_engine import FixedAnswerEngine
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -30,15 +31,10 @@ def copy(tmp_path: Path, checkpoint: Path) -> Path:
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both engines, without starting one: what is wrong is found before."""
     name: str = request.param
-    settings = base.Settings(engine=name, batch_size=1, dtype="float32")
-    monkeypatch.setattr(evaluate, "choose_settings", lambda *args, **more: (settings, "a test"))
-    monkeypatch.setattr(evaluate, "write_answers", _answer)
+    settings = base.EngineSettings(engine=name, batch_size=1, dtype="float32")
+    monkeypatch.setattr("evalkit.generation.run.choose_settings", lambda *_, **__: EngineChoice(settings, "a test"))
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: FixedAnswerEngine("    pass"))
     return name
-
-
-def _answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens) -> None:
-    for prompt in prompts:
-        on_answer(base.Answer(prompt=prompt, completion="    pass", stop_reason="stop", tokens=1))
 
 
 def change(folder: Path, what: Callable[[Weights], object]) -> None:

@@ -1,0 +1,26 @@
+"""A generation engine for tests that gives one fixed answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from evalkit.generation.base import Answer, OnAnswer, OnTokens, Prompt
+
+
+class FixedAnswerEngine:
+    """Answers every prompt with the same text. See `GenerationEngine` for the interface."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+        """Deliver the answers in the order of the prompts."""
+        for prompt in prompts:
+            on_answer(Answer(prompt=prompt, completion=self._text, stop_reason="stop", tokens=1))
