@@ -1,7 +1,7 @@
-"""How good is a checkpoint at writing programs, and how sure are we?
+"""Score checkpoints on programming benchmarks, with confidence intervals.
 
-`evalkit` reads a checkpoint folder (or samples made elsewhere), runs what the model wrote in a confined
-process and writes one JSON result. It imports none of the other packages and meets them through files.
+`evalkit` reads a checkpoint folder, or samples generated elsewhere. It runs the programs in a sandbox and writes one
+JSON result. It exchanges only files with the other packages; of `shards` it imports `shards.runtime` alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program `evalkit`, also run by `python -m evalkit`."""
+"""Entry point of the command `evalkit` and of `python -m evalkit`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from shards.runtime.interrupts import run_program
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    """Run the command. From its first moment on, Ctrl-C ends it with exit code 130."""
     run_program("evalkit.cli")
 
 

@@ -1,31 +1,36 @@
-"""The `evalkit` command: parse, call, print, map errors to exit codes.
+"""The `evalkit` command: parse options, call, print, and map errors to exit codes.
 
-Exit 0: done. 1: something that the user can mend, in one line on standard error. 2: usage. 129, 130 and 143: ended
-by SIGHUP, Ctrl-C and SIGTERM. A bug keeps its traceback. `--debug` shows the traceback of a one-line error, too.
+Exit codes: 0 success; 1 an error that the user can fix, as one line on standard error; 2 wrong usage; 129, 130 and 143
+after SIGHUP, Ctrl-C and SIGTERM. A bug keeps its traceback. `--debug` shows the traceback of one-line errors, too.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from evalkit.errors import EvalError
+from evalkit.options import CheckpointName, TaskNames, UserPath
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
+from evalkit.tasks.registry import BENCHMARKS
 from evalkit.text import one_line, visible
+from shards.runtime.command_line import fail, standard_options
 from shards.runtime.machine import DTYPES
+
+if TYPE_CHECKING:
+    from evalkit.outputs.result import Evaluation
 
 
 class _Group(click.Group):
-    """Turns an EvalError into one line and exit code 1, and a signal into one line and its exit code."""
+    """A group that turns EvalErrors, exhausted resources and signals into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -34,136 +39,89 @@ class _Group(click.Group):
         except EvalError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"evalkit: {one_line(str(error))}", err=True)
-            ctx.exit(1)
+            fail(one_line(str(error)), prefix="evalkit")
         except MemoryError:
-            click.echo("evalkit: out of memory; free some, or raise the limit (ulimit -v)", err=True)
-            ctx.exit(1)
+            fail("out of memory; free some, or raise the limit (ulimit -v)", prefix="evalkit")
         except RuntimeError as error:
             if "can't start new thread" not in str(error):
                 raise
-            click.echo("evalkit: no thread can be started; raise the limit on processes (ulimit -u)", err=True)
-            ctx.exit(1)
+            fail("no thread can be started; raise the limit on processes (ulimit -u)", prefix="evalkit")
         except (KeyboardInterrupt, EndedError) as error:
             number = signal.Signals(error.number if isinstance(error, EndedError) else signal.SIGINT)
-            click.echo(
-                f"evalkit: ended by {number.name}; what was written and judged is kept, "
-                "the same command goes on from there",
-                err=True,
+            fail(
+                f"ended by {number.name}; samples and verdicts so far are kept, and the same command resumes from them",
+                prefix="evalkit",
+                exit_code=128 + number,
             )
-            ctx.exit(128 + number)
-
-
-class _UserPath(click.Path):
-    """A path in which `~` is the user's home, as a shell would have it where it stands after an `=`."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not str(value):
-            self.fail("is empty; name a file or folder", param, ctx)
-        try:
-            path = Path(os.fsdecode(super().convert(value, param, ctx))).expanduser()
-        except RuntimeError:
-            self.fail(f"{visible(str(value))}: there is no such user here; write the path out", param, ctx)
-        if "~" in path.parts and not path.exists():
-            self.fail(f"{visible(str(value))}: holds a folder ~; write the path out", param, ctx)
-        return path
-
-
-class _Checkpoint(click.ParamType["str"]):
-    """A folder, in which `~` is the user's home, or a hub id."""
-
-    name = "checkpoint"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value)
-        if not text.strip():
-            self.fail("is empty; name a folder or hub id", param, ctx)
-        return str(_UserPath().convert(text, param, ctx)) if text.startswith("~") else text
-
-
-class _Tasks(click.ParamType["tuple[str, ...]"]):
-    """Names of benchmarks, separated by commas."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        names = tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
-        if not names:
-            self.fail("names no benchmark; expected one such as humaneval", param, ctx)
-        return names
 
 
 _COUNT = click.IntRange(min=1)
-_OF_GENERATION = (
+_GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
     "deterministic",
 )  # fmt: skip
-"""Parameters that say how a checkpoint is asked; samples made elsewhere are not."""
+"""Parameters that have no effect on samples generated elsewhere."""
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="teacherless", prog_name="evalkit")
-@click.option("--debug", is_flag=True, help="Show the traceback of errors.")
+@standard_options("evalkit")
 def main(debug: bool) -> None:
-    """Score code models on programming benchmarks, in confinement, and report what was measured."""
+    """Score code models on programming benchmarks, in a sandbox, and report the measurements."""
 
 
 @main.command()
-@click.argument("checkpoint", required=False, type=_Checkpoint())
+@click.argument("checkpoint", required=False, type=CheckpointName())
 @click.option(
     "--samples",
-    type=_UserPath(),
-    help="Score these samples in place of a checkpoint: JSONL or a JSON array, also gzipped; a folder of EvalPlus; - "
-    "for standard input.",
+    type=UserPath(),
+    help="Score these samples in place of a checkpoint: JSONL or a JSON array, also gzipped; an EvalPlus folder; - for "
+    "standard input.",
 )
 @click.option(
     "--sanitize",
     is_flag=True,
-    help="Judge only the program in each sample, without the text around it. Needs --samples.",
+    help="Execute only the program in each sample, without the text around it. Needs --samples.",
 )
 @click.option(
     "--tasks",
     default="humaneval",
     show_default=True,
-    type=_Tasks(),
-    help="Benchmarks, separated by commas: humaneval, humaneval+, mbpp, mbpp-sanitized, mbpp+.",
+    type=TaskNames(),
+    help=f"Benchmarks, separated by commas: {', '.join(BENCHMARKS)}.",
 )
-@click.option("--json", "result", type=_UserPath(), help="File of the result. [default: score.json in --out]")
-@click.option("--out", type=_UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
-@click.option("--protocol", help="How the model is asked; 'evalkit protocols' lists them. [default: the task's]")
+@click.option("--json", "result", type=UserPath(), help="File of the result. [default: score.json in --out]")
+@click.option("--out", type=UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
+@click.option("--protocol", help="Prompt and sampling settings; see 'evalkit protocols'. [default: the benchmark's]")
 @click.option("--engine", default="auto", show_default=True, help="auto, vllm or transformers.")
-@click.option("--max-new-tokens", type=int, help="Longest answer in tokens. [default: the protocol's]")
+@click.option("--max-new-tokens", type=int, help="Maximum length of an answer in tokens. [default: the protocol's]")
 @click.option("--n", "num_samples", type=_COUNT, help="Answers per problem. [default: the protocol's]")
-@click.option("--temperature", type=float, help="Temperature of sampling; 0 is greedy. [default: the protocol's]")
-@click.option("--top-p", type=float, help="Share of the probability to sample from. [default: the protocol's]")
-@click.option("--batch-size", type=_COUNT, help="Answers generated side by side in one batch.")
+@click.option("--temperature", type=float, help="Sampling temperature; 0 is greedy. [default: the protocol's]")
+@click.option("--top-p", type=float, help="Probability mass to sample from. [default: the protocol's]")
+@click.option("--batch-size", type=_COUNT, help="Answers generated concurrently. [default: by engine and device]")
 @click.option(
     "--dtype",
     type=click.Choice([*DTYPES, "float16"]),
     default="auto",
     show_default=True,
-    help="Precision of the model. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
+    help="Type of weights and arithmetic. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option("--limit", type=_COUNT, help="Score only this many problems, the first ones: a quick look, not a score.")
-@click.option("--deterministic", is_flag=True, help="Fixed batches, and float32 unless --dtype names another type.")
+@click.option("--limit", type=_COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
+@click.option(
+    "--deterministic", is_flag=True, help="Fix the composition of batches; float32 unless --dtype names another type."
+)
 @click.option(
     "--sandbox",
     type=click.Choice(["auto", "strict"]),
     default="auto",
     show_default=True,
-    help="strict refuses to run unless every layer of confinement is on.",
+    help="strict refuses to run unless every layer of the sandbox is on.",
 )
-@click.option("--workers", type=_COUNT, help="Programs judged side by side. [default: three for each two processors]")
-@click.option("--data-dir", type=_UserPath(), help="Folder with benchmark files. [default: fetched]")
-@click.option("--html", "page", type=_UserPath(), help="HTML page of the result. [default: beside the result]")
+@click.option("--workers", type=_COUNT, help="Programs executed concurrently. [default: three per two processors]")
+@click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
+@click.option("--html", "page", type=UserPath(), help="HTML page of the result. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
-@click.option("--no-cache", is_flag=True, help="Judge every program anew; neither read nor keep verdicts.")
+@click.option("--no-cache", is_flag=True, help="Execute every program; neither read nor write cached verdicts.")
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -178,11 +136,11 @@ def score(
     no_html: bool,
     **settings: Any,
 ) -> None:
-    """Score CHECKPOINT (a transformers folder or hub id), or samples made elsewhere."""
+    """Score CHECKPOINT (a transformers folder or hub id), or samples generated elsewhere."""
     from evalkit.sandbox.pool import require_address_space
 
-    _refuse_what_does_nothing(ctx)
-    require_address_space()  # before the large libraries are loaded, which fail in their own ways without it
+    _check_options(ctx)
+    require_address_space()  # before the large libraries are imported: without address space their errors are obscure
     from evalkit import console
     from evalkit.evaluate import evaluate
     from evalkit.request import Request
@@ -197,64 +155,79 @@ def score(
         use_cache=not no_cache,
         **settings,
     )
-    with console.Progress() as progress:
-        outcome = evaluate(request, progress)
-    console.print_scores(outcome, request.result, request.page)
-    lost = [one for verdicts in outcome["tasks"].values() for one in verdicts if one["outcome"] == "infra_error"]
-    if lost:
-        what = "1 sample" if len(lost) == 1 else f"{len(lost)} samples"
-        raise EvalError(
-            f"{what} could not be judged on this machine and count as no answer (infra_error: {lost[0]['detail']}); "
-            "mend the cause and run the same command again"
-        )
+    with console.ScoreProgress() as progress:
+        evaluation = evaluate(request, progress)
+    console.print_scores(evaluation, request.result, request.page)
+    _require_verdicts(evaluation)
 
 
-def _refuse_what_does_nothing(ctx: click.Context) -> None:
-    """Refuse options that do not go together, and those that would be ignored.
+def _check_options(ctx: click.Context) -> None:
+    """Refuse options that exclude each other, and those that would have no effect.
 
     Raises:
-        click.UsageError: there are some.
+        click.UsageError: There are such options.
     """
 
     def given(*names: str) -> list[str]:
-        asked = {name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-        return [option.opts[0] for option in ctx.command.params if option.name in asked]
+        explicit = {name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+        return [option.opts[0] for option in ctx.command.params if option.name in explicit]
 
     if len(given("checkpoint", "samples")) != 1:
         raise click.UsageError("expected either CHECKPOINT or --samples FILE")
-    if given("samples") and (idle := given(*_OF_GENERATION)):
-        raise click.UsageError(f"{', '.join(idle)}: does nothing with --samples; it says how a CHECKPOINT is asked")
+    if given("samples") and (unused := given(*_GENERATION_PARAMETERS)):
+        raise click.UsageError(f"{', '.join(unused)}: has no effect with --samples; it applies to a CHECKPOINT")
     if given("checkpoint", "sanitize") == ["checkpoint", "--sanitize"]:
-        raise click.UsageError("--sanitize is for --samples; for a CHECKPOINT the protocol says what is judged")
-    for one, other in (("page", "no_html"), ("result", "out")):
-        if len(both := given(one, other)) == 2:
-            raise click.UsageError(f"expected either {both[0]} or {both[1]}")
+        raise click.UsageError("--sanitize is for --samples; for a CHECKPOINT the protocol decides")
+    for pair in (("page", "no_html"), ("result", "out")):
+        if len(options := given(*pair)) == 2:
+            raise click.UsageError(f"expected either {options[0]} or {options[1]}")
     if str(ctx.params["result"]) == "-" or str(ctx.params["page"]) == "-":
         raise click.UsageError("expected the name of a file, found -; /dev/stdout is standard output")
 
 
 def _default_folder(out: Path | None, checkpoint: str | None, samples: Path | None) -> Path:
-    """Beside what was scored: in the checkpoint's folder, or here for a hub id; beside a file of samples."""
+    """Return the output folder: in the checkpoint's folder, in the working directory for a hub id, beside samples."""
     if out is not None:
         return out
     if samples is not None:
         return paths.samples_folder(samples)
     assert checkpoint is not None
-    return (
-        Path(checkpoint, "evalkit") if Path(checkpoint).is_dir() else Path(f"evalkit-{checkpoint.replace('/', '--')}")
-    )
+    if Path(checkpoint).is_dir():
+        return Path(checkpoint, "evalkit")
+    return Path(f"evalkit-{checkpoint.replace('/', '--')}")
 
 
 def _default_page(result: Path, no_html: bool) -> Path | None:
-    """Beside the result; none where it is not wanted, has no place, or what draws it is not installed."""
+    """Return the page beside the result; None with --no-html, for a device, or without jinja2."""
     if no_html or is_special(result) or importlib.util.find_spec("jinja2") is None:
         return None
     return paths.beside(result, ".html")
 
 
+def _require_verdicts(evaluation: Evaluation) -> None:
+    """Raise an error after the result is written if samples could not be executed.
+
+    Raises:
+        EvalError: There are such samples.
+    """
+    failed = [
+        execution.verdict
+        for benchmark in evaluation.benchmarks
+        for problem in benchmark.problems
+        for execution in problem.executions
+        if execution.verdict.outcome == "infra_error"
+    ]
+    if failed:
+        count = "1 sample" if len(failed) == 1 else f"{len(failed)} samples"
+        raise EvalError(
+            f"{count} could not be executed on this machine and are left out of the scores (infra_error: "
+            f"{failed[0].detail}); fix the cause and run the same command again"
+        )
+
+
 @main.command()
 def doctor() -> None:
-    """Show which layers of confinement hold on this machine, and whether the executor works."""
+    """Show which layers of the sandbox are on, and whether they stop known programs."""
     from evalkit import console
     from evalkit.doctor import examine
 
@@ -264,7 +237,7 @@ def doctor() -> None:
 
 @main.command()
 def protocols() -> None:
-    """List the ways of asking, with every setting."""
+    """List the protocols with all their settings."""
     from evalkit import console
     from evalkit.tasks.protocols import PROTOCOLS
 
@@ -272,8 +245,8 @@ def protocols() -> None:
 
 
 @main.command()
-@click.argument("results", nargs=-1, required=True, type=_UserPath())
-@click.option("--html", "page", type=_UserPath(), help="Also write a page with all of them.")
+@click.argument("results", nargs=-1, required=True, type=UserPath())
+@click.option("--html", "page", type=UserPath(), help="Also write a page that compares all of them.")
 def compare(results: tuple[Path, ...], page: Path | None) -> None:
     """Compare the first of RESULTS with each other one, problem by problem."""
     from evalkit import console
@@ -289,18 +262,19 @@ def compare(results: tuple[Path, ...], page: Path | None) -> None:
 
 
 @main.command()
-@click.argument("run_dirs", nargs=-1, required=True, type=_UserPath())
-@click.option("--out", required=True, type=_UserPath(), help="The HTML file.")
-@click.option("--score", "scores", multiple=True, type=_UserPath(), help="A result of 'evalkit score'.")
-@click.option("--markdown", type=_UserPath(), help="Also write the table as Markdown.")
+@click.argument("run_dirs", nargs=-1, required=True, type=UserPath())
+@click.option("--out", required=True, type=UserPath(), help="The HTML file.")
+@click.option("--score", "scores", multiple=True, type=UserPath(), help="A result of 'evalkit score'.")
+@click.option("--markdown", type=UserPath(), help="Also write the table as Markdown.")
 def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], markdown: Path | None) -> None:
-    """Show what student-train measured in RUN_DIRS, beside HumanEval results, as a table and one HTML file."""
+    """Report the measurements of student-train in RUN_DIRS, beside benchmark scores, as a table and an HTML page."""
     from evalkit import console
-    from evalkit.reports.distillation import build, write
+    from evalkit.reports.distillation import build
+    from evalkit.reports.distillation_page import write
     from evalkit.reports.run_dir import files_of
 
-    read = [*scores, *(path for folder in run_dirs for path in files_of(folder))]
-    paths.refuse_overlap({"--out": out, "--markdown": markdown}, read)
+    inputs = [*scores, *(path for folder in run_dirs for path in files_of(folder))]
+    paths.refuse_overlap({"--out": out, "--markdown": markdown}, inputs)
     built = build(list(run_dirs), scores=list(scores))
     write(built, out=out, markdown=markdown)
     console.print_report(built, out)

@@ -1,4 +1,4 @@
-"""Would a verdict hold here? Tries each layer of confinement and a handful of known programs."""
+"""Examine the sandbox on this machine: its layers, and trials with programs whose outcome is known."""
 
 from __future__ import annotations
 
@@ -19,31 +19,41 @@ _TRIALS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("an endless loop", "while True: pass", ("timeout_cpu",)),
     ("leaving with status 0", "import os\nos._exit(0)", ("exited",)),
 )
+"""(name, program, expected outcomes) of each trial."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One program and its verdict."""
+
+    name: str
+    verdict: Verdict
+    as_expected: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examination:
-    """What was found on this machine."""
+    """State of the sandbox on this machine."""
 
     layers: tuple[Layer, ...]
-    trials: tuple[tuple[str, Verdict, bool], ...]
-    """What was tried, what came out, and whether that is what should."""
+    trials: tuple[Trial, ...]
 
     @property
     def sound(self) -> bool:
-        return all(fine for _, _, fine in self.trials)
+        """Whether all trials ended as expected."""
+        return all(trial.as_expected for trial in self.trials)
 
 
 def examine() -> Examination:
-    """Start the executor, ask for its layers, and run the trials.
+    """Start the sandbox and run the trials.
 
     Raises:
-        EvalError: the executor does not start.
+        EvalError: The sandbox does not start.
     """
     with Pool(workers=1) as pool:
         trials = []
-        for what, program, expected in _TRIALS:
+        for name, program, expected in _TRIALS:
             job = CheckJob(program=program, entry_points=("f",), prelude="", test="assert f(1) == 2", cpu_s=1.0)
             verdict = pool.check_alone(job)
-            trials.append((what, verdict, verdict.outcome in expected))
+            trials.append(Trial(name=name, verdict=verdict, as_expected=verdict.outcome in expected))
         return Examination(layers=tuple(pool.layers), trials=tuple(trials))

@@ -1,11 +1,11 @@
-"""What can go wrong with a score that a person can mend?
+"""Errors that a user can fix.
 
-Every error takes one string, so it survives a trip between processes, and says what was found, what was
-expected and what to do. Bugs are not wrapped: they keep their traceback.
+Each error takes one string, so that it survives pickling between processes. The string names what was found, what was
+expected and how to fix it. Other exceptions are bugs and keep their traceback.
 """
 
 from __future__ import annotations
 
 
 class EvalError(ValueError):
-    """Root of what a user can mend: bad data, a bad path, a missing part, a setting that does not fit."""
+    """Root of the errors that a user can fix: bad data, a bad path, a missing package, a wrong setting."""

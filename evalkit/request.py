@@ -1,4 +1,4 @@
-"""Settings of one `evalkit score`, and how a run tells what it does."""
+"""Settings of one `evalkit score`, and the callbacks that report its progress."""
 
 from __future__ import annotations
 
@@ -7,55 +7,68 @@ from pathlib import Path
 from typing import Protocol
 
 from evalkit.errors import EvalError
+from evalkit.outputs.paths import beside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What was asked for."""
+    """Settings of one `evalkit score`."""
 
     checkpoint: str | None = None
+    """A folder or hub id; None where `samples` is given."""
     samples: Path | None = None
-    """A file or folder of samples made elsewhere; `-` is standard input."""
+    """A file or folder of samples generated elsewhere; `-` is standard input."""
     tasks: tuple[str, ...] = ("humaneval",)
+    """Names of benchmarks."""
     result: Path
-    """Where the JSON goes; samples that are written go beside it."""
+    """Path of the JSON result; generated samples are written beside it."""
     page: Path | None = None
-    """Where the HTML page goes; None for no page."""
+    """Path of the HTML page; None for no page."""
     protocol: str | None = None
+    """Name of the protocol; None for the default of each benchmark."""
     engine: str = "auto"
     max_new_tokens: int | None = None
+    """Maximum length of an answer in tokens; None for the protocol's."""
     temperature: float | None = None
     top_p: float | None = None
     num_samples: int | None = None
+    """Answers per problem; None for the protocol's number."""
     batch_size: int | None = None
     dtype: str = "auto"
     seed: int = 0
     limit: int | None = None
-    """Only the first so many problems: for a quick look, never a benchmark's score."""
+    """Score only so many problems, the first ones. Such a score is not the benchmark's score."""
     deterministic: bool = False
     strict: bool = False
+    """Refuse to run unless every layer of the sandbox is on."""
     workers: int | None = None
+    """Programs that are executed concurrently."""
     data_dir: Path | None = None
     sanitize: bool = False
-    """Of samples made elsewhere, judge only the program in each."""
+    """Execute only the program in each of `samples`."""
     use_cache: bool = True
+    """Read and write cached verdicts."""
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.samples is None):
             raise EvalError("expected either a checkpoint or --samples FILE; name one of them")
 
+    def sample_path(self, task: str) -> Path:
+        """Return the path of the samples that are generated for one benchmark."""
+        return beside(self.result, ".samples.jsonl" if self.tasks == (task,) else f".{task}.samples.jsonl")
 
-class Reporter(Protocol):
-    """How a run tells what it does; `cli.py` prints it."""
+
+class ScoreCallbacks(Protocol):
+    """Progress of a score; `evalkit/console.py` prints it."""
 
     def note(self, text: str) -> None:
-        """Say one line."""
+        """Print one line."""
 
     def start(self, what: str, total: int) -> None:
         """Begin a phase of `total` steps."""
 
     def step(self, steps: int = 1, tokens: int = 0) -> None:
-        """Go on by so many steps and tokens."""
+        """Advance by a number of steps and generated tokens."""
 
     def stop(self) -> None:
         """End the phase."""

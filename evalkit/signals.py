@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: they become exceptions, so that judges are ended and files closed."""
+"""Turn termination signals into exceptions, so that sandbox processes are ended and files closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shards.runtime.interrupts import end_now
 
 
 class EndedError(BaseException):
-    """SIGTERM or SIGHUP asked to end. Not an Exception: nothing but the command's own end catches it."""
+    """SIGTERM or SIGHUP was received. A BaseException, so that only the command itself catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -21,7 +21,7 @@ class EndedError(BaseException):
 
 @contextlib.contextmanager
 def end_quietly() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an EndedError, and Ctrl-C into a KeyboardInterrupt. A second one ends at once.
+    """Raise EndedError on SIGTERM and SIGHUP, and KeyboardInterrupt on Ctrl-C. A second signal ends the process.
 
     A signal that is ignored, as SIGHUP is after nohup, stays ignored.
     """
@@ -30,8 +30,8 @@ def end_quietly() -> Iterator[None]:
         return
 
     def end(number: int, _: FrameType | None) -> None:
-        for again in before:
-            signal.signal(again, end_now)
+        for handled in before:
+            signal.signal(handled, end_now)
         raise KeyboardInterrupt if number == signal.SIGINT else EndedError(number)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}

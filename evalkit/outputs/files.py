@@ -1,8 +1,8 @@
-"""Write files complete or not at all, and read JSON.
+"""Write files atomically, read JSON, and hash content.
 
-A result is written under a temporary name in its own folder, flushed to the disk and renamed. A reader never
-sees half a file, and a failed run leaves nothing behind. A link is followed; a pipe or device is written to as it
-is. Samples are the one exception: they grow line by line on purpose (`evalkit/samples/sample_file.py`).
+A file is written under a temporary name in its own folder, flushed to the disk and renamed, so a reader never sees
+half a file and a failed run leaves nothing behind. A symbolic link is followed. Pipes and devices are written to
+directly. Sample files are the exception: they grow line by line (`evalkit/samples/sample_file.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from evalkit.errors import EvalError
 
 
 def is_special(path: Path) -> bool:
-    """Say whether `path` is neither a file nor a folder, but a pipe, a terminal or a device such as /dev/null."""
-    if path.parts[:2] in (
-        ("/", "dev"),
-        ("/", "proc"),
-    ):  # /dev/stdout may lead to a file: it is still not ours to replace
+    """Return whether `path` is neither a file nor a folder, but a pipe, a terminal or a device such as /dev/null."""
+    if path.parts[:2] in (("/", "dev"), ("/", "proc")):
+        # /dev/stdout may lead to a regular file, which must not be replaced.
         return path.exists() and not path.is_dir()
     try:
         mode = path.stat().st_mode
@@ -33,33 +31,43 @@ def is_special(path: Path) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step: temporary name, fsync, rename. Lone surrogates are escaped.
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically: temporary name, fsync, rename.
 
     Raises:
-        EvalError: the folder cannot be made or written to.
+        OSError: The folder cannot be created or written to.
     """
-    temporary = None
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".tmp")
     try:
-        if is_special(path):
-            with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-                stream.write(text)
-            return
-        target = Path(os.path.realpath(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".tmp")
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600; a result is meant to be read by others
+        os.chmod(temporary, 0o644)  # mkstemp creates 0600, but others may read a result
         os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically unless `path` is a pipe or device. Lone surrogates are escaped.
+
+    Raises:
+        EvalError: The folder cannot be created or written to.
+    """
+    content = text.encode("utf-8", "backslashreplace")
+    try:
+        if is_special(path):
+            with path.open("ab") as stream:
+                stream.write(content)
+        else:
+            replace_file(path, content)
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 def _unwritable(path: Path, error: OSError) -> EvalError:
@@ -67,15 +75,15 @@ def _unwritable(path: Path, error: OSError) -> EvalError:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; see `write_text` for the guarantees and errors."""
+    """Write `value` as indented JSON; see `write_text` for guarantees and errors."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 def require_writable(path: Path) -> None:
-    """Fail now, not after an hour of generation, when `path` cannot be written later.
+    """Check before a long run that `path` can be written at its end.
 
     Raises:
-        EvalError: its folder cannot be made or written to, or `path` is itself a folder.
+        EvalError: The folder of `path` cannot be created or written to, or `path` is itself a folder.
     """
     if path.is_dir():
         raise EvalError(f"{path}: is a folder, expected the name of a file; add a file name to it")
@@ -91,10 +99,14 @@ def require_writable(path: Path) -> None:
 
 
 def read_json(path: Path, *, what: str) -> Any:
-    """Read one JSON file; `what` says in the error what it was meant to be.
+    """Read one JSON file.
+
+    Args:
+        path: The file.
+        what: Description of the expected content, for errors.
 
     Raises:
-        EvalError: it is missing, unreadable or not JSON.
+        EvalError: The file is missing, unreadable or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -107,7 +119,7 @@ def read_json(path: Path, *, what: str) -> Any:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the file's sha256 as hex. Reads it all: about a second per gigabyte."""
+    """Return the file's sha256 as hex. Reads the whole file: about a second per gigabyte."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Names of what a run writes, and the checks on them: no output is an input, one run at a time on one output."""
+"""Names of output files, checks against overwriting inputs, and the lock on a result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from evalkit.outputs.files import is_special
 
 
 def samples_folder(samples: Path) -> Path:
-    """Return the folder of the result of samples made elsewhere: beside them, under their name.
+    """Return the default output folder for samples generated elsewhere: beside them, under their name.
 
-    `a.jsonl` -> `a-evalkit`, any other name `a` -> `a.evalkit`, so that no two share a folder.
+    `a.jsonl` gives `a-evalkit`, any other name `a` gives `a.evalkit`, so no two files share a folder.
     """
     if str(samples) == "-" or samples.parts[:2] in (("/", "dev"), ("/", "proc")):
         return Path("stdin-evalkit")
@@ -25,35 +25,35 @@ def samples_folder(samples: Path) -> Path:
 
 
 def beside(result: Path, suffix: str) -> Path:
-    """Return the file beside a result that differs from it in its suffix: `temp0.2.json` -> `temp0.2.html`."""
+    """Return the path beside a result that differs in its suffix: `temp0.2.json` gives `temp0.2.html`."""
     return result.with_name(result.name.removesuffix(".json") + suffix)
 
 
 def refuse_overlap(outputs: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
-    """Refuse outputs that are inputs or one another, by whatever name: relative, linked, in other case.
+    """Refuse outputs that are inputs or one another, by any name: relative, linked, or in other case.
 
     Args:
-        outputs: What is written, by the option that names it.
-        inputs: What is read.
+        outputs: Files to write, by the option that names them.
+        inputs: Files to read.
 
     Raises:
-        EvalError: two of them are the same file.
+        EvalError: Two of them are the same file.
     """
-    read = {_identity(path): path for path in inputs}
-    written: dict[object, str] = {}
+    input_paths = {_identity(path): path for path in inputs}
+    output_options: dict[object, str] = {}
     for option, path in outputs.items():
         if path is None or is_special(path):
             continue
         identity = _identity(path)
-        if identity in read:
-            raise EvalError(f"{option} {path}: is what is read ({read[identity]}); name another file to write to")
-        if identity in written:
-            raise EvalError(f"{option} {path}: is also what {written[identity]} names; name two files")
-        written[identity] = option
+        if identity in input_paths:
+            raise EvalError(f"{option} {path}: is an input ({input_paths[identity]}); name another file to write to")
+        if identity in output_options:
+            raise EvalError(f"{option} {path}: is also the output of {output_options[identity]}; name two files")
+        output_options[identity] = option
 
 
 def _identity(path: Path) -> object:
-    """Return what is equal for two names of one file, or of one file that is not there yet."""
+    """Return a value that is equal for two names of one file, also of a file that does not exist yet."""
     try:
         status = path.stat()
     except OSError:
@@ -62,13 +62,13 @@ def _identity(path: Path) -> object:
 
 
 @contextlib.contextmanager
-def claimed(result: Path) -> Iterator[None]:
-    """Hold the output `result` for this process, by a lock file beside it that goes at the end.
+def locked(result: Path) -> Iterator[None]:
+    """Hold a lock on the output `result`, by a lock file beside it that is removed at the end.
 
-    The kernel releases the lock of a process that dies, so a lock file that was left behind is no hindrance.
+    The kernel releases the lock of a process that dies, so a stale lock file does not block later runs.
 
     Raises:
-        EvalError: another process holds it.
+        EvalError: Another process holds the lock.
     """
     path = result.with_name(f".{result.name}.lock")
     try:
@@ -78,11 +78,11 @@ def claimed(result: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             holder = path.read_text(errors="replace").strip()
         raise EvalError(
-            f"{result}: another evalkit writes there ({holder or 'it does not say which'}); "
+            f"{result}: another evalkit writes this file ({holder or 'unknown process'}); "
             "wait for it, or name another --json or --out"
         ) from None
     except OSError as error:
-        raise EvalError(f"{result}: cannot be claimed ({error.strerror}); name a file in a writable folder") from error
+        raise EvalError(f"{result}: cannot be locked ({error.strerror}); name a file in a writable folder") from error
     try:
         with contextlib.suppress(OSError):
             os.write(
@@ -96,16 +96,16 @@ def claimed(result: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
-    """Open and lock the file at `path`, which must still be the one there when the lock is held.
+    """Open and lock the file at `path`; retry if another file has replaced it meanwhile.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: Another process holds the lock.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):  # its holder ended just now and took it away
+            with contextlib.suppress(FileNotFoundError):  # its holder has just removed it
                 if os.path.samestat(path.stat(), os.fstat(descriptor)):
                     os.truncate(descriptor, 0)
                     return descriptor

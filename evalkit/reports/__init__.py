@@ -1,1 +1,1 @@
-"""Reports of results: HTML pages, tables and plots."""
+"""HTML pages, tables and plots: of one score, of several scores, and of a distillation run."""

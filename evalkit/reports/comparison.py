@@ -1,7 +1,7 @@
-"""Comparison of two runs: the same problems, paired, and whether the difference is one.
+"""Compare two scores on the same problems, paired.
 
-A run's value on a problem is the share of its samples that pass. Differences are means over the problems that both
-runs answered, with the paired bootstrap over problems; one whose interval holds 0 is not called a difference.
+The value of a problem is the share of its samples that pass. A difference is the mean over the problems that both
+scores hold, with the paired bootstrap interval over problems. An interval that holds 0 shows no difference.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from evalkit.scoring import stats
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two runs on one benchmark."""
+    """Two scores on one benchmark."""
 
     benchmark: str
     first: str
     second: str
-    """What was scored: the checkpoint or file of samples."""
+    """The checkpoints or sample files that were scored."""
     num_problems: int
-    """Problems that both answered."""
+    """Number of problems that both hold."""
     first_share: float
     second_share: float
     """pass@1 on those problems, as fractions."""
@@ -32,12 +32,13 @@ class Comparison:
     """first - second."""
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
-    """Tasks that one solves (with any sample) and the other does not."""
+    """Task ids that one solves with any sample and the other does not."""
     remarks: tuple[str, ...]
+    """Reasons for caution, such as different protocols."""
 
     @property
     def conclusion(self) -> str:
-        """Say in words what the interval allows to say."""
+        """The conclusion that the interval supports, in words."""
         if self.difference.low > 0:
             return "the first is better"
         if self.difference.high < 0:
@@ -46,21 +47,24 @@ class Comparison:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read a result of `evalkit score`, without the verdicts that say nothing of the model (`infra_error`).
+    """Read a result of `evalkit score`, without verdicts `infra_error`, which say nothing about the model.
+
+    Returns:
+        The JSON result, with `path` added.
 
     Raises:
-        EvalError: it is missing or something else.
+        EvalError: The file is missing or is no such result.
     """
     result = read_json(path, what="a result of 'evalkit score'")
     if not isinstance(result, dict) or not all(isinstance(result.get(key), dict) for key in ("scores", "tasks")):
         raise EvalError(f"{path}: holds no scores; expected a result of 'evalkit score --json'")
-    if broken := _broken(result):
-        raise EvalError(f"{path}: {broken}; expected a result of 'evalkit score --json'; score again")
+    if problem := _format_error(result):
+        raise EvalError(f"{path}: {problem}; expected a result of 'evalkit score --json'; score again")
     return result | {"path": str(path), "tasks": _without_infra_errors(result["tasks"])}
 
 
-def _broken(result: dict[str, Any]) -> str:
-    """Say what of a result has not the form that `evalkit score` writes; empty when all has."""
+def _format_error(result: dict[str, Any]) -> str:
+    """Return how a result deviates from the format of `evalkit score`; "" if it does not."""
     for key in ("scores", "tasks", "data", "protocol", "checkpoint", "samples"):
         if not isinstance(result.get(key), dict | None):
             return f"{key} is no object"
@@ -75,85 +79,88 @@ def _broken(result: dict[str, Any]) -> str:
         if not isinstance(data, dict) or not all(isinstance(data.get(key, ""), str) for key in ("id_prefix", "sha256")):
             return f"the data of {name} is not named by id_prefix and sha256"
     for task, verdicts in result["tasks"].items():
-        if not isinstance(verdicts, list) or not all(isinstance(one, dict) and "passed" in one for one in verdicts):
+        if not isinstance(verdicts, list) or not all(
+            isinstance(verdict, dict) and "passed" in verdict for verdict in verdicts
+        ):
             return f"{task} has no list of verdicts"
     return ""
 
 
 def _without_infra_errors(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the verdicts that are answers of the model; problems without any are left out."""
-    judged = {
+    """Return the tasks without verdicts `infra_error`; tasks without any other verdict are left out."""
+    checked = {
         task: [verdict for verdict in verdicts if verdict.get("outcome") != "infra_error"]
         for task, verdicts in tasks.items()
     }
-    return {task: verdicts for task, verdicts in judged.items() if verdicts}
+    return {task: verdicts for task, verdicts in checked.items() if verdicts}
 
 
-def what_was_scored(result: dict[str, Any]) -> str:
-    """Return the checkpoint's source, or the path of the samples."""
+def source_of(result: dict[str, Any]) -> str:
+    """Return the source of the checkpoint, or the path of the samples; "?" if unknown."""
     return str((result.get("checkpoint") or {}).get("source") or (result.get("samples") or {}).get("path") or "?")
 
 
 def tasks_of(result: dict[str, Any], benchmark: str) -> dict[str, list[dict[str, Any]]]:
-    """Return a benchmark's verdicts by its own task ids."""
-    start = result["data"][benchmark]["id_prefix"]
-    own = start.rpartition(":")[2]
-    return {own + key[len(start) :]: value for key, value in result["tasks"].items() if key.startswith(start)}
+    """Return a benchmark's verdicts by its own task ids; all verdicts where the result does not record the prefix."""
+    prefix = (result.get("data") or {}).get(benchmark, {}).get("id_prefix", "")
+    own = prefix.rpartition(":")[2]
+    return {own + key[len(prefix) :]: value for key, value in result["tasks"].items() if key.startswith(prefix)}
 
 
 def compare(paths: list[Path]) -> list[Comparison]:
     """Compare the first result with each other one, on every benchmark that both hold.
 
     Raises:
-        EvalError: fewer than two results, or two that share no problem.
+        EvalError: There are fewer than two results, or two share no problem.
     """
     if len(paths) < 2:
         raise EvalError("expected at least two results of 'evalkit score'; name another")
     results = [read_result(path) for path in paths]
-    found = [
+    comparisons = [
         _compare(results[0], other, benchmark)
         for other in results[1:]
         for benchmark in results[0]["scores"]
         if benchmark in other["scores"]
     ]
-    if not found:
+    if not comparisons:
         raise EvalError(f"{paths[0]} and {paths[1]} hold no common benchmark; score both with the same --tasks")
-    return found
+    return comparisons
 
 
 def _compare(first: dict[str, Any], second: dict[str, Any], benchmark: str) -> Comparison:
     for result in (first, second):
         if not {"id_prefix", "sha256"} <= (result.get("data") or {}).get(benchmark, {}).keys():
-            raise EvalError(f"{result['path']}: does not say on which data {benchmark} was scored; score again")
-    ours, theirs = tasks_of(first, benchmark), tasks_of(second, benchmark)
-    both = [task for task in ours if task in theirs]
-    if not both:
+            raise EvalError(f"{result['path']}: does not record the data of {benchmark}; score again")
+    first_tasks, second_tasks = tasks_of(first, benchmark), tasks_of(second, benchmark)
+    shared = [task for task in first_tasks if task in second_tasks]
+    if not shared:
         raise EvalError(f"{first['path']} and {second['path']} share no problem of {benchmark}: nothing to pair")
-    shares = [[_share(tasks[task]) for task in both] for tasks in (ours, theirs)]
+    shares = [[_share(tasks[task]) for task in shared] for tasks in (first_tasks, second_tasks)]
     remarks = []
-    for what, one, other in (
-        ("protocols", _protocol(first, benchmark), _protocol(second, benchmark)),
+    for what, ours, theirs in (
+        ("protocols", protocol_name(first, benchmark), protocol_name(second, benchmark)),
         ("data", first["data"][benchmark]["sha256"][:12], second["data"][benchmark]["sha256"][:12]),
     ):
-        if one != other:
-            remarks.append(f"their {what} differ: {one} and {other}")
-    if len(both) < max(len(ours), len(theirs)):
-        remarks.append(f"only {len(both)} problems are in both")
+        if ours != theirs:
+            remarks.append(f"their {what} differ: {ours} and {theirs}")
+    if len(shared) < max(len(first_tasks), len(second_tasks)):
+        remarks.append(f"only {len(shared)} problems are in both")
     return Comparison(
         benchmark=benchmark,
-        first=what_was_scored(first),
-        second=what_was_scored(second),
-        num_problems=len(both),
-        first_share=sum(shares[0]) / len(both),
-        second_share=sum(shares[1]) / len(both),
+        first=source_of(first),
+        second=source_of(second),
+        num_problems=len(shared),
+        first_share=sum(shares[0]) / len(shared),
+        second_share=sum(shares[1]) / len(shared),
         difference=stats.difference(shares[0], shares[1]),
-        only_first=tuple(task for task, one, two in zip(both, *shares, strict=True) if one > 0 and two == 0),
-        only_second=tuple(task for task, one, two in zip(both, *shares, strict=True) if two > 0 and one == 0),
+        only_first=tuple(task for task, ours, theirs in zip(shared, *shares, strict=True) if ours > 0 == theirs),
+        only_second=tuple(task for task, ours, theirs in zip(shared, *shares, strict=True) if theirs > 0 == ours),
         remarks=tuple(remarks),
     )
 
 
-def _protocol(result: dict[str, Any], benchmark: str) -> str:
+def protocol_name(result: dict[str, Any], benchmark: str) -> str:
+    """Return the name of the protocol that a benchmark was scored with."""
     return str(((result.get("protocol") or {}).get(benchmark) or {}).get("name", "not recorded"))
 
 

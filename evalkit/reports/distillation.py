@@ -1,65 +1,74 @@
-"""What did distillation give? One table and one HTML page from a run's files and HumanEval results.
+"""Tables of a distillation report: training runs beside their controls, from their files and score files.
 
-Says what was measured, on how much, with which interval, and claims nothing else. What a file does not hold
-is named as missing, not filled in.
+The tables hold every measure and benchmark that the files hold, each with its interval. A missing value is named as
+missing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import EvalError
-from evalkit.outputs.files import require_writable, write_text
-from evalkit.reports.comparison import read_result
-from evalkit.reports.run_dir import Run, paired_difference, read_run
-from evalkit.scoring import stats
+from evalkit.reports.benchmark_rows import benchmark_rows, results_of
+from evalkit.reports.comparison import read_result, source_of
+from evalkit.reports.measures import Measure, measures_of, missing_measures, paired_difference
+from evalkit.reports.run_dir import TrainingRun, read_run
+from evalkit.scoring.stats import Estimate
+from evalkit.tasks.registry import title_of
 from evalkit.text import visible
 
-_ABSENT = "-"
+ABSENT = "-"
+_DIGITS = 3
+"""Digits of held-out measures after the point."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """What the models wrote after one prompt."""
+    """Completions of one prompt by several models."""
 
     prompt: str
     texts: tuple[tuple[str, str], ...]
-    """(model, text), side by side; control characters are escaped."""
+    """(model, text) pairs; control characters are escaped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """One run beside its control: a table of text, what to keep in mind, and what the picture needs."""
+    """One run beside its control."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    """Cells as text; an interval follows its mean as ` [low, high]`."""
     remarks: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    """(name, value) pairs about the run's inputs."""
     completions: tuple[Completion, ...]
-    """Empty where the run wrote none."""
+    """Empty if the run wrote none."""
     missing_completions: str
-    """Which models of the run have no completions, and why; "" where none is missing."""
-    run: Run
-    control: Run | None
+    """Models of the run without completions, and the reason; "" if none is missing."""
+    run: TrainingRun
+    control: TrainingRun | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """All sections, in the order of the folders."""
+    """All sections, in the order of the run folders."""
 
     sections: tuple[Section, ...]
 
 
 def build(run_dirs: list[Path], *, scores: list[Path]) -> Report:
-    """Read the runs and results and lay out the tables.
+    """Read runs and results and build the tables.
 
-    Results are matched to runs by the checkpoint that they name; `RUN_DIR/evalkit/score.json` is found by itself.
+    Args:
+        run_dirs: Output folders of student-train.
+        scores: Results of `evalkit score`. Each is matched to the run whose checkpoint it names;
+            `RUN_DIR/evalkit/score.json` is found without being named.
 
     Raises:
-        EvalError: a folder holds no finished run, or a file is broken.
+        EvalError: A folder holds no finished run, or a file is broken.
     """
     results = [read_result(path) for path in scores]
     sections = []
@@ -70,138 +79,113 @@ def build(run_dirs: list[Path], *, scores: list[Path]) -> Report:
     return Report(sections=tuple(sections))
 
 
-def _section(run: Run, control: Run | None, results: list[dict[str, Any]], *, only: bool) -> Section:
-    remarks: list[str] = []
-    rows: list[tuple[str, ...]] = [
-        ("bytes per token on disk", _ABSENT, _number(run.get("shards", "bytes_per_token"), 1), _ABSENT, "")
-    ]
-    for name, text, digits in (
-        ("kl", "held-out KL to teacher, nats/token", 3),
-        ("bits_per_byte", "held-out bits per byte", 3),
-        ("top1_agreement", "held-out top-1 agreement with teacher", 3),
-    ):
-        before, after = run.get("held_out", "before", name), run.get("held_out", "after", name)
-        if before is None and after is None:
-            remarks.append(f"{run.folder}/run.json holds no {name}: not shown")
-            continue
-        other = control.get("held_out", "after", name) if control else None
-        change = paired_difference(run, control, name) if control else None
-        cells = [_estimate(value, digits) for value in (before, after, other)]
-        rows.append((text, *cells, _signed(change, digits) if change else ""))
-    rows.append(_humaneval_row(run, control, results, remarks, only=only))
-    rows.append(
-        (
-            "steps / tokens / seconds",
-            _ABSENT,
-            _training(run),
-            _training(control) if control else _ABSENT,
-            "",
-        )
-    )
-    if control is None:
-        remarks.append(f"no control run in {run.folder}/control: nothing to compare with")
-    elif not run.held_out or run.held_out.keys() != control.held_out.keys():
-        remarks.append("run and control were not measured on the same held-out rows: no paired difference")
-    elif (run.get("train", "steps"), run.get("train", "tokens")) != (
-        control.get("train", "steps"),
-        control.get("train", "tokens"),
-    ):
-        remarks.append("run and control differ in steps or tokens: not an equal comparison")
+def _section(
+    run: TrainingRun, control: TrainingRun | None, results: Sequence[dict[str, Any]], *, only: bool
+) -> Section:
+    benchmark_cells, benchmark_remarks = _benchmark_rows(run, control, results, only=only)
+    completions, missing_completions = _completions(run, control)
     return Section(
         title=f"{_teacher(run)} -> {_student(run)}",
         columns=("", "before training", run.label, control.label if control else "control", "difference"),
-        rows=tuple(rows),
-        remarks=(*_explanations(run, control), *remarks),
+        rows=(
+            ("bytes per token on disk", ABSENT, _number(run.get("shards", "bytes_per_token"), 1), ABSENT, ""),
+            *(_measure_row(run, control, key, measure) for key, measure in measures_of(run).items()),
+            *benchmark_cells,
+            ("steps / tokens / seconds", ABSENT, _training(run), _training(control) if control else ABSENT, ""),
+        ),
+        remarks=(
+            *_explanations(run, control),
+            *(f"{run.folder}/run.json holds no {key}: not shown" for key in missing_measures(run)),
+            *benchmark_remarks,
+            *_control_remarks(run, control),
+        ),
         facts=_facts(run),
-        **_completions(run, control),
+        completions=completions,
+        missing_completions=missing_completions,
         run=run,
         control=control,
     )
 
 
-def _completions(run: Run, control: Run | None) -> dict[str, Any]:
-    """Return the fields `completions` and `missing_completions` of a section."""
+def _measure_row(run: TrainingRun, control: TrainingRun | None, key: str, measure: Measure) -> tuple[str, ...]:
+    before, after = run.get("held_out", "before", key), run.get("held_out", "after", key)
+    other = control.get("held_out", "after", key) if control else None
+    change = paired_difference(run, control, key) if control else None
+    return (measure.label, *(_estimate(value) for value in (before, after, other)), _signed(change) if change else "")
+
+
+def _benchmark_rows(
+    run: TrainingRun, control: TrainingRun | None, results: Sequence[dict[str, Any]], *, only: bool
+) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Return the rows of benchmarks, and remarks about them.
+
+    Where there is one run and one result that names no checkpoint of it, the result is taken to be that of the run.
+    """
+    run_results = results_of(run.folder, results)
+    control_results = results_of(control.folder, results) if control else []
+    assumed = ""
+    if not run_results and only and len(results) == 1 and results[0] not in control_results:
+        run_results = list(results)
+        source = source_of(results[0])
+        titles = " and ".join(title_of(name) for name in results[0]["scores"]) or "The result"
+        assumed = f"{titles} was scored on {source}, taken to be this run's checkpoint"
+    table = benchmark_rows(run_results, control_results)
+    cells: list[tuple[str, ...]] = [
+        (row.label, ABSENT, row.run, row.control if control else ABSENT, row.difference) for row in table.rows
+    ]
+    return cells, (*([assumed] if assumed else []), *table.remarks)
+
+
+def _completions(run: TrainingRun, control: TrainingRun | None) -> tuple[tuple[Completion, ...], str]:
+    """Return the completions, and which models lack them."""
     columns = {
         "teacher": run.completions.get("teacher"),
         run.label: run.completions.get("student"),
         "control": control.completions.get("student") if control else None,
     }
-    there = {name: texts for name, texts in columns.items() if texts}
-    if run.label not in there:
-        return {"completions": (), "missing_completions": ""}
+    texts_by_model = {name: texts for name, texts in columns.items() if texts}
+    if run.label not in texts_by_model:
+        return (), ""
     shown = tuple(
         Completion(
             prompt=visible(prompt),
-            texts=tuple((name, visible(texts[prompt])) for name, texts in there.items() if prompt in texts),
+            texts=tuple((name, visible(texts[prompt])) for name, texts in texts_by_model.items() if prompt in texts),
         )
-        for prompt in there[run.label]
+        for prompt in texts_by_model[run.label]
     )
     missing = []
-    if "teacher" not in there:
+    if "teacher" not in texts_by_model:
         missing.append("teacher: not shown, as its weights were not loaded for training")
-    if control and "control" not in there:
+    if control and "control" not in texts_by_model:
         missing.append("control: its folder holds no completions")
-    return {"completions": shown, "missing_completions": "; ".join(missing)}
+    return shown, "; ".join(missing)
 
 
-def _humaneval_row(
-    run: Run, control: Run | None, results: list[dict[str, Any]], remarks: list[str], *, only: bool
-) -> tuple[str, ...]:
-    ours = _result_of(run.folder, results)
-    theirs = _result_of(control.folder, results) if control else None
-    if ours is None and only and len(results) == 1 and results[0] is not theirs:
-        ours = results[0]
-        source = (ours.get("checkpoint") or ours.get("samples") or {}).get("source", ours["path"])
-        remarks.append(f"HumanEval was scored on {source}, taken to be this run's checkpoint")
-    cells = []
-    for result in (ours, theirs):
-        score = result["scores"].get("humaneval") if result else None
-        if score is None or "pass@1" not in score.get("interval", {}):  # none, or no sample could be judged
-            cells.append("not scored")
-            continue
-        interval = score["interval"]["pass@1"]
-        cells.append(f"{_percent(score['pass@1'])} [{_percent(interval['low'])}, {_percent(interval['high'])}]")
-        if result and result.get("limit"):
-            remarks.append(f"HumanEval: only the first {result['limit']} problems were asked")
-        elif score["solved"] == 0:
-            remarks.append(f"HumanEval: none of {score['problems']} solved, which says little of a model this small")
-    if control is None:
-        cells[1] = _ABSENT
-    change = ""
-    if ours and theirs and (both := [task for task in ours["tasks"] if task in theirs["tasks"]]):
-        share = [[_share(result["tasks"][task]) for task in both] for result in (ours, theirs)]
-        estimate = stats.difference(share[0], share[1])
-        change = f"{100 * estimate.mean:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
-    return ("HumanEval pass@1, %", _ABSENT, cells[0], cells[1], change)
-
-
-def _result_of(folder: Path, results: list[dict[str, Any]]) -> dict[str, Any] | None:
-    for result in results:
-        source = (result.get("checkpoint") or {}).get("source")
-        if source and Path(source).resolve() == folder.resolve():
-            return result
-    own = folder / "evalkit" / "score.json"
-    return read_result(own) if own.is_file() else None
-
-
-def _share(verdicts: list[dict[str, Any]]) -> float:
-    return sum(bool(verdict["passed"]) for verdict in verdicts) / len(verdicts)
-
-
-def _explanations(run: Run, control: Run | None) -> list[str]:
+def _explanations(run: TrainingRun, control: TrainingRun | None) -> list[str]:
     held_out = run.get("held_out") or {}
     size = ", ".join(f"{held_out[key]:,} {key}" for key in ("rows", "tokens", "bytes") if key in held_out)
     documents = len({document for document, _ in run.held_out})
     lines = [
-        f"held out: {size or 'size not recorded'}{f', {documents} documents' if documents else ''}, never trained on"
+        f"held out: {size or 'size not recorded'}{f', {documents} documents' if documents else ''}, never trained on",
+        "[low, high]: 95% intervals, by a bootstrap over held-out documents; over problems for benchmarks",
     ]
-    lines.append("[low, high]: 95% intervals, by a bootstrap over held-out documents; over problems for HumanEval")
     if control:
-        lines.append("difference: distilled minus control, paired; the control saw cross-entropy only")
+        lines.append("difference: distilled minus control, paired; the control is trained with cross-entropy only")
     return lines
 
 
-def _facts(run: Run) -> tuple[tuple[str, str], ...]:
+def _control_remarks(run: TrainingRun, control: TrainingRun | None) -> list[str]:
+    """Return the reasons why run and control cannot be compared."""
+    if control is None:
+        return [f"no control run in {run.folder}/control: nothing to compare with"]
+    if not run.held_out or run.held_out.keys() != control.held_out.keys():
+        return ["run and control were not measured on the same held-out rows: no paired difference"]
+    if any(run.get("train", key) != control.get("train", key) for key in ("steps", "tokens")):
+        return ["run and control differ in steps or tokens: not an equal comparison"]
+    return []
+
+
+def _facts(run: TrainingRun) -> tuple[tuple[str, str], ...]:
     shards, student = run.get("shards") or {}, run.get("student") or {}
     teacher = shards.get("teacher") or {}
     facts = [
@@ -217,11 +201,11 @@ def _facts(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts if value)
 
 
-def _teacher(run: Run) -> str:
+def _teacher(run: TrainingRun) -> str:
     return str(run.get("shards", "teacher", "name") or "teacher not recorded")
 
 
-def _student(run: Run) -> str:
+def _student(run: TrainingRun) -> str:
     source = str(run.get("student", "source") or "student not recorded").rstrip("/").rpartition("/")[2]
     layers, parameters = run.get("student", "layers"), run.get("student", "parameters")
     parts = [f"{layers} layers"] if layers else []
@@ -229,7 +213,7 @@ def _student(run: Run) -> str:
     return f"{source} ({', '.join(parts)})" if parts else source
 
 
-def _training(run: Run) -> str:
+def _training(run: TrainingRun) -> str:
     train = run.get("train") or {}
     parts = [f"{train[key]:,.0f}" for key in ("steps", "tokens", "seconds") if key in train]
     return " / ".join(parts) if parts else "not recorded"
@@ -239,56 +223,15 @@ def _number(value: Any, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, int | float) else "not recorded"
 
 
-def _estimate(value: Any, digits: int) -> str:
+def _estimate(value: Any) -> str:
+    """Return a mean with its interval if it has one; `ABSENT` for None."""
     if not isinstance(value, dict) or "mean" not in value:
-        return _number(value, digits) if value is not None else _ABSENT
-    text = f"{value['mean']:.{digits}f}"
+        return _number(value, _DIGITS) if value is not None else ABSENT
+    text = f"{value['mean']:.{_DIGITS}f}"
     if "low" in value and "high" in value:
-        text += f" [{value['low']:.{digits}f}, {value['high']:.{digits}f}]"
+        text += f" [{value['low']:.{_DIGITS}f}, {value['high']:.{_DIGITS}f}]"
     return text
 
 
-def _signed(value: stats.Estimate, digits: int) -> str:
-    return f"{value.mean:+.{digits}f} [{value.low:+.{digits}f}, {value.high:+.{digits}f}]"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def write(report: Report, *, out: Path, markdown: Path | None = None) -> None:
-    """Write the HTML page, and the tables as Markdown if asked.
-
-    Raises:
-        EvalError: a file cannot be written, or the page's libraries are not installed.
-    """
-    for path in (out, markdown):
-        if path is not None:
-            require_writable(path)
-    try:
-        import jinja2
-
-        from evalkit.reports.plots import curves
-    except ImportError as error:
-        raise EvalError(f"the page needs {error.name}, which is not installed; install 'teacherless[eval]'") from None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    pictures = [curves(section.run, section.control) for section in report.sections]
-    page = environment.get_template("distillation.html.j2").render(sections=zip(report.sections, pictures, strict=True))
-    write_text(out, page)
-    if markdown is not None:
-        write_text(markdown, as_markdown(report))
-
-
-def as_markdown(report: Report) -> str:
-    """Return the same tables as Markdown."""
-    lines = []
-    for section in report.sections:
-        lines += [f"**{section.title}**", "", "| " + " | ".join(section.columns) + " |"]
-        lines.append("|" + " --- |" * len(section.columns))
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in section.rows]
-        lines += ["", *(f"- {remark}" for remark in section.remarks), ""]
-    return "\n".join(lines)
+def _signed(value: Estimate) -> str:
+    return f"{value.mean:+.{_DIGITS}f} [{value.low:+.{_DIGITS}f}, {value.high:+.{_DIGITS}f}]"

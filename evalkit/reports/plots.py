@@ -1,4 +1,4 @@
-"""How did training go? Loss curves and held-out measures as one SVG, to be put into a page.
+"""Plot the loss curves and held-out measures of a training run as one SVG element.
 
 Drawn without a display and without pyplot's global state.
 """
@@ -6,28 +6,34 @@ Drawn without a display and without pyplot's global state.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean
 from typing import Any
 
-from evalkit.reports.run_dir import Run
+from evalkit.reports.measures import measures_of
+from evalkit.reports.run_dir import TrainingRun
 
 _COLOURS = {"distilled": "#2563eb", "control": "#d97706", "trained": "#2563eb", "before": "#6b7280"}
 _INK, _LINE = "#374151", "#d1d5db"
 
+_Panel = tuple[str, Callable[[Any], None]]
+"""Title of a panel, and the function that draws into its axes."""
+_Points = list[tuple[float, float]]
 
-def curves(run: Run, control: Run | None) -> str:
-    """Return an SVG element with the training curves and the held-out measures, or "" when there are none."""
+
+def training_plots(run: TrainingRun, control: TrainingRun | None) -> str:
+    """Return an SVG element with training curves and held-out measures, or "" if the run has neither."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    rows = [row for row in (_curve_panels(run, control), _measure_panels(run, control)) if row]
+    runs = [run] if control is None else [run, control]
+    rows = [row for row in (_curve_panels(runs), _measure_panels(run, control)) if row]
     if not rows:
         return ""
-    # One salt, so that the same run always gives the same bytes.
+    # A fixed salt makes the element ids, and so the bytes, reproducible.
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "evalkit", "font.size": 9}
     with rc_context(settings):
         figure = Figure(figsize=(10.5, 3.0 * len(rows)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1))
@@ -43,72 +49,69 @@ def curves(run: Run, control: Run | None) -> str:
     return text[text.index("<svg") :]
 
 
-_Panel = tuple[str, Callable[[Any], None]]
-
-
-def _curve_panels(run: Run, control: Run | None) -> list[_Panel]:
+def _curve_panels(runs: Sequence[TrainingRun]) -> list[_Panel]:
     panels: list[_Panel] = []
     for title, key in (
         ("cross-entropy in training, nats/token", "ce_loss"),
         ("distillation loss in training", "kd_loss"),
     ):
-        lines = [_line(one, key) for one in (run, control) if one is not None]
-        lines = [line for line in lines if len(line[1]) > 1]
+        lines = [(run.label, _curve(run, key)) for run in runs]
+        lines = [(label, points) for label, points in lines if len(points) > 1]
         if lines:
             panels.append((title, partial(_draw_lines, lines=lines)))
     return panels
 
 
-def _measure_panels(run: Run, control: Run | None) -> list[_Panel]:
-    panels: list[_Panel] = []
-    for title, key in (
-        ("held-out KL to the teacher, nats/token", "kl"),
-        ("held-out bits per byte", "bits_per_byte"),
-    ):
-        if points := _points(run, control, key):
-            panels.append((title, partial(_draw_points, points=points)))
-    return panels
-
-
-def _line(run: Run, key: str) -> tuple[str, list[tuple[float, float]]]:
-    """Return (label, [(tokens or step, value)]); a control's plain loss is its cross-entropy."""
+def _curve(run: TrainingRun, key: str) -> _Points:
+    """Return (tokens or step, value) of a metric; the plain loss of a control is its cross-entropy."""
     points = []
     for row in run.curve:
         value = row.get(key, row["loss"] if key == "ce_loss" and run.label == "control" else None)
         if value is not None:
             points.append((float(row.get("tokens", row["step"])), float(value)))
-    return run.label, points
+    return points
 
 
-def _points(run: Run, control: Run | None, key: str) -> list[tuple[str, dict[str, float]]]:
-    found = [("before", run.get("held_out", "before", key)), (run.label, run.get("held_out", "after", key))]
+def _measure_panels(run: TrainingRun, control: TrainingRun | None) -> list[_Panel]:
+    panels: list[_Panel] = []
+    for key, measure in measures_of(run).items():
+        if measure.plot_title and (estimates := _estimates(run, control, key)):
+            panels.append((measure.plot_title, partial(_draw_estimates, estimates=estimates)))
+    return panels
+
+
+def _estimates(run: TrainingRun, control: TrainingRun | None, key: str) -> list[tuple[str, dict[str, float]]]:
+    """Return (label, estimate) before training, after it, and of the control."""
+    pairs = [("before", run.get("held_out", "before", key)), (run.label, run.get("held_out", "after", key))]
     if control is not None:
-        found.append((control.label, control.get("held_out", "after", key)))
-    return [(label, value) for label, value in found if isinstance(value, dict) and "mean" in value]
+        pairs.append((control.label, control.get("held_out", "after", key)))
+    return [(label, value) for label, value in pairs if isinstance(value, dict) and "mean" in value]
 
 
-def _draw_lines(axes: Any, lines: list[tuple[str, list[tuple[float, float]]]]) -> None:
+def _draw_lines(axes: Any, lines: list[tuple[str, _Points]]) -> None:
+    """Draw each curve, thin, and its moving average over a fifteenth of its points, thick."""
     for label, points in lines:
-        places, values = zip(*points, strict=True)
+        positions, values = zip(*points, strict=True)
         half = max(1, len(values) // 30)
-        smooth = [fmean(values[max(0, place - half) : place + half + 1]) for place in range(len(values))]
-        axes.plot(places, values, color=_COLOURS[label], alpha=0.25, linewidth=0.8)
-        axes.plot(places, smooth, color=_COLOURS[label], linewidth=1.8, label=label)
+        smooth = [fmean(values[max(0, index - half) : index + half + 1]) for index in range(len(values))]
+        axes.plot(positions, values, color=_COLOURS[label], alpha=0.25, linewidth=0.8)
+        axes.plot(positions, smooth, color=_COLOURS[label], linewidth=1.8, label=label)
     axes.set_xlabel("tokens trained on", color=_INK)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:,.0f}k" if value >= 1000 else f"{value:.0f}")
     axes.legend(frameon=False, labelcolor=_INK)
 
 
-def _draw_points(axes: Any, points: list[tuple[str, dict[str, float]]]) -> None:
-    for place, (label, value) in enumerate(reversed(points)):
+def _draw_estimates(axes: Any, estimates: list[tuple[str, dict[str, float]]]) -> None:
+    """Draw each estimate as a dot on its interval, the first at the top."""
+    for height, (label, value) in enumerate(reversed(estimates)):
         low, high = value.get("low", value["mean"]), value.get("high", value["mean"])
-        axes.plot([low, high], [place, place], color=_COLOURS[label], linewidth=3, alpha=0.45, solid_capstyle="round")
-        axes.plot([value["mean"]], [place], "o", color=_COLOURS[label], markersize=7)
+        axes.plot([low, high], [height, height], color=_COLOURS[label], linewidth=3, alpha=0.45, solid_capstyle="round")
+        axes.plot([value["mean"]], [height], "o", color=_COLOURS[label], markersize=7)
         axes.annotate(
-            f"{value['mean']:.3f}", (value["mean"], place), (0, 8), textcoords="offset points", ha="center", color=_INK
+            f"{value['mean']:.3f}", (value["mean"], height), (0, 8), textcoords="offset points", ha="center", color=_INK
         )
-    axes.set_yticks(range(len(points)), [label for label, _ in reversed(points)])
-    axes.set_ylim(-0.6, len(points) - 0.2)
+    axes.set_yticks(range(len(estimates)), [label for label, _ in reversed(estimates)])
+    axes.set_ylim(-0.6, len(estimates) - 0.2)
     axes.margins(x=0.12)
 
 

@@ -1,1 +1,1 @@
-"""Sample files: read, write and sanitize generated programs."""
+"""Samples: the programs to score, from a model or from files, and their sanitizer."""

@@ -1,7 +1,7 @@
-"""How sure are we? pass@k, intervals over problems, paired comparison.
+"""pass@k, confidence intervals over problems, and paired differences.
 
-Problems (or documents) are the unit of every resampling: samples of one problem are not independent. All
-intervals are 95 percent. Seeds are fixed, so the same data always gives the same interval.
+Problems (or documents) are the unit of resampling, because samples of one problem are not independent. All intervals
+are 95%. The seed is fixed, so equal data gives equal intervals.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RESAMPLES = 10_000
+"""Bootstrap resamples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,17 +26,23 @@ class Estimate:
     low: float
     high: float
     method: str
-    """`bootstrap` over the units, or `wilson` where all are equal and a bootstrap would show no doubt."""
+    """`bootstrap` over units, or `wilson` where all values are 0 or all are 1, for which a bootstrap has no width."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields."""
         return asdict(self)
 
 
 def pass_at_k(num_samples: int, num_passed: int, k: int) -> float:
     """Return the unbiased estimate 1 - C(n-c, k) / C(n, k) of pass@k (arXiv 2107.03374, eq. 1).
 
+    Args:
+        num_samples: n, the number of samples of the problem.
+        num_passed: c, the number of samples that pass.
+        k: Number of samples drawn.
+
     Raises:
-        ValueError: fewer than k samples.
+        ValueError: There are fewer than k samples.
     """
     if num_samples < k:
         raise ValueError(f"pass@{k} needs at least {k} samples, found {num_samples}")
@@ -59,7 +66,7 @@ def interval(values: Sequence[float]) -> Estimate:
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """Return sum/sum with its bootstrap interval, resampling units (documents) of unequal size."""
+    """Return the ratio of sums with its bootstrap interval; resamples units (documents) of unequal size."""
     import numpy as np
 
     data = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
@@ -70,12 +77,12 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
 
 
 def ratio_difference(first: Sequence[float], second: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """Return (sum(first) - sum(second)) / sum(denominators) with the interval of the paired bootstrap."""
-    return ratio([one - two for one, two in zip(first, second, strict=True)], denominators)
+    """Return (sum(first) - sum(second)) / sum(denominators) with its paired bootstrap interval."""
+    return ratio([ours - theirs for ours, theirs in zip(first, second, strict=True)], denominators)
 
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Return the mean of first - second, problem by problem, with the interval of the paired bootstrap."""
+    """Return the mean of first - second, problem by problem, with its paired bootstrap interval."""
     import numpy as np
 
     data = np.asarray(first, float) - np.asarray(second, float)
@@ -85,12 +92,12 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
 
 
 def _resample(data: np.ndarray[Any, Any], num_units: int) -> np.ndarray[Any, Any]:
-    """Return the column sums of RESAMPLES draws of `num_units` rows with replacement."""
+    """Return the column sums of `num_units` rows drawn with replacement: (RESAMPLES, columns)."""
     import numpy as np
 
     generator = np.random.default_rng(0)
     sums = np.empty((RESAMPLES, data.shape[1]))
-    # How often each row is drawn is multinomial; a batch of counts times the data is fast and small.
+    # The number of times that each row is drawn is multinomial. Counts times data, in batches, is fast and small.
     for start in range(0, RESAMPLES, 500):
         counts = generator.multinomial(num_units, np.full(num_units, 1.0 / num_units), size=500)
         sums[start : start + 500] = counts @ data
@@ -98,6 +105,7 @@ def _resample(data: np.ndarray[Any, Any], num_units: int) -> np.ndarray[Any, Any
 
 
 def _wilson(share: float, num: int) -> tuple[float, float]:
+    """Return the Wilson score interval of a share of `num` units."""
     z = 1.959964
     centre = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / (1 + z * z / num)

@@ -1,8 +1,8 @@
-"""CPU time of each problem on this machine: four times what its reference takes, at least 3 s.
+"""CPU time limit of each problem: four times what its reference takes on this machine, at least 3 s.
 
-EvalPlus' benchmarks have a limit for each call instead (`sandbox/plus_task.py`). The references run first, through
-the same executor. A reference that fails means that the machine or the executor is not fit to judge this problem: the
-result names it.
+EvalPlus benchmarks have a limit for each call instead (`evalkit/sandbox/evalplus/task.py`). The references run first,
+in the same sandbox as the samples. A reference that fails shows that scores of its problem are not valid on this
+machine; the result names it.
 """
 
 from __future__ import annotations
@@ -18,36 +18,32 @@ from evalkit.scoring.grader import Grader
 from evalkit.tasks.base import Problem
 
 FACTOR = 4.0
-"""How many times the reference's CPU time a program may use."""
+"""Ratio of a program's CPU time limit to the reference's CPU time."""
 
 REFERENCE_CPU_S = 120.0
-"""Longest CPU time of a reference, in seconds."""
+"""CPU time limit of a reference, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Calibration:
-    """Limits by task id, and what came of the references."""
+class TimeLimits:
+    """Limits by task id, and the references that failed."""
 
     cpu_s: dict[str, float]
-    """CPU seconds that a program may use, in whole seconds so that small jitter changes nothing."""
+    """CPU seconds that a program may use; whole seconds, so that small jitter changes nothing."""
     failed: dict[str, Verdict]
-    """References that did not pass."""
-    num_run: int
-    """References that ran now; the others' verdicts were in the cache."""
+    """Verdicts of the references that did not pass."""
 
 
-def calibrate(problems: Sequence[Problem], pool: Pool, cache: VerdictCache) -> Calibration:
-    """Run the references of `problems` and derive their limits."""
+def calibrate(problems: Sequence[Problem], pool: Pool, cache: VerdictCache) -> TimeLimits:
+    """Run the references of `problems` and derive the time limits."""
     grader = Grader(pool, cache)
     for problem in problems:
         grader.add(problem.reference_job(cpu_s=REFERENCE_CPU_S))
-    verdicts = grader.finish()
-    pairs = list(zip(problems, verdicts, strict=True))
-    return Calibration(
+    pairs = list(zip(problems, grader.finish(), strict=True))
+    return TimeLimits(
         cpu_s={
             problem.task_id: max(CPU_S, math.ceil(FACTOR * verdict.cpu_s)) if problem.inputs is None else EVALPLUS_CPU_S
             for problem, verdict in pairs
         },
         failed={problem.task_id: verdict for problem, verdict in pairs if not verdict.passed},
-        num_run=grader.num_distinct,
     )

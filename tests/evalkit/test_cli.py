@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evalkit.cli import main
-from evalkit.generation import base
 from evalkit.tasks.base import Benchmark
+from tests.evalkit.generation.fake_engine import FixedAnswerEngine
 from tests.evalkit.run_folder import write_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -87,8 +87,8 @@ def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
     from evalkit.generation import hf
 
     batches: list[list[list[int]]] = []
-    read = hf._Model.read
-    monkeypatch.setattr(hf._Model, "read", lambda self, ids: (batches.append(ids), read(self, ids))[1])
+    prefill = hf._Model.prefill
+    monkeypatch.setattr(hf._Model, "prefill", lambda self, ids: (batches.append(ids), prefill(self, ids))[1])
     args = ["score", checkpoint, "--limit", 4, "--max-new-tokens", 8, "--deterministic", "--batch-size", 3]
     args += ["--n", 2, "--temperature", 0.8, "--top-p", 0.95, "--no-html", "--out"]
     assert call(*args, tmp_path / "a").exit_code == 0
@@ -108,19 +108,14 @@ def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
 def test_a_chat_answer_is_judged_by_the_program_in_it(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from evalkit import evaluate
     from evalkit.tasks.registry import load
 
     copy = tmp_path / "ckpt"
     shutil.copytree(checkpoint, copy)
     problem = load("humaneval").problems[0]
 
-    def answer(checkpoint, prompts, protocol, settings, *, on_answer, on_tokens):
-        for prompt in prompts:
-            text = problem.reference + "\nprint(undefined)\n"
-            on_answer(base.Answer(prompt=prompt, completion=text, stop_reason="stop", tokens=9))
-
-    monkeypatch.setattr(evaluate, "write_answers", answer)
+    text = problem.reference + "\nprint(undefined)\n"
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: FixedAnswerEngine(text))
     done = call("score", copy, "--limit", 1, "--protocol", "humaneval-evalplus-chat-v1", "--no-html")
     assert done.exit_code == 0, done.output
     (sample,) = samples_of(copy / "evalkit")

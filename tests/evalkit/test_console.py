@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from evalkit.console import Progress
+from evalkit.console import ScoreProgress
 from shards.runtime.heartbeat import Heartbeat
 
 
@@ -13,7 +13,7 @@ def test_loading_and_writing_are_heard_of_in_a_log(monkeypatch):
     monkeypatch.setattr("evalkit.console.time.monotonic", lambda: now[0])
     out = io.StringIO()
     beat = Heartbeat(out=out, clock=lambda: now[0])
-    progress = Progress(heartbeat=beat)
+    progress = ScoreProgress(heartbeat=beat)
 
     def pass_by(seconds: int) -> None:
         for _ in range(seconds):
@@ -35,5 +35,5 @@ def test_loading_and_writing_are_heard_of_in_a_log(monkeypatch):
         "0 of 20 samples, loading the model and reading the first prompts, 10 s",
         "0 of 20 samples, 100 tokens, 12 tokens/s, 8 s",
         "5 of 20 samples, 200 tokens, 11 tokens/s, 54 s left",
-        "wrote 20 samples, 500 tokens in 20 s (25 tokens/s)",
+        "generated 20 samples, 500 tokens in 20 s (25 tokens/s)",
     ]

@@ -47,7 +47,9 @@ def test_a_signal_to_all_processes_ends_the_run_quietly_and_verdicts_are_kept(tm
     assert run.returncode == 128 + getattr(signal, name)
     assert out == ""
     last = error.splitlines()[-1]
-    assert last == f"evalkit: ended by {name}; what was written and judged is kept, the same command goes on from there"
+    assert last == (
+        f"evalkit: ended by {name}; samples and verdicts so far are kept, and the same command resumes from them"
+    )
     assert "Traceback" not in error
     assert num_kept(database) >= already + 5
     assert [path.name for path in tmp_path.iterdir()] == ["s.jsonl"]

@@ -91,17 +91,17 @@ def test_no_output_may_be_the_samples(tmp_path: Path, samples: Path, option: str
     assert done.exit_code == 1
     (line,) = done.stderr.splitlines()
     assert f"evalkit: {option} " in line
-    assert "is what is read" in line
+    assert "is an input" in line
     assert samples.read_text() == before
 
 
 def test_outputs_are_not_one_another(tmp_path: Path, samples: Path):
     done = call("score", "--samples", samples, "--json", tmp_path / "r", "--html", tmp_path / "." / "r")
     assert done.exit_code == 1
-    assert "is also what --json names" in done.stderr
+    assert "is also the output of --json" in done.stderr
     run = write_run(tmp_path / "run", kl=0.8)
     done = call("report", run, "--out", tmp_path / "r.html", "--markdown", tmp_path / "r.html")
-    assert (done.exit_code, "is also what --out names" in done.stderr) == (1, True)
+    assert (done.exit_code, "is also the output of --out" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "vocab_new.json"])
@@ -128,10 +128,10 @@ def test_no_output_replaces_benchmark_data_or_a_result(tmp_path: Path, samples: 
         assert call("score", "--samples", samples, "--json", tmp_path / name).exit_code == 0
     before = (tmp_path / "b.json").read_text()
     done = call("compare", tmp_path / "a.json", tmp_path / "b.json", "--html", tmp_path / "b.json")
-    assert (done.exit_code, "is what is read" in done.stderr) == (1, True)
+    assert (done.exit_code, "is an input" in done.stderr) == (1, True)
     run = write_run(tmp_path / "run", kl=0.8)
     done = call("report", run, "--out", run / "run.json", "--score", tmp_path / "b.json")
-    assert (done.exit_code, "is what is read" in done.stderr) == (1, True)
+    assert (done.exit_code, "is an input" in done.stderr) == (1, True)
     assert (tmp_path / "b.json").read_text() == before
 
 
@@ -158,10 +158,10 @@ def test_a_result_that_is_a_link_is_written_where_it_leads(tmp_path: Path, sampl
 
 def test_a_second_run_on_one_output_is_told_and_a_lock_left_behind_is_no_hindrance(tmp_path: Path, samples: Path):
     result = tmp_path / "r.json"
-    with paths.claimed(result):
+    with paths.locked(result):
         done = call("score", "--samples", samples, "--json", result)
         assert done.exit_code == 1
-        assert f"another evalkit writes there (process {os.getpid()} on " in done.stderr
+        assert f"another evalkit writes this file (process {os.getpid()} on " in done.stderr
         assert not result.exists()
         assert call("score", "--samples", samples, "--json", tmp_path / "other.json").exit_code == 0
     (tmp_path / ".r.json.lock").write_text("process 1 on elsewhere")  # its process was killed
@@ -175,7 +175,7 @@ def test_of_many_that_claim_at_once_one_at_a_time_holds(tmp_path: Path):
     def claim() -> None:
         for _ in range(50):
             try:
-                with paths.claimed(tmp_path / "r.json"):
+                with paths.locked(tmp_path / "r.json"):
                     holding.append(1)
                     most.append(len(holding))
                     holding.pop()

@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.reports.comparison import compare
-from evalkit.reports.score_page import SHOWN_SAMPLES, Judged
-from evalkit.samples.sample_file import Sample
+from evalkit.reports.score_page import SHOWN_SAMPLES, shown_executions
+from evalkit.rerank.base import ProblemResult
+from evalkit.samples.base import Execution, Sample
 from evalkit.sandbox.verdict import Verdict
 
 
@@ -91,7 +92,7 @@ def test_a_page_holds_several_runs_side_by_side_safely(tmp_path: Path):
     assert "&lt;script&gt;x" in text
     assert "A is better" in text
     assert "60.0%" in text
-    assert "only where the runs differ (20 of 100)" in text
+    assert "only where the results differ (20 of 100)" in text
     assert text.count('<tr class="same">') == 80
     assert text.count('<td class="cell none">') == 100 + 50  # no HumanEval in the third, half of it in the fourth
     assert "http" not in text.replace("http-equiv", "")
@@ -117,10 +118,13 @@ def test_the_page_shows_every_problem_its_sample_and_verdict_safely(tmp_path: Pa
 
 
 def test_of_many_samples_both_kinds_are_shown(humaneval):
-    pairs = [
-        (Sample(task_id="HumanEval/0", index=i, completion="x"), Verdict(outcome="pass" if i < 9 else "wrong"))
-        for i in range(20)
-    ]
-    shown = Judged(problem=humaneval.problems[0], pairs=tuple(pairs)).shown
+    executions = tuple(
+        Execution(
+            sample=Sample(task_id="HumanEval/0", index=index, completion="x"),
+            verdict=Verdict(outcome="pass" if index < 9 else "wrong"),
+        )
+        for index in range(20)
+    )
+    shown = shown_executions(ProblemResult(problem=humaneval.problems[0], executions=executions))
     assert len(shown) == SHOWN_SAMPLES
-    assert {verdict.outcome for _, verdict in shown} == {"pass", "wrong"}
+    assert {execution.verdict.outcome for execution in shown} == {"pass", "wrong"}

@@ -9,8 +9,9 @@ import pytest
 
 from evalkit.console import print_report
 from evalkit.errors import EvalError
-from evalkit.reports.distillation import as_markdown, build, write
-from evalkit.reports.plots import curves
+from evalkit.reports.distillation import build
+from evalkit.reports.distillation_page import as_markdown, write
+from evalkit.reports.plots import training_plots
 from tests.evalkit.run_folder import write_run
 
 
@@ -103,8 +104,8 @@ def test_a_file_that_is_no_score_is_named(run: Path, tmp_path: Path):
 
 def test_the_same_run_gives_the_same_picture(run: Path):
     section = build([run], scores=[]).sections[0]
-    picture = curves(section.run, section.control)
-    assert picture == curves(section.run, section.control)
+    picture = training_plots(section.run, section.control)
+    assert picture == training_plots(section.run, section.control)
     assert picture.startswith("<svg")
     assert "<script" not in picture
 
@@ -150,7 +151,7 @@ def test_completions_of_other_prompts_are_not_put_beside_each_other(run: Path):
 
 
 def test_without_completions_there_is_no_such_section(run: Path, tmp_path: Path):
-    assert "What the models write" not in page_of(run, tmp_path)
+    assert "Sample completions" not in page_of(run, tmp_path)
 
 
 @pytest.mark.parametrize(

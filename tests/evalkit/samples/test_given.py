@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
+from evalkit.samples.base import Execution, Sample
 from evalkit.samples.given import fence_hint, read_samples
-from evalkit.samples.sample_file import Sample
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks.base import Benchmark
 from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
@@ -117,7 +117,7 @@ def test_a_file_on_standard_input_is_not_replaced(tmp_path: Path, source: str):
     with samples.open() as stream:
         done = subprocess.run(command, stdin=stream, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"evalkit: --json {samples}: is what is read (/dev/stdin)")
+    assert done.stderr.startswith(f"evalkit: --json {samples}: is an input (/dev/stdin)")
     assert samples.read_text() == before
 
 
@@ -179,10 +179,12 @@ def test_fences_that_make_everything_fail_are_hinted_at_and_sanitized_away(tmp_p
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["scores"]["humaneval"]["pass@1"] == 1, result["tasks"]
     assert result["samples"]["sanitized"] is True
-    assert "as it was written" in (tmp_path / "r.html").read_text()
+    assert "original answer" in (tmp_path / "r.html").read_text()
 
 
 def test_a_fence_in_a_sample_that_is_python_gives_no_hint():
     fenced = Sample(task_id="HumanEval/53", solution='"""\n```\nx\n```\n"""\n')
-    assert fence_hint([fenced], [Verdict(outcome="wrong", detail="assert ...")]) == ""
-    assert fence_hint([fenced], [Verdict(outcome="exception", detail="SyntaxError: invalid syntax")]) != ""
+    wrong = Verdict(outcome="wrong", detail="assert ...")
+    no_python = Verdict(outcome="exception", detail="SyntaxError: invalid syntax")
+    assert fence_hint([Execution(sample=fenced, verdict=wrong)]) == ""
+    assert fence_hint([Execution(sample=fenced, verdict=no_python)]) != ""

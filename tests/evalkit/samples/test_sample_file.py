@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
+from evalkit.samples.base import Sample
 from evalkit.samples.given import read_samples
-from evalkit.samples.sample_file import Sample, SampleFile
+from evalkit.samples.sample_file import SampleFile
 from evalkit.tasks.base import Benchmark
 
 
@@ -61,13 +62,15 @@ def test_bad_sample_files_are_named_with_their_line(tmp_path: Path, humaneval: B
 
 
 def test_samples_of_another_form_of_the_benchmark_are_left_out_and_counted(tmp_path: Path, humaneval: Benchmark):
-    smaller = replace(humaneval, problems=humaneval.problems[:2], others=frozenset({"HumanEval/2", "HumanEval/3"}))
+    smaller = replace(
+        humaneval, problems=humaneval.problems[:2], excluded_ids=frozenset({"HumanEval/2", "HumanEval/3"})
+    )
     path = tmp_path / "samples.jsonl"
     lines = [f'{{"task_id": "HumanEval/{number}", "completion": "a"}}\n' for number in (0, 2, 3, 3)]
     path.write_text("".join(lines))
     given = read_samples(path, smaller)
     assert [sample.task_id for sample in given.samples] == ["HumanEval/0"]
-    assert given.others == ["HumanEval/2", "HumanEval/3", "HumanEval/3"]
+    assert given.excluded == ["HumanEval/2", "HumanEval/3", "HumanEval/3"]
     path.write_text(lines[1])
     with pytest.raises(EvalError, match="only samples of problems that humaneval does not have"):
         read_samples(path, smaller)
@@ -106,7 +109,7 @@ def test_samples_of_another_run_are_moved_aside(tmp_path: Path):
         file.add(sample(0))
     with SampleFile(path, run="r2") as file:
         assert file.found == {}
-        assert file.set_aside == tmp_path / "samples.r1.jsonl"
+        assert file.renamed_to == tmp_path / "samples.r1.jsonl"
     assert "c0" in (tmp_path / "samples.r1.jsonl").read_text()
 
 
@@ -134,13 +137,13 @@ def test_a_run_that_wrote_nothing_hides_no_earlier_samples(tmp_path: Path):
 
 def test_lines_of_anything_else_are_never_lost(tmp_path: Path):
     path = tmp_path / "samples.jsonl"
-    mine, other = sample(0, "r1").as_line(), sample(1, "r2").as_line()
+    mine, other = sample(0, "r1").to_line(), sample(1, "r2").to_line()
     for number, text in enumerate((mine + other, '{"my": "notes"}\n', other + mine + "x"), 1):
         path.write_text(text)
         with SampleFile(path, run="r1") as file:
             assert len(file.found) == text.count('"r1"')
-            assert file.set_aside == tmp_path / f"samples.jsonl.old{number}"
-        assert file.set_aside.read_text() == text
+            assert file.renamed_to == tmp_path / f"samples.jsonl.old{number}"
+        assert file.renamed_to.read_text() == text
         assert path.read_text() == mine * text.count('"r1"')
         path.unlink()
 

@@ -87,7 +87,7 @@ def test_a_program_that_the_kernel_kills_for_memory_is_not_counted_and_not_cache
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1, done.stderr
-    assert "1 sample could not be judged" in done.stderr
+    assert "1 sample could not be executed" in done.stderr
     result = json.loads((tmp_path / "r.json").read_text())
     assert [verdict["outcome"] for verdict in result["tasks"]["HumanEval/53"]] == ["infra_error", "pass", "wrong"]
     assert "killed from outside" in result["tasks"]["HumanEval/53"][0]["detail"]
@@ -177,11 +177,11 @@ def test_what_the_machine_failed_at_is_tried_twice_again(tmp_path: Path, outcome
 
 def test_infra_errors_are_in_no_denominator():
     right, wrong, lost = (Verdict(outcome=outcome) for outcome in ("pass", "wrong", "infra_error"))
-    score = summarise({"a": [right, lost], "b": [wrong, wrong], "c": [lost, lost]})
+    score = summarise({"a": [right, lost], "b": [wrong, wrong], "c": [lost, lost]}).to_dict()
     assert score["pass@1"] == 0.5
     assert (score["problems"], score["solved"], score["samples"], score["infra_errors"]) == (2, 1, 6, 3)
     assert "pass@2" not in score  # one problem has a single sample left
-    nothing = summarise({"a": [lost]})
+    nothing = summarise({"a": [lost]}).to_dict()
     assert (nothing["interval"], nothing["problems"], nothing["infra_errors"]) == ({}, 0, 1)
 
 
@@ -191,7 +191,7 @@ def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypa
     samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
     done = call("score", "--no-cache", "--samples", samples)
     assert done.exit_code == 1
-    assert "1 sample could not be judged" in done.stderr
+    assert "1 sample could not be executed" in done.stderr
     result = tmp_path / "s-evalkit" / "score.json"
     assert json.loads(result.read_text())["scores"]["humaneval"]["infra_errors"] == 1
     assert (tmp_path / "s-evalkit" / "score.html").is_file()
@@ -271,7 +271,7 @@ def test_a_verdict_cache_that_is_no_database_is_told(tmp_path: Path, monkeypatch
     samples.write_text('{"task_id": "HumanEval/53", "completion": "    return x + y"}\n')
     done = call("score", "--samples", samples, "--no-html")
     assert done.exit_code == 0
-    assert "verdicts are not kept for later runs" in done.stderr
+    assert "verdicts are not cached" in done.stderr
 
 
 def test_no_process_is_left_when_a_pool_is_ended_in_the_middle():

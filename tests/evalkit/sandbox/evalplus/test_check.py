@@ -81,9 +81,9 @@ def test_scores_of_the_base_inputs_stand_beside_those_of_all():
         Verdict(outcome="wrong", base_passed=False),
         Verdict(outcome="infra_error", base_passed=False),
     ]
-    score = summarise({str(place): [verdict] for place, verdict in enumerate(verdicts)})
+    score = summarise({str(place): [verdict] for place, verdict in enumerate(verdicts)}).to_dict()
     assert (score["pass@1"], score["base"]["pass@1"], score["base"]["solved"]) == (0.0, 0.5, 1)
-    assert "base" not in summarise({"0": [Verdict(outcome="pass")]})
+    assert "base" not in summarise({"0": [Verdict(outcome="pass")]}).to_dict()
 
 
 def test_many_slow_calls_pass_and_one_long_call_fails(pool: Pool, tmp_path: Path):

@@ -1,0 +1,1 @@
+"""The select stage: choose and order the samples of each problem that are scored."""
