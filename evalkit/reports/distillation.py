@@ -13,7 +13,7 @@ from typing import Any
 
 from evalkit.reports.benchmark_rows import benchmark_rows, results_of
 from evalkit.reports.comparison import read_result, source_of
-from evalkit.reports.measures import Measure, measures_of, missing_measures, paired_difference
+from evalkit.reports.measures import HeldOutMeasure, measures_of, missing_measures, paired_difference
 from evalkit.reports.run_dir import TrainingRun, read_run
 from evalkit.scoring.stats import Estimate
 from evalkit.tasks.registry import title_of
@@ -107,7 +107,7 @@ def _section(
     )
 
 
-def _measure_row(run: TrainingRun, control: TrainingRun | None, key: str, measure: Measure) -> tuple[str, ...]:
+def _measure_row(run: TrainingRun, control: TrainingRun | None, key: str, measure: HeldOutMeasure) -> tuple[str, ...]:
     before, after = run.get("held_out", "before", key), run.get("held_out", "after", key)
     other = control.get("held_out", "after", key) if control else None
     change = paired_difference(run, control, key) if control else None

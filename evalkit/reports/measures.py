@@ -14,7 +14,7 @@ from evalkit.scoring import stats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
+class HeldOutMeasure:
     """One held-out measure."""
 
     label: str
@@ -29,44 +29,44 @@ class Measure:
     """Title of its plot; "" for no plot."""
 
 
-MEASURES: dict[str, Measure] = {
-    "kl": Measure(
+MEASURES: dict[str, HeldOutMeasure] = {
+    "kl": HeldOutMeasure(
         label="held-out KL to teacher, nats/token",
         numerator="kl_sum",
         plot_title="held-out KL to the teacher, nats/token",
     ),
-    "chunk_kl": Measure(
+    "chunk_kl": HeldOutMeasure(
         label="held-out KL of text chunks, nats/chunk",
         numerator="chunk_kl_sum",
         denominator="chunks",
         plot_title="held-out KL of text chunks, nats/chunk",
     ),
-    "cell_kl": Measure(
+    "cell_kl": HeldOutMeasure(
         label="held-out KL of prefix cells, nats/boundary",
         numerator="cell_kl_sum",
         denominator="boundaries",
         plot_title="held-out KL of prefix cells, nats/boundary",
     ),
-    "bits_per_byte": Measure(
+    "bits_per_byte": HeldOutMeasure(
         label="held-out bits per byte",
         numerator="nll_sum",
         denominator="bytes",
         factor=1.0 / math.log(2.0),
         plot_title="held-out bits per byte",
     ),
-    "top1_agreement": Measure(label="held-out top-1 agreement with teacher", numerator="top1_sum"),
-    "calibration_error": Measure(label="held-out calibration error (ECE)"),
+    "top1_agreement": HeldOutMeasure(label="held-out top-1 agreement with teacher", numerator="top1_sum"),
+    "calibration_error": HeldOutMeasure(label="held-out calibration error (ECE)"),
 }
 """Measures by their key in `run.json`, in the order of the table. `chunk_kl` and `cell_kl` compare students with
 another tokenizer than the teacher's, `kl` all others."""
 
 
-def measures_of(run: TrainingRun) -> dict[str, Measure]:
+def measures_of(run: TrainingRun) -> dict[str, HeldOutMeasure]:
     """Return the measures that the run's record holds, in the order of the table; unknown ones come last."""
     summaries = [run.get("held_out", when) for when in ("before", "after")]
     keys = {key for summary in summaries if isinstance(summary, dict) for key in summary}
     known = {key: measure for key, measure in MEASURES.items() if key in keys}
-    unknown = {key: Measure(label=f"held-out {key.replace('_', ' ')}") for key in sorted(keys - MEASURES.keys())}
+    unknown = {key: HeldOutMeasure(label=f"held-out {key.replace('_', ' ')}") for key in sorted(keys - MEASURES.keys())}
     return known | unknown
 
 
@@ -101,6 +101,6 @@ def paired_difference(first: TrainingRun, second: TrainingRun, key: str) -> stat
     return stats.ratio_difference(first_sums, second_sums, sizes)
 
 
-def _denominator(key: str, measure: Measure, row: Mapping[str, float]) -> str:
+def _denominator(key: str, measure: HeldOutMeasure, row: Mapping[str, float]) -> str:
     """Return the key of the denominator; across tokenizers agreement is counted over shared boundaries."""
     return "boundaries" if key == "top1_agreement" and "boundaries" in row else measure.denominator
