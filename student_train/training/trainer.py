@@ -40,7 +40,7 @@ from student_train.outputs.run_dir import Identity, is_finished, newest_state, r
 from student_train.outputs.run_record import describe, held_out_record, result_line, run_record
 from student_train.training.build_run import prepare
 from student_train.training.distributed import World, join
-from student_train.training.handover import Handover, of_record, of_state, settings_of
+from student_train.training.state import Handover, of_record, of_state, settings_of
 from student_train.training.hardware import Hardware, lines_for, settle
 from student_train.training.optimizer import learning_rate
 from student_train.training.run_context import Run, Say, interrupted, say_on_stderr
