@@ -49,10 +49,11 @@ def main() -> None:
     import shards
     from student_train.config import Config
     from student_train.data.loader import Rows, Stream, read_step
-    from student_train.training.build_run import prepare
-    from student_train.training.distributed import join
+    from student_train.training.build_run import build_run
+    from student_train.training.distributed import init_distributed
     from student_train.training.hardware import settle
-    from student_train.training.runtime import Signals
+    from student_train.training.runtime import Runtime
+    from student_train.training.state import Handover
     from student_train.training.train_step import take_step
 
     asked = Config(
@@ -65,11 +66,11 @@ def main() -> None:
         device=options.device,
         threads=options.threads,
     )
-    with join(asked.device) as world, s3_copy(Path(options.shards)) as url:
+    with init_distributed(asked.device) as world, s3_copy(Path(options.shards)) as url:
         hardware = settle(asked, device=world.device)
         config = hardware.config
         places = {"local": shards.open(options.shards), "s3": shards.open(url)}
-        this = prepare(config, places["local"], [], Signals(), world)
+        this = build_run(config, places["local"], Handover(segments=[]), Runtime(world=world))
         plan = this.first_leg.plan
         read, reading = {}, {}
         for name, cache in places.items():
@@ -131,7 +132,7 @@ def main() -> None:
                 "rounds": options.rounds,
                 "batch_tokens": options.batch_tokens,
                 "device": str(world.device),
-                **hardware.as_dict(),
+                **hardware.to_dict(),
                 "torch": torch.__version__,
                 "date": _common.today(),
             }

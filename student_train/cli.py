@@ -150,10 +150,10 @@ def _run(context: click.Context, repeat: str | None, specialist: str | None, set
     # cuBLAS reads this before its first use; without it torch refuses to be deterministic on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
-        with _speaker(config) as say:
+        with _speaker(config) as log:
             from student_train.training.trainer import run
 
-            run(config, command=sys.argv, say=say, segments=record.get("segments", []))
+            run(config, command=sys.argv, log=log, segments=record.get("segments", []))
     except (TrainError, ShardError) as error:
         _fail(context, error)
 

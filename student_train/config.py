@@ -203,15 +203,15 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the result, as JSON can hold them."""
-        return {name: value for name, value in self.as_dict().items() if name not in _NOT_IDENTITY}
+        return {name: value for name, value in self.to_dict().items() if name not in _NOT_IDENTITY}
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all settings, as JSON can hold them."""
         return {**dataclasses.asdict(self), "specialist": list(self.specialist)}
 
 
 def from_dict(settings: dict[str, Any]) -> Config:
-    """Return the configuration that `as_dict` wrote. Raises: TrainError on a setting that is not known."""
+    """Return the configuration that `to_dict` wrote. Raises: TrainError on a setting that is not known."""
     known = {field.name for field in dataclasses.fields(Config)}
     unknown = sorted(set(settings) - known)
     if unknown:

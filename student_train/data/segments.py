@@ -102,7 +102,7 @@ class Segments:
         known = self.written[number] if number < len(self.written) else None
         started = time.monotonic()
         for look in itertools.count():
-            mine = self._look(known) if self._world.leads else None
+            mine = self._look(known) if self._world.is_main else None
             found = self._world.gather((mine, self._stopped()))
             (raw, passes), stop = found[0][0] or (None, False), any(asked for _, asked in found)
             if raw is not None:

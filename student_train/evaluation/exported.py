@@ -1,39 +1,39 @@
-"""Make the model that a run exports: whole parameters, adapters merged, weights in the type of the export."""
+"""Make the model that a run exports and score it: whole parameters, adapters merged, weights in the export's type."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from student_train.evaluation.run_scores import score_run
 from student_train.model.loading import Student
 from student_train.model.lora import add_adapters, merge_adapters
 from student_train.objectives.row_score import RowScore
-from student_train.training.distributed import World, whole
-from student_train.training.run_context import Run
+from student_train.training.distributed import World, full_tensor
+from student_train.training.run_context import RunContext
+
+_TITLE = "held-out, after"
 
 
-def export_and_score(this: Run, score: Callable[[Run], list[RowScore]]) -> tuple[Any, list[RowScore]]:
-    """Return the model as it is exported, on the rank that leads, and its held-out scores. A collective.
-
-    `score` measures the student of a run on all of its ranks.
-    """
-    config, world = this.config, this.world
+def export_and_score(context: RunContext) -> tuple[Any, list[RowScore]]:
+    """Return the model as it is exported, on the main rank (None elsewhere), and its scores. A collective."""
+    config, world = context.config, context.world
     if world.size == 1 or not config.lora_rank:
         if config.lora_rank:
-            merge_adapters(this.student.adapted)  # in place
-        round_weights(this.student.model, config.export_dtype)
-        after = score(this)
-        return plain(this.student, world_size=world.size, leads=world.leads), after
-    # Adapters of split matrices are not merged in place: the rank that leads scores the whole model.
-    model = plain(this.student, world_size=world.size, leads=world.leads, rank=config.lora_rank, seed=config.seed)
+            merge_adapters(context.student.adapted)  # in place
+        round_weights(context.student.model, config.export_dtype)
+        after = score_run(context, _TITLE)
+        return whole_model(context.student, world), after
+    # Adapters of sharded matrices cannot be merged in place. The main rank scores the whole model.
+    model = whole_model(context.student, world, lora_rank=config.lora_rank, seed=config.seed)
     after = []
-    if world.leads:
+    if world.is_main:
         round_weights(model, config.export_dtype)
-        distiller = this.distiller.with_model(model.to(world.device))
-        after = score(replace(this, distiller=distiller, world=World(device=world.device)))
+        distiller = context.distiller.with_model(model.to(world.device))
+        runtime = replace(context.runtime, world=World(device=world.device))
+        after = score_run(replace(context, distiller=distiller, runtime=runtime), _TITLE)
     return model, world.gather(after)[0]
 
 
@@ -45,29 +45,33 @@ def round_weights(model: Any, dtype: str) -> None:
                 parameter.copy_(parameter.to(getattr(torch, dtype)))
 
 
-def plain(student: Student, *, world_size: int, leads: bool, rank: int = 0, seed: int = 0) -> Any:
-    """Return the student's model as an ordinary one with whole parameters, on the rank that leads; None elsewhere.
+def whole_model(student: Student, world: World, *, lora_rank: int = 0, seed: int = 0) -> Any:
+    """Return the student's model with whole parameters, on the main rank; None elsewhere. A collective.
 
-    `rank` is that of its adapters, 0 for none; they are merged. A collective.
+    Args:
+        student: The student, sharded over the ranks.
+        world: All ranks.
+        lora_rank: Rank of adapters to merge; 0 for none.
+        seed: Seed of the run, which the adapters were made from.
     """
     from transformers import AutoModelForCausalLM
 
-    if world_size == 1:
-        return merge_adapters(student.adapted) if rank else student.model
+    if world.size == 1:
+        return merge_adapters(student.adapted) if lora_rank else student.model
     tensors = {}
-    for name, p in student.model.named_parameters():
-        tensor = whole(p)  # all ranks gather; one keeps
-        if leads:
+    for name, parameter in student.model.named_parameters():
+        tensor = full_tensor(parameter)  # all ranks gather; one keeps
+        if world.is_main:
             tensors[name] = tensor
-    if not leads:
+    if not world.is_main:
         return None
-    copy_ = AutoModelForCausalLM.from_config(student.model.config, dtype=torch.float32)
-    adapted = add_adapters(copy_, rank=rank, seed=seed) if rank else None
-    buffers = dict(student.model.named_buffers())  # never split
+    model = AutoModelForCausalLM.from_config(student.model.config, dtype=torch.float32)
+    adapted = add_adapters(model, rank=lora_rank, seed=seed) if lora_rank else None
+    buffers = dict(student.model.named_buffers())  # never sharded
     with torch.no_grad():
-        for name, parameter in copy_.named_parameters():
+        for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])
-        for name, buffer in copy_.named_buffers():
+        for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    copy_.generation_config = student.model.generation_config
-    return merge_adapters(adapted) if rank else copy_
+    model.generation_config = student.model.generation_config
+    return merge_adapters(adapted) if lora_rank else model

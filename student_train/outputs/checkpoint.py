@@ -1,21 +1,20 @@
-"""Checkpoints that are complete or absent, and a plain model folder at the end.
+"""Checkpoints that are complete or absent.
 
-`OUT/checkpoints/step-N/` holds what torch's distributed checkpoint writes (`.metadata`, `__R_0.distcp`: parameters that
-train and the optimiser's state, float32, each rank's part in its own file) and `state.json` (global: step, identity of
-the run, tokens so far, held-out figures before training, the other files' digests; no rank, no world size, no random
-state). Another number of ranks can read it. It is written under a temporary name beside its place, synced and renamed,
-so a name `step-N` means complete. A crash loses at most the steps since the newest one.
+`OUT/checkpoints/step-N/` holds the files of torch's distributed checkpoint (`.metadata`, `__R_0.distcp`): parameters
+that train and the state of the optimiser, float32, one file for each rank. `state.json` holds the global state: step,
+identity of the run, tokens so far, held-out scores before training, and digests of the other files. It holds no rank,
+no world size and no random state, so another number of ranks can resume.
 
-With several ranks OUT must be a folder that all of them see. NOT safe with files of strangers: `.metadata` is a pickle,
-which is why the folder at the end is safetensors.
+A checkpoint is written under a temporary name, synced and renamed, so the name `step-N` means complete. A crash loses
+at most the steps since the newest one. With several ranks OUT must be a folder that all of them see.
+
+Not safe with files from strangers: `.metadata` is a pickle. The exported folder uses safetensors.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 import warnings
@@ -26,10 +25,11 @@ from pickle import UnpicklingError
 from typing import Any
 
 from student_train.errors import CheckpointError
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, sync
+from student_train.training.distributed import World
 
 STATE_VERSION = 2
 _NAME = re.compile(r"step-(\d+)")
-_TEMPORARY = ".incomplete-"
 
 
 def steps(out: Path) -> list[int]:
@@ -40,61 +40,83 @@ def steps(out: Path) -> list[int]:
 
 
 def path_of(out: Path, *, step: int) -> Path:
-    """Return where the checkpoint of `step` lies or would lie."""
+    """Return the folder of the checkpoint of `step`, which need not exist."""
     return out / "checkpoints" / f"step-{step}"
 
 
-def save(out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int, world: Any = None) -> Path:
-    """Write the checkpoint of state["step"], then drop all but the newest `keep`. A collective.
+def save(
+    out: Path, *, model: Any, optimizer: Any, state: dict[str, Any], keep: int, world: World | None = None
+) -> Path:
+    """Write a checkpoint, then remove all but the newest ones. A collective.
 
-    Each rank of `world` (`parallel.World`; None for one process) writes its own part; the one that leads gives the
-    whole its name when all are done.
+    Each rank writes its own part. The main rank renames the folder when all are done.
 
-    Raises: CheckpointError where the disk is full; older checkpoints are as they were.
+    Args:
+        out: Folder of the run.
+        model: The model; parameters that require no gradient are left out.
+        optimizer: Its optimiser.
+        state: Global state, as JSON can hold it, with the key "step".
+        keep: Number of newest checkpoints to keep.
+        world: All ranks; None for one process.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        CheckpointError: The disk is full. Older checkpoints are unchanged.
     """
-    import torch.distributed.checkpoint as dcp
-
-    leads, alone = world is None or world.leads, world is None or world.size == 1
+    world = world or World()
     place = path_of(out, step=state["step"])
-    temporary = place.with_name(_TEMPORARY + place.name)
-    there = place.is_dir()
-    if there if alone else world.gather(there)[0]:
+    if world.gather(place.is_dir())[0]:
         return place
     tensors = _tensors(model, optimizer)
     needed = sum(t.numel() * t.element_size() for t in tensors.values())
-    if leads:
+    temporary = place.with_name(TEMPORARY + place.name)
+    if world.is_main:
         require_room(out, needed)
         shutil.rmtree(temporary, ignore_errors=True)
-    with _FullDisk(out, needed, temporary):
-        if leads:
-            temporary.mkdir(parents=True)
-        if not alone:
-            world.wait()
-        with _plain_errors():
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=alone)
-        names = sorted(temporary.glob(f"__{0 if alone else world.rank}_*"))
-        mine = {path.name: _sha256(path) for path in names}
-        files = {k: v for part in ([mine] if alone else world.gather(mine)) for k, v in part.items()}
-        if not leads:
+    with full_disk_errors(out, needed, temporary):
+        files = _write_parts(temporary, tensors, world)
+        if not world.is_main:
             return place
-        files[".metadata"] = _sha256(temporary / ".metadata")
-        body = {**state, "version": STATE_VERSION, "files": files}
-        text = json.dumps({**body, "sha256": _digest(body)}, indent=1)
-        (temporary / "state.json").write_text(text, encoding="utf-8")
-        for entry in temporary.iterdir():
-            _sync(entry)
-        _sync(temporary)
+        _write_state(temporary, state, files)
         temporary.rename(place)
-        _sync(place.parent)
+        sync(place.parent)
     for old in steps(out)[:-keep]:
         shutil.rmtree(path_of(out, step=old))
     return place
 
 
-def read_state(out: Path, *, step: int) -> dict[str, Any] | None:
-    """Return the state of a checkpoint, None where it is cut or damaged.
+def _write_parts(temporary: Path, tensors: dict[str, Any], world: World) -> dict[str, str]:
+    """Write each rank's tensors; return the digests of all parts by name."""
+    import torch.distributed.checkpoint as dcp
 
-    Raises: CheckpointError for one of another version.
+    if world.is_main:
+        temporary.mkdir(parents=True)
+    world.barrier()
+    with _unwrapped_errors():
+        dcp.save(tensors, storage_writer=dcp.FileSystemWriter(temporary), no_dist=world.size == 1)
+    names = sorted(temporary.glob(f"__{world.rank}_*"))
+    parts = world.gather({path.name: _sha256(path) for path in names})
+    return {name: digest for part in parts for name, digest in part.items()}
+
+
+def _write_state(temporary: Path, state: dict[str, Any], files: dict[str, str]) -> None:
+    """Write `state.json` with the digests of all files, and sync everything."""
+    files = files | {".metadata": _sha256(temporary / ".metadata")}
+    body = {**state, "version": STATE_VERSION, "files": files}
+    text = json.dumps({**body, "sha256": _digest(body)}, indent=1)
+    (temporary / "state.json").write_text(text, encoding="utf-8")
+    for entry in temporary.iterdir():
+        sync(entry)
+    sync(temporary)
+
+
+def read_state(out: Path, *, step: int) -> dict[str, Any] | None:
+    """Return the state of a checkpoint; None where it is cut or damaged.
+
+    Raises:
+        CheckpointError: It has another version.
     """
     place = path_of(out, step=step)
     try:
@@ -112,65 +134,86 @@ def read_state(out: Path, *, step: int) -> dict[str, Any] | None:
     return state
 
 
-def load(out: Path, *, step: int, model: Any, optimizer: Any, world: Any = None) -> None:
-    """Put the parameters and the optimiser's state of a checkpoint into `model` and `optimizer`. A collective.
+def load(out: Path, *, step: int, model: Any, optimizer: Any, world: World | None = None) -> None:
+    """Load parameters and optimiser state of a checkpoint, in place. A collective.
 
-    Raises: CheckpointError, naming the folder, for one that is damaged.
+    Args:
+        out: Folder of the run.
+        step: Step of the checkpoint.
+        model: The model.
+        optimizer: Its optimiser. The settings of its groups stay: they come from the configuration.
+        world: All ranks; None for one process.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged.
     """
-    import torch
     import torch.distributed.checkpoint as dcp
 
+    world = world or World()
     place = path_of(out, step=step)
-    state_of = read_state(out, step=step)
-    if state_of is None:
+    stored = read_state(out, step=step)
+    if stored is None:
         raise _broken(place, "found damage: state.json is cut or missing")
-    _require_sound(place, state_of["files"], world)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    _require_sound(place, stored["files"], world)
     try:
         reader = dcp.FileSystemReader(place)
-        stored = reader.read_metadata().state_dict_metadata
-        tensors = {f"model.{name}": p.detach() for name, p in parameters.items()}  # read into, in place
-        state: dict[Any, dict[str, Any]] = {}
-        for key, about in stored.items():
-            if key.startswith("optimizer."):
-                name, _, part = key.removeprefix("optimizer.").rpartition(".")
-                p = parameters[name]
-                # Moments are split as their parameter is; counters are whole on every rank, and on the CPU.
-                like = torch.zeros_like(p) if about.size == p.shape else torch.zeros(about.size)
-                tensors[key] = state.setdefault(p, {})[part] = like.detach()
-        with _plain_errors():
-            dcp.load(tensors, storage_reader=reader, no_dist=world is None or world.size == 1)
+        tensors, optimizer_state = _destinations(model, reader.read_metadata().state_dict_metadata)
+        with _unwrapped_errors():
+            dcp.load(tensors, storage_reader=reader, no_dist=world.size == 1)
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, UnpicklingError) as error:
-        said = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise _broken(place, f"does not load ({said[0]})") from None
-    # The settings of the groups come from the configuration, which is the run's own.
+        lines = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise _broken(place, f"does not load ({lines[0]})") from None
     optimizer.state.clear()
-    optimizer.state.update(state)
+    optimizer.state.update(optimizer_state)
 
 
-def _require_sound(place: Path, files: dict[str, str], world: Any) -> None:
-    """Raise CheckpointError unless every file hashes to what it was written with. Ranks share the files out."""
-    rank, size = (0, 1) if world is None else (world.rank, world.size)
-    bad = ""
-    for name, digest in sorted(files.items())[rank::size]:
+def _destinations(model: Any, stored: dict[str, Any]) -> tuple[dict[str, Any], dict[Any, dict[str, Any]]]:
+    """Return tensors to load into, by name, and the optimiser's state made of some of them.
+
+    Args:
+        model: The model, whose parameters are loaded in place.
+        stored: Metadata of the checkpoint's tensors, by name.
+    """
+    import torch
+
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tensors = {f"model.{name}": p.detach() for name, p in parameters.items()}
+    state: dict[Any, dict[str, Any]] = {}
+    for key, about in stored.items():
+        if key.startswith("optimizer."):
+            name, _, part = key.removeprefix("optimizer.").rpartition(".")
+            p = parameters[name]
+            # Moments are sharded as their parameter is. Counters are whole on every rank, and on the CPU.
+            like = torch.zeros_like(p) if about.size == p.shape else torch.zeros(about.size)
+            tensors[key] = state.setdefault(p, {})[part] = like.detach()
+    return tensors, state
+
+
+def _require_sound(place: Path, files: dict[str, str], world: World) -> None:
+    """Check the digest of every file. Ranks share the files out.
+
+    Raises:
+        CheckpointError: A file is missing or changed.
+    """
+    damage = ""
+    for name, digest in sorted(files.items())[world.rank :: world.size]:
         path = place / name
         if not path.is_file():
-            bad = f"{name} is missing"
+            damage = f"{name} is missing"
         elif (found := _sha256(path)) != digest:
-            bad = f"{name} has sha256 {found[:12]}, it was written with {digest[:12]}"
-    bad = max(world.gather(bad)) if size > 1 else bad
-    if bad:
-        raise _broken(place, f"found damage: {bad}")
+            damage = f"{name} has sha256 {found[:12]}, it was written with {digest[:12]}"
+    if damage := max(world.gather(damage)):
+        raise _broken(place, f"found damage: {damage}")
 
 
 def _broken(place: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{place}: {what}; expected a whole checkpoint of this run; remove that folder to go on from the one before it"
+        f"{place}: {what}; expected a whole checkpoint of this run; remove that folder to resume from the one before it"
     )
 
 
 def _digest(state: dict[str, Any]) -> str:
-    """Return the digest of a state as JSON holds it, so that a flipped digit is seen."""
+    """Return the digest of a state as JSON holds it, so that a changed digit is detected."""
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
@@ -181,17 +224,17 @@ def _sha256(path: Path) -> str:
 
 def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
     """Return all tensors of a checkpoint by name: `model.<parameter>` and `optimizer.<parameter>.<part>`."""
-    found = {}
+    tensors = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            found[f"model.{name}"] = p.detach()
-            found |= {f"optimizer.{name}.{part}": value for part, value in optimizer.state.get(p, {}).items()}
-    return found
+            tensors[f"model.{name}"] = p.detach()
+            tensors |= {f"optimizer.{name}.{part}": value for part, value in optimizer.state.get(p, {}).items()}
+    return tensors
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Raise what went wrong itself: torch wraps everything, an interrupt too. No warning that there are no ranks."""
+def _unwrapped_errors() -> Iterator[None]:
+    """Raise the cause of torch's wrapped errors, interrupts included. Hide its warning about a single process."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     with warnings.catch_warnings():
@@ -200,84 +243,3 @@ def _plain_errors() -> Iterator[None]:
             yield
         except CheckpointException as error:
             raise next(iter(error.failures.values()))[0] from None
-
-
-def remove_incomplete(out: Path) -> None:
-    """Remove what a crash while writing left behind."""
-    for folder in (out, out / "checkpoints"):
-        for entry in folder.glob(_TEMPORARY + "*") if folder.is_dir() else ():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all. Raises: CheckpointError where the disk is full."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all. Raises: CheckpointError where the disk is full."""
-    temporary = path.with_name(_TEMPORARY + path.name)
-    with _FullDisk(path.parent, len(content), temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        _sync(temporary)
-        temporary.rename(path)
-
-
-def require_room(out: Path, needed: int) -> None:
-    """Raise CheckpointError if the disk that holds `out` has fewer than `needed` bytes free."""
-    place = out
-    while not place.exists():
-        place = place.absolute().parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise _no_room(out, needed, free)
-
-
-class _FullDisk:
-    """Turn "no space left" of any writer into a CheckpointError, and remove what was half written."""
-
-    def __init__(self, out: Path, needed: int, temporary: Path) -> None:
-        self._out, self._needed, self._temporary = out, needed, temporary
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
-        free = shutil.disk_usage(self._out).free if self._out.exists() else self._needed
-        if self._temporary.is_dir():
-            shutil.rmtree(self._temporary, ignore_errors=True)
-        else:
-            self._temporary.unlink(missing_ok=True)
-        # safetensors and torch wrap the system's error in kinds of their own. Its text survives, but where torch's zip
-        # writer trips over its own short write.
-        told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        told = told or any(text in str(error) for text in ("No space left", "os error 28"))
-        if told or ("inline_container" in str(error) and free < self._needed):
-            raise _no_room(self._out, self._needed, None) from error
-
-
-def _no_room(out: Path, needed: int, free: int | None) -> CheckpointError:
-    found = "a full disk" if free is None else f"{_bytes(free)} free on its disk"
-    return CheckpointError(
-        f"{out}: found {found}, expected {_bytes(needed)} for what is written next; make room, then run the same "
-        "command to go on"
-    )
-
-
-def _bytes(number: int) -> str:
-    """Return a size in the largest unit of which it has at least ten: 12.5 MB, 980,000 bytes."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6)):
-        if number >= 10 * size:
-            return f"{number / size:,.1f} {unit}"
-    return f"{number:,} bytes"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

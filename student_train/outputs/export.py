@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from student_train.model.sources import tokenizer_files
-from student_train.outputs.checkpoint import _TEMPORARY, _FullDisk, _sync, require_room
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, sync
 
 
 def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
-    """Make `out` an ordinary transformers folder: weights, configuration, tokenizer. File by file, each whole.
+    """Write weights, configuration and tokenizer, each file atomically.
 
-    Raises: CheckpointError where the disk is full.
+    Args:
+        out: Folder to write to.
+        model: transformers causal language model with whole parameters; converted in place.
+        tokenizer_dir: Folder with the tokenizer's files.
+        dtype: Type of the weights.
+
+    Raises:
+        CheckpointError: The disk is full.
     """
     import torch
     from transformers.utils import logging
@@ -22,8 +29,8 @@ def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
     model = model.to(dtype=getattr(torch, dtype))
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
     require_room(out, needed)
-    temporary = out / (_TEMPORARY + "export")
-    with _FullDisk(out, needed, temporary):
+    temporary = out / (TEMPORARY + "export")
+    with full_disk_errors(out, needed, temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for entry in tokenizer_files(tokenizer_dir):
@@ -31,8 +38,8 @@ def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
         model.save_pretrained(temporary)
         mode = (temporary / "config.json").stat().st_mode
         for entry in sorted(temporary.iterdir()):
-            entry.chmod(mode)  # safetensors gives its files to their owner alone
-            _sync(entry)
+            entry.chmod(mode)  # safetensors makes its files readable by their owner only
+            sync(entry)
             entry.rename(out / entry.name)
         temporary.rmdir()
-        _sync(out)
+        sync(out)

@@ -1,8 +1,8 @@
-"""One trainer per output folder: a lock that ends with its process, and a record of who holds it.
+"""One trainer per output folder: a lock that ends with its process, and a record of its holder.
 
-The lock is the system's own (flock), so a process that is killed gives it up. `run.lock` in the folder says which host
-and process hold it, and its time of change moves every few seconds while they live. A trainer on another host watches
-that time, because some network file systems keep locks to one host; so does one where the file system knows no locks.
+The lock is the system's own (flock), so a killed process releases it. The file `run.lock` names the host and the
+process, and its modification time is updated every few seconds while they live. A trainer on another host watches that
+time, because some network file systems keep locks to one host. The same is done where a file system has no locks.
 """
 
 from __future__ import annotations
@@ -25,25 +25,30 @@ from student_train.training.distributed import World
 
 LOCK_NAME = "run.lock"
 BEAT_S = 5.0
-"""Seconds between signs of life."""
+"""Seconds between updates of the modification time."""
 WATCHED_S = 4 * BEAT_S
-"""How long a holder on another host is watched for one."""
+"""Seconds for which a holder on another host is watched for an update."""
 _HELD = {errno.EWOULDBLOCK, errno.EACCES}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
 @contextmanager
-def locked(out: Path, world: World, *, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of `out` meanwhile. A collective: the rank that leads takes it for all.
+def locked(out: Path, world: World, *, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a folder. A collective: the main rank takes it for all.
+
+    Args:
+        out: The folder; created where it is missing.
+        world: All ranks.
+        log: Prints a line where a lock is taken over.
 
     Raises:
-        CheckpointError: On every rank, where another trainer holds it or the folder cannot be written.
+        CheckpointError: On every rank, where another trainer holds the lock or the folder cannot be written.
     """
     lock: _Lock | None = None
     problem = ""
-    if world.leads:
+    if world.is_main:
         try:
-            lock = _Lock(out, say)
+            lock = _Lock(out, log)
         except CheckpointError as error:
             problem = str(error)
     try:
@@ -59,17 +64,17 @@ def locked(out: Path, world: World, *, say: Callable[[str], None]) -> Iterator[N
 class _Lock:
     """A lock that this process holds."""
 
-    def __init__(self, out: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, out: Path, log: Callable[[str], None]) -> None:
         self._out, self._path = out, out / LOCK_NAME
         self._made_folder = not out.exists()
         self._ended = threading.Event()
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._file = self._open()
-            self._take_over(say)
+            self._take_over(log)
             self._file.seek(0)
             self._file.truncate()
-            self._file.write(json.dumps(_myself()).encode())
+            self._file.write(json.dumps(_this_process()).encode())
             self._file.flush()
         except OSError as error:
             raise CheckpointError(
@@ -80,18 +85,18 @@ class _Lock:
         self._beating.start()
 
     def release(self) -> None:
-        """Give the lock up, and leave nothing behind."""
+        """Release the lock and remove its file."""
         self._ended.set()
         self._beating.join()
         with contextlib.suppress(OSError):
             self._path.unlink()
         self._file.close()
         if self._made_folder:
-            with contextlib.suppress(OSError):  # there is something in it
+            with contextlib.suppress(OSError):  # the folder is not empty
                 self._out.rmdir()
 
     def _open(self) -> Any:
-        """Open the file and lock it. One that was removed meanwhile by its holder is made anew."""
+        """Open the file and lock it. A file that its holder removed meanwhile is created again."""
         while True:
             file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0)
             try:
@@ -111,22 +116,22 @@ class _Lock:
                     return file
             file.close()
 
-    def _take_over(self, say: Callable[[str], None]) -> None:
-        """Refuse a holder that lives although the lock was given, else say that it is gone."""
+    def _take_over(self, log: Callable[[str], None]) -> None:
+        """Refuse where an earlier holder is alive although the lock was granted; else log that it is gone."""
         holder = _read(self._file)
         if not self._has_locks:
-            say(f"{self._out}: this file system knows no locks; see to it that no other student-train uses this folder")
+            log(f"{self._out}: this file system has no locks; make sure that no other student-train uses this folder")
         if not holder:
             return
-        here = holder.get("host") == socket.gethostname()
-        if here and not self._has_locks and _is_alive(holder):
+        same_host = holder.get("host") == socket.gethostname()
+        if same_host and not self._has_locks and _is_alive(holder):
             raise _taken(self._out, holder)
-        if not here and self._beats():
+        if not same_host and self._is_updated():
             raise _taken(self._out, holder)
-        say(f"{self._out}: taking over from {_name(holder)}, which ended without giving its lock up")
+        log(f"{self._out}: taking over from {_name(holder)}, which ended without releasing its lock")
 
-    def _beats(self) -> bool:
-        """Return whether the file's time of change moves."""
+    def _is_updated(self) -> bool:
+        """Return whether the file's modification time changes while it is watched."""
         before, end = self._path.stat().st_mtime_ns, time.monotonic() + WATCHED_S
         while time.monotonic() < end:
             time.sleep(WATCHED_S / 20)
@@ -140,7 +145,7 @@ class _Lock:
                 os.utime(self._path)
 
 
-def _myself() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -150,7 +155,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _read(file: Any) -> dict[str, Any]:
-    """Return who holds the lock, {} where it does not say."""
+    """Return the holder of the lock; {} where the file does not name one."""
     try:
         return dict(json.loads(os.pread(file.fileno(), 4096, 0)))
     except (ValueError, TypeError, OSError):
@@ -158,13 +163,13 @@ def _read(file: Any) -> dict[str, Any]:
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    """Return whether a process of this host lives; another one that got its number since is not it."""
+    """Return whether a holder on this host lives. A later process with the same number does not count."""
     start = _process_start(holder.get("pid"))
     return start is not None and start == holder.get("process_start")
 
 
 def _process_start(pid: Any) -> str | None:
-    """Return when a process began, in ticks since the system's start; None where there is no such process."""
+    """Return the start time of a process, in ticks since the system's start; None without such a process."""
     try:
         return Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, ValueError, TypeError, IndexError):
@@ -172,12 +177,12 @@ def _process_start(pid: Any) -> str | None:
 
 
 def _name(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}, begun {holder.get('started')}"
+    return f"process {holder.get('pid')} on {holder.get('host')}, started {holder.get('started')}"
 
 
 def _taken(out: Path, holder: dict[str, Any]) -> CheckpointError:
-    who = f" ({_name(holder)})" if holder else ""
+    name = f" ({_name(holder)})" if holder else ""
     return CheckpointError(
-        f"{out}: found another student-train at work in it{who}, expected none; wait for it or stop it, or name "
+        f"{out}: found another student-train at work in it{name}, expected none; wait for it or stop it, or name "
         "another --out"
     )

@@ -1,12 +1,12 @@
-"""The log of a run: lines of JSON, one a step, and the same to TensorBoard and Weights & Biases.
+"""Metrics of a run: one JSON line per step, and the same numbers to TensorBoard and Weights & Biases.
 
-TensorBoard is written where it is installed, Weights & Biases where it was asked for.
-
-A run that continues at step N first drops the lines past N, so that a log reads as if the run had never stopped.
+TensorBoard is written where it is installed, Weights & Biases where it was asked for. A run that resumes at step N
+first drops the lines past N, so a log reads as if the run had never stopped.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import uuid
@@ -17,30 +17,44 @@ from typing import Any, Protocol
 
 from student_train.config import Config
 from student_train.errors import TrainError
-from student_train.outputs import checkpoint
+from student_train.outputs import files
 
 
 class Board(Protocol):
-    """Where numbers are drawn."""
+    """A dashboard that draws numbers."""
 
     def log(self, numbers: dict[str, Any], step: int) -> None:
         """Add the numbers of a step."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is buffered."""
 
 
-class Log:
-    """Open files of one run; lines go out at once."""
+class MetricsLog:
+    """Open metrics files of one run. Lines are flushed at once."""
 
-    def __init__(self, out: Path, first: int, *, boards: list[Board], say: Callable[[str], None]) -> None:
-        self._out, self._first, self._boards, self._say = out, first, boards, say
+    def __init__(self, out: Path, first: int, *, boards: list[Board], log: Callable[[str], None]) -> None:
+        """Prepare files that open at their first line.
+
+        Args:
+            out: Folder of the run.
+            first: Last step done before; later lines of an earlier attempt are dropped.
+            boards: Dashboards that get the same numbers.
+            log: Prints a line about damage.
+        """
+        self._out, self._first, self._boards, self._log = out, first, boards, log
         self._files: dict[str, Any] = {}
 
     def write(self, name: str, line: dict[str, Any], *, prefix: str = "") -> None:
-        """Append `line`, which has a "step", to the file `name`; its numbers go to the boards as prefix + key."""
+        """Append a line to a file, and send its numbers to the dashboards.
+
+        Args:
+            name: Name of the file.
+            line: Numbers by key, with a "step".
+            prefix: Prefix of the keys on dashboards.
+        """
         if name not in self._files:
-            self._files[name] = _reopen(self._out / name, self._first, self._say)
+            self._files[name] = _reopen(self._out / name, self._first, self._log)
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
         numbers = {prefix + key: value for key, value in line.items() if key != "step"}
@@ -48,7 +62,7 @@ class Log:
             board.log(numbers, line["step"])
 
     def close(self) -> None:
-        """Close all."""
+        """Close files and dashboards."""
         for file in self._files.values():
             file.close()
         for board in self._boards:
@@ -56,14 +70,19 @@ class Log:
 
 
 @contextmanager
-def open_log(
-    config: Config, first: int, *, boards: bool, say: Callable[[str], None] = lambda line: None
-) -> Iterator[Log]:
-    """Open the log of a run that starts after step `first`; without `boards`, lines of JSON only.
+def open_metrics(
+    config: Config, first: int, *, boards: bool, log: Callable[[str], None] = lambda line: None
+) -> Iterator[MetricsLog]:
+    """Open the metrics of a run.
 
-    `say` gets a line about what is damaged in a log that is continued.
+    Args:
+        config: Settings of the run.
+        first: Last step done before.
+        boards: Whether dashboards are written, too.
+        log: Prints a line about damage in a log that is continued.
 
-    Raises: TrainError where Weights & Biases was asked for and is not installed.
+    Raises:
+        TrainError: Weights & Biases was asked for and is not installed.
     """
     out = Path(config.out)
     opened: list[Board] = []
@@ -71,15 +90,15 @@ def open_log(
         opened.append(_WeightsAndBiases(config))
     if boards and config.tensorboard and (board := _tensorboard(out, first)) is not None:
         opened.append(board)
-    log = Log(out, first, boards=opened, say=say)
+    metrics = MetricsLog(out, first, boards=opened, log=log)
     try:
-        yield log
+        yield metrics
     finally:
-        log.close()
+        metrics.close()
 
 
-def _reopen(path: Path, first: int, say: Callable[[str], None]) -> Any:
-    """Open a log to append to, without its lines past step `first` and those that a crash left cut or damaged."""
+def _reopen(path: Path, first: int, log: Callable[[str], None]) -> Any:
+    """Open a file to append to, without lines past step `first` and without cut or damaged lines."""
     kept, damaged = [], 0
     if first and path.is_file():
         for line in path.read_bytes().splitlines(keepends=True):
@@ -88,13 +107,13 @@ def _reopen(path: Path, first: int, say: Callable[[str], None]) -> Any:
             if step is not None and step <= first:
                 kept.append(line)
     if damaged:
-        say(f"{path}: left out {damaged} damaged lines; the others are kept")
-    checkpoint.write_bytes(path, b"".join(kept))
+        log(f"{path}: left out {damaged} damaged lines; the others are kept")
+    files.write_bytes(path, b"".join(kept))
     return path.open("a", encoding="utf-8")
 
 
 def _step(line: bytes) -> int | None:
-    """Return the step of a whole line, None of a damaged one."""
+    """Return the step of a complete line; None of a damaged one."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -123,26 +142,26 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    """One run of theirs per OUT: its id is kept in OUT/wandb, so that a continued run goes on with it."""
+    """A run on Weights & Biases. OUT/wandb keeps its id, so a resumed run continues it."""
 
     def __init__(self, config: Config) -> None:
         out = Path(config.out)
         try:
-            import wandb
+            wandb: Any = importlib.import_module("wandb")
         except ImportError:
             raise TrainError(
                 "wandb: found no package wandb, expected it; pip install wandb, or leave out --wandb"
             ) from None
         id_file = out / "wandb" / "id"
         if not id_file.is_file():
-            checkpoint.write_text(id_file, uuid.uuid4().hex[:12])
+            files.write_text(id_file, uuid.uuid4().hex[:12])
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "teacherless"),
             name=out.absolute().name,
             id=id_file.read_text(encoding="utf-8"),
             resume="allow",
             dir=str(out),
-            config=config.as_dict(),
+            config=config.to_dict(),
             settings=wandb.Settings(console="off", silent=True),
         )
 

@@ -1,4 +1,4 @@
-"""Progress of training and evaluation: a bar on a terminal, plain lines in a log."""
+"""Progress of training and evaluation: a bar on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -8,27 +8,50 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
 
 from shards.runtime.heartbeat import EVERY_S, Heartbeat
 
+_RECENT_STEPS = 50
+"""Steps over which the rate is taken."""
+
 
 class Progress:
-    """Progress of `total` steps named `title`. Use as a context manager.
+    """Progress of a number of steps. Use as a context manager.
 
-    Where `say` is a `Heartbeat`, its thread prints the lines, so that they come while a step lasts. Any other `say`
-    gets a line when a step ends and the last line is older than `EVERY_S` seconds.
+    Where `log` is a `Heartbeat`, its thread prints the lines, so they come while a step lasts. Any other `log` gets a
+    line when a step ends and the last line is older than `EVERY_S` seconds.
     """
 
     def __init__(
-        self, title: str, total: int, *, say: Callable[[str], None], unit: str = "steps", first: int = 0,
-        shown: bool = True, clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+        self,
+        title: str,
+        total: int,
+        *,
+        log: Callable[[str], None],
+        unit: str = "steps",
+        first: int = 0,
+        shown: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a display.
+
+        Args:
+            title: Name of the work.
+            total: Number of steps.
+            log: Prints a line.
+            unit: Name of a step, in the plural.
+            first: Steps that were done before.
+            shown: Whether anything is printed.
+            clock: Returns seconds.
+        """
         self._title, self._total, self._unit, self._done = title, total, unit, first
-        self._say, self._shown, self._clock = say, shown, clock
+        self._log, self._shown, self._clock = log, shown, clock
         self._note = ""
-        self._recent: deque[tuple[float, int, int]] = deque(maxlen=50)  # time, done, tokens
+        self._recent: deque[tuple[float, int, int]] = deque(maxlen=_RECENT_STEPS)  # time, steps done, tokens
         self._last_line = self._began = clock()
-        self._bar = None
+        self._bar: Any = None
+        self._task: Any = None
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Progress:
@@ -37,8 +60,8 @@ class Progress:
             return self
         if sys.stderr.isatty():
             self._start_bar()
-        elif isinstance(self._say, Heartbeat):
-            self._open.enter_context(self._say.counting(self._running))
+        elif isinstance(self._log, Heartbeat):
+            self._open.enter_context(self._log.counting(self._running))
         return self
 
     def _start_bar(self) -> None:
@@ -46,8 +69,8 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        if isinstance(self._say, Heartbeat):
-            self._open.enter_context(self._say.paused())
+        if isinstance(self._log, Heartbeat):
+            self._open.enter_context(self._log.paused())
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
@@ -66,19 +89,25 @@ class Progress:
             self._bar.stop()
         self._open.close()
         if self._bar is None and self._shown and error is None:
-            self._say(self.status())
+            self._log(self.status())
 
     def advance(self, *, steps: int, tokens: int, note: str = "") -> None:
-        """Count `steps` done with `tokens` tokens."""
+        """Add finished steps.
+
+        Args:
+            steps: Number of steps.
+            tokens: Number of their tokens.
+            note: Text to show beside the rate.
+        """
         self._done += steps
         self._note = note
         now = self._clock()
         self._recent.append((now, self._done, self._recent[-1][2] + tokens))
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, note=f"{self.rate():,.0f} tokens/s  {note}")
-        elif self._shown and not isinstance(self._say, Heartbeat) and now - self._last_line >= EVERY_S:
+        elif self._shown and not isinstance(self._log, Heartbeat) and now - self._last_line >= EVERY_S:
             self._last_line = now
-            self._say(self.status())
+            self._log(self.status())
 
     def rate(self) -> float:
         """Return tokens per second over the last steps."""
@@ -86,11 +115,11 @@ class Progress:
         return (last - first) / (end - start) if end > start else 0.0
 
     def _running(self) -> str:
-        # What follows the last step, such as a checkpoint, is told in seconds: the last line comes at the end.
+        """Return the status while steps remain. After the last one the heartbeat counts seconds of what follows."""
         return self.status() if self._done < self._total else ""
 
     def status(self) -> str:
-        """Return one line: what is done of how much, the rate, and the time left once a step is done."""
+        """Return one line: steps done, the rate, and the time left once a step is done."""
         (start, before, _), (end, done, _) = self._recent[0], self._recent[-1]
         text = f"{self._title}: {self._done:,} of {self._total:,} {self._unit}"
         if done == before:

@@ -1,4 +1,4 @@
-"""Resume, skip or refuse an output folder: it holds this very run, to go on with or finished, or something else."""
+"""Resume, skip or refuse an output folder: it holds this run, unfinished or finished, or something else."""
 
 from __future__ import annotations
 
@@ -14,33 +14,42 @@ from student_train.errors import CheckpointError
 from student_train.outputs import checkpoint
 from student_train.outputs.lock import LOCK_NAME
 
-_FOREIGN = {"lost+found", "System Volume Information", LOCK_NAME}
-"""Names that a disk, or this program, puts into any folder. Hidden ones are let through as well."""
-
-
-_STATE = {"step", "tokens", "seconds", "config", "manifest_sha256", "segments", "before", "files"}
-"""What the state of a run has at least."""
+_IGNORED = {"lost+found", "System Volume Information", LOCK_NAME}
+"""Names that a disk, or this program, puts into any folder. Hidden names are ignored as well."""
+_OWN_NAMES = {
+    *("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "held_out_curve.jsonl"),
+    *("completions.json", "tb", "wandb"),
+}
+"""Names that mark a folder of student-train before its run is finished."""
+_STATE_KEYS = {"step", "tokens", "seconds", "config", "manifest_sha256", "segments", "before", "files"}
+"""Keys that the state of every checkpoint has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What makes two runs one."""
+    """What two attempts must share to be one run."""
 
     config: Config
+    """Settings; see `Config.identity`."""
     manifest_sha256: str | None
-    """None where the cache still grows: then `follow.py` compares shard by shard."""
+    """Digest of the cache's manifest; None where it grows. Then `data/segments.py` compares shard by shard."""
     base_sha256: str | None
-    """Digest of the weights that the student starts from; None where they are unavailable, and not compared."""
+    """Digest of the base model that the student starts from; None where unavailable, and not compared."""
 
 
-def is_finished(out: Path, identity: Identity, *, say: Callable[[str], None]) -> bool:
-    """Return whether `out` holds this very run, done.
+def is_finished(out: Path, identity: Identity, *, log: Callable[[str], None]) -> bool:
+    """Return whether a folder holds this very run, finished.
 
-    A damaged record is said, and the run goes on from its newest checkpoint.
+    Args:
+        out: The folder.
+        identity: What makes a run this one.
+        log: Prints a line where the record is damaged and the run resumes from its newest checkpoint.
 
-    Raises: CheckpointError if the folder holds something else.
+    Raises:
+        CheckpointError: The folder holds something else.
     """
-    if (out / "run.json").is_file():
+    record_path = out / "run.json"
+    if record_path.is_file():
         record = _record_of(out)
         if record is not None:
             weights = record["student"].get("weights_sha256")
@@ -48,28 +57,32 @@ def is_finished(out: Path, identity: Identity, *, say: Callable[[str], None]) ->
             return True
         if not checkpoint.steps(out):
             raise CheckpointError(
-                f"{out / 'run.json'}: found a damaged record and no checkpoint to go on from; delete that file to "
+                f"{record_path}: found a damaged record and no checkpoint to resume from; delete that file to "
                 "train again, or name another --out"
             )
-        say(f"{out / 'run.json'}: damaged; going on from the newest checkpoint to write it again")
-    ours = (
-        *("checkpoints", "control", "metrics.jsonl", "held_out.jsonl", "held_out_curve.jsonl"),
-        *("completions.json", "tb", "wandb"),
-    )
-    if out.is_dir():
-        names = sorted(entry.name for entry in out.iterdir())
-        there = [name for name in names if name not in _FOREIGN and not name.startswith(".")]
-        if there and not any(name in ours for name in there):
-            raise CheckpointError(
-                f"{out}: found {there[0]}, expected an empty folder or one of student-train; name another --out"
-            )
-    elif out.exists():
-        raise CheckpointError(f"{out}: found a file, expected a folder or nothing; name another --out")
+        log(f"{record_path}: damaged; resuming from the newest checkpoint to write it again")
+    _require_own_folder(out)
     return False
 
 
+def _require_own_folder(out: Path) -> None:
+    if out.is_dir():
+        names = sorted(entry.name for entry in out.iterdir())
+        names = [name for name in names if name not in _IGNORED and not name.startswith(".")]
+        if names and not _OWN_NAMES.intersection(names):
+            raise CheckpointError(
+                f"{out}: found {names[0]}, expected an empty folder or one of student-train; name another --out"
+            )
+    elif out.exists():
+        raise CheckpointError(f"{out}: found a file, expected a folder or nothing; name another --out")
+
+
 def read_record(out: Path) -> dict[str, Any]:
-    """Return the record of the finished run in `out`. Raises: CheckpointError where it is damaged."""
+    """Return the record of the finished run in a folder.
+
+    Raises:
+        CheckpointError: The record is damaged.
+    """
     record = _record_of(out)
     if record is None:
         raise CheckpointError(
@@ -82,8 +95,8 @@ def _record_of(out: Path) -> dict[str, Any] | None:
     """Return the record of a finished run; None where it is cut, damaged, or not one."""
     try:
         record = json.loads((out / "run.json").read_bytes())
-        whole = all(isinstance(record[key], dict) for key in ("config", "student", "train", "held_out"))
-        return dict(record) if whole and isinstance(record["manifest_sha256"], str) else None
+        is_whole = all(isinstance(record[key], dict) for key in ("config", "student", "train", "held_out"))
+        return dict(record) if is_whole and isinstance(record["manifest_sha256"], str) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -91,7 +104,18 @@ def _record_of(out: Path) -> dict[str, Any] | None:
 def _require_same(
     out: Path, identity: Identity, settings: dict[str, Any], manifest_sha256: str, base_sha256: str | None
 ) -> None:
-    """Raise CheckpointError where a run there is another one. One without its weights' digest is older: let through."""
+    """Check that a stored run is this one. A run of an older release stores no digest of its base model.
+
+    Args:
+        out: The folder.
+        identity: What makes a run this one.
+        settings: Stored settings.
+        manifest_sha256: Stored digest of the cache's manifest.
+        base_sha256: Stored digest of the base model.
+
+    Raises:
+        CheckpointError: They differ.
+    """
     config = identity.config
     if identity.manifest_sha256 is not None and manifest_sha256 != identity.manifest_sha256:
         raise CheckpointError(
@@ -101,35 +125,46 @@ def _require_same(
     if base_sha256 and identity.base_sha256 and base_sha256 != identity.base_sha256:
         raise CheckpointError(
             f"{out}: found a run that began with base weights {base_sha256[:12]}, but the student's are "
-            f"{identity.base_sha256[:12]}; bring its own weights back to continue it, or name another --out"
+            f"{identity.base_sha256[:12]}; restore its own base to resume it, or name another --out"
         )
-    # A setting that is newer than the run had its default's effect then.
-    had = {**Config().identity(), **settings}
-    if "layer_choice" not in settings:  # runs before that setting spread their layers evenly
-        dropped_layers = config.student_layers > 0 or config.student == "teacher"
-        had["layer_choice"] = "even" if dropped_layers else config.layer_choice
+    stored = _with_defaults(settings, config)
     for name, value in config.identity().items():
-        if had[name] != value:
+        if stored[name] != value:
             flag = name.replace("_", "-")
-            cure = f"give --{flag} {had[name]}" if name == "dtype" else "use its settings"
+            cure = f"give --{flag} {stored[name]}" if name == "dtype" else "use its settings"
             raise CheckpointError(
-                f"{out}: found a run with {flag} {had[name]!r}, expected {value!r}; {cure} to continue it, or name "
+                f"{out}: found a run with {flag} {stored[name]!r}, expected {value!r}; {cure} to resume it, or name "
                 "another --out"
             )
 
 
-def newest_state(out: Path, identity: Identity, *, leads: bool, say: Callable[[str], None]) -> dict[str, Any] | None:
-    """Return the state of the newest whole checkpoint, None without one.
+def _with_defaults(settings: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Return stored settings with values for those that are newer than the run: the effect of their defaults."""
+    stored = {**Config().identity(), **settings}
+    if "layer_choice" not in settings:  # earlier runs kept evenly spaced layers
+        dropped_layers = config.student_layers > 0 or config.student == "teacher"
+        stored["layer_choice"] = "even" if dropped_layers else config.layer_choice
+    return stored
 
-    Newer ones whose state cannot be read are said, and removed by the rank that `leads`.
 
-    Raises: CheckpointError if it is another run's, or no checkpoint is whole.
+def newest_state(out: Path, identity: Identity, *, is_main: bool, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """Return the state of the newest whole checkpoint; None without one.
+
+    Newer checkpoints with a damaged state are logged, and removed by the main rank.
+
+    Args:
+        out: Folder of the run.
+        identity: What makes a run this one.
+        is_main: Whether this is the main rank.
+        log: Prints a line about damage.
+
+    Raises:
+        CheckpointError: The checkpoint belongs to another run, or none is whole.
     """
-    found = checkpoint.steps(out)
     state, damaged = None, []
-    for step in reversed(found):
+    for step in reversed(checkpoint.steps(out)):
         state = checkpoint.read_state(out, step=step)
-        if state is not None and state.keys() >= _STATE:
+        if state is not None and state.keys() >= _STATE_KEYS:
             break
         state = None
         damaged.append(step)
@@ -143,7 +178,7 @@ def newest_state(out: Path, identity: Identity, *, leads: bool, say: Callable[[s
     _require_same(out, identity, state["config"], state["manifest_sha256"], state.get("base_sha256"))
     for step in damaged:
         place = checkpoint.path_of(out, step=step)
-        say(f"{place / 'state.json'}: damaged; going on from the checkpoint before it, of step {state['step']}")
-        if leads:
+        log(f"{place / 'state.json'}: damaged; resuming from the checkpoint before it, of step {state['step']}")
+        if is_main:
             shutil.rmtree(place)
     return state

@@ -1,4 +1,4 @@
-"""The record of a run, `run.json`: settings, data, student, versions, speed, held-out results."""
+"""The record of a run, `run.json`: settings, data, student, versions, speed and held-out figures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from student_train.config import Config
-from student_train.data.sampler import Plan
 from student_train.evaluation.held_out import summary
 from student_train.model.loading import Student
 from student_train.objectives.base import Objective
 from student_train.objectives.row_score import LABELS, RowScore
 from student_train.training.hardware import Hardware
+from student_train.training.run_context import RunContext
+from student_train.training.state import TrainState
 
 RECORD_FORMAT = 1
+_CHECKOUT = Path(__file__).resolve().parents[2]
+"""Root of this code's repository, where it is a checkout."""
 
 
 def run_record(
@@ -24,19 +27,29 @@ def run_record(
     config: Config,
     cache: Any,
     student: Student,
-    state: dict[str, Any],
+    state: TrainState,
     held_out: dict[str, Any],
     command: list[str],
     hardware: Hardware,
 ) -> dict[str, Any]:
-    """Return the record of a finished run, as JSON can hold it."""
+    """Return the record of a finished run, as JSON can hold it.
+
+    Args:
+        config: Settings.
+        cache: All shards that were trained on.
+        student: The student.
+        state: State after the last step.
+        held_out: What `held_out_record` returned.
+        command: Command line.
+        hardware: What the run computed with.
+    """
     teacher = cache.manifest.teacher
     return {
         "format": RECORD_FORMAT,
         "objective": config.objective,
-        "config": config.as_dict(),
+        "config": config.to_dict(),
         "manifest_sha256": cache.manifest_sha256,
-        **({"segments": state["segments"]} if config.follow else {}),
+        **({"segments": state.handover.segments} if config.follow else {}),
         "shards": {
             "tokens": cache.tokens,
             "rows": cache.rows,
@@ -51,19 +64,19 @@ def run_record(
             "layers": student.layers,
             **({"layer_choice": student.layer_choice.to_dict()} if student.layer_choice else {}),
             "parameters": count_parameters(student),
-            "weights_sha256": state["base_sha256"],
+            "weights_sha256": state.base_sha256,
             **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
         },
         "versions": versions(),
         "command": command,
-        "hardware": hardware.as_dict(),
+        "hardware": hardware.to_dict(),
         "train": {
-            "steps": state["step"],
-            "tokens": state["tokens"],
-            "seconds": state["seconds"],
-            "tokens_per_s": state["tokens"] / max(state["seconds"], 1e-9),
-            **({"empty_steps": state["empty_steps"]} if state.get("empty_steps") else {}),
-            **({"left_out": state["left_out"]} if "left_out" in state else {}),
+            "steps": state.step,
+            "tokens": state.tokens,
+            "seconds": state.seconds,
+            "tokens_per_s": state.tokens / max(state.seconds, 1e-9),
+            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
+            **({"left_out": state.objective.left_out} if state.objective else {}),
         },
         "held_out": held_out,
     }
@@ -80,59 +93,59 @@ def held_out_record(objective: Objective, before: list[RowScore], after: list[Ro
     }
 
 
-def describe(config: Config, student: Student, objective: Objective, total: int, plan: Plan) -> str:
-    """Return one line that says what is about to be trained."""
+def describe(context: RunContext) -> str:
+    """Return one line about what is trained."""
+    config, student = context.config, context.student
     parameters = count_parameters(student)
     layers = f", {student.layers} layers kept" if student.layers else ""
     return (
-        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {objective.description}; {total} steps "
-        f"of about {config.batch_tokens} tokens, {plan.steps_per_epoch} to an epoch"
+        f"{student.source}{layers}, {parameters / 1e6:,.1f} M parameters; {context.objective.description}; "
+        f"{context.total_steps} steps of about {config.batch_tokens} tokens, "
+        f"{context.first_leg.plan.steps_per_epoch} to an epoch"
     )
 
 
 def result_line(out: Path, record: dict[str, Any]) -> str:
-    """Return one line that says what a finished run did and how its held-out figures moved."""
-    train, held = record["train"], record["held_out"]
+    """Return one line about what a finished run did and how its held-out figures changed."""
+    train, held_out = record["train"], record["held_out"]
     text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
-    if held["after"] is None:
+    if held_out["after"] is None:
         return text
-    for what, count in record["train"].get("left_out", {}).items():
-        text += f"; {what}: {count:,}"
-    for key, name in LABELS.items():
-        if key not in held["after"]:
-            continue
-        after = held["after"][key]
-        text += (
-            f"; {name} {held['before'][key]['mean']:.4f} -> {after['mean']:.4f} "
-            f"[{after['low']:.4f}, {after['high']:.4f}]"
-        )
-    return text + f" on {held['tokens']:,} held-out tokens"
+    for reason, count in train.get("left_out", {}).items():
+        text += f"; {reason}: {count:,}"
+    for name, label in LABELS.items():
+        if name in held_out["after"]:
+            after = held_out["after"][name]
+            text += (
+                f"; {label} {held_out['before'][name]['mean']:.4f} -> {after['mean']:.4f} "
+                f"[{after['low']:.4f}, {after['high']:.4f}]"
+            )
+    return text + f" on {held_out['tokens']:,} held-out tokens"
 
 
 def count_parameters(student: Student) -> int:
-    """Return the number of the student's weights; adapters are merged into them in the end and do not count."""
+    """Return the number of the student's weights. Adapters do not count: they are merged into the weights."""
     return sum(p.numel() for name, p in student.model.named_parameters() if ".lora_" not in name)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes, and the commit of this code where it is a checkout."""
+    """Return the versions of Python and of packages that compute, and the commit of this code in a checkout."""
     found = {"python": platform.python_version()}
     for name in ("teacherless", "torch", "transformers", "safetensors", "numpy"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = ""
-    found["commit"] = _commit(Path(__file__).resolve().parents[2])
-    return found
+    return found | {"commit": _commit(_CHECKOUT)}
 
 
 def _commit(folder: Path) -> str:
     if not (folder / ".git").exists():
         return ""
     try:
-        done = subprocess.run(
+        git = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
         )
     except OSError:
         return ""
-    return done.stdout.strip()
+    return git.stdout.strip()

@@ -1,8 +1,8 @@
-"""How is training split over processes? FSDP2 over the ranks that torchrun started; one process is the special case.
+"""Training over several processes: FSDP2 over the ranks that torchrun started. One process is the special case.
 
-Contract: every rank does the same collectives in the same order. Ranks share out the rows of each step (`order.py`);
-losses are summed and divided by the number of positions of the whole step, so FSDP's own averaging is off. Checkpoints
-are written in parts (`checkpoint.py`); the folder at the end is gathered, parameter by parameter.
+Every rank runs the same collectives in the same order. Ranks share the rows of each step (`data/sampler.py`). Losses
+are summed and divided by the number of positions of the whole step, so FSDP's own averaging is off. Each rank writes
+its part of a checkpoint (`outputs/checkpoint.py`). The exported folder is gathered parameter by parameter.
 """
 
 from __future__ import annotations
@@ -25,35 +25,45 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
-    """Who takes part, and which of them is this?"""
+    """The ranks of a run, as one of them sees them."""
 
     rank: int = 0
+    """This process, from 0."""
     size: int = 1
+    """Number of processes."""
     device: torch.device = CPU
+    """Device of this process."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this rank writes and speaks."""
+    def is_main(self) -> bool:
+        """Whether this rank writes files and log lines."""
         return self.rank == 0
 
-    def gather(self, mine: Any) -> list[Any]:
-        """Return what each rank gave, in the order of ranks. Anything that pickles; a collective."""
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of each rank, in the order of ranks. Takes anything that pickles. A collective."""
         if self.size == 1:
-            return [mine]
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, mine)
-        return found
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
-    def wait(self) -> None:
-        """Return when all ranks are here."""
+    def barrier(self) -> None:
+        """Return when all ranks have arrived. A collective."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
-    """Join the ranks that torchrun started, or be alone. `device` is as in `Config.device`."""
-    size, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+def init_distributed(device: str) -> Iterator[World]:
+    """Join the ranks that torchrun started; without torchrun, be the only one.
+
+    Args:
+        device: As in `Config.device`.
+
+    Raises:
+        TrainError: A GPU is asked for and there is none.
+    """
+    size, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     if on_gpu and not torch.cuda.is_available():
         raise TrainError(f"device is {device}; found no GPU, expected one; use --device cpu")
@@ -61,20 +71,20 @@ def join(device: str) -> Iterator[World]:
         yield World(device=torch.device(("cuda" if on_gpu else "cpu") if device == "auto" else device))
         return
     if on_gpu:
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
         yield World(
             rank=dist.get_rank(),
             size=dist.get_world_size(),
-            device=torch.device("cuda", local) if on_gpu else torch.device("cpu"),
+            device=torch.device("cuda", local_rank) if on_gpu else CPU,
         )
     finally:
         dist.destroy_process_group()
 
 
-def split(distiller: nn.Module, world: World) -> nn.Module:
-    """Split the module's parameters over the ranks, in place: each layer by itself, the rest with the whole."""
+def apply_fsdp(distiller: nn.Module, world: World) -> nn.Module:
+    """Shard a module's parameters over the ranks, in place: each layer by itself, the rest as one group."""
     if world.size == 1:
         return distiller
     from torch.distributed.device_mesh import init_device_mesh
@@ -87,12 +97,12 @@ def split(distiller: nn.Module, world: World) -> nn.Module:
     for module in distiller.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # else a factor is multiplied in, which gloo cannot
+            module.set_force_sum_reduction_for_comms(True)  # gloo has no reduction with a factor
     return distiller
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the whole tensor, of which a rank may hold a part, on the CPU. A collective for split tensors."""
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the full tensor, of which a rank may hold a shard, on the CPU. A collective for sharded tensors."""
     if hasattr(tensor, "full_tensor"):
         tensor = tensor.full_tensor()
     return tensor.detach().to("cpu").contiguous()

@@ -1,4 +1,4 @@
-"""The arithmetic and the threads of a run, settled once for this machine."""
+"""Arithmetic and threads of a run, settled once for this machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ class Hardware:
     """What a run computes with, and why."""
 
     config: Config
-    """The run's settings, `dtype` settled."""
+    """Settings of the run, with `dtype` settled."""
     dtype: machine.DtypeChoice
+    """Type of the forward and backward pass."""
     threads: machine.ThreadChoice
+    """CPU threads of torch."""
     machine: str
     """The machine, in one line."""
 
     def __str__(self) -> str:
         return f"{self.dtype}, {self.threads}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the record of a run says of it, as JSON can hold it."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entry `hardware` of a run's record."""
         return {
             "machine": self.machine,
             "dtype": self.dtype.dtype,
@@ -38,9 +40,9 @@ class Hardware:
 
 
 def settle(config: Config, *, device: torch.device) -> Hardware:
-    """Settle `dtype` for `device`, and make torch compute with the threads that the settings mean.
+    """Choose the type for a device, and set the number of torch's threads.
 
-    A process that torchrun started has OMP_NUM_THREADS from it, so ranks on one machine do not crowd each other.
+    torchrun sets OMP_NUM_THREADS for its processes, so ranks on one machine do not compete for cores.
     """
     gpu = machine.gpu(torch) if device.type == "cuda" else None
     dtype = machine.choose_dtype(config.dtype, gpu=gpu)
@@ -53,6 +55,6 @@ def settle(config: Config, *, device: torch.device) -> Hardware:
 
 
 def lines_for(hardware: Hardware, *, device: torch.device) -> list[str]:
-    """Return what to say before training: dtype and threads, and a warning where `device` does not compute in it."""
-    slow = machine.bfloat16_warning(hardware.dtype, torch, device=device.type)
-    return [str(hardware), slow] if slow else [str(hardware)]
+    """Return log lines: type and threads, and a warning where the device is slow in that type."""
+    warning = machine.bfloat16_warning(hardware.dtype, torch, device=device.type)
+    return [str(hardware), warning] if warning else [str(hardware)]

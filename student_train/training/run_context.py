@@ -1,11 +1,10 @@
-"""The parts of a prepared run."""
+"""The parts of a run that is ready to train."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,36 +16,60 @@ from student_train.evaluation.held_out import HeldOutSet
 from student_train.model.loading import Student
 from student_train.objectives.base import Objective
 from student_train.training.distributed import World
-from student_train.training.runtime import Signals
-
-Say = Callable[[str], None]
+from student_train.training.runtime import LogLine, Runtime
 
 
-def say_on_stderr(line: str) -> None:
-    """Print a line for people."""
-    print(line, file=sys.stderr, flush=True)
-
-
-@dataclass(kw_only=True, slots=True)
-class Run:
-    """What one run needs at hand."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What a run needs from its first step to its last."""
 
     config: Config
-    out: Path
+    """Settings of the run."""
     student: Student
-    distiller: torch.nn.Module
-    optimizer: torch.optim.Optimizer
-    world: World
-    first_leg: Leg
-    segments: Segments | None
+    """The model and where it came from."""
     objective: Objective
+    """What the student learns."""
+    distiller: torch.nn.Module
+    """The model and the objective as one module, sharded over the ranks."""
+    optimizer: torch.optim.Optimizer
+    """Optimiser of the parameters that train."""
+    first_leg: Leg
+    """First stretch of data."""
+    segments: Segments | None
+    """Source of further stretches of a growing cache; None for a complete one."""
     batches: BatchSpec
-    total: int
+    """How rows become batches."""
+    total_steps: int
+    """Optimiser steps of the whole run."""
     held_out: HeldOutSet
-    wanted: Signals
-    say: Say
-    """Prints a line for people."""
+    """Rows to evaluate on."""
+    runtime: Runtime
+    """Ranks, signals and log."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of the run."""
+        return Path(self.config.out)
+
+    @property
+    def world(self) -> World:
+        """All ranks."""
+        return self.runtime.world
+
+    @property
+    def log(self) -> LogLine:
+        """Prints a line for people, on the main rank."""
+        return self.runtime.log
+
+    def written_segments(self) -> list[dict[str, Any]]:
+        """Return the segments of a growing cache so far; [] for a complete one."""
+        return self.segments.written if self.segments else []
+
+    def interrupted(self, step: int) -> Interrupted:
+        """Return the error of a run that was asked to stop after `step` steps."""
+        return interrupted(self.out, step, self.total_steps)
 
 
-def interrupted(out: Path, step: int, total: int) -> Interrupted:
-    return Interrupted(f"{out}: stopped at step {step} of {total}; run the same command to go on from there")
+def interrupted(out: Path, step: int, total_steps: int) -> Interrupted:
+    """Return the error of a run that was asked to stop."""
+    return Interrupted(f"{out}: stopped at step {step} of {total_steps}; run the same command to resume")

@@ -1,4 +1,7 @@
-"""What a run hands over to its control and to its continuation, so that all of them train the same student."""
+"""State of a run: what its checkpoints hold beside tensors, and what its control takes over.
+
+The keys of `to_dict` are a file format (`state.json`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from student_train.config import Config
+from student_train.objectives.base import ObjectiveState
 from student_train.objectives.row_score import RowScore
 from student_train.pruning import layer_choice
 from student_train.pruning.layer_choice import LayerChoice
@@ -13,19 +17,19 @@ from student_train.pruning.layer_choice import LayerChoice
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handover:
-    """Results of a run's first part that are not computed again."""
+    """Results that a run's continuation and its control use again, so that all of them train the same student."""
 
     segments: list[dict[str, Any]]
     """Segments of a run that follows a growing cache: the same rows in the same steps."""
     layers: LayerChoice | None = None
-    """Layers that the student keeps; None where all stay, or where they are still to be chosen."""
+    """Layers that the student keeps; None where all stay, or where they are not chosen yet."""
     before: list[RowScore] | None = None
-    """Held-out scores before training; None where they are still to be measured."""
+    """Held-out scores before training; None where not measured yet."""
     teacher_completions: list[str] | None = None
-    """What the teacher wrote; None where its weights were not loaded, or not yet."""
+    """Completions by the teacher; None where its weights were not loaded."""
 
-    def as_state(self) -> dict[str, Any]:
-        """Return the part of a checkpoint's state that `of_state` reads."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the part of a checkpoint's state that `from_state` reads."""
         return {
             "segments": self.segments,
             "layer_choice": None if self.layers is None else self.layers.to_dict(),
@@ -33,24 +37,80 @@ class Handover:
             "teacher_completions": self.teacher_completions,
         }
 
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Handover:
+        """Return what the state of a checkpoint holds."""
+        choice = state.get("layer_choice")
+        return cls(
+            segments=state["segments"],
+            layers=layer_choice.from_dict(choice) if choice else None,
+            before=[RowScore(**line) for line in state["before"]],
+            teacher_completions=state.get("teacher_completions"),
+        )
 
-def of_state(state: dict[str, Any]) -> Handover:
-    """Return what the state of a checkpoint holds."""
-    choice = state.get("layer_choice")
-    return Handover(
-        segments=state["segments"],
-        layers=layer_choice.from_dict(choice) if choice else None,
-        before=[RowScore(**line) for line in state["before"]],
-        teacher_completions=state.get("teacher_completions"),
-    )
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Handover:
+        """Return what the record of a finished run holds."""
+        choice = record["student"].get("layer_choice")
+        return cls(segments=record.get("segments", []), layers=layer_choice.from_dict(choice) if choice else None)
 
 
-def of_record(record: dict[str, Any]) -> Handover:
-    """Return what the record of a finished run holds."""
-    choice = record["student"].get("layer_choice")
-    return Handover(segments=record.get("segments", []), layers=layer_choice.from_dict(choice) if choice else None)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainState:
+    """State after a number of optimiser steps."""
+
+    config: dict[str, Any]
+    """Settings of the run."""
+    manifest_sha256: str
+    """Digest of the cache's manifest; "" where the cache grows."""
+    base_sha256: str
+    """Digest of the base model that the student starts from."""
+    handover: Handover
+    """Results that are not computed again."""
+    step: int = 0
+    """Optimiser steps done."""
+    tokens: int = 0
+    """Positions trained on."""
+    seconds: float = 0.0
+    """Time spent in steps."""
+    empty_steps: int = 0
+    """Steps without a label, which updated nothing."""
+    objective: ObjectiveState | None = None
+    """State of the objective, where it has one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the state as JSON can hold it."""
+        objective = {} if self.objective is None else asdict(self.objective)
+        return {
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            **objective,
+            "manifest_sha256": self.manifest_sha256,
+            "config": self.config,
+            "base_sha256": self.base_sha256,
+            **self.handover.to_dict(),
+            **({"empty_steps": self.empty_steps} if self.empty_steps else {}),
+        }
+
+    def resume(self, stored: dict[str, Any]) -> TrainState:
+        """Return this state with the progress of a stored one."""
+        objective = None
+        if "norms" in stored:
+            objective = ObjectiveState(norms=stored["norms"], left_out=stored["left_out"])
+        return replace(
+            self,
+            step=stored["step"],
+            tokens=stored["tokens"],
+            seconds=stored["seconds"],
+            empty_steps=stored.get("empty_steps", 0),
+            objective=objective,
+        )
 
 
-def settings_of(config: Config, state: dict[str, Any]) -> Config:
-    """Return the settings to continue a checkpoint under; one older than `layer_choice` spread its layers evenly."""
-    return config if "layer_choice" in state else replace(config, layer_choice="even")
+def settings_of(config: Config, stored: dict[str, Any]) -> Config:
+    """Return the settings under which a checkpoint continues.
+
+    Checkpoints older than the setting `layer_choice` are of runs that kept evenly spaced layers.
+    """
+    return config if "layer_choice" in stored else replace(config, layer_choice="even")

@@ -18,7 +18,7 @@ from student_train.data.packing import Batch
 from student_train.errors import TrainError
 from student_train.losses.blockwise import LossOutput
 from student_train.objectives.base import LossScale, Objective
-from student_train.training.distributed import World, whole
+from student_train.training.distributed import World, full_tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ def take_step(
     _require_finite(number, [row for _, rows, _ in results for row in rows])
     means = {part: sum(sums[part] for sums, _, _ in results) / max(1, totals[part]) for part in weights}
     norm = nn.utils.clip_grad_norm_(distiller.parameters(), clip if clip > 0 else math.inf)
-    _require_finite_gradient(number, float(whole(norm)))
+    _require_finite_gradient(number, float(full_tensor(norm)))
     optimizer.step()
     return StepResult(
         loss=sum(weight * means[part] for part, weight in weights.items()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from student_train.errors import CheckpointError
-from student_train.outputs import checkpoint, export
+from student_train.outputs import checkpoint, export, files
 
 
 def model_and_optimizer(tools: Any) -> tuple[Any, torch.optim.Optimizer]:
@@ -76,7 +77,7 @@ def test_a_crash_at_any_write_leaves_the_older_checkpoint(
         found = checkpoint.steps(tmp_path)
         assert found in ([1], [1, 2])
         checkpoint.load(tmp_path, step=found[-1], model=made[0], optimizer=made[1])
-        checkpoint.remove_incomplete(tmp_path)
+        files.remove_incomplete(tmp_path)
         assert sorted(os.listdir(tmp_path / "checkpoints")) == [f"step-{step}" for step in found]
         if found == [1, 2]:
             break
@@ -113,8 +114,8 @@ def test_a_newer_version_is_refused(tools: Any, tmp_path: Path) -> None:
 
 def test_too_little_room_is_seen_before_writing(tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = model_and_optimizer(tools)
-    usage = checkpoint.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(CheckpointError, match=r"found 1,000 bytes free .*, expected [\d,]+ bytes .* make room"):
         save(tmp_path / "new", *made, 1)
     assert not (tmp_path / "new").exists()
@@ -153,7 +154,7 @@ def test_a_disk_that_fills_while_exporting_is_one_line(
     model, _ = model_and_optimizer(tools)
     (small_disk / "ballast").write_bytes(b"x" * filled * 1024)
     (small_disk / "out").mkdir()
-    monkeypatch.setattr(checkpoint, "require_room", lambda out, needed: None)
+    monkeypatch.setattr(export, "require_room", lambda out, needed: None)
     with pytest.raises(CheckpointError, match="found a full disk"):
         export.export(small_disk / "out", model=model, tokenizer_dir=world.teacher_dir, dtype="float32")
     assert list((small_disk / "out").iterdir()) == []

@@ -27,7 +27,7 @@ def test_help_shows_every_setting_with_its_default() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     text = " ".join(result.output.split())
-    for name, value in Config().as_dict().items():
+    for name, value in Config().to_dict().items():
         assert f"--{name.replace('_', '-')}" in text
         if not isinstance(value, bool | list) and value != "":
             assert f"[default: {value}]" in text

@@ -44,7 +44,7 @@ def test_a_run_writes_those_of_teacher_student_and_control(world: Any, at_home: 
         shards=str(world.shards), out=str(tmp_path / "o"), student="teacher", student_layers=2, max_steps=2,
         batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1, control=True,
     )  # fmt: skip
-    trainer.run(settings, command=[], say=lambda line: None)
+    trainer.run(settings, command=[], log=lambda line: None)
     run, control = (json.loads((p / completions.NAME).read_text()) for p in (tmp_path / "o", tmp_path / "o/control"))
     assert run["format"] == 1
     assert run["prompts"] == control["prompts"] == list(completions.PROMPTS)
@@ -61,7 +61,7 @@ def test_a_student_that_is_not_the_teacher_has_no_column_of_it(world: Any, tmp_p
         shards=str(world.shards), out=str(tmp_path / "o"), student=str(world.teacher_dir), student_layers=2,
         max_steps=2, batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1,
     )  # fmt: skip
-    trainer.run(settings, command=[], say=lambda line: None)
+    trainer.run(settings, command=[], log=lambda line: None)
     assert set(json.loads((tmp_path / "o" / completions.NAME).read_text())["completions"]) == {"student"}
 
 
@@ -69,5 +69,5 @@ def test_a_model_that_does_not_generate_costs_no_run(world: Any, tools: Any, mon
     model = tools.llama(vocab=300)
     monkeypatch.setattr(model, "generate", lambda **_: (_ for _ in ()).throw(NotImplementedError("no cache\nmore")))
     said: list[str] = []
-    assert completions.try_to_complete(model, world.teacher_dir, say=said.append) is None
+    assert completions.try_to_complete(model, world.teacher_dir, log=said.append) is None
     assert said == ["no completions: found that the model does not generate (NotImplementedError: no cache)"]

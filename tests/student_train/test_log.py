@@ -10,7 +10,7 @@ import pytest
 
 from student_train.config import Config
 from student_train.errors import TrainError
-from student_train.outputs.metrics import open_log
+from student_train.outputs.metrics import open_metrics
 
 
 def config(out: Path, **more: bool) -> Config:
@@ -18,10 +18,10 @@ def config(out: Path, **more: bool) -> Config:
 
 
 def test_a_continued_log_reads_as_if_the_run_had_never_stopped(tmp_path: Path) -> None:
-    with open_log(config(tmp_path), 0, boards=True) as log:
+    with open_metrics(config(tmp_path), 0, boards=True) as log:
         for step in (1, 2, 3):
             log.write("metrics.jsonl", {"step": step, "loss": step / 2})
-    with open_log(config(tmp_path), 2, boards=True) as log:
+    with open_metrics(config(tmp_path), 2, boards=True) as log:
         log.write("metrics.jsonl", {"step": 3, "loss": 9.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 0.5), (2, 1.0), (3, 9.0)]
@@ -32,7 +32,7 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        with open_log(config(tmp_path, tensorboard=True), first, boards=True) as log:
+        with open_metrics(config(tmp_path, tensorboard=True), first, boards=True) as log:
             for step in steps:
                 log.write("metrics.jsonl", {"step": step, "loss": float(step + first)}, prefix="train/")
     board = EventAccumulator(str(tmp_path / "tb"))
@@ -40,8 +40,8 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [(1, 1.0), (2, 2.0), (3, 5.0), (4, 6.0)]
 
 
-def test_a_rank_that_does_not_lead_writes_no_board(tmp_path: Path) -> None:
-    with open_log(config(tmp_path, tensorboard=True, wandb=True), 0, boards=False):
+def test_a_rank_that_is_not_the_main_one_writes_no_board(tmp_path: Path) -> None:
+    with open_metrics(config(tmp_path, tensorboard=True, wandb=True), 0, boards=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -59,7 +59,7 @@ def test_weights_and_biases_goes_on_with_the_same_run(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(wandb, "init", watched)
     for first in (0, 2):
-        with open_log(config(tmp_path, wandb=True), first, boards=True) as log:
+        with open_metrics(config(tmp_path, wandb=True), first, boards=True) as log:
             log.write("metrics.jsonl", {"step": first + 1, "loss": 0.5})
     assert ids == [ids[0]] * 2
     assert ids[0] == (tmp_path / "wandb" / "id").read_text()
@@ -70,6 +70,6 @@ def test_weights_and_biases_that_is_not_installed_is_refused(tmp_path: Path, mon
     monkeypatch.setitem(sys.modules, "wandb", None)
     with (
         pytest.raises(TrainError, match="wandb: found no package wandb, expected it; pip install wandb"),
-        open_log(config(tmp_path, wandb=True), 0, boards=True),
+        open_metrics(config(tmp_path, wandb=True), 0, boards=True),
     ):
         pass

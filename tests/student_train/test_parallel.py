@@ -24,12 +24,12 @@ def start(world: Any, out: Path, *, ranks: int, stop_at: int = 0) -> str:
     flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--device", "cpu", "--dtype", "float32"]
     arguments = ["--shards", world.shards, "--out", out, *flags]
     code = (
-        "import os, signal, sys; from student_train.training import trainer; real = trainer.take_step\n"
+        "import os, signal, sys; from student_train.training import loop; real = loop.take_step\n"
         "def step(*a, number, **k):\n"
         f"    if number == {stop_at} and os.environ.get('RANK', '0') == '0':\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(*a, number=number, **k)\n"
-        "trainer.take_step = step\nfrom student_train.cli import main; main()"
+        "loop.take_step = step\nfrom student_train.cli import main; main()"
     )
     script = out.with_suffix(".py")
     script.write_text(code)

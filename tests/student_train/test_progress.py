@@ -19,7 +19,7 @@ class Clock:
 def test_a_step_that_takes_a_minute_is_heard_of_meanwhile() -> None:
     clock, out = Clock(), io.StringIO()
     beat = Heartbeat(out=out, clock=clock)
-    with Progress("training", 2, say=beat, clock=clock) as bar:
+    with Progress("training", 2, log=beat, clock=clock) as bar:
         for _ in range(2):
             for _ in range(60):
                 clock.now += 1.0
@@ -38,7 +38,7 @@ def test_a_step_that_takes_a_minute_is_heard_of_meanwhile() -> None:
 def test_quick_steps_do_not_flood_a_log() -> None:
     clock, out = Clock(), io.StringIO()
     beat = Heartbeat(out=out, clock=clock)
-    with Progress("training", 1000, say=beat, clock=clock) as bar:
+    with Progress("training", 1000, log=beat, clock=clock) as bar:
         for _ in range(1000):
             clock.now += 0.1
             bar.advance(steps=1, tokens=10)
@@ -48,7 +48,7 @@ def test_quick_steps_do_not_flood_a_log() -> None:
 
 def test_a_plain_listener_hears_when_steps_end() -> None:
     clock, said = Clock(), list[str]()
-    with Progress("training", 4, say=said.append, clock=clock) as bar:
+    with Progress("training", 4, log=said.append, clock=clock) as bar:
         for _ in range(4):
             clock.now += 6.0
             bar.advance(steps=1, tokens=60)
@@ -61,7 +61,7 @@ def test_a_plain_listener_hears_when_steps_end() -> None:
 
 def test_hidden_progress_says_nothing() -> None:
     clock, said = Clock(), list[str]()
-    with Progress("training", 1, say=said.append, shown=False, clock=clock) as bar:
+    with Progress("training", 1, log=said.append, shown=False, clock=clock) as bar:
         clock.now += 60.0
         bar.advance(steps=1, tokens=60)
     assert said == []

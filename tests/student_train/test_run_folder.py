@@ -31,7 +31,7 @@ import sys, time
 from pathlib import Path
 from student_train.outputs.lock import locked
 from student_train.training.distributed import World
-with locked(Path(sys.argv[1]), World(), say=print):
+with locked(Path(sys.argv[1]), World(), log=print):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -58,7 +58,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
 
 def run(settings: Config) -> list[str]:
     said: list[str] = []
-    trainer.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], log=said.append)
     return said
 
 
@@ -108,7 +108,7 @@ def test_the_lock_of_a_killed_trainer_is_taken_over_and_that_is_said(
     holder.wait()
     assert (tmp_path / "out" / LOCK_NAME).exists()
     said: list[str] = []
-    with locked(tmp_path / "out", ALONE, say=said.append):
+    with locked(tmp_path / "out", ALONE, log=said.append):
         assert json.loads((tmp_path / "out" / LOCK_NAME).read_text())["pid"] == os.getpid()
     assert len(said) == 1
     assert f"taking over from process {holder.pid} on " in said[0]
@@ -117,7 +117,7 @@ def test_the_lock_of_a_killed_trainer_is_taken_over_and_that_is_said(
 
 def test_a_lock_leaves_nothing_behind(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path / "a" / "out", ALONE, say=pytest.fail):
+        with locked(tmp_path / "a" / "out", ALONE, log=pytest.fail):
             assert (tmp_path / "a" / "out").is_dir()
         assert not (tmp_path / "a" / "out").exists()
 
@@ -144,7 +144,7 @@ def test_a_trainer_on_another_host_that_gives_signs_of_life_is_not_taken_over(
     try:
         with (
             pytest.raises(CheckpointError, match="process 1 on elsewhere"),
-            locked(tmp_path / "out", ALONE, say=pytest.fail),
+            locked(tmp_path / "out", ALONE, log=pytest.fail),
         ):
             pass
     finally:
@@ -157,13 +157,13 @@ def test_a_trainer_on_another_host_without_signs_of_life_is_taken_over(
 ) -> None:
     other_host(monkeypatch, tmp_path / "out")
     said: list[str] = []
-    with locked(tmp_path / "out", ALONE, say=said.append):
+    with locked(tmp_path / "out", ALONE, log=said.append):
         assert "taking over from process 1 on elsewhere" in said[0]
 
 
 def test_signs_of_life_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
-    with locked(tmp_path / "out", ALONE, say=pytest.fail):
+    with locked(tmp_path / "out", ALONE, log=pytest.fail):
         before = (tmp_path / "out" / LOCK_NAME).stat().st_mtime_ns
         end = time.monotonic() + 10
         while (tmp_path / "out" / LOCK_NAME).stat().st_mtime_ns == before:
@@ -182,14 +182,14 @@ def test_where_the_file_system_knows_no_locks_it_is_said_and_the_process_is_look
     said: list[str] = []
     with (
         pytest.raises(CheckpointError, match=f"process {holder.pid}"),
-        locked(tmp_path / "out", ALONE, say=said.append),
+        locked(tmp_path / "out", ALONE, log=said.append),
     ):
         pass
     holder.kill()
     holder.wait()
-    with locked(tmp_path / "out", ALONE, say=said.append):
+    with locked(tmp_path / "out", ALONE, log=said.append):
         pass
-    assert "knows no locks" in said[0]
+    assert "has no locks" in said[0]
     assert "taking over" in said[-1]
 
 
@@ -262,7 +262,7 @@ def test_a_damaged_state_is_said_and_the_run_goes_on_from_the_checkpoint_before(
 ) -> None:
     damage(stopped / "checkpoints" / "step-4" / "state.json")
     said = run(config(world, stopped))
-    assert "step-4/state.json: damaged; going on from the checkpoint before it, of step 2" in said[0]
+    assert "step-4/state.json: damaged; resuming from the checkpoint before it, of step 2" in said[0]
     assert any("continuing at step 2 of 6" in line for line in said)
     assert (stopped / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
 
@@ -281,12 +281,12 @@ def test_a_damaged_record_is_said_and_written_again(
     out = Path(shutil.copytree(trained, tmp_path / "run"))
     damage(out / "run.json")
     said = run(config(world, out))
-    assert "run.json: damaged; going on from the newest checkpoint" in said[0]
+    assert "run.json: damaged; resuming from the newest checkpoint" in said[0]
     assert json.loads((out / "run.json").read_text())["train"]["steps"] == 6
     assert (out / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
     damage(out / "run.json")
     shutil.rmtree(out / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"run.json: found a damaged record and no checkpoint to go on from"):
+    with pytest.raises(CheckpointError, match=r"run.json: found a damaged record and no checkpoint to resume from"):
         run(config(world, out))
 
 

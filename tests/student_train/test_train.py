@@ -21,7 +21,7 @@ from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
 from student_train.config import Config
 from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
-from student_train.training import trainer
+from student_train.training import loop, trainer
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
 
 def run(settings: Config) -> list[str]:
     said: list[str] = []
-    trainer.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], log=said.append)
     return said
 
 
@@ -140,7 +140,7 @@ def test_a_run_stopped_twice_ends_in_the_same_bits(
     world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "stopped"
-    real = trainer.take_step
+    real = loop.take_step
     for stop_at in (7, 13):
 
         def dies(*args: Any, number: int, stop_at: int = stop_at, **named: Any) -> Any:
@@ -148,10 +148,10 @@ def test_a_run_stopped_twice_ends_in_the_same_bits(
                 raise KeyboardInterrupt
             return real(*args, number=number, **named)
 
-        monkeypatch.setattr(trainer, "take_step", dies)
+        monkeypatch.setattr(loop, "take_step", dies)
         with pytest.raises(KeyboardInterrupt):
             run(config(world, out))
-    monkeypatch.setattr(trainer, "take_step", real)
+    monkeypatch.setattr(loop, "take_step", real)
     said = run(config(world, out))
     assert said[0].endswith("continuing at step 10 of 20")
     assert digest(out) == digest(finished)
@@ -174,9 +174,9 @@ def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, 
     out = tmp_path / "killed"
     # A slow step gives the kill a moment to hit: after the checkpoint of step 10, before the end.
     slow = (
-        "import sys, time; from student_train.training import trainer; real = trainer.take_step\n"
+        "import sys, time; from student_train.training import loop; real = loop.take_step\n"
         "def wait(*a, **k):\n    time.sleep(0.1 if k['number'] > 10 else 0)\n    return real(*a, **k)\n"
-        "trainer.take_step = wait\nfrom student_train.cli import main; main()"
+        "loop.take_step = wait\nfrom student_train.cli import main; main()"
     )
     arguments = command(world, out)
     arguments[1:3] = ["-c", slow]
@@ -204,17 +204,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "signalled"
-    real = trainer.take_step
+    real = loop.take_step
 
     def interrupted(*args: Any, number: int, **named: Any) -> Any:
         if number == 8:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, number=number, **named)
 
-    monkeypatch.setattr(trainer, "take_step", interrupted)
-    with pytest.raises(Interrupted, match="stopped at step 9 of 20; run the same command to go on"):
+    monkeypatch.setattr(loop, "take_step", interrupted)
+    with pytest.raises(Interrupted, match="stopped at step 9 of 20; run the same command to resume"):
         run(config(world, out))
-    monkeypatch.setattr(trainer, "take_step", real)
+    monkeypatch.setattr(loop, "take_step", real)
     assert run(config(world, out))[0].endswith("continuing at step 9 of 20")
     assert digest(out) == digest(finished)
 
@@ -293,7 +293,7 @@ def test_without_held_out_rows_the_record_says_so(world: Any, at_home: Any, tmp_
 def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
     world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trainer.prepare
+    real = trainer.build_run
 
     def broken(*args: Any, **named: Any) -> Any:
         made = real(*args, **named)
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
             made.student.model.model.norm.weight[0] = float("nan")
         return made
 
-    monkeypatch.setattr(trainer, "prepare", broken)
+    monkeypatch.setattr(trainer, "build_run", broken)
     with pytest.raises(TrainError, match=r"step 1: found a loss that is not finite in tests:\d+\.py window \d"):
         run(config(world, tmp_path / "out"))
 
@@ -375,17 +375,17 @@ def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
     assert not torch.equal(*first)
     assert torch.equal(model.model.embed_tokens.weight, start.model.embed_tokens.weight)
 
-    real = trainer.take_step
+    real = loop.take_step
 
     def dies(*args: Any, number: int, **named: Any) -> Any:
         if number == 6:
             raise KeyboardInterrupt
         return real(*args, number=number, **named)
 
-    monkeypatch.setattr(trainer, "take_step", dies)
+    monkeypatch.setattr(loop, "take_step", dies)
     with pytest.raises(KeyboardInterrupt):
         run(config(world, stopped, **settings))
-    monkeypatch.setattr(trainer, "take_step", real)
+    monkeypatch.setattr(loop, "take_step", real)
     run(config(world, stopped, **settings))
     assert digest(stopped) == digest(whole)
 
@@ -473,7 +473,7 @@ def test_auto_is_float32_on_a_processor_without_bfloat16_and_is_recorded(world: 
     assert " core" in hardware["machine"]
     again = capped_run(world, tmp_path / "o", "--dtype", "bfloat16")
     assert again.returncode == 1
-    assert "found a run with dtype 'float32', expected 'bfloat16'; give --dtype float32 to continue it" in again.stderr
+    assert "found a run with dtype 'float32', expected 'bfloat16'; give --dtype float32 to resume it" in again.stderr
 
 
 def test_bfloat16_on_a_processor_without_it_runs_and_warns_in_one_line(world: Any, tmp_path: Path) -> None:

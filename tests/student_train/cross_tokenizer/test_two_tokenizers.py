@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
 from student_train.losses import weighting
-from student_train.training import trainer
+from student_train.training import loop, trainer
 from teacher_dump.cli import main as teacher_dump
 
 REPOSITORY = Path(__file__).parents[3]
@@ -94,7 +94,7 @@ def config(small: dict[str, Path], out: Path, **more: Any) -> Config:
 
 def run(settings: Config) -> list[str]:
     said: list[str] = []
-    trainer.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], log=said.append)
     return said
 
 
@@ -154,17 +154,17 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits(
 ) -> None:
     """Stopped between two measurements of the norms, whose smoothed values must be in the checkpoint."""
     out = tmp_path / "ckpt"
-    original = trainer.take_step
+    original = loop.take_step
 
     def stopping(*args: Any, number: int, **more: Any) -> Any:
         return original(*args, number=number, **{**more, "stop": number == 7})
 
-    monkeypatch.setattr(trainer, "take_step", stopping)
+    monkeypatch.setattr(loop, "take_step", stopping)
     with pytest.raises(Interrupted):
         run(config(small, out))
     state = json.loads((out / "checkpoints" / "step-7" / "state.json").read_text())
     assert set(state["norms"]) == {"ce", "alm", "cells"}
-    monkeypatch.setattr(trainer, "take_step", original)
+    monkeypatch.setattr(loop, "take_step", original)
     run(config(small, out))
     assert digest(out) == digest(finished[0])
 

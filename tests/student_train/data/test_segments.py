@@ -24,10 +24,11 @@ from student_train.data.hashing import is_held_out
 from student_train.data.sampler import rows_of_step
 from student_train.data.segments import Leg, Segments
 from student_train.errors import CheckpointError, Interrupted, TrainError
-from student_train.training import trainer
-from student_train.training.build_run import prepare
+from student_train.training import loop, trainer
+from student_train.training.build_run import build_run
 from student_train.training.distributed import World
-from student_train.training.runtime import Signals
+from student_train.training.runtime import Runtime, Signals
+from student_train.training.state import Handover
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -169,13 +170,13 @@ def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
     out, said = tmp_path / "out", []
     settings = config(dump.place, out, follow_wait=0.05, save_every=0)
     with pytest.raises(TrainError, match=r"found no new shards in 0 s, expected the dump to go on"):
-        trainer.run(settings, command=[], say=said.append)
+        trainer.run(settings, command=[], log=said.append)
     assert any("ahead of the dump, all of 1 complete shards are used; waiting for more" in line for line in said)
     (saved,) = (int(p.name.removeprefix("step-")) for p in (out / "checkpoints").iterdir())
     for i in (1, 2, 3):
         dump.shard(i)
     dump.finish()
-    trainer.run(settings, command=[], say=said.append)
+    trainer.run(settings, command=[], log=said.append)
     assert f"continuing at step {saved} of 16" in "".join(said)
 
 
@@ -185,7 +186,7 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
     dump.shard(1)
     grow = [lambda: dump.shard(3), lambda: dump.shard(0), lambda: dump.shard(2), dump.finish]
     monkeypatch.setattr(Segments, "_wait", lambda *_: grow.pop(0)())
-    trainer.run(config(dump.place, tmp_path / "a", control=True), command=[], say=print)
+    trainer.run(config(dump.place, tmp_path / "a", control=True), command=[], log=print)
     record = json.loads((tmp_path / "a" / "run.json").read_text())
     assert [s["first_step"] for s in record["segments"]] == sorted({s["first_step"] for s in record["segments"]})
     assert [s["passes"] for s in record["segments"]] == [False, False, False, False, True]
@@ -195,7 +196,7 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
 
     # Another folder, complete: the record alone says what was read when. Stopped twice on the way.
     repeat = config(dump.whole, tmp_path / "b")
-    real = trainer.take_step
+    real = loop.take_step
     for stop_at in (5, 11):
 
         def dies(*args: Any, number: int, stop_at: int = stop_at, **named: Any) -> Any:
@@ -203,11 +204,11 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
                 raise KeyboardInterrupt
             return real(*args, number=number, **named)
 
-        monkeypatch.setattr(trainer, "take_step", dies)
+        monkeypatch.setattr(loop, "take_step", dies)
         with pytest.raises(KeyboardInterrupt):
-            trainer.run(repeat, command=[], say=print, segments=record["segments"])
-    monkeypatch.setattr(trainer, "take_step", real)
-    trainer.run(repeat, command=[], say=print, segments=record["segments"])
+            trainer.run(repeat, command=[], log=print, segments=record["segments"])
+    monkeypatch.setattr(loop, "take_step", real)
+    trainer.run(repeat, command=[], log=print, segments=record["segments"])
     names = ("model.safetensors", "held_out.jsonl")
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     assert json.loads((tmp_path / "b" / "run.json").read_text())["segments"] == record["segments"]
@@ -218,7 +219,7 @@ def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
     segments = Segments(settings, [], world=World(), say=print, stopped=lambda: True)
     assert segments.leg(0, first_step=0, total=16) is None
     with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
-        prepare(settings, None, [], Signals(stop=True), World())
+        build_run(settings, None, Handover(segments=[]), Runtime(signals=Signals(stop=True)))
 
 
 def test_following_needs_an_end(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def config(world: Any, out: Path, **more: Any) -> Config:
 
 def record_of(settings: Config) -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    trainer.run(settings, command=["student-train"], say=said.append)
+    trainer.run(settings, command=["student-train"], log=said.append)
     return json.loads((Path(settings.out) / "run.json").read_text()), said
 
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_from_before_the_setting_is_not_continued_with_other_layers
 
 
 def test_the_record_of_an_older_run_is_repeated_with_even_layers() -> None:
-    settings = Config().as_dict()
+    settings = Config().to_dict()
     del settings["layer_choice"]
     assert from_dict(settings).layer_choice == "even"
 
@@ -260,16 +260,17 @@ def test_rows_beyond_the_context_are_named_before_influence_is_measured(
 def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(
     world: Any, tools: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from student_train.training.build_run import _choose
+    from student_train.training.build_run import _choose_layers
+    from student_train.training.runtime import Runtime
 
     class Rank:
-        """A rank of two; `told` is what the rank that leads gives."""
+        """A rank of two; `told` is what the main rank gives."""
 
-        def __init__(self, *, leads: bool, told: Any = None) -> None:
-            self.leads, self.told = leads, told
+        def __init__(self, *, is_main: bool, told: Any = None) -> None:
+            self.is_main, self.told = is_main, told
 
         def gather(self, mine: Any) -> list[Any]:
-            if self.leads:
+            if self.is_main:
                 self.told = mine
             else:
                 assert mine is None
@@ -280,11 +281,11 @@ def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(
         "unfit": "",
         "config": config(world, Path("o")),
         "cache": shards.open(str(world.shards)),
-        "say": said.append,
         "known": None,
     }
-    first = Rank(leads=True)
-    choice = _choose(model, 2, world=first, **more)  # type: ignore[arg-type]
+    first = Rank(is_main=True)
+    choice = _choose_layers(model, 2, runtime=Runtime(world=first, log=said.append), **more)  # type: ignore[arg-type]
     assert choice.method == "importance"
     monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
-    assert _choose(model, 2, world=Rank(leads=False, told=first.told), **more) == choice  # type: ignore[arg-type]
+    other = Runtime(world=Rank(is_main=False, told=first.told), log=said.append)
+    assert _choose_layers(model, 2, runtime=other, **more) == choice  # type: ignore[arg-type]

@@ -1,0 +1,175 @@
+"""The training loop: take steps, log them, save checkpoints, evaluate, stop on request."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from student_train.data.loader import Step, Stream
+from student_train.data.segments import Leg
+from student_train.evaluation.held_out import summary
+from student_train.evaluation.run_scores import score_run
+from student_train.outputs import checkpoint
+from student_train.outputs.metrics import MetricsLog, open_metrics
+from student_train.outputs.progress import Progress
+from student_train.training.optimizer import learning_rate
+from student_train.training.run_context import RunContext
+from student_train.training.state import TrainState
+from student_train.training.train_step import StepResult, take_step
+
+
+class TrainingLoop:
+    """Trains from a state to the last step. `state` is that of the last step done."""
+
+    def __init__(self, context: RunContext, state: TrainState) -> None:
+        """Prepare to train.
+
+        Args:
+            context: The run.
+            state: Where it starts; parameters and optimiser are those of this state.
+        """
+        self.context = context
+        self.state = state
+
+    def run(self) -> TrainState:
+        """Train to the end, saving as the settings say and at the end. Return the last state. A collective.
+
+        Raises:
+            Interrupted: A rank was asked to stop; the state is saved.
+            TrainError: A loss or a gradient is not finite, or a growing cache stays behind.
+        """
+        context, first = self.context, self.state.step
+        config, is_main = context.config, context.world.is_main
+        context.distiller.train()
+        shown = config.progress and is_main
+        with (
+            open_metrics(config, first, boards=is_main, log=context.log) as metrics,
+            Progress("training", context.total_steps, log=context.log, first=first, shown=shown) as progress,
+        ):
+            for leg in self._legs():
+                if leg is None:
+                    raise context.interrupted(self.state.step)
+                with self._stream(leg) as steps:
+                    started = time.perf_counter()
+                    for step in steps:
+                        self._step(step, started, metrics, progress)
+                        started = time.perf_counter()
+        return self.state
+
+    def _legs(self) -> Iterator[Leg | None]:
+        """Yield the legs that are not over yet; see `Segments.legs`."""
+        context = self.context
+        if context.segments is None:
+            yield context.first_leg
+            return
+        for leg in context.segments.legs(total=context.total_steps, before_waiting=self._save):
+            if leg is None or leg.last > self.state.step:
+                yield leg
+
+    def _stream(self, leg: Leg) -> Stream:
+        context = self.context
+        return Stream(
+            leg.cache,
+            leg.plan,
+            context.batches,
+            first=max(self.state.step, leg.plan.first_step),
+            last=leg.last,
+            prefetch=context.config.prefetch,
+            rank=context.world.rank,
+            world_size=context.world.size,
+        )
+
+    def _step(self, step: Step, started: float, metrics: MetricsLog, progress: Progress) -> None:
+        """Take a step whose data was requested at `started`; log it, and save and evaluate where due."""
+        context, config = self.context, self.context.config
+        # Dropout is seeded by the step, so a resumed run draws the same.
+        torch.manual_seed(config.seed * 1_000_003 + step.number)
+        lr = learning_rate(config, step=step.number, total=context.total_steps)
+        weights = context.objective.weights(self.state.objective)
+        result = take_step(
+            context.distiller,
+            context.optimizer,
+            step.batches,
+            number=step.number + 1,
+            lr=lr,
+            clip=config.clip,
+            world=context.world,
+            weights=weights,
+            stop=context.runtime.signals.stop,
+            measure=context.objective.measures_norms(step.number),
+        )
+        seconds = time.perf_counter() - started
+        self._advance(step, result, seconds)
+        if context.world.is_main and result.positions:
+            metrics.write("metrics.jsonl", self._metrics_line(result, weights, lr=lr, seconds=seconds))
+        note = f"loss {result.loss:.4f}" if result.positions else "nothing"
+        progress.advance(steps=1, tokens=result.positions, note=note)
+        is_last = self.state.step == context.total_steps
+        if is_last or result.stop or _is_due(config.save_every, self.state.step):
+            self._save()
+        if is_last:
+            return
+        if result.stop:
+            raise context.interrupted(self.state.step)
+        if _is_due(config.eval_every, self.state.step):
+            self._evaluate(metrics)
+
+    def _advance(self, step: Step, result: StepResult, seconds: float) -> None:
+        """Replace the state by that after a step; report the first step without a label."""
+        before = self.state
+        is_empty = result.positions == 0
+        self.state = replace(
+            before,
+            step=step.number + 1,
+            tokens=before.tokens + result.positions,
+            seconds=before.seconds + seconds,
+            empty_steps=before.empty_steps + is_empty,
+            objective=self.context.objective.next_state(before.objective, norms=result.norms, left_out=result.left_out),
+        )
+        if is_empty and self.state.empty_steps == 1:
+            self.context.log(
+                f"{self.context.out}: step {self.state.step} has no token to learn (all rows held out or too short): "
+                "nothing was updated; more such steps are counted in run.json as empty_steps"
+            )
+
+    def _metrics_line(
+        self, result: StepResult, weights: dict[str, float], *, lr: float, seconds: float
+    ) -> dict[str, Any]:
+        """Return the line of `metrics.jsonl` of a step."""
+        return {
+            "step": self.state.step,
+            "loss": result.loss,
+            **self.context.objective.metrics(result.means, weights),
+            "lr": lr,
+            "tokens": self.state.tokens,
+            "tokens_per_s": result.positions / seconds,
+        }
+
+    def _save(self) -> None:
+        context = self.context
+        self.state = replace(self.state, handover=replace(self.state.handover, segments=context.written_segments()))
+        checkpoint.save(
+            context.out,
+            model=context.student.model,
+            optimizer=context.optimizer,
+            state=self.state.to_dict(),
+            keep=context.config.keep,
+            world=context.world,
+        )
+
+    def _evaluate(self, metrics: MetricsLog) -> None:
+        context = self.context
+        figures = summary(score_run(context, "held-out"), context.objective.measures) or {}
+        means = {name: figure["mean"] for name, figure in figures.items()}
+        if context.world.is_main:
+            metrics.write("held_out_curve.jsonl", {"step": self.state.step, **means}, prefix="held_out/")
+        context.distiller.train()
+
+
+def _is_due(every: int, step: int) -> bool:
+    """Return whether something that happens every so many steps (0: never) happens after `step`."""
+    return every > 0 and step % every == 0
