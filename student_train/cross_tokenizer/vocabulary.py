@@ -1,7 +1,16 @@
-"""Which byte strings can a student say? The ids of a tokenizer as bytes, in order, and text as ids.
+"""A student's vocabulary as byte strings: ids as bytes, ids in byte order, and text as ids.
 
-Byte offsets, never characters: a token may hold a part of a character (byte fallback, split BPE). Ids without bytes
-(special tokens, padding of the projection) stand for nothing in a text; ids with equal bytes are neighbours in `order`.
+Offsets are bytes, not characters, because a token may be a part of a character (byte fallback, split BPE). Ids without
+bytes (special tokens, padding of the projection) are no text. Ids with equal bytes are neighbours in `order`.
+
+To add a tokenizer family:
+
+1. In `shards/model_files/tokenizer.py`, write a function from a piece to its bytes, as `_byte_level_piece`, and return
+   it from `TokenizerRules._piece_decoder` for the family. `load_vocabulary` checks the rest: each ASCII character has a
+   token, and the tokens of a text give its bytes back.
+2. In `tests/student_train/cross_tokenizer/conftest.py`, write a tokenizer of the family in `folders`. Add it to the
+   pairs in `test_alignment.py` and `test_fused_linear.py` there, which check alignment, losses and gradients.
+3. Name the family in `docs/cross_tokenizer.md`.
 
 Shapes: V ids of the student's projection.
 """
@@ -25,21 +34,25 @@ from student_train.errors import StudentError
 Int64 = npt.NDArray[np.int64]
 
 WHITESPACE = b"\t\n\r "
-_ENDS = ("</s>", "<|endoftext|>")
+"""Bytes that count as whitespace."""
+_WHITE_BYTES = frozenset(WHITESPACE[i : i + 1] for i in range(len(WHITESPACE)))
+_ENDS = ("</s>", "<|endoftext|>", "<eos>")
+"""Special tokens that end a text."""
 _PROBE = (
     "def f(x):\n    if x:\n        return [1, 23, 456]\n\n\nclass A:\r\n\t\t'''caf\u00e9 \u4e2d\u6587 \U0001f600'''\n"
     "                 x = '\u0301\x00\x7f'  # \t  \n"
 )
+"""Text whose bytes a tokenizer must reproduce."""
 
 
 @dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """A tokenizer and the bytes of its ids. Its arrays must not be written to."""
+    """A tokenizer and the bytes of its ids. Its arrays must not be changed."""
 
     folder: Path
-    """Where its tokenizer.json lies."""
+    """Folder of its tokenizer.json."""
     strings: list[bytes]
-    """[V] bytes by id, b"" for ids that stand for no text."""
+    """Bytes of each id [V]; b"" for ids that are no text."""
     prefix: tuple[int, ...]
     """Ids that the tokenizer puts before a text; () where it has no such token (Phi-2)."""
     ends: tuple[int, ...]
@@ -47,58 +60,60 @@ class Vocabulary:
     _fast: Any
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of each text, without prefix. Text that looks like a special token is text."""
-        return [found.ids for found in self._fast.encode_batch_fast(texts, add_special_tokens=False)]
+        """Return the ids of each text, without prefix. Special tokens in a text are encoded as plain text."""
+        return [encoding.ids for encoding in self._fast.encode_batch_fast(texts, add_special_tokens=False)]
 
     def join(self, ids: list[int]) -> bytes:
-        """Return the bytes that ids stand for together, with the dummy space that SentencePiece may put first."""
+        """Return the bytes of ids together, with the dummy space that SentencePiece may put first."""
         return b"".join(map(self.strings.__getitem__, ids))
 
     @cached_property
     def has_dummy(self) -> bool:
-        """Whether a text's tokens begin with a space that is not in the text."""
+        """Whether the tokens of a text begin with a space that is not in the text."""
         return self.join(self.encode(["x"])[0]) == b" x"
 
     @cached_property
     def lengths(self) -> Int64:
-        """[V] number of bytes."""
+        """Number of bytes of each id [V]."""
         return np.array([len(raw) for raw in self.strings], dtype=np.int64)
 
     @cached_property
     def order(self) -> Int64:
-        """[V] ids by their bytes; those without bytes come first. What begins with a string is one range of it."""
+        """Ids sorted by their bytes [V], those without bytes first; ids with a common beginning are one range."""
         return np.array(sorted(range(len(self.strings)), key=self.strings.__getitem__), dtype=np.int64)
 
     @cached_property
     def white(self) -> npt.NDArray[np.bool_]:
-        """[V] True for ids that begin with a whitespace byte or end a text."""
-        found = np.array([raw[:1] in _WHITE_BYTES for raw in self.strings])
-        found[list(self.ends)] = True
-        return found
+        """Whether each id begins with a whitespace byte or ends a text [V]."""
+        white_V = np.array([raw[:1] in _WHITE_BYTES for raw in self.strings])
+        white_V[list(self.ends)] = True
+        return white_V
 
     @cached_property
     def _sorted(self) -> list[bytes]:
         return [self.strings[i] for i in self.order]
 
     def range_of(self, start: bytes) -> tuple[int, int]:
-        """Return [lo, hi) of `order`: the ids whose bytes begin with `start`, which is not empty."""
+        """Return [low, high) of `order`: the ids whose bytes begin with `start`, which is not empty."""
         above = start.rstrip(b"\xff")
         high = above[:-1] + bytes([above[-1] + 1]) if above else None
         return bisect_left(self._sorted, start), len(self._sorted) if high is None else bisect_left(self._sorted, high)
 
     def equal_to(self, raw: bytes) -> tuple[int, int]:
-        """Return [lo, hi) of `order`: the ids whose bytes are `raw`; empty where there is none."""
+        """Return [low, high) of `order`: the ids whose bytes are `raw`; empty where there is none."""
         return bisect_left(self._sorted, raw), bisect_left(self._sorted, raw + b"\x00")
 
 
-_WHITE_BYTES = frozenset(WHITESPACE[i : i + 1] for i in range(len(WHITESPACE)))
-
-
 def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> Vocabulary:
-    """Return the vocabulary of the tokenizer in `folder`, over `vocab_size` ids (0: as many as the tokenizer has).
+    """Return the vocabulary of a tokenizer.
 
-    Raises: StudentError, naming the token, where the tokenizer is of no known family, has no token for a character of
-    ASCII, or does not give back the bytes of a text.
+    Args:
+        folder: Folder of a tokenizer.json.
+        vocab_size: V; 0 for as many ids as the tokenizer has.
+
+    Raises:
+        StudentError: The tokenizer is of no known family, has no token for an ASCII character, or does not reproduce
+            the bytes of a text. The message names the token.
     """
     from tokenizers import Tokenizer
 
@@ -117,7 +132,7 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
     fast.no_truncation()
     fast.no_padding()
     fast.encode_special_tokens = True
-    ends = {t["id"] for t in rules.added_tokens if t["special"] and t["content"] in (*_ENDS, "<eos>")}
+    ends = {token["id"] for token in rules.added_tokens if token["special"] and token["content"] in _ENDS}
     vocabulary = Vocabulary(
         folder=folder,
         strings=[table.get(i, b"") for i in range(vocab_size or max(table) + 1)],
@@ -125,36 +140,36 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
         ends=tuple(sorted(ends)),
         _fast=fast,
     )
-    _require_bytes(vocabulary)
+    _require_ascii(vocabulary)
     require_round_trip(vocabulary, _PROBE)
     return vocabulary
 
 
 def require_round_trip(vocabulary: Vocabulary, text: str) -> None:
-    """Raise StudentError, naming the first token that departs, unless the tokens of `text` give its bytes back."""
+    """Raise StudentError, naming the first token that differs, unless the tokens of a text give its bytes back."""
     raw, ids = text.encode(), vocabulary.encode([text])[0]
     joined = vocabulary.join(ids)
     if joined in (raw, b" " + raw):
         return
     at = -1 if joined[:1] == b" " != raw[:1] else 0
     for token in ids:
-        found = vocabulary.strings[token]
-        expected = (b" " + raw)[at + 1 : at + 1 + len(found)]
-        if found != expected or not found:
+        token_bytes = vocabulary.strings[token]
+        expected = (b" " + raw)[at + 1 : at + 1 + len(token_bytes)]
+        if token_bytes != expected or not token_bytes:
             piece = vocabulary._fast.id_to_token(token)
             raise StudentError(
-                f"{vocabulary.folder}: token {token} {piece!r} stands for {found!r} where the text has "
+                f"{vocabulary.folder}: token {token} {piece!r} stands for {token_bytes!r} where the text has "
                 f"{raw[max(at, 0) : max(at, 0) + 12]!r}; expected a tokenizer whose tokens give the text back"
             )
-        at += len(found)
+        at += len(token_bytes)
     raise StudentError(
         f"{vocabulary.folder}: the tokens of a text end {len(raw) - at} bytes before it; expected all of its bytes"
     )
 
 
-def _require_bytes(vocabulary: Vocabulary) -> None:
+def _require_ascii(vocabulary: Vocabulary) -> None:
     known = {raw for raw in vocabulary.strings if len(raw) == 1}
-    # Of the others some tokenizers lack a few (SmolLM2's: six control characters, F1, F2): they leave out such rows.
+    # Some tokenizers lack a few other bytes (SmolLM2's: six control characters, F1, F2); rows with these are left out.
     missing = [b for b in (*b"\t\n\r", *range(0x20, 0x7F)) if bytes([b]) not in known]
     if missing:
         raise StudentError(

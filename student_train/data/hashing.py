@@ -1,4 +1,4 @@
-"""Seeded permutations and the held-out rule."""
+"""Seeded permutations, and the rule that decides which documents are held out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from shards.format.chunk import Int64
 
-ORDER_VERSION = 1  # tick if the order of any cache changes
+ORDER_VERSION = 1
+"""Version of the order; increase it if the order of any cache changes."""
 
 
 def permutation(count: int, *, key: str) -> Int64:
-    """Return a permutation of range(count) [count] that depends on `key` alone."""
+    """Return a permutation of range(count) that is a function of `key` alone."""
     digest = hashlib.sha256(f"order/{ORDER_VERSION}/{key}".encode()).digest()
     start = np.uint64(int.from_bytes(digest[:8], "little"))
     hashes = mix(np.arange(count, dtype=np.uint64), start)
@@ -21,8 +22,15 @@ def permutation(count: int, *, key: str) -> Int64:
 
 
 def mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uint64]:
-    """Return 64 bits that look random for each counter, from `start` on: the same on every machine and release."""
-    # The finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16): a bijection of 64-bit words, so no ties.
+    """Return 64 pseudo-random bits for each counter, equal on every machine and in every release.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood 2014, figure 16). It is a bijection of 64-bit words, so distinct
+    counters have distinct bits.
+
+    Args:
+        counter: Numbers of the words.
+        start: Seed of the sequence.
+    """
     with np.errstate(over="ignore"):
         z = start + (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -31,7 +39,12 @@ def mix(counter: npt.NDArray[np.uint64], start: np.uint64) -> npt.NDArray[np.uin
 
 
 def is_held_out(document: str, *, fraction: float) -> bool:
-    """Return whether the document with this sha256 (hex) is kept from training: a pure function of its content."""
+    """Return whether a document is kept from training; a pure function of its content.
+
+    Args:
+        document: sha256 of the document, hex.
+        fraction: Share of documents that are held out.
+    """
     if fraction <= 0.0:
         return False
     digest = hashlib.sha256(f"held-out/{document}".encode()).digest()

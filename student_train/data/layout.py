@@ -1,8 +1,8 @@
 """Choose how rows share a sequence, by running a few rows packed and alone.
 
 Whether rows may share a sequence depends on the model: one mask is wrong for layers with a sliding window, and
-convolutions and recurrent state run on from row to row under any mask. The choice is the first of `packing.LAYOUTS`
-whose hidden states are those of the rows alone.
+convolutions and recurrent states carry over from row to row under any mask. The choice is the first of
+`packing.LAYOUTS` whose hidden states equal those of the rows alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from student_train.data.packing import LAYOUTS, arrange
@@ -29,6 +30,9 @@ from student_train.model.probe import (
 )
 
 _LENGTHS = (29, 17, 23, 3)
+"""Tokens of the rows of the probe."""
+_LENGTH_DEPENDENT_ROPE = ("longrope", "dynamic")
+"""Kinds of RoPE in which the longest row of a batch determines the encoding of all positions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +42,7 @@ class PackingLayout:
     name: str = "mask"
     """One of `packing.LAYOUTS`."""
     widest: int | None = None
-    """Most places of a sequence that rows share; None without a limit."""
+    """Most tokens of a sequence that rows share; None without a limit."""
     reason: str = ""
     """Why rows share no sequence; "" where they do."""
 
@@ -48,54 +52,58 @@ def choose_layout(model: Any, *, longest: int | None = None, context: int | None
 
     Args:
         model: transformers causal language model, on the device where it trains.
-        longest: Tokens of the longest row; None where it is not known.
+        longest: Tokens of the longest row; None where unknown.
         context: Most tokens that the model reads; None without a limit.
 
     Raises:
-        StudentError: Tokens that follow a row change it, so the model is not causal; or it does not run on text.
+        StudentError: The model is not causal: tokens that follow a row change it. Or it does not run on text.
     """
     ids = random_ids(model, len(_LENGTHS), max(_LENGTHS))
     rows = [ids[i, :n].cpu().numpy() for i, n in enumerate(_LENGTHS)]
     with probing(model, longest=longest):
-        alone = _alone(model, ids)
-        found = {name: _differs(model, rows, alone, name) for name in LAYOUTS[:-1]}
-    name = next((name for name, share in found.items() if share is not None and share <= TOLERANCE), None)
+        alone = _hidden_alone(model, ids)
+        differences = {name: _packed_difference(model, rows, alone, name) for name in LAYOUTS[:-1]}
+    supported = {name: value for name, value in differences.items() if value is not None}
+    name = next((name for name, value in supported.items() if value <= TOLERANCE), None)
     if name is None:
         raise StudentError(
             f"student: found a {type(model).__name__} whose hidden states change with the tokens that follow, by "
-            f"{found['padded'] or 0.0:.1e} of the largest, expected at most {TOLERANCE:.0e}; choose a causal model"
+            f"{differences['padded'] or 0.0:.1e} of the largest, expected at most {TOLERANCE:.0e}; choose a causal "
+            "model"
         )
     if _length_changes_positions(model, longest):
         return PackingLayout(
             name="single", reason="one row per forward pass: positions depend on the longest row (RoPE)"
         )
     if name == "padded":
-        shares = [share for name, share in found.items() if share is not None and name != "padded"]
-        why = f"they would change by {min(shares):.1e} of the largest hidden state" if shares else "it takes no mask"
+        shared = [value for name, value in supported.items() if name != "padded"]
+        why = f"they would change by {min(shared):.1e} of the largest hidden state" if shared else "it takes no mask"
         return PackingLayout(
             name=name, reason=f"one row per sequence: rows of a {type(model).__name__} share none, as {why}"
         )
     limits = [_mask_width(model), None if name == "mask" else context]
-    return PackingLayout(name=name, widest=min((width for width in limits if width is not None), default=None))
+    return PackingLayout(name=name, widest=min((limit for limit in limits if limit is not None), default=None))
 
 
-def _alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
-    """Return the hidden states of each row by itself. Raises: StudentError where there are none."""
+def _hidden_alone(model: Any, ids: torch.Tensor) -> list[torch.Tensor]:
+    """Return the hidden states of each row by itself. Raises StudentError where the model does not run."""
     try:
-        found = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
+        hidden = [last_hidden(model, ids[i : i + 1, :n])[0] for i, n in enumerate(_LENGTHS)]
     except MODEL_ERRORS as error:
         raise does_not_run(model, error) from None
-    require_finite(model, torch.cat(found))
-    return found
+    require_finite(model, torch.cat(hidden))
+    return hidden
 
 
-def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layout: str) -> float | None:
-    """Return how far packed rows are from those alone; None where the model does not take the layout."""
+def _packed_difference(
+    model: Any, rows: list[npt.NDArray[np.int64]], alone: list[torch.Tensor], layout: str
+) -> float | None:
+    """Return the difference of packed rows from rows alone; None where the model does not support the layout."""
     packed = arrange(rows, layout=layout, widest=_mask_width(model))
+    device = device_of(model)
+    position_ids_BT = None if packed.position_ids_BT is None else packed.position_ids_BT.to(device)
+    attention_mask_B1TT = None if packed.attention_mask_B1TT is None else packed.attention_mask_B1TT.to(device)
     try:
-        device = device_of(model)
-        position_ids_BT = None if packed.position_ids_BT is None else packed.position_ids_BT.to(device)
-        attention_mask_B1TT = None if packed.attention_mask_B1TT is None else packed.attention_mask_B1TT.to(device)
         inputs = inputs_of(
             model, position_ids_BT=position_ids_BT, attention_mask_B1TT=attention_mask_B1TT, layout=layout
         )
@@ -110,7 +118,14 @@ def _differs(model: Any, rows: list[np.ndarray], alone: list[torch.Tensor], layo
 def inputs_of(
     model: Any, *, position_ids_BT: torch.Tensor | None, attention_mask_B1TT: torch.Tensor | None, layout: str
 ) -> dict[str, Any]:
-    """Return what a forward pass takes beside token ids: positions and masks as in `packing.Batch`."""
+    """Return the arguments of a forward pass beside token ids.
+
+    Args:
+        model: transformers causal language model.
+        position_ids_BT: As in `packing.Batch`.
+        attention_mask_B1TT: As in `packing.Batch`.
+        layout: One of `packing.LAYOUTS`.
+    """
     if layout == "masks" and position_ids_BT is not None:
         return {"position_ids": position_ids_BT, "attention_mask": _layer_masks(model, position_ids_BT)}
     named = {"position_ids": position_ids_BT, "attention_mask": attention_mask_B1TT}
@@ -122,16 +137,15 @@ def _layer_masks(model: Any, position_ids_BT: torch.Tensor) -> Any:
     from transformers.masking_utils import create_masks_for_generate
 
     config = decoder_of(model).config
-    embeds = torch.empty(
-        *position_ids_BT.shape, 1, device=position_ids_BT.device
-    )  # its shape, type and device are read
+    # Only the shape, dtype and device of the embeddings are read.
+    embeds = torch.empty(*position_ids_BT.shape, 1, device=position_ids_BT.device)
     return create_masks_for_generate(
         config, inputs_embeds=embeds, attention_mask=None, past_key_values=None, position_ids=position_ids_BT
     )
 
 
 def _mask_width(model: Any) -> int | None:
-    """Return the width of the masks that `model` holds ready (GPT-Neo, GPT-J); None where it makes them as needed."""
+    """Return the width of the mask buffers of a model (GPT-Neo, GPT-J); None where masks are made as needed."""
     square = [
         buffer.shape[-1]
         for buffer in model.buffers()
@@ -144,12 +158,10 @@ def _length_changes_positions(model: Any, longest: int | None) -> bool:
     """Return whether the longest row of a batch decides how all positions are encoded (LongRoPE, dynamic NTK)."""
     config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
-    for one in (
-        rope,
-        *(value for value in rope.values() if isinstance(value, dict)),
-    ):  # or by kind of layer
-        if one.get("rope_type") in ("longrope", "dynamic"):
-            trained = one.get("original_max_position_embeddings") or config.max_position_embeddings
+    by_layer_kind = [value for value in rope.values() if isinstance(value, dict)]
+    for parameters in (rope, *by_layer_kind):
+        if parameters.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
+            trained = parameters.get("original_max_position_embeddings") or config.max_position_embeddings
             if longest is None or longest > trained:
                 return True
     return False

@@ -1,14 +1,14 @@
-"""What comes next? A pure order of rows, and a global cursor.
+"""Order of the rows of a cache, and the rows of each optimiser step.
 
-Contract: the order is a function of (manifest digest, seed, epoch) and of the cache's row counts, nothing else. A
-cursor is one integer, the number of optimiser steps done; world size and restarts only decide who reads what. An
-epoch has the same number of steps, whatever its order, and each of its steps holds at least one row.
+The order is a function of the manifest digest, the seed, the epoch and the cache's row counts. The position in it is
+one integer, the number of completed optimiser steps. World size and restarts only decide which rank reads which rows.
+Every epoch has the same number of steps, and each step has at least one row.
 
-Words: an epoch *streams* its chunks in a random order, and the rows of a chunk in a random order. Step s of S takes
-the rows R * s // S to R * (s + 1) // S of that stream, so steps differ by at most one row, and a chunk is read in one
-go. Documents are shuffled when the cache is written; permuting chunks is therefore enough, no shuffle buffer.
+An epoch streams its chunks in a random order, and the rows of each chunk in a random order. Step s of S takes the rows
+R * s // S to R * (s + 1) // S of that stream. So steps differ by at most one row, and a chunk is read in one piece.
+Documents are shuffled when the cache is written; therefore permuting chunks is enough, without a shuffle buffer.
 
-The permutations sort 64-bit hashes of our own: numpy promises no stable streams across releases.
+Permutations sort 64-bit hashes (`hashing.py`), because numpy does not guarantee its random streams across releases.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from student_train.errors import TrainError
 
 
 class RowRef(NamedTuple):
-    """Which row? Row `row` of chunk `chunk` of the cache."""
+    """Position of a row in a cache."""
 
     chunk: int
+    """Chunk of the cache."""
     row: int
+    """Row of the chunk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The order of one run over one cache. Pure: two plans of the same inputs are equal."""
+    """The order of one run over one cache. Plans of equal inputs are equal."""
 
     manifest_sha256: str
     """Identity of the cache."""
     seed: int
-    """The run's seed."""
+    """Seed of the run."""
     chunk_rows: tuple[int, ...]
     """Rows of each chunk, in the cache's order."""
     steps_per_epoch: int
     """S: optimiser steps of one epoch."""
     first_step: int = 0
-    """Global step at which the plan's first epoch begins."""
+    """Global step at which the first epoch of the plan begins."""
 
     @property
     def num_rows(self) -> int:
@@ -61,9 +63,18 @@ def make_plan(
     seed: int,
     first_step: int = 0,
 ) -> Plan:
-    """Return the plan for a cache of `tokens` tokens in steps of about `batch_tokens` tokens.
+    """Return the plan for a cache.
 
-    Raises: TrainError on a cache without rows.
+    Args:
+        chunk_rows: Rows of each chunk, in the cache's order.
+        tokens: Tokens of the cache.
+        batch_tokens: Tokens of a step, on average.
+        manifest_sha256: Identity of the cache.
+        seed: Seed of the run.
+        first_step: Global step at which the first epoch begins.
+
+    Raises:
+        TrainError: The cache has no rows.
     """
     rows = sum(chunk_rows)
     if rows < 1:
@@ -80,17 +91,23 @@ def make_plan(
 
 @functools.lru_cache(maxsize=4)
 def stream(plan: Plan, *, epoch: int) -> tuple[Int64, Int64]:
-    """Return the epoch's chunks in order [C] and the offsets of their rows in the stream [C + 1]."""
+    """Return the chunks of an epoch in order [C], and the offset of the rows of each in the stream [C + 1]."""
     order = permutation(len(plan.chunk_rows), key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}")
     rows = np.asarray(plan.chunk_rows, dtype=np.int64)[order]
     return order, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(rows)])
 
 
 def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -> list[RowRef]:
-    """Return the rows that `rank` of `world_size` reads in global step `step`, in order.
+    """Return the rows that a rank reads in a step, in order.
 
-    The ranks' lists, joined in the order of ranks, are the step's rows, whatever the world size. A rank's list may
-    be empty when a step has fewer rows than there are ranks.
+    The lists of all ranks, concatenated in the order of ranks, are the rows of the step, whatever the world size. A
+    list is empty where a step has fewer rows than there are ranks.
+
+    Args:
+        plan: Order of the rows.
+        step: Global step.
+        rank: Data-parallel rank.
+        world_size: Number of ranks.
     """
     if not 0 <= rank < world_size:
         raise ValueError(f"rank is {rank}; expected 0 to {world_size - 1}")
@@ -110,14 +127,14 @@ def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -
 
 def _stream_slice(plan: Plan, *, epoch: int, start: int, stop: int) -> list[RowRef]:
     order, offsets = stream(plan, epoch=epoch)
-    found: list[RowRef] = []
+    refs: list[RowRef] = []
     place = int(np.searchsorted(offsets, start, side="right")) - 1
     while start < stop:
         chunk, base, end = int(order[place]), int(offsets[place]), int(offsets[place + 1])
         if start < end:
             within = permutation(end - base, key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}/{chunk}")
-            upto = min(stop, end)
-            found += [RowRef(chunk, int(r)) for r in within[start - base : upto - base]]
-            start = upto
+            last = min(stop, end)
+            refs += [RowRef(chunk, int(r)) for r in within[start - base : last - base]]
+            start = last
         place += 1
-    return found
+    return refs

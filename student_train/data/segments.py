@@ -1,14 +1,15 @@
-"""How is a cache trained from while it grows? In segments: what is complete when the one before is used up.
+"""Segments of a cache that is trained on while it is written.
 
-Contract: a run goes over legs, one after the other, each with a plan of its own (`order.py`). Without `--follow` there
-is one leg, the whole cache, for as many passes as the run has steps. With it, a segment is the set of shards that are
-complete when it is cut and that no earlier segment had, and a leg is one pass over a segment. Its order is a pure
-function of (digest of its shards' names and contents, seed). Which shards a segment has depends on the dump's speed; so
-segments are written down, in every checkpoint and in the run's record, and a run that continues or repeats takes the
-written ones first. When the cache is complete and every shard had its pass, the last segment is the whole cache, for
-all passes that are left. So each row is read once before any is read twice.
+A run is a sequence of legs, each with a plan of its own (`sampler.py`). Without `--follow` there is one leg: the whole
+cache, for as many passes as the run has steps. With `--follow`, a segment is the set of shards that are complete when
+it is cut and that no earlier segment had, and a leg is one pass over a segment. Its order is a pure function of the
+seed and the names and digests of its shards. When the cache is complete and every shard had its pass, the last segment
+is the whole cache, for all remaining passes. So each row is read once before any is read twice.
 
-A run that has run ahead of the dump saves its state, says so, and waits.
+The shards of a segment depend on the speed of the dump. Therefore segments are recorded in every checkpoint and in the
+record of the run, and a run that resumes or repeats takes the recorded ones first.
+
+A run that is ahead of the dump saves its state, logs a line, and waits.
 """
 
 from __future__ import annotations
@@ -30,23 +31,30 @@ from student_train.errors import CheckpointError, TrainError
 from student_train.training.distributed import World
 
 POLL_S = 2.0
-"""Pause between looks at a cache that has nothing new."""
+"""Seconds between checks for new shards."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leg:
-    """A stretch of steps over one plan."""
+    """Consecutive steps over one plan."""
 
     cache: Cache
-    """What the plan's chunks are chunks of."""
+    """The cache that the plan orders."""
     plan: Plan
-    """Begins at its own `first_step`."""
+    """Order of the rows; begins at its own `first_step`."""
     last: int
-    """Global step at which the leg ends, exclusive."""
+    """One past the last global step of the leg."""
 
 
 def plan_of(config: Config, cache: Cache, *, digest: str, first_step: int = 0) -> Plan:
-    """Return the order of a cache, or a part of one, whose identity is `digest`."""
+    """Return the plan of a cache, or of a part of one.
+
+    Args:
+        config: Settings of the run.
+        cache: The cache.
+        digest: Identity of the cache.
+        first_step: Global step at which the first epoch begins.
+    """
     return make_plan(
         tuple(cache.chunk_rows(i) for i in range(len(cache))),
         tokens=cache.tokens,
@@ -58,7 +66,7 @@ def plan_of(config: Config, cache: Cache, *, digest: str, first_step: int = 0) -
 
 
 class Segments:
-    """The segments of one run: those that are written down, then new ones as the cache grows. Collectives."""
+    """The segments of one run: the recorded ones, then new ones as the cache grows. Methods are collectives."""
 
     def __init__(
         self,
@@ -66,12 +74,22 @@ class Segments:
         written: list[dict[str, Any]],
         *,
         world: World,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         stopped: Callable[[], bool],
     ) -> None:
+        """Prepare the segments of a run.
+
+        Args:
+            config: Settings of the run.
+            written: Recorded segments, to which new ones are added.
+            world: The ranks.
+            log: Called with a line when the run starts to wait.
+            stopped: Returns whether this rank was asked to stop.
+        """
         self.written = written
-        """JSON: `first_step`, `sha256`, `shards` (names) and `passes` (whether it is the whole cache, for good)."""
-        self._config, self._world, self._say, self._stopped = config, world, say, stopped
+        """As JSON: `first_step`, `sha256`, `shards` (names), and `passes` (whether it is the whole cache, for all
+        remaining passes)."""
+        self._config, self._world, self._log, self._stopped = config, world, log, stopped
         self._manifest: Manifest | None = None
         self._used: dict[str, ShardEntry] = {}
 
@@ -83,9 +101,15 @@ class Segments:
         return Cache.of(self._config.shards, replace(self._manifest, shards=shards))
 
     def legs(self, *, total: int, before_waiting: Callable[[], None]) -> Iterator[Leg | None]:
-        """Yield the legs of a run of `total` steps; None, and the end, when asked to stop while waiting.
+        """Yield the legs of a run of `total` steps; yield None and end when asked to stop while waiting.
 
-        Raises: TrainError when nothing came for `follow_wait` seconds, CheckpointError where written shards are gone.
+        Args:
+            total: Steps of the run.
+            before_waiting: Called before the run waits for shards.
+
+        Raises:
+            TrainError: No new shards for `follow_wait` seconds.
+            CheckpointError: Recorded shards are missing.
         """
         first = 0
         for number in itertools.count():
@@ -98,76 +122,97 @@ class Segments:
     def leg(
         self, number: int, *, first_step: int, total: int, before_waiting: Callable[[], None] = lambda: None
     ) -> Leg | None:
-        """Return leg `number`, waiting for its shards where it is new; None when asked to stop meanwhile."""
-        known = self.written[number] if number < len(self.written) else None
-        started = time.monotonic()
-        for look in itertools.count():
-            mine = self._look(known) if self._world.is_main else None
-            found = self._world.gather((mine, self._stopped()))
-            (raw, passes), stop = found[0][0] or (None, False), any(asked for _, asked in found)
-            if raw is not None:
-                break
-            if stop:
-                return None
-            self._wait(look, started, before_waiting)
-        manifest = Manifest.from_bytes(raw, where=self._config.shards)
+        """Return a leg, after waiting for its shards where it is new; None when asked to stop meanwhile.
+
+        Args:
+            number: Number of the leg, from 0.
+            first_step: Global step at which it begins.
+            total: Steps of the run.
+            before_waiting: Called before the run waits for shards.
+
+        Raises:
+            TrainError: No new shards for `follow_wait` seconds.
+            CheckpointError: Recorded shards are missing, or are not those that were recorded.
+        """
+        recorded = self.written[number] if number < len(self.written) else None
+        segment = self._await_segment(recorded, before_waiting)
+        if segment is None:
+            return None
+        manifest, passes = segment
         cache = Cache.of(self._config.shards, manifest)
         digest = segment_digest(manifest.shards)
         self._manifest = manifest
         self._used |= {shard.name: shard for shard in manifest.shards}
-        if known is None:
+        if recorded is None:
             names = [shard.name for shard in manifest.shards]
             self.written.append({"first_step": first_step, "sha256": digest, "shards": names, "passes": passes})
-        elif known["sha256"] != digest or known["first_step"] != first_step:
+        elif recorded["sha256"] != digest or recorded["first_step"] != first_step:
             raise CheckpointError(
                 f"{self._config.shards}: found shards of digest {digest[:12]} from step {first_step}, expected "
-                f"{known['sha256'][:12]} from step {known['first_step']}, which the run was trained on; train on the "
-                "shards that it began with, or name another --out"
+                f"{recorded['sha256'][:12]} from step {recorded['first_step']}, which the run was trained on; train "
+                "on the shards that it began with, or name another --out"
             )
         plan = plan_of(self._config, cache, digest=digest, first_step=first_step)
         return Leg(cache=cache, plan=plan, last=total if passes else min(total, first_step + plan.steps_per_epoch))
 
-    def _look(self, known: dict[str, Any] | None) -> tuple[bytes, bool] | None:
-        """Return the manifest of a segment, and whether it is for all passes to come; None where there is none yet."""
-        now = open_live(self._config.shards)
-        if now is None:
-            return None
-        there = {shard.name: shard for shard in now.cache.manifest.shards}
-        if known is not None:
-            lacking = [name for name in known["shards"] if name not in there]
-            if lacking:
-                raise CheckpointError(
-                    f"{self._config.shards}: found no {lacking[0]}, expected it and {len(known['shards']) - 1} other "
-                    "shards that the run was trained on; bring them back, or name another --out"
-                )
-            names, passes = known["shards"], known["passes"]
-        else:
-            seen = {name for segment in self.written for name in segment["shards"]}
-            new = [name for name in there if name not in seen]
-            tokens = sum(there[name].tokens for name in new)
-            if not now.complete and tokens < self._config.batch_tokens:
+    def _await_segment(
+        self, recorded: dict[str, Any] | None, before_waiting: Callable[[], None]
+    ) -> tuple[Manifest, bool] | None:
+        """Return the manifest of a segment, and whether it is for all remaining passes; None when asked to stop."""
+        started = time.monotonic()
+        for attempt in itertools.count():
+            segment = self._find_segment(recorded) if self._world.is_main else None
+            gathered = self._world.gather((segment, self._stopped()))
+            segment = gathered[0][0]
+            if segment is not None:
+                raw, passes = segment
+                return Manifest.from_bytes(raw, where=self._config.shards), passes
+            if any(stop for _, stop in gathered):
                 return None
-            names, passes = (new, now.complete and not seen) if new else (list(there), True)
-        shards = tuple(there[name] for name in names)
-        return replace(now.cache.manifest, shards=shards).to_bytes(), passes
+            self._wait(attempt, started, before_waiting)
+        raise AssertionError("itertools.count does not end")
 
-    def _wait(self, look: int, started: float, before_waiting: Callable[[], None]) -> None:
+    def _find_segment(self, recorded: dict[str, Any] | None) -> tuple[bytes, bool] | None:
+        """Return the manifest of a segment, and whether it is for all remaining passes; None without one yet."""
+        live = open_live(self._config.shards)
+        if live is None:
+            return None
+        complete = {shard.name: shard for shard in live.cache.manifest.shards}
+        if recorded is not None:
+            missing = [name for name in recorded["shards"] if name not in complete]
+            if missing:
+                raise CheckpointError(
+                    f"{self._config.shards}: found no {missing[0]}, expected it and {len(recorded['shards']) - 1} "
+                    "other shards that the run was trained on; bring them back, or name another --out"
+                )
+            names, passes = recorded["shards"], recorded["passes"]
+        else:
+            used = {name for segment in self.written for name in segment["shards"]}
+            new = [name for name in complete if name not in used]
+            tokens = sum(complete[name].tokens for name in new)
+            if not live.complete and tokens < self._config.batch_tokens:
+                return None
+            names, passes = (new, live.complete and not used) if new else (list(complete), True)
+        shards = tuple(complete[name] for name in names)
+        return replace(live.cache.manifest, shards=shards).to_bytes(), passes
+
+    def _wait(self, attempt: int, started: float, before_waiting: Callable[[], None]) -> None:
         limit_s = self._config.follow_wait
-        if look == 0:
+        if attempt == 0:
             before_waiting()
             shards = sum(len(segment["shards"]) for segment in self.written)
-            self._say(
+            self._log(
                 f"{self._config.shards}: ahead of the dump, all of {shards} complete shards are used; waiting for "
                 f"more, at most {limit_s:,.0f} s"
             )
         if time.monotonic() - started > limit_s:
             raise TrainError(
-                f"{self._config.shards}: found no new shards in {limit_s:,.0f} s, expected the dump to go on; see to "
-                "teacher-dump, then give the same command again to go on from here"
+                f"{self._config.shards}: found no new shards in {limit_s:,.0f} s, expected the dump to continue; check "
+                "teacher-dump, then repeat the same command to resume"
             )
         time.sleep(POLL_S)
 
 
 def segment_digest(shards: tuple[ShardEntry, ...]) -> str:
-    """Return the identity of some shards: sha256 over their names and their contents' digests, in order."""
+    """Return the identity of a segment: sha256 over the names and digests of its shards, in order."""
     return hashlib.sha256(canonical_json([[shard.name, shard.sha256] for shard in shards])).hexdigest()

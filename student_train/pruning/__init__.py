@@ -1,1 +1,1 @@
-"""Layer pruning: choose layers of a model and build the shallower one."""
+"""Make a student shallower: choose layers, rewrite the configuration, build and check the short model."""

@@ -4,12 +4,13 @@ Importance is ShortGPT's block influence (Men et al. 2024, arXiv 2403.03853): 1 
 of one minus the cosine between the hidden state that enters a layer and the one that leaves it. Layers with the lowest
 influence change the hidden state least and are dropped. One forward pass over the uncut model measures all layers.
 
-Shapes: B batch, T places, H hidden width, L layers.
+Shapes: B batch, T tokens, H hidden size, L layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,20 +35,20 @@ class LayerChoice:
     """The layers that a student keeps, and why."""
 
     method: str
-    """`importance` or `even`: what was done, which may differ from what was requested."""
+    """`importance` or `even`: the method used, which may differ from the one requested."""
     kept: tuple[int, ...]
     """Indices of the kept layers, ascending."""
     num_layers: int
     """Layers of the uncut model."""
     influence: tuple[float, ...] = ()
-    """Block influence of each layer of the uncut model, 0..2; empty if it was not measured."""
+    """Block influence of each layer of the uncut model, 0 to 2; empty if it was not measured."""
     tokens: int = 0
     """Tokens that influence was measured on."""
     reason: str = ""
     """Why influence was not measured although `importance` was requested."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the choice as JSON can hold it."""
+        """Return the choice as JSON types."""
         return {
             "method": self.method,
             "kept": list(self.kept),
@@ -58,7 +59,7 @@ class LayerChoice:
         }
 
     def describe(self) -> str:
-        """Return one line that names the kept layers and each layer's influence."""
+        """Return one line that names the kept layers and the influence of each layer."""
         text = f"keeping layers {format_ranges(self.kept)} of {self.num_layers}"
         if self.method == "even":
             return f"{text}, spread evenly" + (f" ({self.reason})" if self.reason else "")
@@ -70,7 +71,7 @@ class Choose(Protocol):
     """A rule that picks the layers to keep."""
 
     def __call__(self, model: Any, keep: int, *, unfit: str) -> LayerChoice:
-        """Return `keep` layers of the uncut `model`; `unfit` says why influence cannot be measured, "" where it can."""
+        """Return `keep` layers of the uncut `model`; `unfit` is why influence cannot be measured, "" where it can."""
 
 
 def from_dict(record: dict[str, Any]) -> LayerChoice:
@@ -86,7 +87,7 @@ def from_dict(record: dict[str, Any]) -> LayerChoice:
 
 
 def format_ranges(indices: Sequence[int]) -> str:
-    """Return ascending indices as text, runs joined: 0-4, 7, 9-11."""
+    """Return ascending indices as text, with runs joined: 0-4, 7, 9-11."""
     runs: list[list[int]] = []
     for index in indices:
         if runs and index == runs[-1][1] + 1:
@@ -97,23 +98,29 @@ def format_ranges(indices: Sequence[int]) -> str:
 
 
 def evenly_spaced_layers(num_layers: int, keep: int) -> list[int]:
-    """Return `keep` of `num_layers` layers, spread evenly, the first and the last always."""
+    """Return `keep` of `num_layers` layers, evenly spaced, with the first and the last."""
     return [round(i * (num_layers - 1) / (keep - 1)) for i in range(keep)]
 
 
 def evenly(num_layers: int, keep: int, *, reason: str = "") -> LayerChoice:
-    """Return the choice of `evenly_spaced_layers`."""
+    """Return the choice of `evenly_spaced_layers`; `reason` is why influence was not measured."""
     kept = tuple(evenly_spaced_layers(num_layers, keep))
     return LayerChoice(method="even", kept=kept, num_layers=num_layers, reason=reason)
 
 
 def choose_evenly(model: Any, keep: int, *, unfit: str = "") -> LayerChoice:
-    """Return `keep` layers of `model`, spread evenly; a `Choose`."""
+    """Return `keep` layers of `model`, evenly spaced; a `Choose`."""
     return evenly(len(layers_of(model)), keep)
 
 
 def by_influence(influence: Sequence[float], keep: int, *, tokens: int) -> LayerChoice:
-    """Return the `keep` layers of highest influence, in the model's order; of equal ones the later are kept."""
+    """Return the `keep` layers of highest influence, in the model's order; of equal layers the later are kept.
+
+    Args:
+        influence: Block influence of each layer.
+        keep: Number of layers to keep.
+        tokens: Tokens that influence was measured on.
+    """
     ascending = sorted(range(len(influence)), key=lambda i: (influence[i], i))
     kept = tuple(sorted(ascending[len(influence) - keep :]))
     return LayerChoice(
@@ -124,9 +131,15 @@ def by_influence(influence: Sequence[float], keep: int, *, tokens: int) -> Layer
 def training_rows(
     cache: ChunkSource, *, held_out: float, max_tokens: int = MEASURED_TOKENS, row_tokens: int = ROW_TOKENS
 ) -> list[npt.NDArray[np.int64]]:
-    """Return the beginnings of the cache's first training rows, in its order: int64 token ids, no held-out document.
+    """Return the beginnings of the cache's first training rows, in its order.
 
-    Reads chunks until it has `max_tokens` tokens. Each row gives at most `row_tokens`; the last is cut to fit.
+    Chunks are read until there are enough tokens.
+
+    Args:
+        cache: The cache.
+        held_out: Share of held-out documents, which are left out.
+        max_tokens: Most tokens of all rows; the last row is cut to fit.
+        row_tokens: Most tokens of a row.
     """
     rows: list[npt.NDArray[np.int64]] = []
     left = max_tokens
@@ -142,11 +155,17 @@ def training_rows(
 
 
 def choose_by_importance(
-    model: Any, keep: int, *, cache: ChunkSource, held_out: float, unfit: str = "", max_tokens: int = MEASURED_TOKENS
+    model: Any,
+    keep: int,
+    *,
+    cache: ChunkSource,
+    held_out: float,
+    unfit: str = "",
+    max_tokens: int = MEASURED_TOKENS,
 ) -> LayerChoice:
-    """Return the `keep` layers of `model` with the highest influence on the cache's training rows.
+    """Return the `keep` layers of `model` with the highest influence on the cache's training rows; a `Choose`.
 
-    Falls back to layers that are spread evenly, with the reason in the result, where influence cannot be measured.
+    Where influence cannot be measured, the layers are evenly spaced, and the result holds the reason.
     """
     num_layers = len(layers_of(model))
     if unfit:
@@ -159,20 +178,39 @@ def choose_by_importance(
     return by_influence(influence, keep, tokens=sum(map(len, rows)))
 
 
-@torch.no_grad()
 def block_influence(model: Any, rows: Iterable[npt.NDArray[np.int64]]) -> tuple[float, ...]:
-    """Return the block influence of each layer [L], measured on `rows` of token ids, one row a forward pass.
+    """Return the block influence of each layer [L].
 
-    The mean is over all tokens of all rows. The model is put into evaluation mode meanwhile, so dropout is off. Sums
-    are float64. The projection to the vocabulary is not computed.
+    The mean is over all tokens of all rows, summed in float64. The model runs in evaluation mode, one row at a time,
+    without the projection to the vocabulary.
+
+    Args:
+        model: transformers causal language model.
+        rows: Token ids of each row.
 
     Raises:
         ValueError: There are no rows, or a layer does not map one hidden state to another.
     """
-    layers = layers_of(model)
-    entered: list[torch.Tensor | None] = [None] * len(layers)
-    sums = torch.zeros(len(layers), dtype=torch.float64)
     num_tokens = 0
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), _summed_influence(layers_of(model)) as sums_L:
+            for tokens in rows:
+                last_hidden(model, torch.from_numpy(tokens)[None].to(device_of(model)))
+                num_tokens += len(tokens)
+    finally:
+        model.train(was_training)
+    if not num_tokens:
+        raise ValueError("there are no rows to measure influence on")
+    return tuple((sums_L / num_tokens).tolist())
+
+
+@contextmanager
+def _summed_influence(layers: Sequence[torch.nn.Module]) -> Iterator[torch.Tensor]:
+    """Add the influence of each layer over the tokens of each forward pass to the yielded tensor (float64 [L])."""
+    entered: list[torch.Tensor | None] = [None] * len(layers)
+    sums_L = torch.zeros(len(layers), dtype=torch.float64)
 
     def before(i: int) -> Any:
         def hook(_layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -188,23 +226,15 @@ def block_influence(model: Any, rows: Iterable[npt.NDArray[np.int64]]) -> tuple[
             if entered_BTH is None or entered_BTH.shape != left_BTH.shape:
                 raise ValueError(f"layer {i} does not map one hidden state to another")
             cosine_BT = torch.nn.functional.cosine_similarity(entered_BTH, left_BTH.double(), dim=-1)
-            sums[i] += (1.0 - cosine_BT).sum().cpu()
+            sums_L[i] += (1.0 - cosine_BT).sum().cpu()
             entered[i] = None
 
         return hook
 
     handles = [layer.register_forward_pre_hook(before(i), with_kwargs=True) for i, layer in enumerate(layers)]
     handles += [layer.register_forward_hook(after(i)) for i, layer in enumerate(layers)]
-    was_training = model.training
-    model.eval()
     try:
-        for tokens in rows:
-            last_hidden(model, torch.from_numpy(tokens)[None].to(device_of(model)))
-            num_tokens += len(tokens)
+        yield sums_L
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
-    if not num_tokens:
-        raise ValueError("there are no rows to measure influence on")
-    return tuple((sums / num_tokens).tolist())

@@ -95,7 +95,7 @@ def _first_leg(
         plan = plan_of(config, cache, digest=cache.manifest_sha256)
         return Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch), None
     segments = Segments(
-        config, handover.segments, world=runtime.world, say=runtime.log, stopped=lambda: runtime.signals.stop
+        config, handover.segments, world=runtime.world, log=runtime.log, stopped=lambda: runtime.signals.stop
     )
     leg = segments.leg(0, first_step=0, total=config.max_steps)
     if leg is None:

@@ -77,9 +77,9 @@ def config(shards: Path, out: Path, **more: Any) -> Config:
 
 
 def segments_of(
-    settings: Config, written: list[dict[str, Any]] | None = None, *, say: Callable[[str], None] = print
+    settings: Config, written: list[dict[str, Any]] | None = None, *, log: Callable[[str], None] = print
 ) -> Segments:
-    return Segments(settings, [] if written is None else written, world=World(), say=say, stopped=lambda: False)
+    return Segments(settings, [] if written is None else written, world=World(), log=log, stopped=lambda: False)
 
 
 def documents(leg: Leg) -> list[tuple[str, int]]:
@@ -169,7 +169,7 @@ def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
     dump.shard(0)
     out, said = tmp_path / "out", []
     settings = config(dump.place, out, follow_wait=0.05, save_every=0)
-    with pytest.raises(TrainError, match=r"found no new shards in 0 s, expected the dump to go on"):
+    with pytest.raises(TrainError, match=r"found no new shards in 0 s, expected the dump to continue"):
         trainer.run(settings, command=[], log=said.append)
     assert any("ahead of the dump, all of 1 complete shards are used; waiting for more" in line for line in said)
     (saved,) = (int(p.name.removeprefix("step-")) for p in (out / "checkpoints").iterdir())
@@ -216,7 +216,7 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
 
 def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
     settings = config(dump.place, tmp_path / "out")
-    segments = Segments(settings, [], world=World(), say=print, stopped=lambda: True)
+    segments = Segments(settings, [], world=World(), log=print, stopped=lambda: True)
     assert segments.leg(0, first_step=0, total=16) is None
     with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
         build_run(settings, None, Handover(segments=[]), Runtime(signals=Signals(stop=True)))
