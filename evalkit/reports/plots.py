@@ -1,4 +1,4 @@
-"""Plot the loss curves and held-out measures of a training run as one SVG element.
+"""Plot the loss curves and held-out measures of a training run, each as one SVG element.
 
 Drawn without a display and without pyplot's global state.
 """
@@ -22,27 +22,25 @@ _Panel = tuple[str, Callable[[Any], None]]
 _Points = list[tuple[float, float]]
 
 
-def training_plots(run: TrainingRun, control: TrainingRun | None) -> str:
-    """Return an SVG element with training curves and held-out measures, or "" if the run has neither."""
+def training_plots(run: TrainingRun, control: TrainingRun | None) -> tuple[str, ...]:
+    """Return one SVG element per training curve and held-out measure; () if the run has neither."""
+    runs = [run] if control is None else [run, control]
+    return tuple(_svg(title, draw) for title, draw in (*_curve_panels(runs), *_measure_panels(run, control)))
+
+
+def _svg(title: str, draw: Callable[[Any], None]) -> str:
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    runs = [run] if control is None else [run, control]
-    rows = [row for row in (_curve_panels(runs), _measure_panels(run, control)) if row]
-    if not rows:
-        return ""
-    # A fixed salt makes the element ids, and so the bytes, reproducible.
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "evalkit", "font.size": 9}
+    # A fixed salt makes the element ids, and so the bytes, reproducible. The title keeps them apart on one page.
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": f"evalkit {title}", "font.size": 9}
     with rc_context(settings):
-        figure = Figure(figsize=(10.5, 3.0 * len(rows)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1))
+        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         FigureCanvasSVG(figure)
-        for index, row in enumerate(rows):
-            for column, (title, draw) in enumerate(row):
-                axes = figure.add_subplot(len(rows), len(row), index * len(row) + column + 1)
-                _style(axes, title)
-                draw(axes)
+        axes = figure.add_subplot()
+        _style(axes, title)
+        draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

@@ -237,7 +237,7 @@ def test_a_report_is_written_as_html_and_markdown(tmp_path: Path, samples: Path)
     assert done.exit_code == 0, done.output
     assert "31.2" in done.output
     page = out.read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 4
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )

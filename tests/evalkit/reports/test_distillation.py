@@ -1,4 +1,4 @@
-"""Does the report say what was measured, and name what is missing?"""
+"""Tests of the tables and the page of the distillation report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evalkit.errors import EvalError
 from evalkit.reports.distillation import build
 from evalkit.reports.distillation_page import as_markdown, write
 from evalkit.reports.plots import training_plots
-from tests.evalkit.run_folder import write_run
+from tests.evalkit.run_folder import write_cross_tokenizer_run, write_run, write_score
 
 
 def rows(run: Path, scores: list[Path] | None = None) -> dict[str, tuple[str, ...]]:
@@ -104,10 +104,10 @@ def test_a_file_that_is_no_score_is_named(run: Path, tmp_path: Path):
 
 def test_the_same_run_gives_the_same_picture(run: Path):
     section = build([run], scores=[]).sections[0]
-    picture = training_plots(section.run, section.control)
-    assert picture == training_plots(section.run, section.control)
-    assert picture.startswith("<svg")
-    assert "<script" not in picture
+    plots = training_plots(section.run, section.control)
+    assert plots == training_plots(section.run, section.control)
+    assert len(plots) == 4  # two training curves, two held-out measures
+    assert all(plot.startswith("<svg") and "<script" not in plot for plot in plots)
 
 
 def write_completions(
@@ -188,3 +188,52 @@ def test_the_table_fits_a_terminal_of_80_columns(
     # An interval is never broken: each bracket closes on its line.
     assert all(line.count("[") == line.count("]") for line in lines)
     assert any("[2.700, 3.100]" in line and "[0.750, 0.850]" in line and "[1.050, 1.150]" in line for line in lines)
+
+
+def test_every_benchmark_and_metric_of_the_scores_has_a_row(run: Path, tmp_path: Path):
+    ours = [[True, False], [True, True], [False, False], [False, True]]
+    theirs = [[False, False], [True, False], [False, False], [False, False]]
+    scores = [
+        write_score(tmp_path / "he.json", run, humaneval=[[True], [False]]),
+        write_score(tmp_path / "mbpp.json", run, mbpp=ours),
+        write_score(tmp_path / "control.json", run / "control", mbpp=theirs),
+    ]
+    table = rows(run, scores)
+    assert table["HumanEval pass@1, %"] == ("-", "50.0 [40.0, 60.0]", "not scored", "")
+    mean, low, high = (float(part.strip("[],")) for part in table["MBPP pass@1, %"][3].split())
+    assert mean == 37.5  # the shares are 1/2, 1, 0, 1/2 and 0, 1/2, 0, 0
+    assert low < mean < high
+    assert table["MBPP pass@2, %"][1:3] == ("75.0 [65.0, 85.0]", "25.0 [15.0, 35.0]")
+    assert table["MBPP pass@2, %"][3].startswith("+50.0 [")
+
+
+def test_a_run_across_tokenizers_shows_its_own_measures(tmp_path: Path):
+    folder = write_cross_tokenizer_run(tmp_path / "run", kl=0.8)
+    write_cross_tokenizer_run(folder / "control", kl=1.1, seed=5, objective="sft")
+    report = build([folder], scores=[])
+    table = {row[0]: row[1:] for row in report.sections[0].rows}
+    labels = [
+        "held-out KL of text chunks, nats/chunk",
+        "held-out KL of prefix cells, nats/boundary",
+        "held-out bits per byte",
+        "held-out top-1 agreement with teacher",
+        "held-out calibration error (ECE)",
+    ]
+    assert [label for label in table if label.startswith("held-out")] == labels
+    before, after, control, difference = table[labels[0]]
+    assert (before, after, control) == ("2.000 [1.950, 2.050]", "0.800 [0.750, 0.850]", "1.100 [1.050, 1.150]")
+    assert difference.startswith("-0.30")
+    assert table[labels[1]][3] == "-0.150 [-0.150, -0.150]"
+    assert table[labels[3]][3] == "+0.000 [+0.000, +0.000]"  # over boundaries, not over tokens
+    assert table[labels[4]][1:] == ("0.080 [0.070, 0.090]", "0.080 [0.070, 0.090]", "")
+    assert not any("not shown" in remark for remark in report.sections[0].remarks)
+    write(report, out=tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert all(f">{label}</td>" in page for label in labels)
+    assert page.count("held-out KL of prefix cells, nats/boundary") == 2  # in the table and above its plot
+
+
+def test_a_measure_that_the_report_does_not_know_is_shown_under_its_own_name(tmp_path: Path):
+    held_out = {"after": {"kl": {"mean": 0.5}, "hidden_state_distance": {"mean": 0.25}}}
+    table = rows(write_run(tmp_path / "run", held_out=held_out))
+    assert table["held-out hidden state distance"] == ("-", "0.250", "-", "")
