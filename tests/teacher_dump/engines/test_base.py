@@ -13,7 +13,7 @@ from shards.runtime import machine
 from shards.runtime.processor import processor
 from teacher_dump.run.callbacks import Callbacks
 from teacher_dump.run.dump import dump
-from tests.teacher_dump.test_dump import config
+from tests.teacher_dump.run.test_dump import config
 
 
 def test_auto_is_settled_by_the_machine_and_recorded(

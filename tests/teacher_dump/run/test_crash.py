@@ -32,7 +32,7 @@ from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.run.dump import dump
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
-from tests.teacher_dump import children
+from tests.teacher_dump.run import children
 
 KILLS = 50
 SEED = 4

@@ -26,7 +26,7 @@ from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.corpus.summary import summary_lines
 from teacher_dump.errors import DumpError
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(__file__).parents[4].parent / "shared"
 MBPP = SHARED / "data" / "mbpp" / "mbpp.jsonl"
 ROW = {
     "task_id": 7,

@@ -14,7 +14,7 @@ from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.fidelity.limits import CEILING, MEAN_CEILING, limits
 from teacher_dump.fidelity.rescore import check
 from teacher_dump.run.dump import dump
-from tests.teacher_dump.test_dump import config
+from tests.teacher_dump.run.test_dump import config
 
 Piece = Callable[[int, int, int], torch.Tensor]
 

@@ -30,7 +30,7 @@ from teacher_dump.fidelity.views import ExactDistribution, RecordView
 from teacher_dump.model.teachers import resolve
 from teacher_dump.run.dump import dump
 from teacher_dump.tasks.windowing import Window
-from tests.teacher_dump.test_dump import config
+from tests.teacher_dump.run.test_dump import config
 
 ALL = 10_000
 """More rows than there are."""
