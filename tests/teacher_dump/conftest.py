@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,12 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def teacher(tiny_teacher: Path, tmp_path: Path) -> Path:
+    """Return a copy of the tiny teacher that a test may change."""
+    return Path(shutil.copytree(tiny_teacher, tmp_path / "a" / "sharp"))
 
 
 @pytest.fixture(autouse=True)

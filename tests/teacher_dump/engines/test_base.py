@@ -13,7 +13,7 @@ from shards.runtime import machine
 from shards.runtime.processor import processor
 from teacher_dump.run.callbacks import Callbacks
 from teacher_dump.run.dump import dump
-from tests.teacher_dump.run.test_dump import config
+from tests.teacher_dump.helpers import dump_config
 
 
 def test_auto_is_settled_by_the_machine_and_recorded(
@@ -23,16 +23,16 @@ def test_auto_is_settled_by_the_machine_and_recorded(
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "o"
-    cache = dump(config(tiny_teacher, corpus_folder, out, dtype="auto")).cache
+    cache = dump(dump_config(tiny_teacher, corpus_folder, out, dtype="auto")).cache
     assert cache is not None
     engine = cache.manifest.engine
     assert engine["dtype"] == "float32"
     assert engine["dtype_why"].startswith("auto: ")
     assert engine["threads"] == 1
     assert " core" in engine["machine"]
-    assert dump(config(tiny_teacher, corpus_folder, out, dtype="float32")).new_tasks == 0
+    assert dump(dump_config(tiny_teacher, corpus_folder, out, dtype="float32")).new_tasks == 0
     with pytest.raises(shards.ShardError, match=r"dtype float32 there, bfloat16 here\); give --dtype float32"):
-        dump(config(tiny_teacher, corpus_folder, out, dtype="bfloat16"))
+        dump(dump_config(tiny_teacher, corpus_folder, out, dtype="bfloat16"))
 
 
 def test_bfloat16_without_hardware_is_one_warning(
@@ -47,6 +47,8 @@ def test_bfloat16_without_hardware_is_one_warning(
         def on_warning(self, message: str) -> None:
             said.append(message)
 
-    assert dump(config(tiny_teacher, corpus_folder, tmp_path / "o", dtype="bfloat16"), Listener()).cache is not None
+    assert (
+        dump(dump_config(tiny_teacher, corpus_folder, tmp_path / "o", dtype="bfloat16"), Listener()).cache is not None
+    )
     (line,) = said
     assert "the processor does not compute in bfloat16; a matrix product takes " in line

@@ -14,7 +14,7 @@ from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.fidelity.limits import CEILING, MEAN_CEILING, limits
 from teacher_dump.fidelity.rescore import check
 from teacher_dump.run.dump import dump
-from tests.teacher_dump.run.test_dump import config
+from tests.teacher_dump.helpers import dump_config
 
 Piece = Callable[[int, int, int], torch.Tensor]
 
@@ -49,7 +49,7 @@ def broken(patched: pytest.MonkeyPatch, change: Callable[[Piece], Piece]) -> Non
 @pytest.fixture(params=["float32", "bfloat16"])
 def settings(request: Any, tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> Any:
     torch.set_num_threads(1)
-    return config(tiny_teacher, corpus_folder, tmp_path / "cache", dtype=request.param, max_tokens=300)
+    return dump_config(tiny_teacher, corpus_folder, tmp_path / "cache", dtype=request.param, max_tokens=300)
 
 
 def test_honest_records_are_sound(settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Does scoring rows again find what is not as the teacher said, and nothing else?"""
+"""Tests of the check: honest records pass, one changed value is found, other teachers are refused."""
 
 from __future__ import annotations
 
@@ -18,31 +18,10 @@ import shards
 from shards.edit.rewrite import rewrite
 from shards.format.batch import row_digest
 from shards.verify import verify
-from teacher_dump.cli import main
-from teacher_dump.engines.hf import TransformersEngine
-from teacher_dump.engines.records import draw_offsets
-from teacher_dump.engines.settings import engine_config, record_layout
-from teacher_dump.fidelity.differences import compare_with_exact
-from teacher_dump.fidelity.distortion import RecordsAtThreshold, distortions
-from teacher_dump.fidelity.noise import RepeatedRows
 from teacher_dump.fidelity.rescore import check, sample_rows
-from teacher_dump.fidelity.views import ExactDistribution, RecordView
 from teacher_dump.model.teachers import resolve
-from teacher_dump.run.dump import dump
-from teacher_dump.tasks.windowing import Window
-from tests.teacher_dump.run.test_dump import config
-
-ALL = 10_000
-"""More rows than there are."""
-
-
-@pytest.fixture(scope="module")
-def made(tiny_teacher: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return settings of a finished dump."""
-    torch.set_num_threads(1)
-    settings = config(tiny_teacher, corpus_folder, tmp_path_factory.mktemp("made") / "cache")
-    dump(settings)
-    return settings
+from tests.teacher_dump.fidelity.conftest import ALL
+from tests.teacher_dump.helpers import run_command
 
 
 def changed(settings: Any, out: Path, change: Callable[[dict[str, np.ndarray], Any], None]) -> Any:
@@ -221,47 +200,6 @@ def test_another_tokenizer_is_refused_by_name(made: Any, tiny_teacher: Path, tmp
         check(replace(made, model=str(other)), 2)
 
 
-class InBatches(TransformersEngine):
-    """The engine as it runs on a GPU: many rows in a forward pass."""
-
-    def capture(self, windows: Any) -> Any:
-        yield from self._forward(list(windows))
-
-
-def test_the_noise_floor_in_float64_is_tiny_and_below_a_change_of_type(made: Any) -> None:
-    model = resolve(made.model)
-    _, spec = record_layout(made, model)
-    cache = shards.open(made.out)
-    rows = sample_rows(cache, 6, 0)
-    numbers, windows = [r.number for r in rows], [r.window for r in rows]
-    double, single = (
-        RepeatedRows.capture(InBatches(replace(engine_config(made, model, spec), dtype=dtype)), windows, spec)
-        for dtype in ("float64", "float32")
-    )
-    other_types = RepeatedRows(windows=double.windows, alone=double.alone, together=single.alone)
-    # Two float32 runs need not differ: on some processors a product does not depend on its batch. Two types do.
-    floors = [runs.noise(numbers, cache.manifest.layout) for runs in (double, single, other_types)]
-    assert all(f["draws"].agreeing == f["draws"].count > 0 for f in floors[:2])
-    tiny, _, typed = ({name: t.to_dict(with_place=False) for name, t in f.items()} for f in floors)
-    # Records are float32 whatever the model is, so a last bit may differ.
-    assert all(t["max_steps"] < 0.01 for t in tiny.values())
-    assert tiny["log Z"]["mean"] < typed["log Z"]["mean"]
-
-
-def test_noise_of_bfloat16_is_not_taken_for_damage(
-    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = config(tiny_teacher, corpus_folder, tmp_path, dtype="bfloat16")
-    with monkeypatch.context() as patched:  # recorded in other batches than it is checked in
-        patched.setattr(TransformersEngine, "capture", InBatches.capture)
-        dump(settings)
-    found = check(settings, 8)
-    assert found["sound"], found["problems"]
-    assert (found["engine"]["dtype"], found["reference"]["dtype"]) == ("bfloat16", "float32")
-    assert found["rounding"]["log Z"]["max_steps"] > 0.5
-    assert found["stored"]["log Z"]["max_steps"] > found["stored"]["log Z"]["mean"] > 0
-
-
 def test_the_sample_is_seeded_and_without_repeats(made: Any) -> None:
     cache = shards.open(made.out)
 
@@ -276,82 +214,11 @@ def test_the_sample_is_seeded_and_without_repeats(made: Any) -> None:
     assert numbers(ALL, 0) == list(range(cache.rows))
 
 
-def exact_row(made: Any, number: int) -> tuple[Any, Window, ExactDistribution, torch.Tensor, np.ndarray]:
-    """Return the layout, a row of the cache, its exact distribution, logits and offsets."""
-    from transformers import AutoModelForCausalLM
-
-    model = resolve(made.model)
-    _, spec = record_layout(made, model)
-    known = engine_config(made, model, spec)
-    cache = shards.open(made.out)
-    row = [c.row(r) for c in cache for r in range(len(c.rows))][number]
-    window = Window(info=row.rows[0], tokens=np.array(row.tokens))
-    net = AutoModelForCausalLM.from_pretrained(made.model, dtype=torch.float64)
-    with torch.no_grad():
-        logits = net(torch.from_numpy(window.tokens[None].astype(np.int64))).logits[0, :-1, : known.vocab_size]
-    white = torch.from_numpy(known.whitespace_mask())
-    exact = ExactDistribution.from_logits(logits, window.tokens[1:].astype(np.int64), spec.temperatures, white)
-    u = draw_offsets(window.info.document, window.info.window, 0, len(logits))
-    return cache.manifest.layout, window, exact, logits, u
-
-
-def test_losses_are_those_of_their_definitions(made: Any) -> None:
-    layout, window, exact, logits, u = exact_row(made, 1)
-    model = resolve(made.model)
-    known = engine_config(made, model, record_layout(made, model)[1])
-    point = RecordsAtThreshold(layout.threshold, layout)
-    point.add(window, exact, logits, u, torch.from_numpy(known.whitespace_mask()))
-    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
-    found = distortions(said, exact)
-    for p in range(0, len(exact.p), 5):
-        t = exact.p[p]
-        part = said.slice(p, p + 1)
-        estimate, kept = np.zeros_like(t), np.zeros(len(t), bool)
-        estimate[part.head_ids], kept[part.head_ids] = part.head_probs, True
-        for i in part.draw_ids:
-            estimate[i] += part.tail[0] / len(part.draw_ids)
-        tail = t[~kept].sum()
-        even = np.where(kept, t, tail / (~kept).sum())
-        head = np.where(kept, t, 0) / (1 - tail)
-        assert found["error2"][p] == pytest.approx(((estimate - t) ** 2).sum(), rel=1e-9)
-        assert found["kl_tail_even"][p] == pytest.approx((t * np.log(t / even)).sum(), rel=1e-6)
-        assert found["kl_tail_dropped"][p] == pytest.approx((head[kept] * np.log(head[kept] / t[kept])).sum(), rel=1e-9)
-        ours = [*t[part.head_ids], tail]
-        theirs = [*part.head_probs, part.tail[0]]
-        assert found["kl_stored"][p] == pytest.approx(sum(a * np.log(a / b) for a, b in zip(ours, theirs, strict=True)))
-    assert point.sums.mean("kl_stored") < 1e-4
-
-
-def test_draws_lie_where_the_offsets_put_them(made: Any) -> None:
-    layout, window, exact, _, u = exact_row(made, 1)
-    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
-    next_ids = window.tokens[1:].astype(np.int64)
-    right = compare_with_exact(said, exact, labels=next_ids, offsets=u, layout=layout)["draws"]
-    wrong = compare_with_exact(said, exact, labels=next_ids, offsets=(u + 0.5) % 1, layout=layout)["draws"]
-    assert (right.absolute == 0).all()
-    assert (wrong.absolute > 0).mean() > 0.5
-
-
-def test_the_curve_costs_bytes_and_saves_error(made: Any) -> None:
-    curve = check(made, 8)["curve"]
-    cache = shards.open(made.out)
-    assert [p["threshold"] for p in curve] == sorted((p["threshold"] for p in curve), reverse=True)
-    for name, rising in (("bytes_per_token", True), ("captured", True), ("rms", False)):
-        values = [p[name] for p in curve]
-        assert values == sorted(values, reverse=not rising), name
-    own = next(p for p in curve if p["threshold"] == cache.manifest.layout.threshold)
-    assert own["bytes_per_token"] == pytest.approx(cache.bytes_per_token, abs=1e-2)
-
-
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(main, list(arguments))
-
-
 def test_the_command_prints_a_table_and_inspect_shows_the_check(made: Any, tmp_path: Path) -> None:
     from shards.cli import main as inspect
 
     arguments = ["--model", made.model, "--out", str(made.out), "--check", "3"]
-    done = run(*arguments)
+    done = run_command(*arguments)
     assert done.exit_code == 0, done.output
     assert "head probabilities" in done.output
     found = json.loads((made.out / "check.json").read_bytes())
@@ -366,14 +233,14 @@ def test_the_command_prints_a_table_and_inspect_shows_the_check(made: Any, tmp_p
     assert (
         "is of another cache (manifest 000000000000)" in CliRunner().invoke(inspect, ["inspect", str(made.out)]).output
     )
-    elsewhere = run(*arguments, "--check-file", str(tmp_path / "here.json"), "--json")
+    elsewhere = run_command(*arguments, "--check-file", str(tmp_path / "here.json"), "--json")
     assert json.loads(elsewhere.stdout)["sound"]
     assert json.loads((tmp_path / "here.json").read_bytes())["rows"] == 3
 
 
 def test_a_wrong_cache_exits_with_1_and_names_the_place(made: Any, tmp_path: Path) -> None:
     wrong = changed(made, tmp_path / "c", raise_a_head_probability)
-    done = run("--model", made.model, "--out", str(wrong.out), "--check", str(ALL))
+    done = run_command("--model", made.model, "--out", str(wrong.out), "--check", str(ALL))
     assert done.exit_code == 1
     assert "head probabilities: row 0 position" in done.output
 
@@ -388,21 +255,6 @@ def test_a_wrong_cache_exits_with_1_and_names_the_place(made: Any, tmp_path: Pat
     ],
 )
 def test_bad_requests_are_one_line(made: Any, arguments: list[str], said: str) -> None:
-    done = run("--model", made.model, "--out", str(made.out), *arguments)
+    done = run_command("--model", made.model, "--out", str(made.out), *arguments)
     assert done.exit_code in (1, 2)
     assert said in done.output
-
-
-def test_a_dump_ends_with_its_report_and_its_engines_noise(
-    tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
-) -> None:
-    arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(tmp_path / "o")]
-    done = run(*arguments, "--engine", "transformers", "--max-tokens", "300", "--window-tokens", "48")
-    assert done.exit_code == 0, done.output
-    for said in ("% of the teacher's mass has its id stored", "KL lost", "two runs of transformers", "--check N"):
-        assert said in done.output
-    found = json.loads((tmp_path / "o" / "check.json").read_bytes())
-    assert found["manifest_sha256"] == shards.open(tmp_path / "o").manifest_sha256
-    assert found["rows"] == 1
-    assert found["noise"]["draws"]["agree"] == 1
-    assert "stored" not in found

@@ -9,19 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import shards
 from shards.format.manifest import ShardEntry
 from shards.live import DRAFT_NAME, open_live
 from shards.verify import verify
-from teacher_dump.cli import main
-from teacher_dump.config import DumpConfig
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.engines.records import draw_offsets
 from teacher_dump.engines.settings import engine_config, record_layout
@@ -32,26 +28,11 @@ from teacher_dump.run.callbacks import Callbacks
 from teacher_dump.run.dump import dump
 from teacher_dump.tasks.windowing import Window
 from tests.teacher_dump.conftest import PADDED_VOCAB
-
-
-def config(teacher: Path, corpus: Path, out: Path, **more: Any) -> DumpConfig:
-    settings: dict[str, Any] = {
-        "engine": "transformers",
-        "window_tokens": 48,
-        "task_tokens": 150,
-        "chunk_tokens": 100,
-        "max_tokens": 900,
-        "dtype": "float32",
-    }
-    return DumpConfig(model=str(teacher), data=str(corpus), out=out, **{**settings, **more})
-
-
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(main, list(arguments))
+from tests.teacher_dump.helpers import dump_config, run_command
 
 
 def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
-    outcome = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    outcome = dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     cache = outcome.cache
     assert verify(cache) == []
     assert outcome.new_tasks == len(cache.manifest.shards) > 3
@@ -89,7 +70,7 @@ def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_f
             assert found.cache.tokenizer_dir.is_dir()
             seen.append([shard.name for shard in found.cache.manifest.shards])
 
-    cache = dump(config(tiny_teacher, corpus_folder, tmp_path), Follower()).cache
+    cache = dump(dump_config(tiny_teacher, corpus_folder, tmp_path), Follower()).cache
     names = [shard.name for shard in cache.manifest.shards]
     assert seen == [names[:n] for n in range(len(names) + 1)]
     found = open_live(tmp_path)
@@ -101,7 +82,7 @@ def test_a_dump_can_be_followed_from_its_first_task(tiny_teacher: Path, corpus_f
 def test_records_agree_with_the_model_in_float64(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    cache = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    cache = dump(dump_config(tiny_teacher, corpus_folder, tmp_path)).cache
     model = AutoModelForCausalLM.from_pretrained(tiny_teacher, dtype=torch.float64)
     chunk = cache[0].row(1)
     with torch.no_grad():
@@ -120,13 +101,13 @@ def test_records_agree_with_the_model_in_float64(tiny_teacher: Path, corpus_fold
 
 
 def test_padding_of_the_vocabulary_gets_no_probability(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
-    cache = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    cache = dump(dump_config(tiny_teacher, corpus_folder, tmp_path)).cache
     assert cache.manifest.layout.vocab_size == cache.manifest.tokenizer.vocab_size < PADDED_VOCAB
     assert max(int(c.draw_ids.max()) for c in cache) < cache.manifest.layout.vocab_size
 
 
 def test_batches_do_not_change_what_a_row_says(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
-    settings = config(tiny_teacher, corpus_folder, tmp_path)
+    settings = dump_config(tiny_teacher, corpus_folder, tmp_path)
     model = resolve(settings.model)
     _, spec = record_layout(settings, model)
     engine = TransformersEngine(engine_config(settings, model, spec))
@@ -141,10 +122,10 @@ def test_batches_do_not_change_what_a_row_says(tiny_teacher: Path, corpus_folder
 def test_a_second_run_does_nothing_and_says_so(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(tmp_path / "o")]
     arguments += ["--engine", "transformers", "--max-tokens", "300", "--window-tokens", "48", "--task-tokens", "150"]
-    first = run(*arguments)
+    first = run_command(*arguments)
     assert first.exit_code == 0, first.output
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
-    second = run(*arguments)
+    second = run_command(*arguments)
     assert second.exit_code == 0
     assert "already complete, reused all" in second.output
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("*")}
@@ -153,9 +134,9 @@ def test_a_second_run_does_nothing_and_says_so(tiny_teacher: Path, corpus_folder
 def test_a_deleted_shard_is_made_again_with_the_same_rows(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    whole = dump(dump_config(tiny_teacher, corpus_folder, tmp_path)).cache
     (tmp_path / whole.manifest.shards[1].name).unlink()
-    again = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    again = dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     assert (again.new_tasks, again.reused_tasks) == (1, len(whole.manifest.shards) - 1)
     assert again.cache.manifest_sha256 == whole.manifest_sha256
 
@@ -163,14 +144,14 @@ def test_a_deleted_shard_is_made_again_with_the_same_rows(
 def test_other_settings_for_the_same_folder_are_refused_by_name(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    dump(config(tiny_teacher, corpus_folder, tmp_path))
+    dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     with pytest.raises(shards.ShardError, match="seed 0 there, 1 requested"):
-        dump(config(tiny_teacher, corpus_folder, tmp_path, seed=1))
+        dump(dump_config(tiny_teacher, corpus_folder, tmp_path, seed=1))
 
 
 def test_the_writer_touches_only_its_own_names(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "schema.py").write_text("mine")
-    dump(config(tiny_teacher, corpus_folder, tmp_path))
+    dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     names = {p.name for p in tmp_path.iterdir()}
     assert (tmp_path / "schema.py").read_text() == "mine"
     others = {n for n in names if not n.endswith((".arrow", ".arrow.json"))}
@@ -181,7 +162,7 @@ def test_the_writer_touches_only_its_own_names(tiny_teacher: Path, corpus_folder
 def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    whole = dump(config(tiny_teacher, corpus_folder, tmp_path / "whole")).cache
+    whole = dump(dump_config(tiny_teacher, corpus_folder, tmp_path / "whole")).cache
     command = [
         sys.executable, "-m", "teacher_dump", "--model", str(tiny_teacher), "--data", str(corpus_folder),
         "--engine", "transformers", "--window-tokens", "48", "--task-tokens", "150", "--chunk-tokens", "100",
@@ -224,7 +205,7 @@ def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
 )
 @pytest.mark.teacher
 def test_bad_input_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], said: str) -> None:
-    result = run(*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers")
+    result = run_command(*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers")
     assert result.exit_code == 1
     assert said in result.output
     assert result.output.strip().count("\n") == 0
@@ -233,20 +214,20 @@ def test_bad_input_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], 
 def test_an_empty_corpus_is_named(tiny_teacher: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(shards.ShardError, match="no usable document"):
-        dump(config(tiny_teacher, tmp_path / "empty", tmp_path / "o"))
+        dump(dump_config(tiny_teacher, tmp_path / "empty", tmp_path / "o"))
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path, corpus_folder: Path) -> None:
     (tmp_path / "m").mkdir()
     with pytest.raises(shards.ShardError, match="expected a transformers model folder"):
-        dump(config(tmp_path / "m", corpus_folder, tmp_path / "o"))
+        dump(dump_config(tmp_path / "m", corpus_folder, tmp_path / "o"))
     assert not (tmp_path / "o").exists()
 
 
 def test_codellama_on_a_machine_without_its_gpus_is_one_line(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    result = run("--model", "codellama-70b", "--out", str(tmp_path / "shards/"))
+    result = run_command("--model", "codellama-70b", "--out", str(tmp_path / "shards/"))
     assert result.exit_code == 1
     assert "needs 138 GB of GPU memory" in result.output
     assert result.output.strip().count("\n") == 0
@@ -258,7 +239,7 @@ def test_the_reduction_of_the_engine_is_the_reduction_of_the_model(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    settings = config(tiny_teacher, corpus_folder, tmp_path)
+    settings = dump_config(tiny_teacher, corpus_folder, tmp_path)
     model = resolve(settings.model)
     _, spec = record_layout(settings, model)
     known = engine_config(settings, model, spec)
@@ -289,7 +270,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_complete(
         pytest.skip("may not mount a small file system here")
     try:
         with pytest.raises(shards.StoreError, match=r"No space left.*free some room"):
-            dump(config(tiny_teacher, corpus_folder, mount / "o", max_tokens=None, task_tokens=500))
+            dump(dump_config(tiny_teacher, corpus_folder, mount / "o", max_tokens=None, task_tokens=500))
         assert not (mount / "o" / "manifest.json").exists()
         assert not list((mount / "o").glob(".*.part"))
     finally:
@@ -300,9 +281,9 @@ def test_a_full_disk_is_one_line_and_keeps_what_is_complete(
 def test_a_run_killed_before_the_manifest_is_finished_without_the_teacher(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = dump(config(tiny_teacher, corpus_folder, tmp_path)).cache
+    whole = dump(dump_config(tiny_teacher, corpus_folder, tmp_path)).cache
     (tmp_path / "manifest.json").unlink()
     monkeypatch.setattr("teacher_dump.run.dump.start_engine", None)  # loading an engine would fail
-    again = dump(config(tiny_teacher, corpus_folder, tmp_path))
+    again = dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     assert again.new_tasks == 0
     assert again.cache.manifest == whole.manifest

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +100,22 @@ def test_a_prepared_folder_needs_its_corpus_no_more(tiny_teacher: Path, corpus_f
     assert documents
     assert documents <= before
     assert not (tmp_path / "o" / "tasks").exists()
+
+
+def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(
+    tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from teacher_dump.corpus.readers import sources
+
+    def fails(*_: Any) -> Any:
+        raise OSError(5, "Input/output error", "/corpus/a.py")
+        yield
+
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(sources, "read", fails)
+    arguments = ["--model", str(tiny_teacher), "--data", str(tmp_path), "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(main, [*arguments, "--engine", "transformers", "--prepare", "--decontaminate", "none"])
+    assert done.exit_code == 1
+    assert done.output == (
+        "error: /corpus/a.py: cannot read the corpus (Input/output error); check the file and your permissions\n"
+    )

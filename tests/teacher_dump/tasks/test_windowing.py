@@ -7,13 +7,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.document import Document
 from teacher_dump.tasks.task import group_into_tasks, shuffle_windows
 from teacher_dump.tasks.windowing import Window, cut_windows
+from tests.teacher_dump.tasks.conftest import cut
 
 PREFIX = (0,)
 LINES = st.lists(
@@ -25,19 +26,12 @@ LINES = st.lists(
 )
 
 
-@pytest.fixture(scope="module")
-def tokenizer(tiny_teacher: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(tiny_teacher)
-
-
 def document(text: str) -> Document:
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     return Document(text=text, source="s", path="p", licence="", sha256=sha256)
 
 
-def cut(texts: list[str], tokenizer: Any, room: int) -> tuple[list[Window], Counter[str]]:
+def cut_texts(texts: list[str], tokenizer: Any, room: int) -> tuple[list[Window], Counter[str]]:
     counts: Counter[str] = Counter()
     found = cut_windows(
         map(document, texts), tokenizer, prefix_tokens=PREFIX, window_tokens=room + len(PREFIX), counts=counts
@@ -49,7 +43,7 @@ def cut(texts: list[str], tokenizer: Any, room: int) -> tuple[list[Window], Coun
 @given(texts=st.lists(LINES.map("\n".join), min_size=1, max_size=4, unique=True), room=st.integers(3, 40))
 def test_rows_are_slices_of_one_document_each_and_lose_nothing(texts: list[str], room: int, tokenizer: Any) -> None:
     texts = [t for t in texts if t]
-    rows, _ = cut(texts, tokenizer, room)
+    rows, _ = cut_texts(texts, tokenizer, room)
     of_document: dict[str, list[Window]] = {}
     for row in rows:
         of_document.setdefault(row.info.document, []).append(row)
@@ -71,7 +65,7 @@ def test_rows_are_slices_of_one_document_each_and_lose_nothing(texts: list[str],
 def test_a_cut_is_before_a_line_that_begins_with_a_non_blank_wherever_the_room_has_one(
     text: str, room: int, tokenizer: Any
 ) -> None:
-    rows, counts = cut([text], tokenizer, room)
+    rows, counts = cut_texts([text], tokenizer, room)
     raw = text.encode()
     safe = {i for i in range(1, len(raw)) if raw[i - 1 : i] == b"\n" and not raw[i:].decode()[0].isspace()}
     encoded = tokenizer([text], add_special_tokens=False, return_offsets_mapping=True)
@@ -101,7 +95,7 @@ def test_a_cut_is_before_a_line_that_begins_with_a_non_blank_wherever_the_room_h
 def test_tasks_hold_each_window_once_in_an_order_that_seed_and_content_fix(
     texts: list[str], room: int, task_tokens: int, seed: int, tokenizer: Any
 ) -> None:
-    rows, _ = cut(texts, tokenizer, room)
+    rows, _ = cut_texts(texts, tokenizer, room)
 
     def plan(some: list[Window]) -> list[Any]:
         return list(group_into_tasks(shuffle_windows(some, seed), task_tokens=task_tokens, fingerprint="f"))
@@ -111,3 +105,32 @@ def test_tasks_hold_each_window_once_in_an_order_that_seed_and_content_fix(
     assert sorted(keys) == sorted((w.info.document, w.info.window) for w in rows)
     assert [t.name for t in plan(rows[::-1])] == [t.name for t in found]
     assert len({id(w) for task in found for w in task.windows}) == len(rows)
+
+
+def test_windows_cover_every_byte_once_and_fit(corpus_folder: Path, tokenizer: Any) -> None:
+    corpus = Corpus(data=str(corpus_folder), seed=0)
+    texts = {d.sha256: d.text.encode() for d in Corpus(data=str(corpus_folder), seed=0)}
+    found: dict[str, int] = {}
+    for window in cut(corpus, tokenizer):
+        info = window.info
+        assert window.tokens[0] == 0
+        assert 2 <= len(window.tokens) <= 32
+        assert info.byte_start == found.get(info.document, 0)
+        found[info.document] = info.byte_end
+        text = tokenizer.decode(window.tokens[1:], clean_up_tokenization_spaces=False)
+        assert text.encode() == texts[info.document][info.byte_start : info.byte_end]
+    assert found == {sha: len(raw) for sha, raw in texts.items()}
+
+
+def test_cuts_prefer_lines_that_begin_with_a_non_blank(corpus_folder: Path, tokenizer: Any) -> None:
+    corpus = Corpus(data=str(corpus_folder), seed=0)
+    cut(corpus, tokenizer, window_tokens=64)
+    counts = corpus.counts
+    assert counts["cuts before a line"] > 10 * counts["cuts inside a line"]
+
+
+def test_documents_with_special_tokens_are_dropped_and_counted(tmp_path: Path, tokenizer: Any) -> None:
+    (tmp_path / "a.py").write_text("x = '<|endoftext|>'\n")
+    corpus = Corpus(data=str(tmp_path), seed=0)
+    assert cut(corpus, tokenizer) == []
+    assert corpus.counts["dropped: contains special tokens"] == 1
