@@ -71,3 +71,51 @@ def test_add_a_divergence(project: Path) -> None:
     assert "bucket-jeffreys" in python(project, "-m", "student_train", "--help")
     report = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(definitions), "-k", "bucket-jeffreys")
     assert " passed" in report
+
+
+def test_add_a_corpus_filter(project: Path, tmp_path: Path) -> None:
+    """Drop documents with too many TODO comments."""
+    filters = project / "teacher_dump" / "corpus" / "filters"
+    (filters / "todos.py").write_text(
+        '"""Filter by the number of TODO comments."""\n\n'
+        "from dataclasses import dataclass\n\n"
+        "from teacher_dump.corpus.document import Drop\n"
+        "from teacher_dump.corpus.filters.base import Candidate\n\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Todos:\n"
+        '    """Drop documents with more than `limit` TODO comments."""\n\n'
+        "    limit: int\n\n"
+        "    def __call__(self, candidate: Candidate) -> Drop | None:\n"
+        '        """Count the comments of one document."""\n'
+        '        count = candidate.document.text.count("# TODO")\n'
+        '        return Drop("TODO comments", str(count)) if count > self.limit else None\n'
+    )
+    insert(
+        filters / "settings.py",
+        "    decontaminate: str = field(",
+        '    max_todos: int = field(default=10, metadata={"help": "Drop documents with more TODO comments."})\n',
+    )
+    pipeline = filters / "pipeline.py"
+    insert(
+        pipeline,
+        "from teacher_dump.corpus.filters.text_limits",
+        "from teacher_dump.corpus.filters.todos import Todos\n",
+    )
+    insert(pipeline, "    allowed = allowed_licences(", "    yield Todos(settings.max_todos)\n")
+
+    assert "--max-todos" in python(project, "-m", "teacher_dump", "--help")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "finished.py").write_text("def double(number):\n    return 2 * number\n")
+    (corpus / "unfinished.py").write_text("# TODO rename\n# TODO test\ndef triple(number):\n    return 3 * number\n")
+    program = (
+        "import sys\n"
+        "from teacher_dump.corpus.corpus import Corpus\n"
+        "from teacher_dump.corpus.filters.pipeline import provenance\n"
+        "from teacher_dump.corpus.filters.settings import FilterSettings\n"
+        "settings = FilterSettings(max_todos=1, licences='any', decontaminate='none')\n"
+        "corpus = Corpus(data=sys.argv[1], seed=0, filters=settings)\n"
+        "print([document.path for document in corpus], dict(corpus.counts), provenance(settings)['max_todos'])"
+    )
+    printed = python(project, "-c", program, str(corpus))
+    assert printed == "['finished.py'] {'documents read': 2, 'dropped: TODO comments': 1} 1\n"
