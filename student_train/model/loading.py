@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.format.manifest import Teacher
+from shards.model_files.tokenizer import TokenizerRules
 from student_train.errors import StudentError
 from student_train.model.head import require_projection
 from student_train.model.model_folder import load_model, load_rules, require_ids
@@ -74,16 +75,7 @@ def load(
     """
     name = name or default_name(teacher)
     folder, source = find_student(name, teacher)
-    rules = shards_rules = load_rules(name, shards_tokenizer)
-    own = any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder))
-    if own:
-        rules = load_rules(name, folder)
-    elif name != "teacher" and has_weights(folder):
-        raise StudentError(
-            f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
-            "shards'; save the tokenizer beside the weights"
-        )
-    differs = tokenizer_difference(name, rules, shards_rules) if own else None
+    tokenizer = _match_tokenizer(name, folder, shards_tokenizer)
     model = load_model(name, folder, seed=seed, log=log)
     require_projection(model)
     require_runs(model)
@@ -91,22 +83,51 @@ def load(
     if name == "teacher":
         on_teacher(model)
     else:
-        require_ids(name, rules, vocab_size=vocab_size)
+        require_ids(name, tokenizer.rules, vocab_size=vocab_size)
     choice = None
     if keep := _layers_to_keep(name, model, layers):
-        unfit = "it starts fresh" if not has_weights(folder) else "its tokenizer is not the shards'" if differs else ""
-        choice = choose(model, keep, unfit=unfit)
+        other = "its tokenizer is not the shards'" if tokenizer.difference else ""
+        choice = choose(model, keep, unfit=other if has_weights(folder) else "it starts fresh")
         model = shorten(model, choice.kept)
     return Student(
         model=model,
         source=source,
         layers=None if choice is None else len(choice.kept),
         layer_choice=choice,
-        tokenizer_dir=folder if own and name != "teacher" else shards_tokenizer,
+        tokenizer_dir=tokenizer.folder,
         vocab_size=vocab_size,
-        other_tokenizer=differs,
+        other_tokenizer=tokenizer.difference,
         max_row_tokens=context_of(model),
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _StudentTokenizer:
+    """The tokenizer of a student."""
+
+    folder: Path
+    """Folder with its files."""
+    rules: TokenizerRules
+    """Its rules."""
+    difference: str | None
+    """How it differs from the shards' tokenizer; None where it is the same."""
+
+
+def _match_tokenizer(name: str, folder: Path, shards_tokenizer: Path) -> _StudentTokenizer:
+    """Return the tokenizer of the student in a folder: its own, or that of the shards for a fresh model without one."""
+    shards_rules = load_rules(name, shards_tokenizer)
+    if any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder)):
+        rules = load_rules(name, folder)
+        difference = tokenizer_difference(name, rules, shards_rules)
+        return _StudentTokenizer(
+            folder=shards_tokenizer if name == "teacher" else folder, rules=rules, difference=difference
+        )
+    if name != "teacher" and has_weights(folder):
+        raise StudentError(
+            f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
+            "shards'; save the tokenizer beside the weights"
+        )
+    return _StudentTokenizer(folder=shards_tokenizer, rules=shards_rules, difference=None)
 
 
 def context_of(model: Any) -> int:
