@@ -1,1 +1,1 @@
-"""How does a small model learn from shards? Streams them, trains a student, writes a plain transformers folder."""
+"""Train a small model on stored records of a teacher, and write it as a plain transformers folder."""

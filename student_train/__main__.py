@@ -6,7 +6,7 @@ from shards.runtime.interrupts import run_program
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    """Run the command. Ctrl-C ends it with exit code 130 at any moment."""
     run_program("student_train.cli")
 
 

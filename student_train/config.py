@@ -1,181 +1,178 @@
-"""What was asked for? Every setting of a training run, validated.
+"""Settings of a training run, validated once.
 
-The resolved configuration is written beside every output. `identity` is the part that decides the result: a
-checkpoint continues only under the same identity. Paths, how often to save and what to show are not in it.
+The resolved configuration is written beside every output. `identity` is the part that decides the result: a checkpoint
+resumes only under the same identity. `cli.py` turns every field with a help text into a command-line option.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shards.runtime.machine import DTYPES
-from student_train.choices import ACROSS, BALANCES, DIVERGENCES, OBJECTIVES, SCHEDULES
+from student_train.choices import ACROSS, BALANCES, DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES
 from student_train.errors import TrainError
 
-LAYER_CHOICES = ("importance", "even")
 MAX_SPECIALIST = 4096
-EXPORT_DTYPES = ("float32", "bfloat16")
-
-# These do not change the result: they may differ between a run and its continuation.
+"""Most ids of a specialist."""
 _NOT_IDENTITY = frozenset(
     {
-        "shards",
-        "out",
-        "control",
-        "save_every",
-        "eval_every",
-        "keep",
-        "tensorboard",
-        "wandb",
-        "progress",
-        "prefetch",
-        "device",
-        "threads",
-        "follow_wait",
+        *("shards", "out", "control", "save_every", "eval_every", "keep", "tensorboard", "wandb", "progress"),
+        *("prefetch", "device", "threads", "follow_wait"),
     }
 )
+"""Settings that do not change the result. They may differ between a run and its continuation."""
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("ce_weight", "skew", "warmup", "held_out", "beta2"), (0.0, 1.0)),
+    **dict.fromkeys(("learning_rate", "temperature", "adam_eps"), (1e-12, 1e3)),
+    **dict.fromkeys(("weight_decay", "clip"), (0.0, 1e6)),
+    "follow_wait": (0.0, 1e9),
+}
+"""Least and greatest value of numbers."""
+_AT_LEAST_0 = (
+    *("max_steps", "student_layers", "held_out_tokens", "save_every", "threads", "seed", "lora_rank", "eval_every"),
+)
+_AT_LEAST_1 = ("rs_draws", "epochs", "batch_tokens", "micro_tokens", "keep", "prefetch")
+
+
+def _setting(default: Any, help_text: str, *, metavar: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """Return a field of `Config` that is a command-line option.
+
+    Args:
+        default: Default of the setting.
+        help_text: Text for `student-train --help`.
+        metavar: Name of the value in the help; "" for that of the type.
+        choices: Values that are accepted; () for all.
+    """
+    return field(default=default, metadata={"help": help_text, "metavar": metavar or None, "choices": choices})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """Settings of one run. Fields hold what the user sees in `student-train --help`."""
+    """Settings of one run."""
 
-    shards: str = "shards/"
-    """Where the cache lies: a folder or a URL that `shards.open` understands."""
-    follow: bool = False
-    """Train from a cache that is still being written, see `follow.py`; needs `max_steps`."""
-    follow_wait: float = 3600.0
-    """Seconds to wait for new shards where the run is ahead of the dump."""
-    out: str = "ckpt/"
-    """Folder that becomes the trained student, with the run's record beside it."""
-    student: str = ""
-    """Short name, hub id or folder; "" picks Phi-2 for a Code Llama and else the teacher itself."""
-    student_layers: int = 0
-    """Layers to keep, see `layer_choice`; 0 keeps all, but half of the teacher's own."""
-    layer_choice: str = "importance"
-    """Which layers stay: `importance` drops those that change the hidden state least, `even` spreads them evenly."""
+    shards: str = _setting("shards/", "Folder or URL of the cache that teacher-dump wrote.", metavar="DIR")
+    follow: bool = _setting(False, "Train from a cache that teacher-dump is still writing; needs --max-steps.")
+    follow_wait: float = _setting(3600.0, "Seconds to wait for new shards where training is ahead of the dump.")
+    out: str = _setting(
+        "ckpt/", "Folder that becomes the student, with the run's record beside the weights.", metavar="DIR"
+    )
+    student: str = _setting(
+        "",
+        "teacher, phi-2, tinyllama, a hub id, or a folder. Default: phi-2 for a Code Llama, else the teacher itself.",
+        metavar="NAME",
+    )
+    student_layers: int = _setting(0, "Layers to keep; 0 keeps all, or half where the student is the teacher itself.")
+    layer_choice: str = _setting(
+        "importance",
+        "Which layers stay: importance drops those that change the hidden state least; even keeps evenly spaced ones.",
+        choices=LAYER_CHOICES,
+    )
 
-    objective: str = "kd"
-    """`kd` learns from the teacher's records mixed with cross-entropy, `sft` from cross-entropy alone."""
-    divergence: str = "forward-kl"
-    """How the student's distribution is compared with the teacher's; one of `DIVERGENCES`."""
-    ce_weight: float = 0.3
-    """Share of cross-entropy in the loss, 0..1. The rest is the divergence."""
-    temperature: float = 1.0
-    """Softening of both distributions; other than 1 it must be stored in the shards, and needs a bucket."""
-    skew: float = 0.1
-    """Share of the teacher in the mixture of `bucket-skew-kl`, 0..1."""
-    across: str = "alm+cells"
-    """What a student with another tokenizer learns beside cross-entropy: alm, one of cells, matched, uld, or both."""
-    balance: str = "norms"
-    """How the parts of that loss are weighed: by their gradients' `norms`, or `fixed`, `ce_weight` and equal rests."""
-    rs_draws: int = 50
-    """Ids that `rs-kd` draws at each position."""
+    objective: str = _setting(
+        "kd", "kd: the teacher's records mixed with cross-entropy; sft: cross-entropy alone.", choices=OBJECTIVES
+    )
+    divergence: str = _setting(
+        "forward-kl",
+        "Divergence between teacher and student. rs-kd (noisier) and top-k (biased) are for comparison.",
+        choices=DIVERGENCES,
+    )
+    ce_weight: float = _setting(0.3, "Share of cross-entropy in the loss, 0 to 1.")
+    temperature: float = _setting(
+        1.0,
+        "Softens both distributions. A value other than 1 must be stored in the shards, and needs a bucket divergence.",
+    )
+    skew: float = _setting(0.1, "Share of the teacher in the mixture of bucket-skew-kl.")
+    across: str = _setting(
+        "alm+cells",
+        "Loss of a student with another tokenizer, beside cross-entropy: alm, cells, matched, uld, or alm+ one of "
+        "them.",
+        metavar="LOSS",
+    )
+    balance: str = _setting(
+        "norms", "Weights of the parts of that loss: from gradient norms, or fixed shares.", choices=BALANCES
+    )
+    rs_draws: int = _setting(50, "Ids that rs-kd draws at each position.")
     specialist: tuple[int, ...] = ()
-    """Ids that a specialist keeps apart, all others in one class; () trains on all."""
-    control: bool = False
-    """Also train, from the same weights on the same steps, a student with cross-entropy only, in OUT/control."""
+    """Ids that a specialist keeps apart, with one class for all others; () trains on all."""
+    control: bool = _setting(
+        False, "Also train, from the same weights on the same steps, with cross-entropy only: OUT/control."
+    )
 
-    max_steps: int = 0
-    """Optimiser steps, over as many passes as they take; 0 means as many as `epochs` hold."""
-    epochs: int = 1
-    """Passes over the shards, where `max_steps` is 0."""
-    batch_tokens: int = 4096
-    """Tokens of one optimiser step, over all ranks, on average."""
-    micro_tokens: int = 4096
-    """Most tokens of one forward pass; a step with more accumulates gradients."""
-    learning_rate: float = 3e-4
-    """Peak learning rate of AdamW."""
-    schedule: str = "cosine"
-    """`cosine` falls to a tenth of the peak; `wsd` stays and falls to zero over the last fifth."""
-    warmup: float = 0.05
-    """Share of the steps over which the learning rate rises from zero, 0..1."""
-    weight_decay: float = 0.01
-    """AdamW's decay, on matrices only."""
-    beta2: float = 0.95
-    """AdamW's decay of the second moment."""
-    adam_eps: float = 1e-8
-    """AdamW's floor under the root of the second moment. A larger one calms parameters whose gradients are tiny."""
-    clip: float = 1.0
-    """Largest norm of the gradient; 0 does not clip."""
-    seed: int = 0
-    """Fixes the order of the data and the weights of a student that starts fresh."""
+    max_steps: int = _setting(0, "Optimiser steps; 0: as many as --epochs hold.")
+    epochs: int = _setting(1, "Passes over the shards, where --max-steps is 0.")
+    batch_tokens: int = _setting(4096, "Tokens of an optimiser step over all ranks, on average.")
+    micro_tokens: int = _setting(4096, "Most tokens of one forward pass; a step with more accumulates gradients.")
+    learning_rate: float = _setting(3e-4, "Peak learning rate of AdamW.")
+    schedule: str = _setting(
+        "cosine",
+        "cosine: falls to a tenth of the peak; wsd: stays, then falls to zero over the last fifth.",
+        choices=SCHEDULES,
+    )
+    warmup: float = _setting(0.05, "Share of the steps over which the learning rate rises.")
+    weight_decay: float = _setting(0.01, "Weight decay of AdamW, on matrices only.")
+    beta2: float = _setting(0.95, "Decay of AdamW's second moment.")
+    adam_eps: float = _setting(1e-8, "Epsilon of AdamW; a larger one damps parameters with tiny gradients.")
+    clip: float = _setting(1.0, "Largest norm of the gradient; 0 does not clip.")
+    seed: int = _setting(0, "Seed of the data's order and of weights that start fresh.")
 
-    held_out: float = 0.05
-    """Share of documents that are never trained on, 0..1, by a hash of their content."""
-    held_out_tokens: int = 65536
-    """Most held-out tokens to evaluate on, in the cache's order."""
+    held_out: float = _setting(0.05, "Share of documents never trained on, chosen by a hash of their content.")
+    held_out_tokens: int = _setting(65536, "Most held-out tokens to evaluate on.")
 
-    lora_rank: int = 0
-    """Rank of adapters that train in place of the model's own weights; 0 trains all weights."""
-    eval_every: int = 0
-    """Steps between held-out evaluations while training; 0 evaluates before and after only."""
-    dtype: str = "auto"
-    """Arithmetic of the forward and backward pass: `float32`, `bfloat16`, or `auto`, which `hardware.settle` settles
-    before a run starts; weights and optimiser state stay float32."""
-    export_dtype: str = "float32"
-    """Type of the weights in OUT."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, a third more time."""
-    compile: bool = False
-    """Compile the student's layers with torch.compile; see `compiled.py`."""
+    lora_rank: int = _setting(0, "Rank of low-rank adapters that train in place of the weights; 0 trains all weights.")
+    eval_every: int = _setting(0, "Steps between held-out evaluations while training; 0: before and after only.")
+    dtype: str = _setting(
+        "auto",
+        "Arithmetic; weights and optimiser stay float32. auto: bfloat16 where GPU or processor has it, else float32.",
+        choices=DTYPES,
+    )
+    export_dtype: str = _setting("float32", "Type of the weights in OUT.", choices=EXPORT_DTYPES)
+    gradient_checkpointing: bool = _setting(False, "Recompute activations: less memory, a third more time.")
+    compile: bool = _setting(False, "Compile the student's layers with torch.compile.")
 
-    save_every: int = 200
-    """Steps between checkpoints; 0 saves only at the end."""
-    keep: int = 2
-    """Newest checkpoints that are kept."""
-    device: str = "auto"
-    """`auto` is the GPU if there is one, else the CPU."""
-    threads: int = 0
-    """CPU threads of torch; 0 is OMP_NUM_THREADS, or the physical cores that affinity and cgroup allow."""
-    prefetch: int = 4
-    """Steps that the reading thread prepares ahead."""
-    tensorboard: bool = True
-    """Write OUT/tb if tensorboard is installed."""
-    wandb: bool = False
-    """Also log to Weights & Biases, under its own settings (WANDB_MODE, WANDB_PROJECT, ...)."""
-    progress: bool = True
-    """Show progress on the error stream."""
+    save_every: int = _setting(200, "Steps between checkpoints; 0: only at the end.")
+    keep: int = _setting(2, "Number of newest checkpoints to keep.")
+    device: str = _setting("auto", "auto, cpu, cuda, cuda:1, ...")
+    threads: int = _setting(0, "CPU threads; 0: OMP_NUM_THREADS, or the physical cores that affinity and cgroup allow.")
+    prefetch: int = _setting(4, "Steps that the reading thread prepares ahead.")
+    tensorboard: bool = _setting(True, "Write OUT/tb if tensorboard is installed.")
+    wandb: bool = _setting(
+        False, "Log to Weights & Biases, too; its own variables (WANDB_MODE, WANDB_PROJECT, ...) apply."
+    )
+    progress: bool = _setting(True, "Show progress on the error stream.")
 
     def __post_init__(self) -> None:
-        """Check every field; raise TrainError naming the one that is wrong."""
-        _one_of("objective", self.objective, OBJECTIVES)
-        _one_of("divergence", self.divergence, DIVERGENCES)
-        _one_of("balance", self.balance, BALANCES)
+        """Check every field.
+
+        Raises:
+            TrainError: A field is wrong; the message names it.
+        """
+        for item in dataclasses.fields(self):
+            if choices := item.metadata.get("choices"):
+                _require_one_of(item.name, getattr(self, item.name), choices)
+        self._require_known_losses()
+        for name, (low, high) in _RANGES.items():
+            _require_within(name, getattr(self, name), low, high)
+        for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
+            for name in names:
+                _require_at_least(name, getattr(self, name), least)
+        self._require_an_end()
+        self._require_fitting_temperature()
+        self._require_valid_specialist()
+
+    def _require_known_losses(self) -> None:
         names = self.across.split("+")
-        if not {*names} <= {*ACROSS} or len({*names}) < len(names) or len({*names} - {"alm"}) > 1:
+        is_known = {*names} <= {*ACROSS} and len({*names}) == len(names)
+        if not is_known or len({*names} - {"alm"}) > 1:
             raise TrainError(
                 f"across is {self.across!r}; expected alm, one of {', '.join(ACROSS[1:])}, or alm+ one of those"
             )
-        _one_of("layer-choice", self.layer_choice, LAYER_CHOICES)
-        _one_of("schedule", self.schedule, SCHEDULES)
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("export-dtype", self.export_dtype, EXPORT_DTYPES)
-        for name in ("ce_weight", "skew", "warmup", "held_out", "beta2"):
-            _within(name, getattr(self, name), 0.0, 1.0)
+
+    def _require_an_end(self) -> None:
         if self.held_out == 1.0:
             raise TrainError("held-out is 1: found nothing left to train on; expected less than 1")
-        for name in ("learning_rate", "temperature", "adam_eps"):
-            _within(name, getattr(self, name), 1e-12, 1e3)
-        for name in ("weight_decay", "clip"):
-            _within(name, getattr(self, name), 0.0, 1e6)
-        for name in ("rs_draws", "epochs", "batch_tokens", "micro_tokens", "keep", "prefetch"):
-            _at_least(name, getattr(self, name), 1)
-        for name in (
-            "max_steps",
-            "student_layers",
-            "held_out_tokens",
-            "save_every",
-            "threads",
-            "seed",
-            "lora_rank",
-            "eval_every",
-        ):
-            _at_least(name, getattr(self, name), 0)
-        _within("follow_wait", self.follow_wait, 0.0, 1e9)
         if self.follow and not self.max_steps:
             raise TrainError(
                 "follow without max-steps: found no end, as the cache still grows; expected --max-steps N, which the "
@@ -183,12 +180,15 @@ class Config:
             )
         if self.student_layers == 1:
             raise TrainError("student-layers is 1; expected 0 (all) or at least 2, as the first and the last stay")
+
+    def _require_fitting_temperature(self) -> None:
         if self.objective == "kd" and self.temperature != 1.0 and not self.divergence.startswith("bucket-"):
             raise TrainError(
-                f"temperature {self.temperature} with {self.divergence}: stored draws weigh for temperature 1 only; "
-                "use --divergence bucket-forward-kl, or --temperature 1"
+                f"temperature {self.temperature} with {self.divergence}: stored draws have weights for temperature 1 "
+                "only; use --divergence bucket-forward-kl, or --temperature 1"
             )
 
+    def _require_valid_specialist(self) -> None:
         if len(self.specialist) > MAX_SPECIALIST:
             raise TrainError(f"specialist has {len(self.specialist)} ids; expected at most {MAX_SPECIALIST}")
         if len(set(self.specialist)) != len(self.specialist) or min(self.specialist, default=0) < 0:
@@ -211,15 +211,20 @@ class Config:
 
 
 def from_dict(settings: dict[str, Any]) -> Config:
-    """Return the configuration that `to_dict` wrote. Raises: TrainError on a setting that is not known."""
-    known = {field.name for field in dataclasses.fields(Config)}
+    """Return the configuration that `to_dict` wrote.
+
+    Records older than `layer_choice` are of runs that kept evenly spaced layers.
+
+    Raises:
+        TrainError: A setting is unknown or wrong.
+    """
+    known = {item.name for item in dataclasses.fields(Config)}
     unknown = sorted(set(settings) - known)
     if unknown:
         raise TrainError(
             f"found unknown settings {', '.join(unknown)}; expected those of student-train --help; "
             "use the version of teacherless that wrote them"
         )
-    # Records that are older than the setting are of runs that spread their layers evenly.
     settings = {"layer_choice": "even", **settings}
     return Config(**{**settings, "specialist": tuple(settings.get("specialist", ()))})
 
@@ -228,16 +233,16 @@ def _flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _require_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise TrainError(f"{_flag(name)} is {value!r}; expected one of {', '.join(allowed)}")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
+def _require_within(name: str, value: float, low: float, high: float) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         raise TrainError(f"{_flag(name)} is {value}; expected a number from {low:g} to {high:g}")
 
 
-def _at_least(name: str, value: int, low: int) -> None:
+def _require_at_least(name: str, value: int, low: int) -> None:
     if value < low:
         raise TrainError(f"{_flag(name)} is {value}; expected at least {low}")

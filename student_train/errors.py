@@ -1,14 +1,14 @@
-"""What can go wrong with a training run that a person can mend?
+"""Errors that the user of a training run can fix.
 
-Every error takes one string and says what was found, what was expected and what to do. The command line turns
-these, and `shards.errors.ShardError`, into one line and exit code 1; anything else is a bug and keeps its traceback.
+Each takes one string that says what was found, what was expected and what to do. The command line prints these, and
+`shards.errors.ShardError`, as one line with exit code 1. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class TrainError(ValueError):
-    """Root of what a user can mend: a student that does not fit, a folder that is taken, a full disk."""
+    """Root of these errors."""
 
 
 class StudentError(TrainError):
@@ -16,8 +16,8 @@ class StudentError(TrainError):
 
 
 class CheckpointError(TrainError):
-    """The output folder holds something else than this run, or has no room."""
+    """The output folder holds something other than this run, or its disk is full."""
 
 
 class Interrupted(TrainError):
-    """The run was asked to stop and has saved what it had; the same command continues it."""
+    """The run was asked to stop and has saved its state; the same command resumes it."""

@@ -18,7 +18,7 @@ from student_train.model.probe import last_hidden
 from student_train.objectives.base import LossScale, Objective, StudentOutput
 
 
-class Distiller(nn.Module):
+class Distiller(nn.Module):  # type: ignore[misc]  # mypy does not read torch
     """A causal language model whose forward pass ends in a loss or in scores instead of logits."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Does the command parse, answer and fail as it says?"""
+"""Tests of the command line: options, help, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(trainer, "run", broken)
     assert isinstance(invoke("--shards", "x").exception, RuntimeError)
+
+
+def test_debug_shows_the_traceback_of_an_error_that_a_user_can_fix(tmp_path: Path) -> None:
+    assert isinstance(invoke("--debug", "--repeat", tmp_path / "none.json").exception, TrainError)
+
+
+def test_version_is_that_of_the_package() -> None:
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"student-train, version {metadata.version('teacherless')}\n")
 
 
 def test_unknown_settings_of_a_record_are_refused() -> None:
