@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 STEPS = 8
 
 

@@ -23,7 +23,7 @@ from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.training import loop, trainer
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def config(world: Any, out: Path, **more: Any) -> Config:
