@@ -11,6 +11,7 @@ from typing import Any
 
 from student_train.config import Config
 from student_train.errors import CheckpointError
+from student_train.model.base import BaseDigests
 from student_train.outputs import checkpoint
 from student_train.outputs.lock import LOCK_NAME
 
@@ -33,8 +34,8 @@ class Identity:
     """Settings; see `Config.identity`."""
     manifest_sha256: str | None
     """Digest of the cache's manifest; None where it grows. Then `data/segments.py` compares shard by shard."""
-    base_sha256: str | None
-    """Digest of the base model that the student starts from; None where unavailable, and not compared."""
+    base: BaseDigests | None
+    """Digests of the model that the student starts from; None where unavailable, and not compared."""
 
 
 def is_finished(out: Path, identity: Identity, *, log: Callable[[str], None]) -> bool:
@@ -52,8 +53,9 @@ def is_finished(out: Path, identity: Identity, *, log: Callable[[str], None]) ->
     if record_path.is_file():
         record = _record_of(out)
         if record is not None:
-            weights = record["student"].get("weights_sha256")
-            _require_same(out, identity, record["config"], record["manifest_sha256"], weights)
+            student = record["student"]
+            base = student.get("weights_sha256"), student.get("config_sha256")
+            _require_same(out, identity, record["config"], record["manifest_sha256"], base)
             return True
         if not checkpoint.steps(out):
             raise CheckpointError(
@@ -102,16 +104,20 @@ def _record_of(out: Path) -> dict[str, Any] | None:
 
 
 def _require_same(
-    out: Path, identity: Identity, settings: dict[str, Any], manifest_sha256: str, base_sha256: str | None
+    out: Path,
+    identity: Identity,
+    settings: dict[str, Any],
+    manifest_sha256: str,
+    base: tuple[str | None, str | None],
 ) -> None:
-    """Check that a stored run is this one. A run of an older release stores no digest of its base model.
+    """Check that a stored run is this one.
 
     Args:
         out: The folder.
         identity: What makes a run this one.
         settings: Stored settings.
         manifest_sha256: Stored digest of the cache's manifest.
-        base_sha256: Stored digest of the base model.
+        base: Stored digests of the base model's weights and configuration; None where an older release wrote none.
 
     Raises:
         CheckpointError: They differ.
@@ -122,11 +128,14 @@ def _require_same(
             f"{out}: found a run on the shards with manifest {manifest_sha256[:12]}, expected "
             f"{identity.manifest_sha256[:12]} of {config.shards}; train on those shards, or name another --out"
         )
-    if base_sha256 and identity.base_sha256 and base_sha256 != identity.base_sha256:
-        raise CheckpointError(
-            f"{out}: found a run that began with base weights {base_sha256[:12]}, but the student's are "
-            f"{identity.base_sha256[:12]}; restore its own base to resume it, or name another --out"
-        )
+    if identity.base is not None:
+        digests = (identity.base.weights_sha256, identity.base.config_sha256)
+        for what, stored_digest, digest in zip(("weights", "configuration"), base, digests, strict=True):
+            if stored_digest and stored_digest != digest:
+                raise CheckpointError(
+                    f"{out}: found a run that began with base {what} {stored_digest[:12]}, expected "
+                    f"{digest[:12]}, the student's; restore its own base model to resume it, or name another --out"
+                )
     stored = _with_defaults(settings, config)
     for name, value in config.identity().items():
         if stored[name] != value:
@@ -175,7 +184,8 @@ def newest_state(out: Path, identity: Identity, *, is_main: bool, log: Callable[
         )
     if state is None:
         return None
-    _require_same(out, identity, state["config"], state["manifest_sha256"], state.get("base_sha256"))
+    base = state.get("base_sha256"), state.get("base_config_sha256")
+    _require_same(out, identity, state["config"], state["manifest_sha256"], base)
     for step in damaged:
         place = checkpoint.path_of(out, step=step)
         log(f"{place / 'state.json'}: damaged; resuming from the checkpoint before it, of step {state['step']}")

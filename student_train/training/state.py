@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from student_train.config import Config
+from student_train.model.base import BaseDigests
 from student_train.objectives.base import ObjectiveState
 from student_train.objectives.row_score import RowScore
 from student_train.pruning import layer_choice
@@ -63,8 +64,8 @@ class TrainState:
     """Settings of the run."""
     manifest_sha256: str
     """Digest of the cache's manifest; "" where the cache grows."""
-    base_sha256: str
-    """Digest of the base model that the student starts from."""
+    base: BaseDigests
+    """Digests of the model that the student starts from."""
     handover: Handover
     """Results that are not computed again."""
     step: int = 0
@@ -88,7 +89,8 @@ class TrainState:
             **objective,
             "manifest_sha256": self.manifest_sha256,
             "config": self.config,
-            "base_sha256": self.base_sha256,
+            "base_sha256": self.base.weights_sha256,
+            "base_config_sha256": self.base.config_sha256,
             **self.handover.to_dict(),
             **({"empty_steps": self.empty_steps} if self.empty_steps else {}),
         }

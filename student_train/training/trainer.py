@@ -23,7 +23,7 @@ from student_train.evaluation.completions import try_to_complete
 from student_train.evaluation.exported import export_and_score
 from student_train.evaluation.held_out import lines
 from student_train.evaluation.run_scores import score_run
-from student_train.model.base import base_sha256, known_base_sha256
+from student_train.model.base import base_digests, known_base_digests
 from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
@@ -95,7 +95,7 @@ def _identity(config: Config, cache: shards.Cache | None) -> Identity:
     return Identity(
         config=config,
         manifest_sha256=None if cache is None else cache.manifest_sha256,
-        base_sha256=None if readable is None else known_base_sha256(config.student, readable.manifest.teacher),
+        base=None if readable is None else known_base_digests(config.student, readable.manifest.teacher),
     )
 
 
@@ -184,7 +184,7 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
     state = TrainState(
         config=config.to_dict(),
         manifest_sha256="" if job.cache is None else job.cache.manifest_sha256,
-        base_sha256=job.identity.base_sha256 or base_sha256(config.student, teacher),
+        base=job.identity.base or base_digests(config.student, teacher),
         handover=replace(handover, segments=context.written_segments()),
         objective=context.objective.initial_state(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -208,11 +209,30 @@ def test_other_base_weights_are_refused_with_both_digests(
         with pytest.raises(Interrupted):
             run(settings)
     tools.llama(vocab=world.vocab, seed=7).save_pretrained(base)
-    with pytest.raises(CheckpointError, match=r"began with base weights \w{12}, but the student's are \w{12}"):
+    with pytest.raises(CheckpointError, match=r"began with base weights \w{12}, expected \w{12}, the student's"):
         run(settings)
     shutil.rmtree(base)
     if finished:
         assert "finished earlier" in run(settings)[0]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_configuration_of_the_same_weights_is_another_base(
+    finished: bool, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(world.teacher_dir, base)
+    settings = config(world, tmp_path / "run", student=str(base), student_layers=0)
+    with monkeypatch.context() as patch, contextlib.suppress(Interrupted):
+        if not finished:
+            patch.setattr(trainer, "_finish", stop)
+        run(settings)
+    path = base / "config.json"
+    changed = json.loads(path.read_text())
+    changed["rope_parameters"] = {"rope_type": "default", "rope_theta": 5000.0}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(CheckpointError, match=r"began with base configuration \w{12}, expected \w{12}, the student's"):
+        run(settings)
 
 
 def stop(*_: Any, **__: Any) -> None:
@@ -222,7 +242,7 @@ def stop(*_: Any, **__: Any) -> None:
 def test_a_run_of_an_earlier_release_has_no_digest_and_is_continued(world: Any, at_home: Any, stopped: Path) -> None:
     for place in (stopped / "checkpoints").iterdir():
         state = json.loads((place / "state.json").read_text())
-        del state["base_sha256"], state["sha256"]
+        del state["base_sha256"], state["base_config_sha256"], state["sha256"]
         (place / "state.json").write_text(json.dumps(state))
     assert any("continuing at step 4 of 6" in line for line in run(config(world, stopped)))
     record = json.loads((stopped / "run.json").read_text())

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
+from shards.model_files.weights import config_sha256
 from student_train.config import Config
 from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
@@ -93,7 +94,9 @@ def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
     assert record["shards"]["teacher"]["licence"] == "Apache-2.0"
     choice = record["student"].pop("layer_choice")
     assert (choice["method"], len(choice["kept"]), len(choice["influence"])) == ("importance", 2, 4)
+    config_digest = config_sha256(world.teacher_dir)
     expected = {"source": "tiny-teacher", "layers": 2, "parameters": 0, "weights_sha256": "ab" * 32}
+    expected |= {"config_sha256": config_digest}
     assert record["student"] | {"parameters": 0} == expected
     assert record["train"]["steps"] == 20
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
