@@ -16,6 +16,7 @@ import math
 import struct
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from evalkit.sandbox.wire.library_values import to_bytes
@@ -38,7 +39,7 @@ def value_digest(form: Any) -> str:
     """
     try:
         text = _canonical(form)
-    except (KeyError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, struct.error) as error:
         raise ValueError(f"not an encoded value: {type(error).__name__}") from None
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
@@ -93,8 +94,7 @@ def _decimal(text: str) -> str:
 
 def _fraction(content: Any) -> str:
     parts = [int(part["v"], 16) if isinstance(part, dict) else part for part in content]
-    divisor = math.gcd(*parts)
-    return _ratio(parts[0] // divisor, parts[1] // divisor)
+    return _ratio(*Fraction(*parts).as_integer_ratio())
 
 
 def _complex(content: Any) -> str:
