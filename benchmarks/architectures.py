@@ -126,12 +126,12 @@ def probe_windows() -> list[Window]:
     return [Window(info=info, tokens=rows[i, :length]) for i, length in enumerate(LENGTHS)]
 
 
-def capture_all(start: Callable[[EngineConfig], Engine], model: Any, folder: Path, dtype: str) -> list[Records]:
-    """Capture the records of `probe_windows` with an engine.
+def largest_error(start: Callable[[EngineConfig], Engine], model: Any, folder: Path, dtype: str) -> float:
+    """Return the largest difference of a recorded probability from the softmax of a model's logits.
 
     Args:
-        start: Starts the engine.
-        model: The teacher, for the size of its vocabulary.
+        start: Starts the engine that makes the records.
+        model: The teacher in the dtype of the reference. Its logits are computed before the engine starts.
         folder: Folder of the teacher.
         dtype: dtype of the engine.
     """
@@ -145,30 +145,22 @@ def capture_all(start: Callable[[EngineConfig], Engine], model: Any, folder: Pat
         tensor_parallel_size=1,
         whitespace_ids=(1,),
     )
+    windows = probe_windows()
+    tokens = [torch.from_numpy(window.tokens.astype(np.int64)) for window in windows]
+    expected = [_logits(model, tokens_T[None])[0, :-1].softmax(1) for tokens_T in tokens]
     engine = start(config)
     try:
-        return [Records.unpack(torch.from_numpy(packed), SPEC) for packed in engine.capture(probe_windows())]
+        rows = [Records.unpack(torch.from_numpy(packed), SPEC) for packed in engine.capture(windows)]
     finally:
         engine.close()
-
-
-def largest_error(model: Any, rows: list[Records]) -> float:
-    """Return the largest difference of a recorded probability from the softmax of a model's logits.
-
-    Args:
-        model: The teacher, in the dtype of the reference.
-        rows: Records of `probe_windows`.
-    """
-    largest = 0.0
-    for window, records in zip(probe_windows(), rows, strict=True):
-        tokens = torch.from_numpy(window.tokens.astype(np.int64))
-        p_PV = _logits(model, tokens[None])[0, :-1].softmax(1)
+    errors = []
+    for records, p_PV, tokens_T in zip(rows, expected, tokens, strict=True):
         in_head = records.head_ids >= 0
         at_PK = p_PV.gather(1, records.head_ids.clamp_min(0).long())
-        labels = records.scalars[:, 0].exp() - p_PV.gather(1, tokens[1:, None])[:, 0]
-        errors = torch.cat(((at_PK - records.head_probs)[in_head], labels)).abs()
-        largest = max(largest, float(errors.max()) if torch.isfinite(errors).all() else math.inf)
-    return largest
+        errors.append((at_PK - records.head_probs)[in_head])
+        errors.append(records.scalars[:, 0].exp() - p_PV.gather(1, tokens_T[1:, None])[:, 0])
+    largest = float(torch.cat(errors).abs().max())
+    return math.inf if math.isnan(largest) else largest
 
 
 def _or_refused(measure: Callable[[], str]) -> str:
@@ -203,7 +195,7 @@ def _records(model: Any, folder: Path) -> str:
     """Compare the records of the transformers engine with the model's logits, in both dtypes."""
     for dtype, tolerance in TOLERANCE.items():
         reference = type(model).from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
-        error = largest_error(reference, capture_all(_start_transformers, reference, folder, dtype))
+        error = largest_error(_start_transformers, reference, folder, dtype)
         if error > tolerance:
             raise Wrong(f"records in {dtype}: probabilities differ by {error:.1e}")
     return "right"

@@ -36,6 +36,16 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.15,
 }
 """Sizes in place of those of `tiny_models`, where its models do not need their own."""
+OWN_SIZES: dict[str, dict[str, Any]] = {
+    "llama:longrope": {
+        "rope_parameters": {
+            **MODELS["llama:longrope"]["rope_parameters"],
+            "short_factor": [1.0] * 16,
+            "long_factor": [4.0] * 16,
+        }
+    }
+}
+"""Settings that depend on the width of the heads."""
 RIGHT = "right"
 ABSENT = "not in vLLM"
 REFUSED = "**refused**"
@@ -45,21 +55,22 @@ _NO_START_TEXT = "the engine did not start ("
 
 def measure(name: str) -> str:
     """Return the cell of one of `MODELS`."""
-    from benchmarks.architectures import capture_all, largest_error
+    from benchmarks.architectures import largest_error
+    from teacher_dump.engines.base import Engine, EngineConfig
     from teacher_dump.engines.vllm import VllmEngine
     from teacher_dump.errors import DumpError
     from teacher_dump.model.causal_lm import load
 
+    def start(config: EngineConfig) -> Engine:
+        return VllmEngine(config, skip_tokenizer_init=True)
+
     with tempfile.TemporaryDirectory() as folder:
-        build(name, **SIZES).save_pretrained(folder)
+        build(name, **{**SIZES, **OWN_SIZES.get(name, {})}).save_pretrained(folder)
         try:
             model = load(Path(folder), dtype="float64")
-            rows = capture_all(
-                lambda config: VllmEngine(config, skip_tokenizer_init=True), model, Path(folder), "float32"
-            )
-        except DumpError as error:
-            return refusal(str(error).replace(f"{folder}: ", ""))
-        error = largest_error(model, rows)
+            error = largest_error(start, model, Path(folder), "float32")
+        except DumpError as refused:
+            return refusal(str(refused).replace(f"{folder}: ", ""))
     if error > TOLERANCE:
         return f"**wrong**: probabilities differ by {error:.1e}"
     return RIGHT

@@ -233,7 +233,8 @@ def config_of(name: str, **sizes: Any) -> Any:
         return _gemma3(sizes)
     known = CONFIG_MAPPING[kind].__dataclass_fields__
     usual = {key: value for key, value in {**_SIZES, **sizes}.items() if key in known}
-    own = {key: sizes.get(key, value) if _GPT.get(key) == value else value for key, value in MODELS[name].items()}
+    replaced = {*_GPT, "rope_parameters"}
+    own = {key: sizes.get(key, value) if key in replaced else value for key, value in MODELS[name].items()}
     return CONFIG_MAPPING[kind](**{**usual, **own})
 
 

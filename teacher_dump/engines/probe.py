@@ -8,8 +8,8 @@ model is a use that an engine may implement with bidirectional attention, so cau
 architecture. The cost is three short prompts, at any size of teacher.
 
 Teachers whose weights have at most `COMPARED_BYTES`: log-probability of the label, entropy and log Z_T agree with the
-plain forward of the transformers model, loaded on the CPU in the engine's dtype and released afterwards. A second copy
-of a large teacher does not fit beside the engine, and reading its weights again would double the start of each worker.
+plain forward of the transformers model, which runs on the CPU in the engine's dtype before the engine is loaded.
+Reading the weights of a large teacher twice would double the start of each worker, and may exceed the host's memory.
 For large teachers, `docs/architectures.md` compares each architecture as a small random model, and `teacher-dump
 --check` compares rows of the cache with the plain forward in higher precision. A comparison inside the worker, of the
 pooler's logits with the model's `compute_logits`, was rejected: the pooler calls that method, so that the two sides
@@ -49,33 +49,46 @@ _Scalars = npt.NDArray[np.float32]
 """float32 [P, 2 + Z]: log-probability of the label, entropy, log Z_T."""
 
 
-def check_engine(engine: Engine, config: EngineConfig) -> None:
-    """Check the records of a loaded engine on a short prompt.
+class EngineProbe:
+    """A short prompt, and what an engine must record for it."""
 
-    Args:
-        engine: The engine.
-        config: The settings that it was started with.
+    def __init__(self, config: EngineConfig) -> None:
+        """Choose the prompt, and compute its reference if the teacher is small and not quantised.
 
-    Raises:
-        DumpError: The engine is not causal, not repeatable, or disagrees with the transformers model. The message
-            holds the measured difference.
-    """
-    import transformers
+        Call it before the engine is loaded, so that the two copies of the teacher are never in memory together.
 
-    model_config = transformers.AutoConfig.from_pretrained(config.folder)
-    ids_T = probe_ids(model_config, config.vocab_size, min(PROBE_TOKENS, config.window_tokens)).numpy()
-    half = len(ids_T) // 2
-    changed_T = np.concatenate((ids_T[:half], ids_T[half:][::-1]))
-    base, again, changed = (_scalars(engine, ids, config) for ids in (ids_T, ids_T, changed_T))
-    limit = REPEAT_TOLERANCE[config.dtype]
-    _require(_difference(base, again), limit, "two runs of one prompt differ", config.folder)
-    # The label of the last unchanged position is the first changed token.
-    what = f"the tokens from {half} on change the records before them, so that the model is not causal in this engine"
-    _require(_difference(base[: half - 1], changed[: half - 1]), limit, what, config.folder)
-    if _is_comparable(config):
-        expected = _plain_scalars(config, ids_T)
-        what = "the records differ from the plain forward of the transformers model"
-        _require(_mean_difference(expected, base), TOLERANCE[config.dtype], what, config.folder)
+        Args:
+            config: Settings of the engine.
+        """
+        import transformers
+
+        model_config = transformers.AutoConfig.from_pretrained(config.folder)
+        self._config = config
+        self._ids_T = probe_ids(model_config, config.vocab_size, min(PROBE_TOKENS, config.window_tokens)).numpy()
+        self._expected = _plain_scalars(config, self._ids_T) if _is_comparable(config) else None
+
+    def check(self, engine: Engine) -> None:
+        """Check the records of a loaded engine.
+
+        Args:
+            engine: An engine that was started with the settings of this probe.
+
+        Raises:
+            DumpError: The engine is not causal, not repeatable, or disagrees with the transformers model. The message
+                holds the measured difference.
+        """
+        config, ids_T = self._config, self._ids_T
+        half = len(ids_T) // 2
+        changed_T = np.concatenate((ids_T[:half], ids_T[half:][::-1]))
+        base, again, changed = (_scalars(engine, ids, config) for ids in (ids_T, ids_T, changed_T))
+        limit = REPEAT_TOLERANCE[config.dtype]
+        _require(_difference(base, again), limit, "two runs of one prompt differ", config.folder)
+        # The label of the last unchanged position is the first changed token.
+        what = f"the tokens from {half} on change the records before them, so the model is not causal in this engine"
+        _require(_difference(base[: half - 1], changed[: half - 1]), limit, what, config.folder)
+        if self._expected is not None:
+            what = "the records differ from the plain forward of the transformers model"
+            _require(_mean_difference(self._expected, base), TOLERANCE[config.dtype], what, config.folder)
 
 
 def _require(difference: float, limit: float, what: str, folder: Path) -> None:
@@ -98,9 +111,12 @@ def _recorded_scalars(packed: Packed, config: EngineConfig) -> _Scalars:
     return np.delete(scalars, 1, axis=1)  # the whitespace mass can be tiny, and its logarithm all rounding
 
 
-def _plain_scalars(config: EngineConfig, ids_T: npt.NDArray[np.int64]) -> _Scalars:
-    """Return the same scalars from the plain forward of the transformers model."""
-    model = load(config.folder, dtype=config.dtype)
+def _plain_scalars(config: EngineConfig, ids_T: npt.NDArray[np.int64]) -> _Scalars | None:
+    """Return the same scalars from the plain forward of the transformers model, None if it cannot be loaded."""
+    try:
+        model = load(config.folder, dtype=config.dtype)
+    except DumpError:
+        return None
     with torch.inference_mode():
         logits = model(input_ids=torch.from_numpy(ids_T)[None], **forward_options(model)).logits
     logp_PV = logits[0, :-1, : config.vocab_size].float().log_softmax(1)

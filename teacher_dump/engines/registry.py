@@ -34,6 +34,8 @@ ENGINES = {
     "transformers": EngineInfo("teacher_dump.engines.hf:TransformersEngine", uses_transformers=True),
 }
 """Engines by the name of their Python package, preferred ones first."""
+FALLBACK = "transformers"
+"""Engine that every installation has."""
 ENGINE_CHOICES = ("auto", *ENGINES)
 """Values of `--engine`."""
 
@@ -52,12 +54,11 @@ def select_engine(requested: str) -> str:
     Raises:
         DumpError: The requested engine is not installed.
     """
-    *preferred, last = ENGINES
     if requested == "auto":
-        return next(filter(is_installed, preferred), last)
-    if requested in preferred and not is_installed(requested):
-        title = ENGINES[requested].title
-        raise DumpError(f"--engine {requested}: {title} is not installed; run `make setup`, or use --engine {last}")
+        return next(filter(is_installed, ENGINES), FALLBACK)
+    if requested != FALLBACK and not is_installed(requested):
+        title = ENGINES[requested].title or requested
+        raise DumpError(f"--engine {requested}: {title} is not installed; run `make setup`, or use --engine {FALLBACK}")
     return requested
 
 

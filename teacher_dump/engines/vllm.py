@@ -25,7 +25,7 @@ from shards.runtime.lifetime import bind_children
 from teacher_dump.engines.base import EngineConfig
 from teacher_dump.engines.engine_log import EngineLog
 from teacher_dump.engines.errors import CRASH_ERRORS, engine_crashed
-from teacher_dump.engines.probe import check_engine
+from teacher_dump.engines.probe import EngineProbe
 from teacher_dump.engines.records import Packed
 from teacher_dump.engines.vllm_plugin import CONFIG_KEY, PREFIX, TASK, is_causal_name
 from teacher_dump.errors import DeadEngineError, DumpError
@@ -63,7 +63,7 @@ class VllmEngine:
             **options: More arguments of `vllm.LLM`.
 
         Raises:
-            DumpError: vLLM cannot run the teacher with these settings, or `probe.check_engine` refuses it.
+            DumpError: vLLM cannot run the teacher with these settings, or `probe.EngineProbe` refuses it.
             DeadEngineError: A device failed or ran out of memory.
         """
         on_gpu = torch.cuda.is_available()
@@ -77,6 +77,7 @@ class VllmEngine:
             os.environ.setdefault(name, value)
         bind_children()
         self._config = config
+        probe = EngineProbe(config)
         self._batch_windows = BATCH_WINDOWS["cuda" if on_gpu else "cpu"]
         self._log = EngineLog("vllm")
         children = set(multiprocessing.active_children())
@@ -98,7 +99,7 @@ class VllmEngine:
             ) from error
         self._processes = [p for p in multiprocessing.active_children() if p not in children]
         try:
-            check_engine(self, config)
+            probe.check(self)
         except BaseException:
             self.close()
             raise

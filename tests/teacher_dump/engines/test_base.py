@@ -1,4 +1,4 @@
-"""The type of a dump's arithmetic: settled by the machine, recorded, and the same when a dump goes on."""
+"""The dtype of a dump: resolved for the machine, recorded, and unchanged when a dump resumes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from teacher_dump.run.dump import dump
 from tests.teacher_dump.helpers import dump_config
 
 
-def test_auto_is_settled_by_the_machine_and_recorded(
+def test_auto_is_resolved_for_the_machine_and_recorded(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also on a processor whose bfloat16 a user capped; a cache goes on in the type that it has, and no other."""
+    """Also on a processor whose bfloat16 the user has capped. A cache resumes in its own dtype only."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out = tmp_path / "o"
@@ -35,7 +35,7 @@ def test_auto_is_settled_by_the_machine_and_recorded(
         dump(dump_config(tiny_teacher, corpus_folder, out, dtype="bfloat16"))
 
 
-def test_bfloat16_without_hardware_is_one_warning(
+def test_bfloat16_without_hardware_gives_one_warning(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")

@@ -1,4 +1,4 @@
-"""Are records of the transformers engine those of the model's own logits, or is the model refused by name?"""
+"""Records of the transformers engine hold the model's own logits, or the model is refused by name."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ CAUSAL: dict[str, Callable[[], Any]] = {
 
 
 def saved(config: Any, folder: Path, kind: Any = hf.AutoModelForCausalLM) -> Path:
-    """Save a random model with parameters that all matter."""
+    """Save a random model all of whose parameters have an effect."""
     torch.manual_seed(0)
     model = kind.from_config(config)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def windows(*lengths: int) -> list[Window]:
 
 
 def steps_off(folder: Path, window: Window, packed: Any) -> float:
-    """Return by how many steps of their codes records of a row are off the model's plain forward in float64."""
+    """Return the largest distance of records from the plain forward in float64, in steps of the format."""
     model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, experts_implementation="eager").eval()
     ids = torch.from_numpy(window.tokens).long()[None]
     with torch.no_grad():
@@ -128,7 +128,7 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
 def test_records_are_those_of_the_models_own_logits(name: str, tmp_path: Path) -> None:
     folder = saved(CAUSAL[name](), tmp_path)
     engine = TransformersEngine(engine_config(folder))
-    assert engine._logits._body is not None  # in pieces, so that memory stays bounded
+    assert engine._logits._body is not None  # in blocks, so that memory is bounded
     rows = windows(96, 41)
     alone = list(engine.capture(rows))
     assert [steps_off(folder, w, p) < 0.5 for w, p in zip(rows, alone, strict=True)] == [True, True]
@@ -149,7 +149,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
     assert np.abs(row.label_logp - log_p.numpy()).max() < 0.02
 
 
-def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_computed_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
     engine = TransformersEngine(engine_config(folder))
     monkeypatch.setattr("teacher_dump.engines.records.LOGITS_BYTES", 4 * IDS * 10)
@@ -162,7 +162,7 @@ def test_logits_are_made_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert steps_off(folder, window, packed) < 0.5
 
 
-def test_a_model_that_cannot_run_in_pieces_runs_whole_or_is_refused(
+def test_a_model_that_cannot_run_in_blocks_runs_whole_or_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(CAUSAL["divided"](), tmp_path)
@@ -177,7 +177,7 @@ def test_a_model_that_cannot_run_in_pieces_runs_whole_or_is_refused(
 
 def test_a_body_that_is_not_what_the_head_reads_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = saved(CAUSAL["plain"](), tmp_path)
-    # Its output has the right shape, but a layer follows.
+    # Its output has the right shape, but another layer follows.
     monkeypatch.setattr("teacher_dump.engines.blockwise_logits._bodies", lambda model: iter((model.model.layers[0],)))
     engine = TransformersEngine(engine_config(folder))
     assert engine._logits._body is None
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Any, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_causal_language_model_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+def test_a_model_that_is_not_causal_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     config, kind, said = REFUSED[name]
     folder = saved(config(), tmp_path, kind)
     with pytest.raises(DumpError, match=said) as caught:

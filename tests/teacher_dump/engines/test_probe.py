@@ -59,7 +59,7 @@ class Remembering:
 def test_an_honest_engine_passes_with_three_short_prompts(folder: Path, dtype: str) -> None:
     config = engine_config(folder, dtype=dtype)
     engine = Remembering(TransformersEngine(config))
-    probe.check_engine(engine, config)
+    probe.EngineProbe(config).check(engine)
     assert engine.lengths == [48, 48, 48]
 
 
@@ -72,14 +72,14 @@ def test_a_logit_scale_is_refused_with_the_difference(
     with pytest.raises(
         DumpError, match=r"differ from the plain forward .*, by 0\.\d+ standard deviations of the label"
     ) as caught:
-        probe.check_engine(engine, engine_config(folder, dtype=dtype))
+        probe.EngineProbe(engine_config(folder, dtype=dtype)).check(engine)
     assert "\n" not in str(caught.value)
 
 
 def test_records_that_change_with_later_tokens_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = wrong(folder, monkeypatch, lambda logits_PV, ids_T: logits_PV * (1 + 0.01 * (ids_T[-1] % 7)))
     with pytest.raises(DumpError, match=r"the tokens from 24 on change the records before them"):
-        probe.check_engine(engine, engine_config(folder))
+        probe.EngineProbe(engine_config(folder)).check(engine)
 
 
 def test_records_that_differ_from_run_to_run_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_records_that_differ_from_run_to_run_are_refused(folder: Path, monkeypat
         folder, monkeypatch, lambda logits_PV, ids_T: logits_PV + 0.1 * torch.randn(logits_PV.shape, generator=noise)
     )
     with pytest.raises(DumpError, match="two runs of one prompt differ"):
-        probe.check_engine(engine, engine_config(folder))
+        probe.EngineProbe(engine_config(folder)).check(engine)
 
 
 @pytest.mark.parametrize("why", ["large", "quantised"])
@@ -102,4 +102,4 @@ def test_a_large_or_quantised_teacher_is_not_loaded_again(
         monkeypatch.setattr(probe, "COMPARED_BYTES", 1000)
     else:
         config = replace(config, quantization="awq")
-    probe.check_engine(engine, config)
+    probe.EngineProbe(config).check(engine)

@@ -1,4 +1,4 @@
-"""Is a record what the distribution says, and is its expectation the distribution?"""
+"""Records: each field against a float64 reference, and the expectation over draws against the distribution."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_every_field_agrees_with_a_float64_reference(seed: int, spread: float, v
     next_ids = rng.integers(0, vocab, 5)
     records = record(logits, rng.random(5), next_ids=next_ids)
     t = reference(logits)
-    realised, white, entropy, *log_z = records.scalars.double().numpy().T
-    assert realised == pytest.approx(np.log(t[np.arange(5), next_ids]), abs=1e-4)
+    label_logp, white, entropy, *log_z = records.scalars.double().numpy().T
+    assert label_logp == pytest.approx(np.log(t[np.arange(5), next_ids]), abs=1e-4)
     assert np.exp(white) == pytest.approx(t[:, ::7].sum(1), abs=1e-5)
     assert entropy == pytest.approx(-(t * np.log(np.maximum(t, 1e-300))).sum(1), abs=1e-4)
-    for temperature, found in zip(SPEC.temperatures, log_z, strict=True):
-        assert found == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
+    for temperature, values in zip(SPEC.temperatures, log_z, strict=True):
+        assert values == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
     for p in range(5):
         ids = records.head_ids[p][records.head_ids[p] >= 0].numpy()
         probs = records.head_probs[p][: len(ids)].numpy()
@@ -63,12 +63,12 @@ def test_every_field_agrees_with_a_float64_reference(seed: int, spread: float, v
 def test_log_z_holds_at_any_temperatures(temperatures: tuple[float, ...], vocab: int) -> None:
     logits = np.random.default_rng(8).normal(30, 6, (3, vocab)).astype(np.float32)
     t = reference(logits)
-    found = record(logits, np.zeros(3), RecordSpec(temperatures=temperatures)).scalars[:, 3:].double().numpy()
+    log_z = record(logits, np.zeros(3), RecordSpec(temperatures=temperatures)).scalars[:, 3:].double().numpy()
     for z, temperature in enumerate(temperatures):
-        assert found[:, z] == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
+        assert log_z[:, z] == pytest.approx(np.log((t ** (1 / temperature)).sum(1)), abs=1e-4)
 
 
-def test_equal_probabilities_stand_in_order_of_their_ids() -> None:
+def test_equal_probabilities_are_in_the_order_of_their_ids() -> None:
     logits = np.full((1, 700), -20, np.float32)
     logits[0, [650, 3, 64, 63, 128]] = 2
     assert record(logits, np.zeros(1)).head_ids[0, :6].tolist() == [3, 63, 64, 128, 650, -1]
@@ -76,7 +76,7 @@ def test_equal_probabilities_stand_in_order_of_their_ids() -> None:
 
 @pytest.mark.parametrize("vocab", [50_257, 262_144])
 def test_memory_stays_within_256_mib_at_any_vocabulary(vocab: int) -> None:
-    """In a process of its own: its peak with the projection and the reduction, less its peak before."""
+    """Measured in a process of its own: its peak with projection and sparsification, less its peak before."""
     code = f"""
 import re, torch
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_the_mean_over_random_draws_converges_to_the_distribution() -> None:
     assert errors[1] < 2e-3
 
 
-def test_draws_do_not_depend_on_what_else_is_in_the_batch() -> None:
+def test_draws_do_not_depend_on_the_rest_of_the_batch() -> None:
     rng = np.random.default_rng(5)
     logits, u = rng.normal(0, 2, (9, 500)).astype(np.float32), rng.random(9)
     whole = record(logits, u).pack()

@@ -1,6 +1,7 @@
-"""Does vLLM say the same as transformers? Real engine, real teacher, the same rows.
+"""The real vLLM engine against transformers, on the same rows.
 
-What an upgrade of vLLM can break is all here: the plugin, the pooling model, the pooler's metadata, chunked prefill.
+Everything that an upgrade of vLLM can break is covered: the plugin, the pooling model, the pooler's metadata, chunked
+prefill.
 """
 
 from __future__ import annotations
@@ -60,20 +61,20 @@ def chunks(pair: tuple[shards.Cache, shards.Cache]) -> list[tuple[Chunk, Chunk]]
     return list(zip(*pair, strict=True))
 
 
-def test_both_caches_are_sound_and_say_which_engine_spoke(pair: tuple[shards.Cache, shards.Cache]) -> None:
+def test_both_caches_are_sound_and_name_their_engine(pair: tuple[shards.Cache, shards.Cache]) -> None:
     for cache, name in zip(pair, ("vllm", "transformers"), strict=True):
         assert verify(cache) == []
         assert cache.manifest.engine["name"] == name
         assert cache.manifest.engine["dtype"] == "float32"
 
 
-def test_both_engines_see_the_same_rows(pair: tuple[shards.Cache, shards.Cache]) -> None:
+def test_both_engines_read_the_same_rows(pair: tuple[shards.Cache, shards.Cache]) -> None:
     for a, b in chunks(pair):
         assert np.array_equal(a.tokens, b.tokens)
         assert a.rows == b.rows
 
 
-def test_heads_hold_the_same_ids_but_for_near_ties(pair: tuple[shards.Cache, shards.Cache]) -> None:
+def test_heads_hold_the_same_ids_except_near_ties(pair: tuple[shards.Cache, shards.Cache]) -> None:
     threshold = pair[0].manifest.layout.threshold
     same = total = 0
     for a, b in chunks(pair):
@@ -110,11 +111,11 @@ def test_draws_are_nearly_all_the_same(pair: tuple[shards.Cache, shards.Cache]) 
     assert shared / total > 0.97
 
 
-def test_what_vllm_said_is_what_the_exact_teacher_says(pair: tuple[shards.Cache, shards.Cache]) -> None:
-    found = check(settings(Path(pair[0].store.base), "vllm"), 2)
-    assert found["sound"], found["problems"]
-    assert (found["engine"]["name"], found["reference"]["dtype"]) == ("vllm", "float64")
-    assert found["noise"]["log Z"]["mean"] < 1e-4
+def test_records_of_vllm_agree_with_the_teacher_in_float64(pair: tuple[shards.Cache, shards.Cache]) -> None:
+    result = check(settings(Path(pair[0].store.base), "vllm"), 2)
+    assert result["sound"], result["problems"]
+    assert (result["engine"]["name"], result["reference"]["dtype"]) == ("vllm", "float64")
+    assert result["noise"]["log Z"]["mean"] < 1e-4
 
 
 def _head(chunk: Chunk, p: int) -> tuple[list[int], list[float]]:
@@ -142,7 +143,7 @@ GQA: dict[str, Any] = {
 def both(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[shards.Cache, shards.Cache]]:
-    """Return what makes the caches of a random model of a configuration, from vLLM and from transformers."""
+    """Return a function that makes the caches of a random model, from vLLM and from transformers."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
 
@@ -154,9 +155,9 @@ def both(
 
         def cache(engine: str, **more: int) -> shards.Cache:
             given = settings(tmp_path / engine, engine, max_tokens=1500)
-            found = dump(replace(given, model=str(folder), data=str(corpus_folder), **more)).cache
-            assert found is not None
-            return found
+            complete = dump(replace(given, model=str(folder), data=str(corpus_folder), **more)).cache
+            assert complete is not None
+            return complete
 
         return cache("vllm", **parallel), cache("transformers")
 
@@ -170,7 +171,7 @@ def assert_same_records(vllm: shards.Cache, plain: shards.Cache) -> None:
         assert np.abs(a.label_logp - b.label_logp).max() <= 3 / 256
 
 
-def test_three_workers_of_one_engine_say_what_the_model_says(
+def test_three_tensor_parallel_workers_record_the_models_logits(
     both: Callable[..., tuple[shards.Cache, shards.Cache]],
 ) -> None:
     three = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "tie_word_embeddings": True}
@@ -187,7 +188,7 @@ HEADS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_what_follows_the_output_embedding_is_in_the_records(
+def test_scales_and_caps_after_the_output_embedding_are_in_the_records(
     head: str, both: Callable[..., tuple[shards.Cache, shards.Cache]]
 ) -> None:
     assert_same_records(*both(HEADS[head]()))
