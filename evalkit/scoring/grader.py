@@ -1,7 +1,7 @@
-"""Judge samples: equal programs once, known verdicts from the cache, the doubtful again alone.
+"""Grade samples: equal programs once, known verdicts from the cache, doubtful programs again alone.
 
-Samples may be added while a model still writes: judging takes a few milliseconds each and goes on beside it.
-Each verdict is in the cache as soon as there is one, so an interrupted run keeps them.
+Samples may be added while a model still writes: checking takes a few milliseconds each and runs beside generation.
+Each verdict is stored as soon as it is known, so an interrupted run keeps them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 
 _PAUSE_S = 2.0
-"""Time for a machine to recover before what it failed at twice is tried for the last time."""
+"""Time for the machine to recover before the last attempt, in seconds."""
 
 
 class Grader:
     """Jobs in, verdicts out, in the order of `add`."""
 
     def __init__(self, pool: Pool, cache: VerdictCache) -> None:
+        """Check on `pool`; read and store verdicts in `cache`."""
         self._pool, self._cache = pool, cache
         self._keys: list[str] = []
         self._jobs: dict[str, CheckJob] = {}
@@ -31,7 +32,7 @@ class Grader:
         """Samples whose verdict was in the cache."""
 
     def add(self, job: CheckJob) -> None:
-        """Start judging one program, unless the same is known or under way."""
+        """Start checking one program, unless an equal one is known or running."""
         key = job_key(job)
         self._keys.append(key)
         if key in self._running:
@@ -43,39 +44,39 @@ class Grader:
             return
         self._jobs[key] = job
         future = self._running[key] = self._pool.submit(job)
-        future.add_done_callback(partial(self._keep, key))
+        future.add_done_callback(partial(self._store, key))
 
     @property
     def num_done(self) -> int:
-        """How many distinct programs have ended."""
+        """Number of distinct programs that ended."""
         return sum(future.done() for future in self._running.values())
 
     @property
     def num_distinct(self) -> int:
-        """How many distinct programs had to be run."""
+        """Number of distinct programs that had to run."""
         return len(self._running)
 
     def finish(self) -> list[Verdict]:
-        """Wait for all, run the doubtful ones again alone, and return one verdict per added job.
+        """Wait for all programs, run the doubtful ones again alone, and return one verdict per added job.
 
-        What the machine fails at is run again twice, the second time after a pause. What fails then is final.
+        A program at which the machine failed runs again twice, the second time after a pause. The last outcome counts.
         """
         doubtful = []
         for key, future in self._running.items():
             self._known[key] = future.result()
             if self._known[key].outcome in RETRIED:
                 doubtful.append(key)
-        self._again(doubtful)
+        self._check_again(doubtful)
         if failed := [key for key in doubtful if self._known[key].outcome == "infra_error"]:
             time.sleep(_PAUSE_S)
-            self._again(failed)
+            self._check_again(failed)
         return [self._known[key] for key in self._keys]
 
-    def _again(self, keys: list[str]) -> None:
+    def _check_again(self, keys: list[str]) -> None:
         for key in keys:
             self._known[key] = self._pool.check_alone(self._jobs[key], after=self._known[key])
             self._cache.put(key, self._known[key])
 
-    def _keep(self, key: str, future: Future[Verdict]) -> None:
+    def _store(self, key: str, future: Future[Verdict]) -> None:
         if not future.cancelled() and future.exception() is None:
             self._cache.put(key, future.result())

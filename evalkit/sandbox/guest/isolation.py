@@ -1,14 +1,15 @@
-"""What may a program reach? Layers of confinement, each tried, each reported as on or off.
+"""Layers of confinement around programs. Each is tried, and each is reported as on or off.
 
-What is covered: CPU time, memory, file size, open files and core dumps (resource limits); signals to others
-and left-over children (own session, no fork, namespaces); gaining rights (no_new_privs, an unprivileged user,
-no capabilities); system calls (seccomp, `syscalls.py`); files, TCP and abstract sockets (Landlock); network,
-process and IPC namespaces where the machine allows them.
-What is NOT covered: bugs of the kernel itself, timing side channels, load on the machine within the limits.
-For programs that someone wrote to attack you, put a container or a virtual machine around evalkit as well.
+Covered: CPU time, memory, file size, open files and core dumps (resource limits); signals to other processes and
+left-over children (own session, no fork, namespaces); gaining rights (no_new_privs, an unprivileged user, no
+capabilities); system calls (seccomp, `seccomp.py`); files, TCP and abstract sockets (Landlock); network, process and
+IPC namespaces where the machine allows them.
 
-The zygote confines itself once (`confine_zygote`), so its children start confined; only what differs per
-program, or would stop the zygote from forking, is added per program (`confine_guest`).
+NOT covered: bugs of the kernel itself, timing side channels, load on the machine within the limits. Against programs
+that were written to attack you, put a container or a virtual machine around evalkit as well.
+
+The zygote confines itself once (`confine_zygote`), so its children start confined. Each guest adds only the limits that
+differ between programs, and the filter that would stop the zygote from forking (`confine_guest`).
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class Layer(NamedTuple):
     name: str
     on: bool
     detail: str
-    """What it gives, or why it is off."""
+    """What it protects, or why it is off."""
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as results hold them."""
         return self._asdict()
 
 
@@ -78,13 +80,13 @@ def die_with_parent() -> None:
 
 
 def hide_memory() -> None:
-    """Make this process' memory unreadable for others of the same user (/proc/PID/mem, ptrace)."""
+    """Make this process' memory unreadable for other processes of the same user (/proc/PID/mem, ptrace)."""
     with contextlib.suppress(OSError):
         _prctl(_DUMPABLE, 0)
 
 
 def enter_namespaces() -> list[Layer]:
-    """Leave the machine's network, IPC and process namespaces; the next fork is process 1 of the new one."""
+    """Enter new network, IPC and process namespaces; the next fork is process 1 of the new one."""
     libc, spaces = _libc(), _NEWNET | _NEWIPC | _NEWUTS | _NEWPID
     user, group = os.getuid(), os.getgid()
     how = "as root" if user == 0 else "in a user namespace"
@@ -103,9 +105,9 @@ def enter_namespaces() -> list[Layer]:
 
 
 def confine_zygote(*, readable: list[str]) -> list[Layer]:
-    """Confine this process and all that it will fork; `readable` are extra folders that programs may read."""
+    """Confine this process and all its forks; `readable` are extra folders that programs may read."""
     layers = []
-    with contextlib.suppress(OSError):  # when memory runs out, the kernel takes a program, not evalkit
+    with contextlib.suppress(OSError):  # when memory runs out, the kernel kills a program, not evalkit
         _write("/proc/self/oom_score_adj", "1000")
     ruleset, why_not = _landlock_ruleset(readable)
     shut_out = os.getuid() == 0 and _nobody_is_shut_out()
@@ -134,10 +136,14 @@ def confine_zygote(*, readable: list[str]) -> list[Layer]:
 
 
 def confine_guest(*, cpu_s: int, memory_bytes: int) -> None:
-    """Confine this forked program: its limits in CPU seconds and bytes of address space, then seccomp.
+    """Confine this forked guest by its own limits, then by seccomp.
+
+    Args:
+        cpu_s: CPU time, in seconds.
+        memory_bytes: Address space.
 
     Raises:
-        OSError: a limit was refused. A missing seccomp is not an error here: `probe_seccomp` reported it.
+        OSError: A limit was refused. A missing seccomp is not an error here: `probe_seccomp` reported it.
     """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 1))
@@ -147,7 +153,7 @@ def confine_guest(*, cpu_s: int, memory_bytes: int) -> None:
 
 
 def probe_seccomp() -> Layer:
-    """Install the filter in a child and see that it holds."""
+    """Install the filter in a child process and check that it holds."""
     if not _filter():
         return Layer(name="seccomp", on=False, detail=f"no table of calls for {os.uname().machine}")
     child = os.fork()
@@ -166,14 +172,14 @@ def probe_seccomp() -> Layer:
 
 
 def warm_up() -> None:
-    """Build once, before forking, what every program's confinement needs."""
+    """Build the filter and load libc once, before forking: every guest needs both."""
     _filter()
     _libc()
 
 
 @cache
 def _filter() -> tuple[int, Any, Any] | None:
-    """Return the address of the filter's header and what must stay alive for it; None where there is no filter."""
+    """Return the address of the filter's header and the buffers that it points to; None where there is no filter."""
     if not seccomp.supported():
         return None
     code = seccomp.build_filter()
@@ -183,13 +189,13 @@ def _filter() -> tuple[int, Any, Any] | None:
 
 
 def _install_seccomp() -> None:
-    found = _filter()
-    assert found is not None
-    _prctl(_SECCOMP, 2, found[0])
+    header_and_buffers = _filter()
+    assert header_and_buffers is not None
+    _prctl(_SECCOMP, 2, header_and_buffers[0])
 
 
 def _drop_user(*, shut_out: bool, landlock: bool) -> Layer:
-    """Become nobody when root. Without Landlock stay root if nobody cannot even read the standard library."""
+    """Become nobody when root. Without Landlock, stay root if nobody cannot read the standard library."""
     if os.getuid() != 0:
         return Layer(name="user", on=True, detail=f"user {os.getuid()}, not root, no capabilities")
     if shut_out and not landlock:
@@ -205,7 +211,7 @@ def _drop_user(*, shut_out: bool, landlock: bool) -> Layer:
 
 
 def _nobody_is_shut_out() -> bool:
-    """Say whether nobody is shut out of the standard library (a Python under /root)."""
+    """Say whether user nobody cannot read the standard library (a Python under /root)."""
     path = os.path.realpath(os.__file__)
     while (parent := os.path.dirname(path)) != path:
         if not os.stat(parent).st_mode & 0o001:
@@ -215,7 +221,7 @@ def _nobody_is_shut_out() -> bool:
 
 
 def _drop_capabilities(*, keep: int) -> None:
-    """Keep at most the right to read what the user may not: Landlock still says which files."""
+    """Keep at most the right to read files of other users; Landlock still decides which files."""
     header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0))
     sets = ctypes.create_string_buffer(struct.pack("=6I", keep, keep, 0, 0, 0, 0))
     number = _SYS_CAPSET.get(os.uname().machine)
@@ -224,7 +230,7 @@ def _drop_capabilities(*, keep: int) -> None:
 
 
 def readable_paths(extra: list[str]) -> list[tuple[str, bool]]:
-    """List (path, folder listing only) that programs may read: Python's library, shared libraries, `extra`.
+    """Return (path, folder listing only) of all that programs may read: Python's library, shared libraries, `extra`.
 
     Installed packages are left out on purpose: one of them holds the reference solutions.
     """
@@ -244,7 +250,7 @@ def readable_paths(extra: list[str]) -> list[tuple[str, bool]]:
 
 
 def _landlock_ruleset(readable: list[str]) -> tuple[int | None, str]:
-    """Open a ruleset that allows only `readable_paths`; also say why there is none, or which version it is."""
+    """Open a ruleset that allows only `readable_paths`; also return its version, or why there is none."""
     libc = _libc()
     version = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
     if version < 1:
@@ -260,7 +266,7 @@ def _landlock_ruleset(readable: list[str]) -> tuple[int | None, str]:
         try:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # absent here; what is not listed stays closed
+            continue  # absent on this machine; a path without a rule stays closed
         rights = _READ_DIR if listing_only else _READ_FILE
         if not listing_only and os.path.isdir(path):
             rights |= _READ_DIR

@@ -1,11 +1,11 @@
-"""Which system calls may a program make? A seccomp filter, built here, without a dependency.
+"""The seccomp filter: the system calls that a program may make. It is built here, without a dependency.
 
-An allow-list: what pure computation in CPython needs, and nothing else. Everything not named fails with
-EPERM (with ENOSYS where libc has a fallback), so a program that asks for more sees an ordinary OSError.
-Of some calls only one use is let through: `open` for reading, `clone` for threads, `fcntl` without signals.
+The filter is an allow-list of the calls that pure computation in CPython needs. Every other call fails with EPERM, or
+with ENOSYS where libc has a fallback, so the program sees an ordinary OSError. Some calls are allowed for one use only:
+`open` for reading, `clone` for threads, `fcntl` without signals.
 
 Numbers are for x86-64 and for AArch64 (the kernel's asm-generic table), from Linux' unistd headers.
-What it does NOT do: limit paths (Landlock does), memory or time (resource limits do).
+NOT limited here: paths (by Landlock), memory and time (by resource limits).
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "sched_get_priority_min": (147, 126), "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137),
     "rt_sigsuspend": (130, 133), "pause": (34, None), "mlock": (149, 228), "munlock": (150, 229), "mincore": (27, 232),
 }  # fmt: skip
-"""Calls let through whatever their arguments: (x86-64, AArch64)."""
+"""Calls that are allowed with any arguments: (x86-64, AArch64)."""
 
 _GUARDED: dict[str, tuple[int | None, int | None]] = {
     "open": (2, None), "openat": (257, 56), "clone": (56, 220), "fcntl": (72, 25), "ioctl": (16, 29),
     "prctl": (157, 167), "prlimit64": (302, 261), "sendto": (44, 206),
 }  # fmt: skip
-"""Calls let through for some arguments only."""
+"""Calls that are allowed with some arguments only."""
 
-_NEWEST_KNOWN = 462  # later calls (and clone3, whose flags a filter cannot read) answer ENOSYS
+_NEWEST_KNOWN = 462  # later calls fail with ENOSYS, and so does clone3, whose flags a filter cannot read
 _CLONE3 = 435
 
 Body = list[tuple[int, int, int, int]]
@@ -75,7 +75,7 @@ _PRCTL_COMMANDS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 
 
 def supported() -> bool:
-    """Say whether this processor's call numbers are known here."""
+    """Say whether this module knows the call numbers of this processor."""
     return platform.machine() in _ARCHITECTURES
 
 
@@ -84,7 +84,7 @@ def build_filter() -> bytes:
     """Return the BPF program for this machine: an array of `struct sock_filter`, 8 bytes each.
 
     Raises:
-        KeyError: the processor is neither x86-64 nor AArch64 (ask `supported` first).
+        KeyError: The processor is neither x86-64 nor AArch64 (call `supported` first).
     """
     column, architecture = _ARCHITECTURES[platform.machine()]
     bodies = {numbers[column]: _answer(_ALLOW) for numbers in _ALLOWED.values()}
@@ -95,7 +95,7 @@ def build_filter() -> bytes:
         body = bodies.get(number, _answer(_ERRNO | _EPERM))
         if not starts or starts[-1][1] != body:
             starts.append((number, body))
-    # At least the x32 bit or a call newer than this table: as if the kernel did not have it.
+    # A number with the x32 bit, or of a call newer than this table, fails as if the kernel did not have the call.
     starts.append((_NEWEST_KNOWN + 1, _answer(_ERRNO | _ENOSYS)))
     foreign = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, architecture), *_answer(_KILL)]
     code = [*foreign, (_LOAD, 0, 0, 0), *_search(starts)]
@@ -103,9 +103,10 @@ def build_filter() -> bytes:
 
 
 def _search(starts: list[tuple[int, Body]]) -> Body:
-    """Find by halving the body that holds from its number on: the kernel walks a new filter once per system call.
+    """Return a binary search for the body that holds from its number on.
 
-    Laid out in a row instead of a tree, this walk took most of the time that installing the filter takes.
+    The kernel walks a new filter once per system call. With a linear search, this walk took most of the time of
+    installing the filter.
     """
     if len(starts) == 1:
         return starts[0][1]
@@ -119,7 +120,7 @@ def _answer(action: int) -> Body:
 
 
 def _guards() -> dict[str, Body]:
-    """Return what decides on each guarded call; every path returns."""
+    """Return the instructions that decide on each guarded call; every path returns."""
     return {
         "open": _masked(1, _OPEN_WRITES, 0, refusal=_EACCES),
         "openat": _masked(2, _OPEN_WRITES, 0, refusal=_EACCES),
@@ -127,9 +128,9 @@ def _guards() -> dict[str, Body]:
         "fcntl": _one_of(1, _FCNTL_COMMANDS),
         "ioctl": _one_of(1, _IOCTL_COMMANDS),
         "prctl": _one_of(0, _PRCTL_COMMANDS),
-        # It may read a limit (its third argument, the new limit, is NULL), not set one.
+        # A program may read a limit (the third argument, the new limit, is NULL), and not set one.
         "prlimit64": _null(2),
-        # It may send over a pair of sockets that it made (its fifth argument, an address, is NULL): asyncio does.
+        # A program may send over its own pair of sockets (the fifth argument, an address, is NULL), as asyncio does.
         "sendto": _null(4),
     }
 
@@ -146,12 +147,12 @@ def _null(argument: int) -> Body:
     ]
 
 
-def _masked(argument: int, mask: int, wanted: int, *, refusal: int) -> Body:
-    """Allow when the low word of `argument` under `mask` equals `wanted` (little-endian machines)."""
+def _masked(argument: int, mask: int, expected: int, *, refusal: int) -> Body:
+    """Allow when the low word of `argument` under `mask` equals `expected` (little-endian machines)."""
     return [
         (_LOAD, 0, 0, 16 + 8 * argument),
         (_AND, 0, 0, mask),
-        (_EQUAL, 0, 1, wanted),
+        (_EQUAL, 0, 1, expected),
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _ERRNO | refusal),
     ]

@@ -1,8 +1,8 @@
 """Semaphores among threads, in place of the C module `_multiprocessing`.
 
-That module's semaphores are files in /dev/shm, which a confined program may not make. A program has no second
-process to share them with, so a semaphore among its threads does the same. With it `ThreadPool` and the locks, events
-and queues of `multiprocessing` work; pools of processes stay refused.
+Semaphores of that module are files in /dev/shm, which a confined program may not create. A program has no second
+process to share them with, so a semaphore among its threads is equivalent. `ThreadPool` and the locks, events and
+queues of `multiprocessing` work with it. Pools of processes stay refused.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 RECURSIVE_MUTEX, SEMAPHORE = 0, 1
 flags: dict[str, int] = {}
-"""Of the C module: what the platform has."""
+"""The platform's features, as in the C module."""
 
 
 def sem_unlink(name: str) -> None:
-    """Do nothing: no name was taken."""
+    """Do nothing: these semaphores have no names."""
 
 
 class SemLock:
@@ -25,7 +25,7 @@ class SemLock:
     SEM_VALUE_MAX = 2**31 - 1
 
     def __init__(self, kind: int, value: int, maxvalue: int, name: str, unlink: bool) -> None:
-        import threading  # whoever makes one has it, others do not pay for it
+        import threading  # only programs that create a semaphore pay for the import
 
         self.kind, self.maxvalue = kind, maxvalue
         self.name, self.handle = None, 0
@@ -34,7 +34,7 @@ class SemLock:
         self._current = threading.get_ident
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
-        """Take it; say whether that was possible in `timeout` seconds."""
+        """Acquire it; return whether that succeeded within `timeout` seconds."""
         if self.kind == RECURSIVE_MUTEX and self._is_mine():
             self._taken += 1
             return True
@@ -56,11 +56,11 @@ class SemLock:
         self.release()
 
     def release(self) -> None:
-        """Give it back.
+        """Release it.
 
         Raises:
-            AssertionError: another thread owns the lock.
-            ValueError: it was given back too often.
+            AssertionError: Another thread owns the lock.
+            ValueError: It was released too often.
         """
         if self.kind == RECURSIVE_MUTEX:
             if not self._is_mine():

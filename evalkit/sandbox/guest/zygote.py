@@ -84,7 +84,7 @@ def _replace_modules() -> None:
         setattr(builtins, name, None)
     try:
         _locale.setlocale(_locale.LC_CTYPE, "")
-    except _locale.Error:  # type: ignore[attr-defined]  # a machine without the locale that the environment names
+    except _locale.Error:  # type: ignore[attr-defined]  # typeshed omits it; the machine lacks the named locale
         os.environ["LC_ALL"] = "C"
 
 

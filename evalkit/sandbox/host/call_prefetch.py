@@ -1,8 +1,8 @@
-"""Which calls will a test make? Those that its source spells out, so that they can be sent ahead.
+"""Prefetching of calls: find the calls that a test's source spells out, so that they can be sent ahead.
 
-A call costs two changes of process when it waits for the one before. Most tests are a list of assertions on calls
-with literal arguments: these are known beforehand. What is found here is a guess that the judge checks call by call;
-a wrong one costs a second run, never a verdict.
+A call that waits for the call before it costs two changes of process. Most tests are a list of assertions on calls
+with literal arguments, which are known beforehand. The result here is a guess: the session compares it with the calls
+that the test makes. A wrong guess costs a second run, never a verdict.
 """
 
 from __future__ import annotations
@@ -15,30 +15,35 @@ from evalkit.sandbox.wire.messages import pack
 from evalkit.sandbox.wire.values import encode
 
 _MOST_BYTES = 1 << 16
-"""Of all requests: what a socket holds, so that sending them never waits for a program that waits to be heard."""
+"""Most bytes of all prefetched requests: as many as a socket holds, so that sending never waits for the guest."""
 _BRANCHES = (ast.BoolOp, ast.IfExp, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-"""What decides when it runs whether, or how often, a call inside is made."""
+"""Nodes that decide at run time whether, or how often, a call inside them is made."""
 
 
 @lru_cache(maxsize=4096)
 def prefetchable_calls(test: str, names: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Return the first calls of `names` that `test` makes, as messages (`child`), up to where that is no longer plain.
+    """Return the first calls of `names` that `test` makes, up to where its source is no longer plain.
 
-    A test is statements, or one function `check(f)` that is called with one of `names` at the end.
+    Args:
+        test: Statements, or one function `check(f)` and a call of it with one of `names` at the end.
+        names: The program's functions.
+
+    Returns:
+        The calls as messages (`guest/serve.py`).
     """
     try:
         body, called = _body(ast.parse(test).body, names)
-    except (SyntaxError, ValueError, RecursionError):  # the judge will say so when it runs it
+    except (SyntaxError, ValueError, RecursionError):  # running the test reports it
         return ()
-    found = _Calls(called)
+    visitor = _CallVisitor(called)
     for statement in body:
-        if not found.add(statement):
+        if not visitor.add(statement):
             break
-    return tuple(found.messages)
+    return tuple(visitor.messages)
 
 
 def _body(module: list[ast.stmt], names: tuple[str, ...]) -> tuple[list[ast.stmt], dict[str, str]]:
-    """Return the statements that call, and what the called are named there: {name in the test: name it stands for}."""
+    """Return the statements that make calls, and the names that stand for functions in them: {name: function}."""
     last = module[-1] if module else None
     match last:
         case ast.Expr(ast.Call(ast.Name(function), [ast.Name(argument)], [])) if argument in names:
@@ -49,8 +54,8 @@ def _body(module: list[ast.stmt], names: tuple[str, ...]) -> tuple[list[ast.stmt
     return module, {name: name for name in names}
 
 
-class _Calls(ast.NodeVisitor):
-    """Collects calls in the order in which they are evaluated."""
+class _CallVisitor(ast.NodeVisitor):
+    """A collector of calls in the order in which they are evaluated."""
 
     def __init__(self, called: dict[str, str]) -> None:
         self.called = called
@@ -59,10 +64,10 @@ class _Calls(ast.NodeVisitor):
         self._plain = True
 
     def add(self, statement: ast.stmt) -> bool:
-        """Collect the calls of one statement; say whether what follows it can be foreseen too."""
+        """Collect the calls of one statement; say whether the calls after it are known too."""
         match statement:
             case ast.Assert(test):
-                self.visit(test)  # its message is evaluated when it fails, and that is the end
+                self.visit(test)  # its message is evaluated when it fails, and the test ends there
             case ast.Expr() | ast.Assign() | ast.AnnAssign():
                 self.visit(statement)
             case ast.Import() | ast.ImportFrom() | ast.Pass():
@@ -72,16 +77,18 @@ class _Calls(ast.NodeVisitor):
         return self._plain
 
     def generic_visit(self, node: ast.AST) -> None:
+        """Visit the children of a node unless it is a branch."""
         if isinstance(node, _BRANCHES):
             self._plain = False
         if self._plain:
             super().generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
-        # Not called on the spot: handed on, or bound anew.
+        """Stop at a function that is not called on the spot: it is passed on, or bound to another name."""
         self._plain = self._plain and node.id not in self.called
 
     def visit_Call(self, node: ast.Call) -> None:
+        """Collect a call of the program with literal arguments; stop at one with others."""
         if not (isinstance(node.func, ast.Name) and node.func.id in self.called):
             self.generic_visit(node)
             return

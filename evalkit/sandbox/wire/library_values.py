@@ -1,8 +1,8 @@
 """Plain forms of the standard library's types, for `values`.
 
-Each type is named once, with what is sent of a value and how the trusted side rebuilds a real object of that type.
-So `==`, `len`, `isinstance` and sorting in a test give what they give where program and test share a process.
-A subclass is sent as the nearest type in the table; its own methods stay behind.
+The table names each type once, with the content that is sent and the function that rebuilds a real object of that type.
+So `==`, `len`, `isinstance` and sorting in a test behave as if program and test shared a process. A value of a subclass
+is sent as the nearest type in the table, without the subclass' methods.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 import types
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, ItemsView, KeysView, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -20,21 +20,21 @@ from typing import Any, NamedTuple
 from evalkit.sandbox.wire.errors import UnsupportedValueError
 
 Codec = Callable[[Any], Any]
-"""`values.encode` or `values.decode`, for what is inside a value."""
+"""`values.encode` or `values.decode`, for the items of a value."""
 
 
 class Form(NamedTuple):
-    """How values of one type cross."""
+    """The plain form of one type."""
 
     tag: str
     content: Callable[[Any, Codec], Any]
-    """(value, encode) -> what is sent."""
+    """(value, encode) -> the content that is sent."""
     build: Callable[[Any, Codec], Any]
-    """(what came, decode) -> a real object. It may raise ValueError, TypeError, KeyError or ArithmeticError."""
+    """(content, decode) -> a real object. It may raise ValueError, TypeError, KeyError or ArithmeticError."""
 
 
 class Opaque:
-    """Stands for an object without plain form of which only presence can matter: true, and equal to nothing."""
+    """A placeholder for an object without plain form of which only presence matters: true, and equal to nothing."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -54,7 +54,7 @@ def checked(value: Any, kind: type) -> Any:
     """Return a part of a rebuilt value that must be of the exact type `kind`.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is of another type.
     """
     if type(value) is not kind:
         raise ValueError(f"a {type(value).__name__} where a {kind.__name__} belongs")
@@ -67,10 +67,10 @@ def to_text(data: bytes | memoryview) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """Return the bytes that `to_text` was given.
+    """Return the bytes that `to_text` encoded.
 
     Raises:
-        ValueError, TypeError: it is not base64.
+        ValueError, TypeError: The text is not base64.
     """
     return a2b_base64(checked(text, str))
 
@@ -84,15 +84,16 @@ def _dict(content: Any, decode: Codec) -> dict[Any, Any]:
 
 
 def _mapping(value: Any) -> Any:
-    """Return a rebuilt mapping: a dict or one of the library's own kinds."""
+    """Return a rebuilt mapping: a dict or one of the library's own types."""
     if not isinstance(value, dict | collections.UserDict | collections.ChainMap | types.MappingProxyType):
         raise ValueError(f"a {type(value).__name__} where a mapping belongs")
     return value
 
 
 def _items(kind: type) -> Callable[[Any, Codec], Any]:
-    """Return what sends the items of a `kind`, past an `__iter__` of a subclass."""
-    return lambda value, encode: [encode(item) for item in kind.__iter__(value)]  # type: ignore[attr-defined]
+    """Return a function that sends the items of a `kind`; it bypasses an `__iter__` of a subclass."""
+    iterate: Callable[[Any], Iterator[Any]] = getattr(kind, "__iter__")  # noqa: B009  # `type` declares none
+    return lambda value, encode: [encode(item) for item in iterate(value)]
 
 
 def _build_items(kind: Callable[[list[Any]], Any]) -> Callable[[Any, Codec], Any]:
@@ -100,7 +101,7 @@ def _build_items(kind: Callable[[list[Any]], Any]) -> Callable[[Any, Codec], Any
 
 
 def _user_data(value: Any, kind: type) -> Any:
-    """Return what a UserList, UserString or UserDict holds."""
+    """Return the data of a UserList, UserString or UserDict."""
     data = vars(value).get("data")
     if not isinstance(data, kind):
         raise UnsupportedValueError(f"a {type(value).__name__} whose data are a {type(data).__name__}")
@@ -206,8 +207,8 @@ FORMS: dict[type, Form] = {
     ),
     collections.ChainMap: Form(
         "chainmap",
-        lambda value, encode: [encode(one) for one in value.maps],
-        lambda content, decode: collections.ChainMap(*(_mapping(decode(one)) for one in content)),
+        lambda value, encode: [encode(mapping) for mapping in value.maps],
+        lambda content, decode: collections.ChainMap(*(_mapping(decode(mapping)) for mapping in content)),
     ),
     types.MappingProxyType: Form(
         "mappingproxy",
@@ -218,7 +219,7 @@ FORMS: dict[type, Form] = {
     re.Match: Form("opaque", lambda value, encode: "match", _build_match),
     re.Pattern: Form("opaque", lambda value, encode: "pattern", _build_match),
 }
-"""Types of modules that are loaded anyway, by the exact type."""
+"""Types of modules that every guest has loaded, by the exact type."""
 
 _KEYS = Form(
     "keys", lambda value, encode: [encode(key) for key in value], _build_items(lambda k: dict.fromkeys(k).keys())
@@ -255,7 +256,7 @@ def _build_array(content: Any, decode: Codec) -> Any:
 
 
 def _encode_moment(value: Any, encode: Codec) -> Any:
-    """Send a date, time or datetime; of a time zone its offset at that moment."""
+    """Send a date, time or datetime; of a time zone only its offset at that moment."""
     names = ("year", "month", "day", "hour", "minute", "second", "microsecond", "fold")
     offset = value.utcoffset() if getattr(value, "tzinfo", None) is not None else None
     return [{name: getattr(value, name) for name in names if hasattr(value, name)}, encode(offset)]
@@ -297,10 +298,10 @@ _LATER: dict[tuple[str, str], Form] = {
     ),
     ("datetime", "timezone"): Form("timezone", lambda value, encode: encode(value.utcoffset(None)), _build_timezone),
 }
-"""Types of modules that only some programs import: (module, name). Importing them would make every fork dearer."""
+"""Types of modules that only some programs import: (module, name). Importing these would make every fork slower."""
 
 BUILD = {form.tag: form.build for form in (*FORMS.values(), *_LATER.values())}
-"""What rebuilds a value, by tag."""
+"""Functions that rebuild a value, by tag."""
 
 
 def find(kind: type) -> Form | None:
@@ -309,5 +310,5 @@ def find(kind: type) -> Form | None:
     if form is None and getattr(kind, "__module__", None) in ("array", "datetime"):
         form = _LATER.get((kind.__module__, kind.__name__))
         if form is not None and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is not kind:
-            return None  # a class of the program's that borrows the name
+            return None  # a class of the program's with the same name
     return form

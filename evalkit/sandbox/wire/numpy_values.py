@@ -1,11 +1,11 @@
 """Plain forms of numpy's arrays and scalars, for `values`.
 
-An array crosses as its kind of item, its shape and its items; the trusted side builds a new array of that kind. Items
-are booleans, numbers, texts, bytes, dates and times, plain values in an object array, and records of such fields.
-`matrix` and masked arrays are sent as themselves, any other subclass of ndarray as the ndarray under it.
+An array is sent as its dtype, its shape and its items, and the host builds a new array from them. Items are booleans,
+numbers, texts, bytes, dates and times, plain values in an object array, and records of such fields. `matrix` and masked
+arrays are sent as themselves, any other subclass of ndarray as the ndarray under it.
 
-Guarantees: nothing is allocated beyond `MOST_BYTES` on what a message says, and no bytes of a message are read as
-text, pointers or truth values. This module never imports numpy: where it is not loaded, its forms are refused.
+Guarantees: a message cannot cause an allocation beyond `MOST_BYTES`, and no bytes of a message are read as text,
+pointers or truth values. This module never imports numpy: where numpy is not loaded, its forms are refused.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ MOST_BYTES = 16 << 20
 _MOST_DIMENSIONS = 32
 _MOST_FIELDS = 64
 _LEAST_TEXT, _PADDING = 4096, 64
-"""Bytes that an array of texts may take whatever it holds, and for each character: its shorter texts are padded."""
+"""Bytes that an array of texts may take in any case, and for each character: numpy pads the shorter texts."""
 _RAW = re.compile(
     r"[<>|](?:b1|[iu][1248]|f[248]|c8|c16|S[1-9]\d{0,7}|[mM]8(?:\[(?:[1-9]\d{0,8})?(?:Y|M|W|D|h|m|s|ms|[unpfa]s)\])?)"
 )
-"""Kinds of items that cross as numpy's own bytes, as `dtype.str` writes them: any bytes are a value of these."""
+"""Dtypes whose items are sent as numpy's own bytes, as `dtype.str` writes them: any bytes are valid items of these."""
 _TEXT = re.compile(r"[<>|]U[1-9]\d{0,7}")
 _LONG = re.compile(r"[<>|](?:f(?:12|16)|c(?:24|32))")
-"""Longer floats than Python's: they cross as decimal text, since not all of their bytes are numbers."""
+"""Floats longer than Python's: they are sent as decimal text, since not all of their bytes are numbers."""
 
 
 def encode(value: Any, encode_item: Codec) -> Any:
     """Return the form of an array or a scalar of numpy's, or None for any other value.
 
     Raises:
-        UnsupportedValueError: it is too large, or of a kind of items that has no form.
+        UnsupportedValueError: It is too large, or its dtype has no form.
     """
     numpy: Any = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.ndarray | numpy.generic):
@@ -91,7 +91,7 @@ def _decode_array(content: Any, decode_item: Codec) -> Any:
     """Rebuild an array.
 
     Raises:
-        ValueError, TypeError, KeyError: it is not one that `_encode_array` makes.
+        ValueError, TypeError, KeyError: `_encode_array` makes no such content.
     """
     numpy: Any = sys.modules["numpy"]
     kind, shape, data = content
@@ -122,9 +122,9 @@ def _decode_raw(numpy: Any, dtype: Any, shape: list[int], data: bytes) -> Any:
         raise ValueError("not as many bytes as the shape says")
     if not data:
         return numpy.empty(shape, dtype=dtype)
-    if dtype.kind == "b":  # a byte that is neither 0 nor 1 is a boolean that is neither
+    if dtype.kind == "b":  # a byte other than 0 and 1 would be a boolean that is neither
         return (numpy.frombuffer(data, dtype=numpy.uint8) != 0).reshape(shape)
-    return numpy.frombuffer(data, dtype=dtype).reshape(shape).copy()  # a copy may be written to
+    return numpy.frombuffer(data, dtype=dtype).reshape(shape).copy()  # a writable array
 
 
 def _item(numpy: Any, kind: str, item: Any, decode_item: Codec) -> Any:
@@ -190,4 +190,4 @@ BUILD: dict[str, Callable[[Any, Codec], Any]] = {
     "numpy matrix": _decode_matrix,
     "numpy masked": _decode_masked,
 }
-"""What rebuilds a value, by tag."""
+"""Functions that rebuild a value, by tag."""
