@@ -136,7 +136,7 @@ def score(tiny_teacher: Path, start: Callable[..., Command], tmp_path: Path) -> 
     """Return a running `evalkit score` whose answers take minutes."""
     return start(
         *("evalkit", "score", str(tiny_teacher), "--engine", "vllm", "--dtype", "float32", "--n", "20"),
-        *("--temperature", "1", "--batch-size", "2", "--out", str(tmp_path / "o")),
+        *("--temperature", "1", "--batch-size", "2", "--limit", "20", "--out", str(tmp_path / "o")),
     )
 
 
