@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from scripts.house import (
@@ -254,3 +255,25 @@ def test_the_tour_names_files_that_exist() -> None:
         depth = (len(line) - len(line.lstrip()) - 4) // 2
         folders[depth:] = [name]
         assert ROOT.joinpath(*folders).exists(), line
+
+
+def test_options_named_in_the_documentation_exist() -> None:
+    """Check the options of every command line of this project in a page."""
+    from scripts.cli_reference import COMMANDS
+
+    unknown = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for program, arguments in re.findall(rf"\b({'|'.join(COMMANDS)})( [^`\n|#;&]+)", text):
+            command = COMMANDS[program]
+            if isinstance(command, click.Group):
+                name = arguments.split()[0]
+                subcommand = command.get_command(click.Context(command), name)
+                command = subcommand if subcommand is not None else command
+            known = {option for parameter in command.params for option in parameter.opts}
+            unknown += [
+                f"{page.relative_to(ROOT)}: {program}{arguments}"
+                for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", arguments)
+                if option not in known | {"--help", "--version"}
+            ]
+    assert not unknown
