@@ -1,4 +1,4 @@
-"""What tests of evalkit's files and command lines share: two samples, and a call of the command."""
+"""Two samples, and a call of the command, for tests of command lines and files."""
 
 from __future__ import annotations
 

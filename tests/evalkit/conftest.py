@@ -1,4 +1,4 @@
-"""What do the evalkit tests share? A tiny checkpoint, a pool of judges, the HumanEval problems, shared data."""
+"""Fixtures of the evalkit tests: a tiny checkpoint, a sandbox, HumanEval, and data outside the repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes did a test start, and which of them are left?"""
+"""Find the processes that a test started, and those that still run."""
 
 from __future__ import annotations
 

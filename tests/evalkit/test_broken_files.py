@@ -1,4 +1,7 @@
-"""Broken samples, checkpoints, results and run folders are one line each."""
+"""Broken samples, checkpoints, results and run folders give a one-line error.
+
+The readers of many modules, so it has no counterpart.
+"""
 
 from __future__ import annotations
 

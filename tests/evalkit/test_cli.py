@@ -1,4 +1,4 @@
-"""Does the command do what it says? Results, reuse, and one line for every error that a user can mend."""
+"""Tests of the command: results, reuse, and one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is told to end does so quietly, and what was judged is kept."""
+"""Tests of termination by signals: quiet, and verdicts are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the nucleus the one of the definition? Against a sort of the whole vocabulary in float64."""
+"""Tests of top-p masking, against a sort of the whole vocabulary in float64."""
 
 from __future__ import annotations
 

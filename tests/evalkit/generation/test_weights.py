@@ -1,4 +1,4 @@
-"""A checkpoint whose weights are not those of its configuration is refused by name, whatever engine would load it."""
+"""Tests of the checks of weights: a checkpoint that does not match its configuration is an error for every engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forms in which samples are read."""
+"""Tests of the forms in which samples are read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.samples.base import Execution, Sample
 from evalkit.samples.given import fence_hint, read_samples
 from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks import registry
 from evalkit.tasks.base import Benchmark
 from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 
@@ -188,3 +191,24 @@ def test_a_fence_in_a_sample_that_is_python_gives_no_hint():
     no_python = Verdict(outcome="exception", detail="SyntaxError: invalid syntax")
     assert fence_hint([Execution(sample=fenced, verdict=wrong)]) == ""
     assert fence_hint([Execution(sample=fenced, verdict=no_python)]) != ""
+
+
+def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"task_id": 11, "solution": "x"}\n{"task_id": "Mbpp/12", "completion": "y"}\n')
+    found = read_samples(path, registry.load("mbpp", data_dir=shared_data)).samples
+    assert [sample.task_id for sample in found] == ["Mbpp/11", "Mbpp/12"]
+
+
+def test_samples_for_an_older_mbpp_plus_are_left_out_and_said(tmp_path: Path, shared_data: Path):
+    samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
+    reference = registry.load("mbpp+", data_dir=shared_data).problems[0]
+    lines = [{"task_id": reference.task_id, "solution": reference.reference}, {"task_id": "Mbpp/83", "solution": "x"}]
+    samples.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["score", "--samples", samples, "--tasks", "mbpp+", "--data-dir", shared_data, "--json", result]
+    done = CliRunner().invoke(main, [str(part) for part in command], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "1 samples are of 1 problems that mbpp+ does not have (Mbpp/83, ...): left out" in done.output
+    scores = json.loads(result.read_text())["scores"]["mbpp+"]
+    assert (scores["pass@1"], scores["left_out"], scores["missing"]) == (1.0, 1, 377)
+    assert "1 samples are of problems that this form" in result.with_suffix(".html").read_text()

@@ -1,4 +1,4 @@
-"""Are samples read, kept and reused as they should be?"""
+"""Tests of reading, storing and reusing samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program in what a chat model says is found, whole, and without what it adds."""
+"""Tests of the sanitizer: it finds the program in a chat model's answer and drops the rest."""
 
 from __future__ import annotations
 

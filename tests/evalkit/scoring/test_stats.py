@@ -1,4 +1,4 @@
-"""Are the numbers what their definitions say?"""
+"""Tests of pass@k, intervals and paired differences against their definitions."""
 
 from __future__ import annotations
 

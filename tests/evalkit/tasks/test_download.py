@@ -1,4 +1,4 @@
-"""Is a fetched benchmark the pinned one to the byte, kept, and refused when it is not? Without a network."""
+"""Tests of downloads without a network: equal to the pinned file to the byte, cached, else refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines that make no sense, and paths with unusual characters."""
+"""Tests of options that exclude each other, and of paths with unusual characters."""
 
 from __future__ import annotations
 

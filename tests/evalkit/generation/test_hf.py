@@ -1,0 +1,88 @@
+"""Tests of generation with transformers: batches, stop strings, sampling."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import EvalError
+from tests.evalkit.generation.answers import TEXTS, generate_in_order
+
+
+def test_left_padding_and_batching_do_not_change_greedy_answers(checkpoint: Path):
+    alone = [generate_in_order(checkpoint, [text])[0].completion for text in TEXTS]
+    together = [answer.completion for answer in generate_in_order(checkpoint, TEXTS)]
+    assert together == alone
+
+
+def test_an_answer_ends_before_its_stop_string_and_others_go_on(checkpoint: Path):
+    free = generate_in_order(checkpoint, TEXTS, stop=())
+    stop = free[0].completion[2:5]
+    stopped = generate_in_order(checkpoint, TEXTS, stop=(stop,))
+    assert stopped[0].stop_reason == "stop"
+    assert stopped[0].completion == free[0].completion[: free[0].completion.find(stop)]
+    for one, other in zip(free[1:], stopped[1:], strict=True):
+        if stop not in one.completion:
+            assert (other.completion, other.stop_reason) == (one.completion, "length")
+
+
+def test_what_the_checkpoint_says_about_sampling_is_left_out(checkpoint: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "ckpt"
+    shutil.copytree(checkpoint, copy)
+    config = json.loads((copy / "generation_config.json").read_text())
+    (copy / "generation_config.json").write_text(json.dumps(config | {"repetition_penalty": 5.0, "do_sample": True}))
+    assert [a.completion for a in generate_in_order(copy, TEXTS)] == [
+        a.completion for a in generate_in_order(checkpoint, TEXTS)
+    ]
+
+
+def test_sampling_depends_on_the_seed_only(checkpoint: Path):
+    first = [answer.completion for answer in generate_in_order(checkpoint, TEXTS, temperature=1.5)]
+    assert first == [answer.completion for answer in generate_in_order(checkpoint, TEXTS, temperature=1.5)]
+    assert first != [answer.completion for answer in generate_in_order(checkpoint, TEXTS)]
+
+
+def test_a_sample_depends_on_its_own_seed_and_not_on_its_company(checkpoint: Path):
+    alone = [generate_in_order(checkpoint, TEXTS, batch_size=1, temperature=0.8, top_p=0.95)]
+    together = [generate_in_order(checkpoint, TEXTS, batch_size=4, temperature=0.8, top_p=0.95)]
+    assert [a.completion for a in together[0]] == [a.completion for a in alone[0]]
+
+
+def test_samples_of_one_prompt_share_what_was_read_of_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    from transformers import LlamaForCausalLM
+
+    shapes = []
+    forward = LlamaForCausalLM.forward
+
+    def watch(self, input_ids=None, **more):
+        shapes.append(tuple(input_ids.shape))
+        return forward(self, input_ids=input_ids, **more)
+
+    watch.__signature__ = inspect.signature(forward)  # the engine passes what the model takes
+    monkeypatch.setattr(LlamaForCausalLM, "forward", watch)
+    answers = generate_in_order(checkpoint, [TEXTS[0]] * 3 + [TEXTS[1]], temperature=1.0)
+    assert shapes[0][0] == 2  # two distinct prompts
+    assert shapes[1] == (4, 1)
+    assert len(answers) == 4
+
+
+def test_greedy_answers_are_those_of_transformers_generate(checkpoint: Path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    for text, answer in zip(TEXTS, generate_in_order(checkpoint, TEXTS, stop=()), strict=True):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        written = model.generate(ids, max_new_tokens=12, do_sample=False)[0].tolist()
+        assert answer.completion == tokenizer.decode(written, skip_special_tokens=True)[len(text) :]
+
+
+def test_a_prompt_that_does_not_fit_is_named(checkpoint: Path):
+    with pytest.raises(EvalError, match=r"prompt of T/0 has \d+ tokens, the model takes 2048"):
+        generate_in_order(checkpoint, ["x y " * 3000])

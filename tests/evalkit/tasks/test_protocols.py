@@ -1,0 +1,33 @@
+"""Tests of the protocols and the prompts that they build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evalkit.tasks import prompts, protocols, registry
+
+
+def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_data: Path):
+    benchmark = registry.load("mbpp", data_dir=shared_data)
+    protocol = protocols.find(None, task="mbpp")
+    asked = protocols.covered_problems(protocol, benchmark)
+    assert (len(asked), asked[0].task_id, asked[-1].task_id) == (500, "Mbpp/11", "Mbpp/510")
+    text = prompts.build_prompt(protocol, asked[0], benchmark).text
+    assert text.count("[BEGIN]") == 4
+    assert text.count("[DONE]") == 3
+    assert "similar_elements" in text
+    assert text.endswith("\n[BEGIN]\n")
+    assert "\r" not in text
+    sanitized = registry.load("mbpp-sanitized", data_dir=shared_data)
+    assert len(protocols.covered_problems(protocols.find(None, task="mbpp-sanitized"), sanitized)) == 257
+
+
+def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(shared_data: Path):
+    for name in registry.BENCHMARKS:
+        benchmark = registry.load(name, data_dir=shared_data)
+        assert name in protocols.find(None, task=name).tasks
+        for protocol in protocols.PROTOCOLS:
+            if name in protocol.tasks:
+                problem = protocols.covered_problems(protocol, benchmark)[0]
+                assert prompts.build_prompt(protocol, problem, benchmark).text
+    assert len({protocol.name for protocol in protocols.PROTOCOLS}) == len(protocols.PROTOCOLS)
