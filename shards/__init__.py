@@ -1,8 +1,8 @@
-"""The format that a teacher's records are kept in: what is written, checked, published and read.
+"""The format of a teacher's records: write, check, publish, edit and read caches of shards.
 
-`shards.open(path)` returns a `Cache`: `len(cache)` chunks, `cache[i]` a decoded `Chunk` of numpy arrays.
+`shards.open(path)` returns a `Cache`: `len(cache)` chunks, and `cache[i]` is a decoded `Chunk` of numpy arrays.
 
-Names are loaded on first use, so that `logit-shards --help` waits for neither Arrow nor numpy.
+Names are imported on first use, so that `logit-shards --help` imports neither Arrow nor numpy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shards.format.manifest import Manifest
     from shards.read import Cache, open
 
-_HOME = {
+_MODULE_OF = {
     "Cache": "read",
     "Chunk": "format.chunk",
     "CorruptShardError": "errors",
@@ -53,6 +53,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'shards' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"shards.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"shards.{_MODULE_OF[name]}"), name)

@@ -1,4 +1,4 @@
-"""The program `logit-shards`, also run by `python -m shards`."""
+"""Entry point of `logit-shards` and `python -m shards`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from shards.runtime.interrupts import run_program
 
 
 def main() -> None:
-    """Run the command. Ctrl-C ends it with exit code 130 from the first moment on."""
+    """Run the command. Ctrl-C ends it with exit code 130 at any time, imports included."""
     run_program("shards.cli")
 
 

@@ -1,8 +1,8 @@
-"""Which shards are complete? A shard under its own name is; its entry beside it says what is in it.
+"""Give finished shards their names, and recover the entries of those that have them.
 
-A shard gets its name only when all its bytes are durable, and the first writer of a name wins: a file never changes
-once it is there, whoever else does the same task. So an entry that was lost to a kill is made again from the shard,
-by anyone, with the same content.
+A shard gets its name when all its bytes are durable, and the first writer of a name wins. Afterwards the file never
+changes, whoever repeats the task. So an entry that a kill prevented can be made from the shard, by any worker, with
+the same content.
 """
 
 from __future__ import annotations
@@ -15,23 +15,27 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from shards.format.batch import num_tokens, row_digests
 from shards.format.manifest import ChunkEntry, ShardEntry
 from shards.format.schema import canonical_json
+from shards.format.side_files import ENTRY_SUFFIX
 from shards.storage.atomic import sync_folder, write_atomic
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _MAGIC_BYTES = 8
+_DAMAGE = (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError)
+"""Exceptions that reading a damaged shard raises."""
 
 
 def entry_path(shard: Path) -> Path:
-    """Return where the entry of a shard lies."""
-    return shard.with_name(shard.name + ".json")
+    """Return the path of the entry of a shard."""
+    return shard.with_name(shard.name + ENTRY_SUFFIX)
 
 
 def read_entry(shard: Path) -> ShardEntry | None:
-    """Return the entry of a complete shard, None where shard or entry is missing, damaged or of another size.
+    """Return the entry of a complete shard, None if shard or entry is missing, damaged or of another size.
 
-    The size is compared, not the digest: `logit-shards verify` and every read of a chunk check that.
+    The digest is not compared: `logit-shards verify` and every read of a chunk do that.
     """
     try:
         entry = ShardEntry.from_dict(json.loads(entry_path(shard).read_bytes()))
@@ -41,34 +45,49 @@ def read_entry(shard: Path) -> ShardEntry | None:
 
 
 def recover_entry(shard: Path, schema: pa.Schema) -> ShardEntry | None:
-    """Return the entry of a shard; where it is lost, check every row of the shard and write the entry again.
+    """Return the entry of a shard. If it is missing, check every row of the shard and write the entry again.
 
-    `schema` is `shards.format.schema.file_schema` of its layout, task and fingerprint. None where there is no shard,
-    or one
-    that is damaged or of other inputs. Raises StoreError where the entry cannot be written.
+    Args:
+        shard: Path of the shard.
+        schema: `shards.format.schema.file_schema` of its layout, task and fingerprint.
+
+    Returns:
+        The entry, None if there is no shard, or a damaged one, or one of other inputs.
+
+    Raises:
+        StoreError: If the entry cannot be written.
     """
     entry = read_entry(shard)
     if entry is None and shard.exists():
-        entry = _checked(shard, schema)
+        entry = _entry_from_content(shard, schema)
         if entry is not None:
             write_atomic(entry_path(shard), canonical_json(entry.to_dict()))
     return entry
 
 
-def settle(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -> ShardEntry:
-    """Give a finished, synced file its name and its entry, and return the entry of what has that name then.
+def commit_shard(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -> ShardEntry:
+    """Give a finished, synced file its name and its entry.
 
-    Another worker's shard of the same task stays, and its entry is returned; a damaged one is replaced. Where the
-    file system knows no hard links, the last writer wins instead: do not let two workers share a task there.
+    A shard of the same task that another worker committed is kept; a damaged one is replaced. On a filesystem without
+    hard links, the last writer wins instead: two workers must not share a task there.
+
+    Args:
+        temporary: The finished file.
+        shard: Its final path.
+        entry: Its entry.
+        schema: Its schema with metadata.
+
+    Returns:
+        The entry of the shard that has the name now.
     """
-    if not shard.exists():  # the entry of a file that is gone would pass for this one's
+    if not shard.exists():  # the entry of a deleted file must not pass for this one's
         entry_path(shard).unlink(missing_ok=True)
     try:
         os.link(temporary, shard)
     except FileExistsError:
-        theirs = recover_entry(shard, schema)
-        if theirs is not None:
-            return theirs
+        other = recover_entry(shard, schema)
+        if other is not None:
+            return other
         os.replace(temporary, shard)
     except OSError as error:
         if error.errno not in _NO_LINKS:
@@ -79,49 +98,30 @@ def settle(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Schema) -
     return entry
 
 
-def _checked(shard: Path, schema: pa.Schema) -> ShardEntry | None:
-    """Return the entry that a shard's content asks for, None where a row is not what its digest says."""
-    from shards.format.batch import (
-        row_digest,  # which writes entries itself
-        row_infos,
-    )
-
-    chunks: list[ChunkEntry] = []
+def _entry_from_content(shard: Path, schema: pa.Schema) -> ShardEntry | None:
+    """Return the entry that follows from a shard's content, None if the shard is damaged."""
     rows = hashlib.sha256()
     try:
         raw = shard.read_bytes()
-        source = pa.BufferReader(raw)
-        reader = pa.ipc.open_file(source)
+        reader = pa.ipc.open_file(pa.BufferReader(raw))
         if not reader.schema.equals(schema, check_metadata=True):
             return None
-        source.seek(_MAGIC_BYTES)  # what follows is a stream: the schema, then the chunks
-        pa.ipc.read_message(source)
-        for i in range(reader.num_record_batches):
-            offset = source.tell()
-            pa.ipc.read_message(source)
-            end = source.tell()
+        chunks: list[ChunkEntry] = []
+        for i, (offset, end) in enumerate(_message_bounds(raw, reader.num_record_batches)):
             batch = reader.get_batch(i)
             batch.validate(full=True)
-            lists = {f.name: batch.column(f.name) for f in schema if pa.types.is_list(f.type)}
-            values = {name: column.flatten().to_numpy() for name, column in lists.items()}
-            starts = {name: column.offsets.to_numpy() for name, column in lists.items()}
-            promised = batch.column("row_sha256").to_pylist()
-            for r, info in enumerate(row_infos(batch)):
-                streams = {name: values[name][starts[name][r] : starts[name][r + 1]] for name in lists}
-                if row_digest(info, streams, schema) != promised[r]:
+            for digest, stated in zip(row_digests(batch), batch.column("row_sha256").to_pylist(), strict=True):
+                if digest != stated:
                     return None
-                rows.update(promised[r])
+                rows.update(digest)
+            sha256 = hashlib.sha256(raw[offset:end]).hexdigest()
             chunks.append(
                 ChunkEntry(
-                    offset=offset,
-                    length=end - offset,
-                    rows=batch.num_rows,
-                    tokens=len(values["tokens"]),
-                    sha256=hashlib.sha256(raw[offset:end]).hexdigest(),
+                    offset=offset, length=end - offset, rows=batch.num_rows, tokens=num_tokens(batch), sha256=sha256
                 )
             )
-    except (pa.ArrowException, OSError, ValueError, LookupError, AttributeError, TypeError, OverflowError):
-        return None  # damaged: the task is done again
+    except _DAMAGE:
+        return None  # the task is done again
     if not chunks:
         return None
     return ShardEntry(
@@ -133,3 +133,16 @@ def _checked(shard: Path, schema: pa.Schema) -> ShardEntry | None:
         rows_sha256=rows.hexdigest(),
         chunks=tuple(chunks),
     )
+
+
+def _message_bounds(raw: bytes, num_chunks: int) -> list[tuple[int, int]]:
+    """Return the first byte and the end of the Arrow message of each chunk of a shard."""
+    source = pa.BufferReader(raw)
+    source.seek(_MAGIC_BYTES)  # a stream follows: the schema, then the chunks
+    pa.ipc.read_message(source)
+    bounds = []
+    for _ in range(num_chunks):
+        offset = source.tell()
+        pa.ipc.read_message(source)
+        bounds.append((offset, source.tell()))
+    return bounds

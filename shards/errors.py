@@ -1,6 +1,6 @@
-"""The errors that a user can mend, and the one line that is shown of any other.
+"""Errors that a user can fix, and a short text for any other error.
 
-Every error takes one string, so it survives a trip between processes, and says what was found, what was
+Every error takes one string, so it survives pickling between processes. The string says what was found, what was
 expected and what to do. Bugs are not wrapped: they keep their traceback.
 """
 
@@ -8,30 +8,30 @@ from __future__ import annotations
 
 
 class ShardError(ValueError):
-    """Root of what a user can mend: bad data, a bad path, a setting that does not fit."""
+    """Root of the errors that a user can fix: damaged data, a wrong path, a setting that does not fit."""
 
 
 class CorruptShardError(ShardError):
-    """Bytes differ from what the manifest or the file itself promises."""
+    """Bytes that differ from what the manifest or the file itself states."""
 
 
 class TokensRemovedError(ShardError):
-    """The cache was published without its text: rows can be read once `logit-shards hydrate` put it back."""
+    """Reading rows of a cache that was published without its tokens. `logit-shards hydrate` puts them back."""
 
 
 class FormatVersionError(ShardError):
-    """The file is of a format version that this code does not read."""
+    """A file of a format version that this code does not support."""
 
 
 class IncompleteCacheError(ShardError):
-    """The folder holds no complete cache: there is no manifest, or a shard that it names is missing."""
+    """A directory without a complete cache: no manifest, or a shard of it is missing."""
 
 
 class StoreError(ShardError):
-    """The place where the bytes lie could not be reached, or has no room left."""
+    """A place that cannot be reached, or has no room left."""
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, or its kind where it says nothing."""
-    said = str(error).strip().splitlines()
-    return said[0].strip() if said else type(error).__name__
+    """Return the first line of an error's message, or the name of its type if there is no message."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

@@ -1,10 +1,10 @@
-"""What is complete of a cache that is still being written? Its shards so far, as a cache.
+"""Read a cache while `teacher-dump` still writes it.
 
-`teacher-dump` puts `draft.json` into the folder before its first task: a manifest that lists no shards yet. With it and
-the entries of the complete shards, a folder without `manifest.json` can be read. Shards never change once they are
-complete, so what was read stays true; only more of them come. Where `manifest.json` is, it alone counts.
+Before its first task, `teacher-dump` writes `draft.json`: a manifest without shards. The draft and the entries of the
+complete shards make a cache, although there is no `manifest.json`. Complete shards never change, so everything read
+stays valid, and only more shards appear. If `manifest.json` exists, it alone counts.
 
-NOT promised: that all shards so far are seen at once, where a folder is shared over a network.
+Not guaranteed: that all complete shards are visible at once in a directory that is shared over a network.
 """
 
 from __future__ import annotations
@@ -15,28 +15,33 @@ from dataclasses import dataclass, replace
 
 from shards.errors import CorruptShardError, IncompleteCacheError
 from shards.format.manifest import MANIFEST_NAME, Manifest, ShardEntry
+from shards.format.side_files import ENTRY_SUFFIX
 from shards.read import Cache
 from shards.storage.store import Store, open_store
 
 DRAFT_NAME = "draft.json"
-_ENTRY = ".arrow.json"
+_ENTRY_ENDING = ".arrow" + ENTRY_SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCache:
-    """A cache as far as it is written."""
+    """The part of a cache that is written."""
 
     cache: Cache
-    """The shards that are complete, by name, which is the order of their tasks."""
+    """The complete shards, by name, which is the order of their tasks."""
     complete: bool
-    """Whether no more will come."""
+    """Whether the cache is complete."""
 
 
 def open_live(path: str | os.PathLike[str]) -> LiveCache | None:
-    """Return what there is of the cache at a path or URL; None where nothing was begun yet.
+    """Return the part of a cache that is written, None if no dump has begun.
 
-    Raises StoreError where the place cannot be reached or, as on a web server, not be listed, CorruptShardError where
-    the manifest or the draft of it is damaged.
+    Args:
+        path: Directory or URL.
+
+    Raises:
+        StoreError: If the path cannot be reached, or, as on a web server, cannot be listed.
+        CorruptShardError: If the manifest, the draft or an entry is damaged.
     """
     store = open_store(path)
     for name in (MANIFEST_NAME, DRAFT_NAME):
@@ -46,20 +51,21 @@ def open_live(path: str | os.PathLike[str]) -> LiveCache | None:
             continue
         manifest = Manifest.from_bytes(raw, where=f"{store.root}/{name}")
         if name == DRAFT_NAME:
-            manifest = replace(manifest, shards=_entries(store))
+            manifest = replace(manifest, shards=_complete_shards(store))
         return LiveCache(Cache.of(path, manifest), complete=name == MANIFEST_NAME)
     return None
 
 
-def _entries(store: Store) -> tuple[ShardEntry, ...]:
-    found = []
-    for name in sorted(store.names()):
-        if name.endswith(_ENTRY) and not name.startswith("."):
-            try:
-                entry = ShardEntry.from_dict(json.loads(store.read(name)))
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-                raise CorruptShardError(
-                    f"{store.root}/{name}: not a shard's entry ({error!r}); dump that shard again"
-                ) from None
-            found.append(entry)
-    return tuple(found)
+def _complete_shards(store: Store) -> tuple[ShardEntry, ...]:
+    names = sorted(name for name in store.names() if name.endswith(_ENTRY_ENDING) and not name.startswith("."))
+    return tuple(_read_entry(store, name) for name in names)
+
+
+def _read_entry(store: Store, name: str) -> ShardEntry:
+    raw = store.read(name)
+    try:
+        return ShardEntry.from_dict(json.loads(raw))
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise CorruptShardError(
+            f"{store.root}/{name}: not a shard's entry ({error!r}); dump that shard again"
+        ) from None

@@ -1,7 +1,7 @@
-"""How do I get chunk i? One ranged read, a digest check, numpy arrays.
+"""Read chunks of a cache: one ranged read, a digest check, numpy arrays.
 
-`open` reads the manifest and nothing else. Every chunk's bytes are hashed before a value of them is used: Arrow
-with zstd does not notice most flipped bits itself.
+`open` reads only the manifest. The bytes of a chunk are hashed before any of its values is used, because Arrow with
+zstd does not detect most flipped bits.
 """
 
 from __future__ import annotations
@@ -28,26 +28,33 @@ TOKENIZER_FOLDER = "tokenizer"
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """A complete cache, read lazily. `len(cache)` chunks; `cache[i]` reads, checks and decodes chunk i."""
+    """A complete cache, read lazily: `len(cache)` chunks, and `cache[i]` reads, checks and decodes chunk i."""
 
     store: Store
     manifest: Manifest
-    _first: tuple[int, ...]
-    """Number of the first chunk of each shard, and at the end the number of chunks."""
-    _kept: ChunkCache | None = None
-    """Chunks that were read before and are kept on this machine."""
+    _first_chunks: tuple[int, ...]
+    """Index of the first chunk of each shard, then the number of chunks."""
+    _local_chunks: ChunkCache | None = None
+    """Chunks that are cached on this machine."""
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], manifest: Manifest) -> Cache:
-        """Return the cache at a path or URL that a manifest in hand describes."""
+        """Return the cache at a path or URL whose manifest is known."""
         counts = (len(s.chunks) for s in manifest.shards)
         return cls(open_store(path), manifest, tuple(itertools.accumulate(counts, initial=0)))
 
     def __len__(self) -> int:
-        return self._first[-1]
+        return self._first_chunks[-1]
 
     def __getitem__(self, i: int) -> Chunk:
-        """Return chunk i. Raises CorruptShardError, naming shard and chunk, unless its bytes are the promised ones."""
+        """Return chunk i.
+
+        Raises:
+            CorruptShardError: If the bytes have another digest than the manifest says. The message names the chunk.
+            IndexError: If there is no such chunk.
+            StoreError: If the store cannot be reached.
+            TokensRemovedError: If the cache was published without its tokens.
+        """
         where, entry, raw = self.chunk_bytes(i)
         return decode_chunk(self.manifest.layout, raw, where=where, entry=entry)
 
@@ -55,33 +62,34 @@ class Cache:
         return (self[i] for i in range(len(self)))
 
     def chunk_bytes(self, i: int) -> tuple[str, ChunkEntry, bytes]:
-        """Return a chunk's name for messages, its entry, and its Arrow message, digest checked."""
-        shard, number = self.locate(i)
-        entry = self.manifest.shards[shard]
-        chunk = entry.chunks[number]
-        where = f"{self.store.root}/{entry.name} chunk {number}"
-        if self._kept is not None and (kept := self._kept.get(chunk.sha256)) is not None:
-            return where, chunk, kept
-        for _ in range(1 if self.store.is_local else 2):
-            raw = self.store.read_range(entry.name, chunk.offset, chunk.length, where=where)
-            found = hashlib.sha256(raw).hexdigest()
-            if found == chunk.sha256:
-                break
-        else:
-            raise CorruptShardError(
-                f"{where}: found sha256 {found[:12]}, the manifest says {chunk.sha256[:12]}; the bytes are damaged, "
-                "fetch or dump that shard again"
-            )
-        if self._kept is not None:
-            self._kept.put(chunk.sha256, raw)
-        return where, chunk, raw
+        """Return the name of chunk i for messages, its entry, and its Arrow message with the right digest.
+
+        Over a network, a chunk with another digest is read twice: the reply may be damaged.
+        """
+        shard_number, number = self.locate(i)
+        shard = self.manifest.shards[shard_number]
+        entry = shard.chunks[number]
+        where = f"{self.store.root}/{shard.name} chunk {number}"
+        if self._local_chunks is not None and (cached := self._local_chunks.get(entry.sha256)) is not None:
+            return where, entry, cached
+        raw = self.store.read_range(shard.name, entry.offset, entry.length, where=where)
+        if not self.store.is_local and hashlib.sha256(raw).hexdigest() != entry.sha256:
+            raw = self.store.read_range(shard.name, entry.offset, entry.length, where=where)
+        check_chunk(raw, entry, where=where)
+        if self._local_chunks is not None:
+            self._local_chunks.put(entry.sha256, raw)
+        return where, entry, raw
 
     def locate(self, i: int) -> tuple[int, int]:
-        """Return (number of the shard, number of the chunk in it) of chunk i. Raises IndexError."""
+        """Return the index of the shard of chunk i, and the index of the chunk in it.
+
+        Raises:
+            IndexError: If there is no such chunk.
+        """
         if not 0 <= i < len(self):
             raise IndexError(f"chunk {i}: the cache has {len(self)}")
-        shard = bisect.bisect_right(self._first, i) - 1
-        return shard, i - self._first[shard]
+        shard = bisect.bisect_right(self._first_chunks, i) - 1
+        return shard, i - self._first_chunks[shard]
 
     def chunk_rows(self, i: int) -> int:
         """Return the number of rows of chunk i, without reading it."""
@@ -102,7 +110,7 @@ class Cache:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, prefix tokens included."""
+        """Number of tokens, including prefix tokens."""
         return self.manifest.tokens
 
     @property
@@ -112,33 +120,56 @@ class Cache:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Bytes of the shards and the manifest. The tokenizer's files, the same for any size, are not counted."""
+        """Bytes of the shards and the manifest, without the tokenizer's files."""
         return sum(s.bytes for s in self.manifest.shards) + len(self.manifest.to_bytes())
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes on disk over tokens."""
+        """Bytes on disk per token."""
         return self.bytes_on_disk / max(1, self.tokens)
 
     @property
     def tokenizer_dir(self) -> Path:
-        """Local folder with the teacher's tokenizer files; those of a remote cache are copied to the user's cache."""
-        names = [f for f in self.manifest.files if f.name.startswith(f"{TOKENIZER_FOLDER}/")]
-        here = Path(self.store.base)
+        """Local directory of the teacher's tokenizer files. Those of a remote cache are copied to the user's cache."""
         folder = (
-            here
+            Path(self.store.base)
             if self.store.is_local
             else cache_dirs.cache_dir() / "tokenizers" / self.manifest.tokenizer.fingerprint[:16]
         )
-        for file in names:
-            raw = (folder / file.name).read_bytes() if (folder / file.name).exists() else self.store.read(file.name)
+        for file in self.manifest.files:
+            if not file.name.startswith(f"{TOKENIZER_FOLDER}/"):
+                continue
+            path = folder / file.name
+            exists = path.exists()
+            raw = path.read_bytes() if exists else self.store.read(file.name)
             if hashlib.sha256(raw).hexdigest() != file.sha256:
                 raise CorruptShardError(
                     f"{self.store.root}/{file.name}: digest differs from the manifest's; fetch it again"
                 )
-            if not (folder / file.name).exists():
-                write_atomic(folder / file.name, raw)
+            if not exists:
+                write_atomic(path, raw)
         return folder / TOKENIZER_FOLDER
+
+
+def check_chunk(raw: bytes, entry: ChunkEntry, *, where: str) -> None:
+    """Raise CorruptShardError if the bytes of a chunk are too few or have another digest.
+
+    Args:
+        raw: Bytes of the chunk.
+        entry: What the manifest says of it.
+        where: Name of the chunk in error messages.
+    """
+    if len(raw) != entry.length:
+        raise CorruptShardError(
+            f"{where}: found {len(raw)} bytes, expected {entry.length}; the file is cut short, fetch or dump that "
+            "shard again"
+        )
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != entry.sha256:
+        raise CorruptShardError(
+            f"{where}: found sha256 {digest[:12]}, the manifest says {entry.sha256[:12]}; the bytes are damaged, "
+            "fetch or dump that shard again"
+        )
 
 
 def open(
@@ -147,14 +178,19 @@ def open(
     cache_dir: str | os.PathLike[str] | None = None,
     cache_bytes: int | None = None,
 ) -> Cache:
-    """Open the cache at a path or URL (s3://, hf://, https://, whatever fsspec knows).
+    """Open a complete cache. Only its manifest is read.
 
-    With `cache_bytes`, the chunks used last are kept on this machine, in `cache_dir` or the user's own folder, and
-    never take more than that many bytes.
+    Args:
+        path: Directory or URL (s3://, hf://, https://, ... as fsspec supports).
+        cache_dir: Directory in which the chunks used last are kept; by default one in the user's cache.
+        cache_bytes: Maximum number of bytes of kept chunks; None keeps none.
 
-    Raises IncompleteCacheError where there is no manifest, CorruptShardError where it was damaged,
-    FormatVersionError where it is of another version, StoreError where the place cannot be reached, ShardError
-    where `cache_bytes` is missing or below the largest chunk.
+    Raises:
+        IncompleteCacheError: If there is no manifest.
+        CorruptShardError: If the manifest is damaged.
+        FormatVersionError: If the format version is not supported.
+        StoreError: If the path cannot be reached.
+        ShardError: If `cache_bytes` is missing or below the largest chunk.
     """
     if cache_dir is not None and cache_bytes is None:
         raise ShardError(f"cache_bytes: found none, expected the most bytes that {os.fspath(cache_dir)} may take")
@@ -164,26 +200,27 @@ def open(
     cache = Cache.of(path, _read_manifest(store))
     if cache_bytes is None:
         return cache
-    kept = ChunkCache.at(
+    local_chunks = ChunkCache.at(
         Path(cache_dir) if cache_dir is not None else cache_dirs.cache_dir() / "chunks",
         limit_bytes=cache_bytes,
         chunks=(c for s in cache.manifest.shards for c in s.chunks),
     )
-    return replace(cache, _kept=kept)
+    return replace(cache, _local_chunks=local_chunks)
 
 
 def _read_manifest(store: Store) -> Manifest:
-    for last in (store.is_local, True):
+    """Read the manifest. Over a network, a damaged one is read twice: the reply may be damaged."""
+    where = f"{store.root}/{MANIFEST_NAME}"
+    try:
+        raw = store.read(MANIFEST_NAME)
         try:
-            raw = store.read(MANIFEST_NAME)
-        except IncompleteCacheError:
-            raise IncompleteCacheError(
-                f"{store.root}: found no {MANIFEST_NAME}, expected a complete cache; "
-                "run teacher-dump with the same settings until it says that the cache is complete"
-            ) from None
-        try:
-            return Manifest.from_bytes(raw, where=f"{store.root}/{MANIFEST_NAME}")
-        except CorruptShardError:  # over a network it may be the reply that was damaged
-            if last:
+            return Manifest.from_bytes(raw, where=where)
+        except CorruptShardError:
+            if store.is_local:
                 raise
-    raise AssertionError("unreachable")
+        return Manifest.from_bytes(store.read(MANIFEST_NAME), where=where)
+    except IncompleteCacheError:
+        raise IncompleteCacheError(
+            f"{store.root}: found no {MANIFEST_NAME}, expected a complete cache; "
+            "run teacher-dump with the same settings until it reports that the cache is complete"
+        ) from None

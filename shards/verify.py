@@ -1,12 +1,14 @@
-"""Check digests, schema and invariants of a whole cache; find every problem, not the first.
+"""Check the digests, the schema and the invariants of a whole cache, and report every problem.
 
-Checked: each file's size and digest; each shard's schema, metadata and place in the manifest; each chunk's digest;
-each row's digest; ids below the vocabulary, finite values, mass within [0, 1] and equal to one in sum, heads in
-falling order, draws ascending and outside the head, windows of a document that do not overlap.
+Checked: size and digest of each file; schema, metadata and number of chunks of each shard; digest of each chunk and
+each row; ids below the vocabulary size, finite values, masses within [0, 1] that sum to exactly 1, falling heads,
+ascending draws outside the head; each window of a document once; side files.
 
-Of a cache without its text: all but what needs the tokens, which is the digests of rows and the realised codes.
+In a cache without tokens, the digests of rows and the codes of labels outside the head cannot be checked.
 
-Not checked: whether the teacher said so (re-score rows with `teacher-dump --check`).
+Each file is read once: verifying a cache in a bucket downloads each shard once.
+
+Not checked: whether the teacher assigns these probabilities. `teacher-dump --check` scores rows again.
 """
 
 from __future__ import annotations
@@ -14,215 +16,209 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from shards.errors import CorruptShardError, ShardError
-from shards.format.batch import decode_chunk, decode_records, read_batch, row_digest, row_infos
+from shards.errors import IncompleteCacheError, ShardError
+from shards.format.batch import decode_records, read_batch, row_digests
 from shards.format.chunk import Chunk
-from shards.format.manifest import MANIFEST_NAME, ChunkEntry, ShardEntry
-from shards.format.schema import Layout, read_file_metadata, schema
-from shards.format.side_files import side_problems
-from shards.read import Cache
+from shards.format.invariants import chunk_problems
+from shards.format.manifest import MANIFEST_NAME, FileEntry, ShardEntry
+from shards.format.schema import read_file_metadata, schema
+from shards.format.side_files import ENTRY_SUFFIX, PROBLEM_OF, entry_problem, manifest_problem
+from shards.read import Cache, check_chunk
+
+OnTokens = Callable[[int], None]
+"""Progress callback: gets the number of tokens checked since the last call."""
+
+_Windows = dict[tuple[str, int], str]
+"""For each window of a document, the chunk that it was found in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """Something that is not as it should be."""
+class CacheProblem:
+    """A file of a cache that differs from what the manifest or the format says."""
 
     file: str
-    """Name of the file that is to be had again."""
+    """Name of the file to fetch, dump or delete."""
     text: str
-    """What was found there, in one line that names the file."""
+    """The difference, in one line that names the file."""
 
 
-def verify(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: None) -> list[str]:
-    """Return all problems found, each a line that names its file; an empty list for a sound cache.
-
-    `progress` is called with the number of tokens that were checked since the last call.
-    """
-    return [p.text for p in find_problems(cache, progress=progress)]
+def ignore_tokens(_: int) -> None:
+    """Do nothing: the progress callback for checks that nobody watches."""
 
 
-def find_problems(cache: Cache, *, progress: Callable[[int], None] = lambda tokens: None) -> Iterator[Problem]:
-    """Yield all problems as they are found."""
+def verify(cache: Cache, *, on_tokens: OnTokens = ignore_tokens) -> list[str]:
+    """Return all problems of a cache, one line each. The list of a sound cache is empty."""
+    return [problem.text for problem in find_problems(cache, on_tokens=on_tokens)]
+
+
+def find_problems(cache: Cache, *, on_tokens: OnTokens = ignore_tokens) -> Iterator[CacheProblem]:
+    """Yield the problems of a cache as they are found."""
     for file in cache.manifest.files:
-        for text in _file_problems(cache, file.name, file.bytes, file.sha256):
-            yield Problem(file=file.name, text=text)
-    seen: dict[tuple[str, int], str] = {}
-    first = 0
-    for entry in cache.manifest.shards:
-        for text in _shard_problems(cache, entry, first, seen, progress):
-            yield Problem(file=entry.name, text=text)
-        first += len(entry.chunks)
-    for name, text in side_problems(cache):
-        yield Problem(file=name, text=text)
+        _, problem = _read_file(cache, file)
+        if problem is not None:
+            yield CacheProblem(file=file.name, text=problem)
+    windows: _Windows = {}
+    for shard in cache.manifest.shards:
+        for text in _shard_problems(cache, shard, windows, on_tokens):
+            yield CacheProblem(file=shard.name, text=text)
+    yield from _side_file_problems(cache)
 
 
-def fix_plan(cache: Cache, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Return, as JSON, which files to fetch or dump again, each with what is wrong with it."""
-    wrong: dict[str, list[str]] = {}
+def unknown_files(cache: Cache) -> list[str]:
+    """Return the names in the cache's directory that no check covers; [] if the directory cannot be listed."""
+    try:
+        names = cache.store.names()
+    except ShardError:
+        return []
+    manifest = cache.manifest
+    known = {MANIFEST_NAME, *PROBLEM_OF, "lost+found"}
+    known |= {name for shard in manifest.shards for name in (shard.name, shard.name + ENTRY_SUFFIX)}
+    known |= {file.name.partition("/")[0] for file in manifest.files}
+    return sorted(name for name in names if name not in known and not name.startswith("."))
+
+
+def fix_plan(cache: Cache, problems: Sequence[CacheProblem]) -> dict[str, Any]:
+    """Return, as JSON, the files to fetch or dump again, each with its problems."""
+    texts: dict[str, list[str]] = {}
     for problem in problems:
-        wrong.setdefault(problem.file, []).append(problem.text)
+        texts.setdefault(problem.file, []).append(problem.text)
     shards = {s.name: s for s in cache.manifest.shards}
     files = {f.name: f for f in cache.manifest.files}
     again: list[dict[str, Any]] = []
-    for name, texts in wrong.items():
-        about = shards.get(name) or files.get(name)
-        kind = "shard" if name in shards else "file"
-        if about is None:
+    for name, lines in texts.items():
+        entry = shards.get(name) or files.get(name)
+        if entry is None:
             kind = "manifest" if name == MANIFEST_NAME else "side file"
-            again.append({"name": name, "kind": kind, "problems": texts})
-            continue
-        again.append({"name": name, "kind": kind, "bytes": about.bytes, "sha256": about.sha256, "problems": texts})
+            again.append({"name": name, "kind": kind, "problems": lines})
+        else:
+            kind = "shard" if name in shards else "file"
+            again.append({"name": name, "kind": kind, "bytes": entry.bytes, "sha256": entry.sha256, "problems": lines})
     return _plan(cache.store.root, cache.manifest_sha256, again)
 
 
 def manifest_plan(path: str, problem: str) -> dict[str, Any]:
-    """Return the plan for a cache whose manifest is missing or damaged: nothing else can be checked before."""
+    """Return the plan for a cache without a sound manifest, of which nothing else can be checked."""
     return _plan(path, None, [{"name": MANIFEST_NAME, "kind": "manifest", "problems": [problem]}])
 
 
 def _plan(path: str, manifest_sha256: str | None, again: list[dict[str, Any]]) -> dict[str, Any]:
-    remove = [n for a in again for n in (a["name"], *([f"{a['name']}.json"] if a["kind"] == "shard" else []))]
-    damaged = any(a["kind"] != "side file" for a in again)
+    remove = [n for a in again for n in (a["name"], *([a["name"] + ENTRY_SUFFIX] if a["kind"] == "shard" else []))]
+    is_damaged = any(a["kind"] != "side file" for a in again)
     return {
         "path": path,
         "manifest_sha256": manifest_sha256,
         "sound": not again,
         "again": again,
-        "to_fetch": f"logit-shards fetch URL {path}" if damaged else None,
+        "to_fetch": f"logit-shards fetch URL {path}" if is_damaged else None,
         "to_dump": {
-            "delete": list(dict.fromkeys([*remove, MANIFEST_NAME])) if damaged else remove,
-            "run": "teacher-dump with the same settings" if damaged else None,
+            "delete": list(dict.fromkeys([*remove, MANIFEST_NAME])) if is_damaged else remove,
+            "run": "teacher-dump with the same settings" if is_damaged else None,
         }
         if again
         else None,
     }
 
 
-def _shard_problems(
-    cache: Cache,
-    entry: ShardEntry,
-    first: int,
-    seen: dict[tuple[str, int], str],
-    progress: Callable[[int], None],
-) -> Iterator[str]:
-    layout = cache.manifest.layout
-    yield from _file_problems(cache, entry.name, entry.bytes, entry.sha256)
-    yield from _header_problems(cache, entry)
-    digests = hashlib.sha256()
-    for i in range(first, first + len(entry.chunks)):
+def _read_file(cache: Cache, file: FileEntry | ShardEntry) -> tuple[bytes | None, str | None]:
+    """Return the content of a file, None if it cannot be read, and its problem, None if its size and digest fit.
+
+    Over a network, a file with another digest is read twice: the reply may be damaged.
+    """
+    where = f"{cache.store.root}/{file.name}"
+    raw = b""
+    for _ in range(1 if cache.store.is_local else 2):
         try:
-            where, chunk_entry, raw = cache.chunk_bytes(i)
-            if layout.tokens == "kept":
-                chunk = decode_chunk(layout, raw, where=where, entry=chunk_entry)
-            else:
-                chunk = _decode_records(layout, raw, where=where, entry=chunk_entry)
+            raw = cache.store.read(file.name, num_bytes=file.bytes)
+        except ShardError as error:
+            return None, str(error)
+        if len(raw) == file.bytes and hashlib.sha256(raw).hexdigest() == file.sha256:
+            return raw, None
+    if len(raw) != file.bytes:
+        return raw, f"{where}: found {len(raw)} bytes, the manifest says {file.bytes}"
+    return raw, f"{where}: the digest is not that of the manifest"
+
+
+def _shard_problems(cache: Cache, shard: ShardEntry, windows: _Windows, on_tokens: OnTokens) -> Iterator[str]:
+    raw, problem = _read_file(cache, shard)
+    if problem is not None:
+        yield problem
+    if raw is None:
+        return
+    where = f"{cache.store.root}/{shard.name}"
+    yield from _header_problems(cache, shard, raw, where)
+    digests = hashlib.sha256()
+    for number, entry in enumerate(shard.chunks):
+        where_chunk = f"{where} chunk {number}"
+        message = raw[entry.offset : entry.offset + entry.length]
+        try:
+            check_chunk(message, entry, where=where_chunk)
+            chunk = decode_records(cache.manifest.layout, message, where=where_chunk, entry=entry)
         except ShardError as error:
             yield str(error)
             continue
-        yield from (f"{where}: {p}" for p in _row_problems(cache, raw, digests))
-        yield from (f"{where}: {p}" for p in chunk_problems(chunk, layout.vocab_size))
-        for info in chunk.rows:
-            key = (info.document, info.window)
-            if key in seen:
-                yield f"{where}: window {info.window} of document {info.document[:12]} is also in {seen[key]}"
-            seen[key] = where
-        progress(len(chunk.tokens))
-    if digests.hexdigest() != entry.rows_sha256:
-        yield f"{cache.store.root}/{entry.name}: the rows' digests are not those of the manifest"
+        yield from (f"{where_chunk}: {p}" for p in _row_problems(cache, message, digests))
+        yield from (f"{where_chunk}: {p}" for p in chunk_problems(chunk, cache.manifest.layout.vocab_size))
+        yield from _repeated_windows(chunk, windows, where_chunk)
+        on_tokens(len(chunk.tokens))
+    if digests.hexdigest() != shard.rows_sha256:
+        yield f"{where}: the rows' digests are not those of the manifest"
 
 
-def _decode_records(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry) -> Chunk:
+def _header_problems(cache: Cache, shard: ShardEntry, raw: bytes, where: str) -> Iterator[str]:
     try:
-        chunk = decode_records(layout, raw)
-    except (ValueError, IndexError, KeyError, pa.ArrowException, OSError) as error:
-        raise CorruptShardError(f"{where}: does not decode ({error}); fetch that shard again") from None
-    if (len(chunk.rows), len(chunk.tokens)) != (entry.rows, entry.tokens):
-        raise CorruptShardError(
-            f"{where}: found {len(chunk.rows)} rows and {len(chunk.tokens)} tokens, the manifest says "
-            f"{entry.rows} and {entry.tokens}"
-        )
-    return chunk
-
-
-def _file_problems(cache: Cache, name: str, size: int, sha256: str) -> Iterator[str]:
-    where = f"{cache.store.root}/{name}"
-    try:
-        raw = cache.store.read(name)
-    except ShardError as error:
-        yield str(error)
-        return
-    if len(raw) != size:
-        yield f"{where}: found {len(raw)} bytes, the manifest says {size}"
-    elif hashlib.sha256(raw).hexdigest() != sha256:
-        yield f"{where}: the digest is not that of the manifest"
-
-
-def _header_problems(cache: Cache, entry: ShardEntry) -> Iterator[str]:
-    where = f"{cache.store.root}/{entry.name}"
-    try:
-        reader = pa.ipc.open_file(pa.py_buffer(cache.store.read(entry.name)))
-        about = read_file_metadata(reader.schema, where=where)
+        reader = pa.ipc.open_file(pa.py_buffer(raw))
+        metadata = read_file_metadata(reader.schema, where=where)
     except (pa.ArrowException, OSError) as error:
         yield f"{where}: not an Arrow file ({error})"
         return
     except ShardError as error:
         yield str(error)
         return
-    if not reader.schema.equals(schema(cache.manifest.layout)):
+    layout = cache.manifest.layout
+    if not reader.schema.equals(schema(layout)):
         yield f"{where}: the columns are not those of the manifest's layout"
-    if about.get("layout") != cache.manifest.layout.to_dict():
+    if metadata.get("layout") != layout.to_dict():
         yield f"{where}: the layout in the file is not that of the manifest"
-    if reader.num_record_batches != len(entry.chunks):
-        yield f"{where}: found {reader.num_record_batches} chunks, the manifest says {len(entry.chunks)}"
+    if reader.num_record_batches != len(shard.chunks):
+        yield f"{where}: found {reader.num_record_batches} chunks, the manifest says {len(shard.chunks)}"
 
 
-def _row_problems(cache: Cache, raw: bytes, digests: hashlib._Hash) -> Iterator[str]:
-    batch = read_batch(cache.manifest.layout, raw)
-    lists = [f.name for f in batch.schema if pa.types.is_list(f.type)]
-    promised = batch.column("row_sha256").to_pylist()
-    values = {name: batch.column(name).flatten().to_numpy() for name in lists}
-    starts = {name: batch.column(name).offsets.to_numpy() for name in lists}
-    for r, info in enumerate(row_infos(batch)):
-        streams = {name: values[name][starts[name][r] : starts[name][r + 1]] for name in lists}
-        if cache.manifest.layout.tokens == "removed":  # the digest is that of the row with its tokens
-            digests.update(promised[r])
-            continue
-        found = row_digest(info, streams, batch.schema)
-        digests.update(found)
-        if found != promised[r]:
+def _row_problems(cache: Cache, message: bytes, digests: hashlib._Hash) -> Iterator[str]:
+    """Add the digests of the rows of a chunk to `digests`, and yield the rows that have another digest."""
+    batch = read_batch(cache.manifest.layout, message)
+    stated = batch.column("row_sha256").to_pylist()
+    if not cache.manifest.layout.has_tokens:  # the digests are those of the rows with their tokens
+        digests.update(b"".join(stated))
+        return
+    for r, digest in enumerate(row_digests(batch)):
+        digests.update(digest)
+        if digest != stated[r]:
             yield f"row {r}: the content is not what the row's digest says"
 
 
-def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
-    """Yield what in a decoded chunk no teacher could have said."""
-    for name, ids in (("tokens", chunk.tokens), ("head_ids", chunk.head_ids), ("draw_ids", chunk.draw_ids)):
-        if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
-            yield f"{name}: ids from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}"
-    for name in ("label_logp", "entropy", "log_z", "head_probs", "tail_mass"):
-        if not np.isfinite(getattr(chunk, name)).all():
-            yield f"{name}: values that are not finite"
-    if len(chunk.label_logp) and chunk.label_logp.max() > 0:
-        yield "label_logp: above 0"
-    if len(chunk.tail_mass) and not (chunk.tail_mass.min() >= 0 and chunk.tail_mass.max() <= 1):
-        yield "tail_mass: outside [0, 1]"
-    heads, draws = np.diff(chunk.head_starts), np.diff(chunk.draw_starts)
-    head_owner, draw_owner = np.repeat(np.arange(len(heads)), heads), np.repeat(np.arange(len(draws)), draws)
-    total = chunk.tail_mass.astype(np.float64) + np.bincount(head_owner, chunk.head_probs, len(heads))
-    if not (total == 1).all():
-        yield f"mass: sums from {total.min()} to {total.max()}, expected exactly 1"
-    if ((np.diff(chunk.head_probs) > 0) & (np.diff(head_owner) == 0)).any():
-        yield "head_probs: rising within a position"
-    if ((np.diff(chunk.draw_ids) < 0) & (np.diff(draw_owner) == 0)).any():
-        yield "draw_ids: falling within a position"
-    head_keys = head_owner.astype(np.int64) * vocab_size + chunk.head_ids
-    if len(np.unique(head_keys)) != len(head_keys):
-        yield "head_ids: an id twice within a position"
-    if np.isin(draw_owner.astype(np.int64) * vocab_size + chunk.draw_ids, head_keys).any():
-        yield "draw_ids: a draw that is in the head"
-    if any(info.byte_end < info.byte_start for info in chunk.rows):
-        yield "rows: a window that ends before it begins"
+def _repeated_windows(chunk: Chunk, windows: _Windows, where: str) -> Iterator[str]:
+    for info in chunk.rows:
+        key = (info.document, info.window)
+        if key in windows:
+            yield f"{where}: window {info.window} of document {info.document[:12]} is also in {windows[key]}"
+        windows[key] = where
+
+
+def _side_file_problems(cache: Cache) -> Iterator[CacheProblem]:
+    problem_of: dict[str, Callable[[bytes], str | None]] = {
+        **{s.name + ENTRY_SUFFIX: partial(entry_problem, shard=s) for s in cache.manifest.shards},
+        **PROBLEM_OF,
+        MANIFEST_NAME: partial(manifest_problem, manifest=cache.manifest),
+    }
+    for name, find_problem in problem_of.items():
+        try:
+            raw = cache.store.read(name)
+        except IncompleteCacheError:
+            continue
+        if (problem := find_problem(raw)) is not None:
+            yield CacheProblem(file=name, text=f"{cache.store.root}/{name}: {problem}")

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from shards.cli import bytes_bar
 
 if TYPE_CHECKING:
-    from shards.edit.hydrate import Hydrated, Missing, Need
+    from shards.edit.hydrate import HydratedCache, MissingRow, RowWithoutTokens
     from shards.read import Cache
     from teacher_dump.corpus.document import Document
 
@@ -62,7 +62,7 @@ def command(path: str, data: str, out: Path) -> None:
         click.echo(f"all of them are listed in {out / MISSING_NAME}", err=True)
 
 
-def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | None = None) -> Hydrated:
+def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | None = None) -> HydratedCache:
     """Write a cache with its tokens to a folder.
 
     Args:
@@ -79,8 +79,8 @@ def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | N
     from shards.storage.store import ignore_bytes
     from teacher_dump.corpus.corpus import Corpus
 
-    rows: dict[str, list[Need]] = {}
-    for need in records.needs(cache):
+    rows: dict[str, list[RowWithoutTokens]] = {}
+    for need in records.rows_without_tokens(cache):
         rows.setdefault(need.info.document, []).append(need)
     tokenizer = _load_tokenizer(cache)
     with _CandidateTokens() as candidates:
@@ -134,7 +134,9 @@ class _CandidateTokens:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, document: Document, needs: Iterable[Need], tokenizer: Any, prefix: tuple[int, ...]) -> None:
+    def add(
+        self, document: Document, needs: Iterable[RowWithoutTokens], tokenizer: Any, prefix: tuple[int, ...]
+    ) -> None:
         """Store each slice of a document's ids that a row can be.
 
         A slice begins at the row's first byte, ends at its last one and has the row's length. Where a character is
@@ -164,7 +166,7 @@ class _CandidateTokens:
             yield np.frombuffer(self._file.read(4 * length), np.int32)
 
 
-def _write_missing(missing: Sequence[Missing], path: Path) -> None:
+def _write_missing(missing: Sequence[MissingRow], path: Path) -> None:
     """Write the list of rows that could not be restored, if there are any."""
     from shards.storage.atomic import write_atomic
 

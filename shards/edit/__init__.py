@@ -1,1 +1,1 @@
-"""Operations that make a new cache from existing ones."""
+"""Operations that make a cache from other caches: withdraw, merge, hydrate, publish and fetch."""

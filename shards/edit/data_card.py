@@ -1,4 +1,4 @@
-"""What does a stranger read first? The data card of a published cache: front matter for the hub, and how to load it."""
+"""The data card of a published cache: front matter for the hub, loading, provenance and licence terms."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ _HUB_LICENCES = {
     *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
     *("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "bigcode-openrail-m"),
 }
-"""Names that the hub knows; anything else is `other` there, and in words below."""
+"""Licence names that the hub supports. Others are `other` there, and named in the text."""
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
           (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 
 
-def card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
-    """Return the text of the card. `licences` counts rows by the licence of their documents."""
+def data_card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
+    """Return the text of the card, with its own digest.
+
+    Args:
+        manifest: Manifest of the published cache.
+        licences: Number of rows by the licence of their documents.
+        url: Address to load the cache from.
+    """
     teacher, corpus = manifest.teacher, manifest.corpus
-    text = manifest.layout.tokens == "kept"
+    has_text = manifest.layout.has_tokens
     name = f"Records of {teacher.name}"
     terms = licence_line({"licence": teacher.licence, "restricts_outputs": teacher.restricts_outputs})
-    counted = "\n".join(f"| {known or 'not known'} | {n:,} |" for known, n in licences.most_common())
+    licence_rows = "\n".join(f"| {licence or 'not known'} | {n:,} |" for licence, n in licences.most_common())
     size = sum(s.bytes for s in manifest.shards)
     lines = [
-        _front_matter(manifest, name, {teacher.licence, *(licences if text else ())}),
+        _front_matter(manifest, name, {teacher.licence, *(licences if has_text else ())}),
         f"# {name}\n",
-        f"What a teacher said about every token of a corpus of source code: {manifest.rows:,} rows, "
+        f"A teacher's records of every token of a corpus of source code: {manifest.rows:,} rows, "
         f"{manifest.tokens:,} tokens, {size / 1e6:,.1f} MB. Per position the likeliest ids with their probabilities, "
         "an unbiased sample of the others, and exact sums; enough to distil the teacher without running it.\n",
-        "" if text else _NO_TEXT,
+        "" if has_text else _NO_TEXT,
         "## Load\n",
         "```python\nimport shards  # pip install teacherless\n\n"
         f"cache = shards.open({json.dumps(url)})\nchunk = cache[0]  # numpy arrays, digests checked\n```\n"
-        if text
+        if has_text
         else f"```\nlogit-shards fetch {url} here/\nlogit-shards hydrate here/ --data CORPUS --out whole/\n```\n",
-        "The files are Arrow: `datasets.load_dataset`, pyarrow and polars open them as they are; what the codes mean "
+        "The files are Arrow: `datasets.load_dataset`, pyarrow and polars open them; the meaning of the codes "
         "is in `docs/format.md` of teacherless (format version 1). Check a copy with `logit-shards verify PATH`.\n",
         "## Provenance\n",
         "| | |\n|---|---|",
@@ -53,7 +59,7 @@ def card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
         f"| withdrawn | {len(manifest.tombstones):,} documents |\n" if manifest.tombstones else "",
         "\n## Licence terms\n",
         f"Teacher: {terms}.\n",
-        f"Documents, by the licence that the corpus gives for them:\n\n| licence | rows |\n|---|---|\n{counted}\n",
+        f"Documents, by the licence that the corpus gives for them:\n\n| licence | rows |\n|---|---|\n{licence_rows}\n",
         "To have a document taken out, name its sha256, repository or path to the publisher: "
         "`logit-shards withdraw` removes it and leaves a tombstone.",
     ]
@@ -67,16 +73,16 @@ likely are here, and often contain the token of the text: this avoids redistribu
 
 
 def _front_matter(manifest: Manifest, name: str, licences: set[str]) -> str:
-    known = sorted({x.lower() if x.lower() in _HUB_LICENCES else "other" for x in licences if x} or {"other"})
+    hub_names = sorted({x.lower() if x.lower() in _HUB_LICENCES else "other" for x in licences if x} or {"other"})
     tags = ["distillation", "knowledge-distillation", "logits", "code", "teacherless"]
-    tags += [] if manifest.layout.tokens == "kept" else ["without-text"]
+    tags += [] if manifest.layout.has_tokens else ["without-text"]
     fields: dict[str, object] = {
         "pretty_name": name,
-        "license": known[0] if len(known) == 1 else known,
-        **({"license_name": "see-licence-terms-below"} if "other" in known else {}),
+        "license": hub_names[0] if len(hub_names) == 1 else hub_names,
+        **({"license_name": "see-licence-terms-below"} if "other" in hub_names else {}),
         "tags": tags,
         "size_categories": [next((label for most, label in _SIZES if manifest.rows < most), "n>1T")],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.arrow"}]}],
     }
-    # JSON is YAML, so no value can break out of its place.
+    # JSON is valid YAML, so no value can end its field.
     return "---\n" + "\n".join(f"{k}: {json.dumps(v)}" for k, v in fields.items()) + "\n---\n"

@@ -1,13 +1,13 @@
-"""What is a cache without its text, and how does it get it back?
+"""Remove the tokens of a cache, and put them back.
 
-Without its text, every list of `tokens` is empty and everything else is as it was; a row still has one token more
-than it has positions. `row_sha256` stays the digest of the row with its tokens: it proves that tokens which someone
-puts back are the original ones, and the digest over all rows stays the identity of the content.
+Without its tokens, a cache has empty lists of `tokens`, and everything else is unchanged. `row_sha256` stays the
+digest of the row with its tokens. It proves that tokens which someone puts back are the original ones, and the digest
+over all rows stays the identity of the content.
 
-Where candidate tokens come from (a corpus, a tokenizer) is the caller's business: `teacher_dump.hydrate`.
+The caller provides candidates for the tokens, from a corpus and a tokenizer: `teacher_dump.hydrate`.
 
-Not promised: secrecy. The likeliest ids of a position often contain the token of the text, and whoever has a
-candidate text can confirm it by the digests. Leaving tokens out is about not redistributing text.
+Not guaranteed: secrecy. The likeliest ids of a position often contain the label, and anyone with a candidate text can
+confirm it by the digests. Tokens are left out to avoid redistributing text.
 """
 
 from __future__ import annotations
@@ -15,77 +15,78 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from shards.edit.rewrite import claim, fetch_files, fetch_shard, finish, rewrite
+from shards.edit.rewrite import claim_output, content_name, fetch_files, fetch_shard, finish, rewrite
 from shards.errors import ShardError
-from shards.format.batch import read_batch, row_digest, row_infos, row_lengths
-from shards.format.chunk import Int32, RowInfo
-from shards.format.manifest import ShardEntry
+from shards.format.batch import list_array, read_batch, row_digest, row_infos, row_lengths, streams_of
+from shards.format.chunk import Int32, Int64, RowInfo
+from shards.format.manifest import Manifest, ShardEntry
 from shards.format.schema import Layout
 from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.storage.store import OnBytes, ignore_bytes
 
+Candidates = Callable[[int], Sequence[Int32] | str]
+"""Function from the index of a row to the token lists, prefix included, that it may have had, or why there is none."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Need:
-    """A row that waits for its tokens."""
+class RowWithoutTokens:
+    """A row whose tokens are to be found."""
 
     number: int
-    """Place of the row in the cache."""
+    """Index of the row in the cache."""
     info: RowInfo
     num_tokens: int
-    """How many it had, prefix included."""
+    """Number of its tokens, prefix included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Missing:
-    """A row whose tokens could not be put back."""
+class MissingRow:
+    """A row whose tokens were not found."""
 
     info: RowInfo
     why: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hydrated:
-    """What came back."""
+class HydratedCache:
+    """The result of putting tokens back."""
 
     cache: Cache
-    missing: tuple[Missing, ...]
+    missing: tuple[MissingRow, ...]
 
 
-def without_tokens(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the rows with empty lists of tokens."""
-    field = batch.schema.field("tokens")
-    starts = pa.array(np.zeros(batch.num_rows + 1, np.int32))
-    empty = pa.ListArray.from_arrays(starts, pa.array([], field.type.value_type), type=field.type)
-    return batch.set_column(batch.schema.get_field_index("tokens"), field, empty)
+def remove_tokens(source: Path, shard: ShardEntry, layout: Layout, out: Path) -> ShardEntry:
+    """Write a copy of a shard without its tokens, under the same name.
+
+    Args:
+        source: Local copy of the shard, with the right digest.
+        shard: Its entry.
+        layout: Its layout.
+        out: Directory of the copy.
+
+    Returns:
+        The entry of the copy.
+    """
+    removed = replace(layout, tokens="removed")
+    entry = rewrite(source, shard, _with_empty_tokens, layout=layout, out=out, name=shard.name, new_layout=removed)
+    assert entry is not None
+    return entry
 
 
-def strip(source: Path, entry: ShardEntry, layout: Layout, out: Path) -> ShardEntry:
-    """Write a copy without text of a local, checked shard to folder `out`, under the same name."""
-    made = rewrite(
-        source,
-        entry,
-        without_tokens,
-        layout=layout,
-        out=out,
-        name=entry.name,
-        new_layout=replace(layout, tokens="removed"),
-    )
-    assert made is not None
-    return made
+def rows_without_tokens(cache: Cache) -> Iterator[RowWithoutTokens]:
+    """Yield the rows of a cache without tokens, in order.
 
-
-def needs(cache: Cache) -> Iterator[Need]:
-    """Yield what each row of a cache without text waits for. Raises ShardError where the cache has its text."""
-    if cache.manifest.layout.tokens != "removed":
+    Raises:
+        ShardError: If the cache has its tokens.
+    """
+    if cache.manifest.layout.has_tokens:
         raise ShardError(
             f"{cache.store.root}: found a cache that has its tokens, expected one published without; it can be "
             "trained on as it is"
@@ -94,91 +95,115 @@ def needs(cache: Cache) -> Iterator[Need]:
     for i in range(len(cache)):
         batch = read_batch(cache.manifest.layout, cache.chunk_bytes(i)[2])
         for info, length in zip(row_infos(batch), row_lengths(batch), strict=True):
-            yield Need(number=number, info=info, num_tokens=length)
+            yield RowWithoutTokens(number=number, info=info, num_tokens=length)
             number += 1
 
 
-def hydrate(
-    cache: Cache,
-    out: Path,
-    candidates: Callable[[int], Sequence[Int32] | str],
-    *,
-    on_bytes: OnBytes = ignore_bytes,
-) -> Hydrated:
-    """Write the cache with its text to folder `out`.
+def hydrate(cache: Cache, out: Path, candidates: Candidates, *, on_bytes: OnBytes = ignore_bytes) -> HydratedCache:
+    """Write a cache with its tokens.
 
-    `candidates(n)` returns the token lists, prefix included, that row n may have had, or why there is none. Only
-    tokens with which the row has its original digest are taken; rows without such are left out and returned. Where
-    none is missing and the shards come out as the very bytes that they were, so does the manifest.
+    Only tokens that give a row its original digest are taken. Other rows are left out and returned. If none is
+    missing and the shards are the original bytes, the manifest is the original one, too.
+
+    Args:
+        cache: Cache without tokens.
+        out: Directory of the result.
+        candidates: Tokens to try for each row.
+        on_bytes: Progress callback, which gets the bytes of the shards.
+
+    Raises:
+        ShardError: If no row has the right candidate.
+        StoreError: If a shard cannot be read or written.
     """
-    manifest = cache.manifest
-    layout = replace(manifest.layout, tokens="kept")
-    claim(out, "hydrate", [cache.manifest_sha256])
-    missing: list[Missing] = []
-    number = 0
+    layout = replace(cache.manifest.layout, tokens="kept")
+    claim_output(out, "hydrate", [cache.manifest_sha256])
+    filler = _Filler(candidates)
+    shards: list[ShardEntry] = []
+    with tempfile.TemporaryDirectory(prefix=".text.", dir=out) as scratch:
+        for shard in cache.manifest.shards:
+            source = fetch_shard(cache.store, shard, Path(scratch) / shard.name, on_bytes=on_bytes)
+            missing_before = len(filler.missing)
+            entry = rewrite(
+                source,
+                shard,
+                filler.fill,
+                layout=cache.manifest.layout,
+                out=out,
+                name=shard.name,
+                new_layout=layout,
+            )
+            source.unlink()
+            if entry is not None:
+                shards.append(entry if len(filler.missing) == missing_before else _renamed(out, entry))
+    if not shards:
+        reasons = "; ".join(f"{n} rows: {why}" for why, n in Counter(m.why for m in filler.missing).items())
+        raise ShardError(f"{cache.store.root}: none of its rows could be hydrated ({reasons}); check --data")
+    fetch_files(cache, out)
+    manifest = _hydrated_manifest(cache, replace(cache.manifest, layout=layout, shards=tuple(shards)), filler, out)
+    return HydratedCache(cache=finish(out, manifest), missing=tuple(filler.missing))
 
-    def fill(batch: pa.RecordBatch) -> pa.RecordBatch:
-        nonlocal number
-        found: list[tuple[int, Int32]] = []
-        for r, (info, expect) in enumerate(zip(row_infos(batch), batch.column("row_sha256").to_pylist(), strict=True)):
-            offered = candidates(number)
-            number += 1
-            tokens = None if isinstance(offered, str) else _right(batch, r, info, expect, offered)
-            if tokens is not None:
-                found.append((r, tokens))
+
+@dataclass(slots=True)
+class _Filler:
+    """Puts tokens into successive batches, and counts the rows."""
+
+    candidates: Candidates
+    missing: list[MissingRow] = field(default_factory=list)
+    num_rows: int = 0
+
+    def fill(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the rows of a batch whose tokens were found, with their tokens."""
+        rows: list[int] = []
+        tokens: list[Int32] = []
+        for r, (info, digest) in enumerate(zip(row_infos(batch), batch.column("row_sha256").to_pylist(), strict=True)):
+            offered = self.candidates(self.num_rows)
+            self.num_rows += 1
+            original = None if isinstance(offered, str) else _original_tokens(batch, r, info, digest, offered)
+            if original is not None:
+                rows.append(r)
+                tokens.append(original)
             else:
                 why = offered if isinstance(offered, str) else "the document's tokens are not those of the row"
-                missing.append(Missing(info=info, why=why))
-        return _with_tokens(batch.take(pa.array([r for r, _ in found], pa.int64())), [t for _, t in found])
-
-    entries: list[ShardEntry] = []
-    with tempfile.TemporaryDirectory(prefix=".text.", dir=out) as scratch:
-        for entry in manifest.shards:
-            source = fetch_shard(cache.store, entry, Path(scratch) / entry.name, on_bytes=on_bytes)
-            missed = len(missing)
-            made = rewrite(source, entry, fill, layout=manifest.layout, out=out, name=entry.name, new_layout=layout)
-            source.unlink()
-            if made is not None:
-                entries.append(made if len(missing) == missed else _renamed(out, made))
-    if not entries:
-        kinds = "; ".join(f"{n} rows: {why}" for why, n in Counter(m.why for m in missing).items())
-        raise ShardError(f"{cache.store.root}: none of its rows could be hydrated ({kinds}); check --data")
-    fetch_files(cache, out)
-    whole = replace(manifest, layout=layout, shards=tuple(entries), history=manifest.history[:-1])
-    if not missing and manifest.history and whole.sha256 in manifest.history[-1].get("from", ()):
-        return Hydrated(cache=finish(out, whole), missing=())  # the original to the last bit: it keeps its identity
-    step = {"step": "hydrate", "from": [cache.manifest_sha256], "missing_rows": len(missing)}
-    draft = replace(whole, history=(*manifest.history, step))
-    if missing:
-        draft = replace(draft, report=measure(Cache.of(out, draft)))
-    return Hydrated(cache=finish(out, draft), missing=tuple(missing))
+                self.missing.append(MissingRow(info=info, why=why))
+        starts = np.cumsum([0, *(len(t) for t in tokens)])
+        flat = np.concatenate([*tokens, np.empty(0, np.int32)])
+        return _with_tokens(batch.take(pa.array(rows, pa.int64())), flat, starts)
 
 
-def _right(batch: pa.RecordBatch, r: int, info: RowInfo, expect: bytes, offered: Sequence[Int32]) -> Int32 | None:
-    row = batch.slice(r, 1)
-    streams: dict[str, npt.NDArray[np.generic]] = {}
-    for field in batch.schema:
-        if pa.types.is_list(field.type):
-            streams[field.name] = row.column(field.name).flatten().to_numpy()
-    kind = batch.schema.field("tokens").type.value_type.to_pandas_dtype()
+def _hydrated_manifest(cache: Cache, manifest: Manifest, filler: _Filler, out: Path) -> Manifest:
+    history = cache.manifest.history
+    original = replace(manifest, history=history[:-1])
+    if not filler.missing and history and original.sha256 in history[-1].get("from", ()):
+        return original  # bit for bit, so it keeps its identity
+    step = {"step": "hydrate", "from": [cache.manifest_sha256], "missing_rows": len(filler.missing)}
+    draft = replace(manifest, history=(*history, step))
+    return replace(draft, report=measure(Cache.of(out, draft))) if filler.missing else draft
+
+
+def _original_tokens(
+    batch: pa.RecordBatch, r: int, info: RowInfo, digest: bytes, offered: Sequence[Int32]
+) -> Int32 | None:
+    """Return the offered tokens that give row r its digest, None if there are none."""
+    streams = streams_of(batch.slice(r, 1))
+    dtype = batch.schema.field("tokens").type.value_type.to_pandas_dtype()
     for tokens in offered:
-        if row_digest(info, {**streams, "tokens": tokens.astype(kind)}, batch.schema) == expect:
+        if row_digest(info, {**streams, "tokens": tokens.astype(dtype)}, batch.schema) == digest:
             return tokens
     return None
 
 
-def _with_tokens(batch: pa.RecordBatch, tokens: Sequence[Int32]) -> pa.RecordBatch:
+def _with_tokens(batch: pa.RecordBatch, tokens: Int32, starts: Int64) -> pa.RecordBatch:
     field = batch.schema.field("tokens")
-    starts = np.cumsum([0, *(len(t) for t in tokens)]).astype(np.int32)
-    flat = np.concatenate([*tokens, np.empty(0, np.int32)])
-    values = pa.array(flat.astype(field.type.value_type.to_pandas_dtype()), field.type.value_type)
-    lists = pa.ListArray.from_arrays(pa.array(starts), values, type=field.type)
-    return batch.set_column(batch.schema.get_field_index("tokens"), field, lists)
+    values = tokens.astype(field.type.value_type.to_pandas_dtype())
+    return batch.set_column(batch.schema.get_field_index("tokens"), field, list_array(field, values, starts))
+
+
+def _with_empty_tokens(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return _with_tokens(batch, np.empty(0, np.int32), np.zeros(batch.num_rows + 1, np.int64))
 
 
 def _renamed(out: Path, entry: ShardEntry) -> ShardEntry:
     """Give a shard that lost rows a name of its own."""
-    number = entry.name.removesuffix(".arrow").split("-")[0]
-    name = f"{number}-{entry.rows_sha256[:12]}.arrow"
+    name = content_name(entry.name, entry.rows_sha256)
     (out / entry.name).rename(out / name)
     return replace(entry, name=name)

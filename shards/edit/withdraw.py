@@ -1,45 +1,57 @@
-"""How do caches change? Documents are withdrawn from one, or several become one; the originals stay as they are.
+"""Withdraw documents from a cache.
 
-Withdrawing leaves tombstones in the manifest, so that what was taken out stays known and is not merged in again.
-Merging keeps every row once: a row that is there twice with the same digest is dropped the second time; the same
-window of a document with other content is refused, because a student would see that text twice.
+The result is a new cache; the original does not change. A tombstone for each document stays in the manifest, so that
+merging does not bring it back.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.edit.rewrite import claim, columns, fetch_files, fetch_shard, finish, rewrite
+from shards.edit.rewrite import (
+    claim_output,
+    fetch_files,
+    fetch_shard,
+    keep_rows,
+    measure_and_finish,
+    read_columns,
+    rewrite,
+)
 from shards.errors import ShardError
-from shards.format.manifest import Manifest, ShardEntry, Tombstone
+from shards.format.manifest import ShardEntry, Tombstone
 from shards.read import Cache
-from shards.reports.statistics import measure
 from shards.storage.store import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Withdrawn:
-    """What a withdrawal did."""
+class Withdrawal:
+    """The result of a withdrawal."""
 
     cache: Cache
     tombstones: tuple[Tombstone, ...]
-    """The new ones."""
+    """The new tombstones."""
     unmatched: tuple[str, ...]
-    """Lines that name nothing in the cache."""
+    """Names that match no document."""
     rewritten: int
-    """Shards that lost rows; the others are the same bytes."""
+    """Number of shards that lost rows. The others are the same bytes."""
 
 
 def read_list(path: Path) -> tuple[str, ...]:
-    """Return the names in a list: sha256s of documents, sources, or source/path; blank lines and # do not count."""
+    """Return the names in a list of documents. Blank lines and lines that begin with # are ignored.
+
+    Args:
+        path: Text file with a document's sha256, a source, or source/path in each line.
+
+    Raises:
+        ShardError: If the file cannot be read or holds no names.
+    """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
@@ -50,84 +62,101 @@ def read_list(path: Path) -> tuple[str, ...]:
     return names
 
 
-def withdraw(cache: Cache, names: Sequence[str], out: Path, *, on_bytes: OnBytes = ignore_bytes) -> Withdrawn:
-    """Write to folder `out` the cache without the documents that `names` name.
+def withdraw(cache: Cache, names: Sequence[str], out: Path, *, on_bytes: OnBytes = ignore_bytes) -> Withdrawal:
+    """Write a cache without some documents.
 
-    Raises ShardError where the names name nothing, or everything.
+    Args:
+        cache: The cache.
+        names: sha256s of documents, sources, or source/path.
+        out: Directory of the result.
+        on_bytes: Progress callback, which gets the bytes of the shards.
+
+    Raises:
+        ShardError: If the names match nothing or everything.
+        StoreError: If a shard cannot be read or written.
     """
     manifest = cache.manifest
-    # By digest: the folder may be published, and the names are those of people who wanted to be left out.
-    claim(out, "withdraw", [cache.manifest_sha256, hashlib.sha256("\n".join(names).encode()).hexdigest()])
-    place = {name: i for i, name in enumerate(names)}
-    found: dict[str, tuple[int, int, int]] = {}
-    matched: set[int] = set()
-    entries: list[ShardEntry] = []
+    # Digests, because the directory may be published, and the names are of people who asked to be left out.
+    claim_output(out, "withdraw", [cache.manifest_sha256, hashlib.sha256("\n".join(names).encode()).hexdigest()])
+    matches = _Matches({name: i for i, name in enumerate(names)})
+    shards: list[ShardEntry] = []
     rewritten = 0
-    for entry in manifest.shards:
-        source = fetch_shard(cache.store, entry, out / entry.name, on_bytes=on_bytes)
-        table = columns(source, ("document", "source", "path", "tail_codes"))
-        keep = np.ones(table.num_rows, bool)
-        lengths = pc.list_value_length(table["tail_codes"]).to_pylist()
-        origins = zip(*(table[n].to_pylist() for n in ("document", "source", "path")), strict=True)
-        for r, (digest, origin, path) in enumerate(origins):
-            document = digest.hex()
-            hits = [place[n] for n in (document, origin, f"{origin}/{path}") if n in place]
-            if hits:
-                keep[r] = False
-                matched.update(hits)
-                first, rows, tokens = found.get(document, (min(hits), 0, 0))
-                found[document] = (min(first, *hits), rows + 1, tokens + lengths[r] + 1)
+    for shard in manifest.shards:
+        source = fetch_shard(cache.store, shard, out / shard.name, on_bytes=on_bytes)
+        keep = matches.rows_to_keep(source)
         if keep.all():
-            entries.append(entry)
+            shards.append(shard)
             continue
         rewritten += 1
-        made = rewrite(source, entry, _keep(keep), layout=manifest.layout, out=out)
+        entry = rewrite(source, shard, keep_rows(keep), layout=manifest.layout, out=out)
         source.unlink()
-        if made is not None:
-            entries.append(made)
-    if not found:
+        if entry is not None:
+            shards.append(entry)
+    tombstones = matches.tombstones()
+    if not tombstones:
         raise ShardError(
             f"{cache.store.root}: none of the {len(names)} names of the list is a document, source or source/path "
             f"of this cache; {out} holds no cache, delete it"
         )
     fetch_files(cache, out)
-    # Order of the list; documents of one source in the cache's order, which is that of the dictionary.
-    ordered = sorted(found.items(), key=lambda item: item[1][0])
-    stones = tuple(Tombstone(document=d, rows=rows, tokens=tokens) for d, (_, rows, tokens) in ordered)
     step = {
         "step": "withdraw",
         "from": [cache.manifest_sha256],
-        "documents": len(stones),
-        "rows": sum(t.rows for t in stones),
+        "documents": len(tombstones),
+        "rows": sum(t.rows for t in tombstones),
     }
     draft = replace(
         manifest,
-        shards=tuple(entries),
-        tombstones=(*manifest.tombstones, *stones),
+        shards=tuple(shards),
+        tombstones=(*manifest.tombstones, *tombstones),
         history=(*manifest.history, step),
     )
-    return Withdrawn(
-        cache=_finish(out, draft),
-        tombstones=stones,
-        unmatched=tuple(n for n in names if place[n] not in matched),
+    return Withdrawal(
+        cache=measure_and_finish(out, draft),
+        tombstones=tombstones,
+        unmatched=tuple(name for i, name in enumerate(names) if i not in matches.used),
         rewritten=rewritten,
     )
 
 
-def _keep(keep: npt.NDArray[np.bool_]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
-    """Return a function that keeps of successive batches the rows marked in `keep`."""
-    begin = 0
-
-    def change(batch: pa.RecordBatch) -> pa.RecordBatch:
-        nonlocal begin
-        part = keep[begin : begin + batch.num_rows]
-        begin += batch.num_rows
-        return batch if part.all() else batch.filter(pa.array(part))
-
-    return change
+@dataclass(slots=True)
+class _MatchedDocument:
+    first_name: int
+    """Smallest index of a name that matches it."""
+    rows: int = 0
+    tokens: int = 0
 
 
-def _finish(out: Path, draft: Manifest) -> Cache:
-    if draft.report and draft.shards:
-        draft = replace(draft, report=measure(Cache.of(out, draft)))
-    return finish(out, draft)
+@dataclass(slots=True)
+class _Matches:
+    """The documents that some names match, collected shard by shard."""
+
+    index_of: dict[str, int]
+    """Index of each name."""
+    used: set[int] = field(default_factory=set)
+    """Indices of the names that match a document."""
+    documents: dict[str, _MatchedDocument] = field(default_factory=dict)
+    """Matched documents by sha256, in the order of the cache."""
+
+    def rows_to_keep(self, shard: Path) -> npt.NDArray[np.bool_]:
+        """Return whether each row of a local shard matches no name, and collect the documents of the others."""
+        table = read_columns(shard, ("document", "source", "path", "tail_codes"))
+        keep = np.ones(table.num_rows, bool)
+        lengths = pc.list_value_length(table["tail_codes"]).to_pylist()
+        origins = zip(*(table[n].to_pylist() for n in ("document", "source", "path")), strict=True)
+        for r, (digest, source, path) in enumerate(origins):
+            sha256 = digest.hex()
+            hits = [self.index_of[n] for n in (sha256, source, f"{source}/{path}") if n in self.index_of]
+            if hits:
+                keep[r] = False
+                self.used.update(hits)
+                document = self.documents.setdefault(sha256, _MatchedDocument(min(hits)))
+                document.first_name = min(document.first_name, *hits)
+                document.rows += 1
+                document.tokens += lengths[r] + 1
+        return keep
+
+    def tombstones(self) -> tuple[Tombstone, ...]:
+        """Return a tombstone for each document, in the order of the names, then of the cache."""
+        ordered = sorted(self.documents.items(), key=lambda item: item[1].first_name)
+        return tuple(Tombstone(document=sha256, rows=d.rows, tokens=d.tokens) for sha256, d in ordered)

@@ -1,1 +1,1 @@
-"""The on-disk format: schema, codec, record batches and the manifest."""
+"""The on-disk format: Arrow schema, codec, record batches, manifest and side files."""

@@ -1,9 +1,9 @@
-"""Record batches: rows to Arrow and back."""
+"""Rows to Arrow record batches, and back."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,19 @@ import pyarrow as pa
 
 from shards.errors import CorruptShardError, TokensRemovedError
 from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo
-from shards.format.codec import Streams, decode, encode
+from shards.format.codec import FlatRecords, Streams, decode, encode
 from shards.format.manifest import ChunkEntry
-from shards.format.schema import Layout, schema
+from shards.format.schema import Layout, list_names, schema
+
+_DECODE_ERRORS = (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One window with the teacher's records, not yet encoded. Shapes as in `shards.format.chunk.Chunk`, for one row."""
+    """The teacher's records of one window, not yet encoded.
+
+    Shapes are those of `shards.format.codec.FlatRecords`, for one row.
+    """
 
     info: RowInfo
     tokens: Int32
@@ -35,12 +40,85 @@ class Row:
     log_z: Float32
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# Rows to batches
+
+
 def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple[pa.RecordBatch, list[bytes]]:
-    """Return the Arrow record batch of some rows, and the digest of each."""
+    """Encode rows as a record batch.
+
+    Args:
+        layout: Parameters of the codes.
+        rows: At least one row.
+        schema: Schema of the shard, with its metadata.
+
+    Returns:
+        The batch, and the digest of each row.
+
+    Raises:
+        ShardError: If no distribution has such records.
+    """
     rows = list(rows)
-    lengths = _Lengths(rows)
-    streams = encode(
-        layout,
+    streams = encode(layout, _concatenate(rows))
+    starts = {name: _starts(_stream_lengths(name, rows)) for name in streams}
+    infos = [row.info for row in rows]
+    columns: dict[str, pa.Array] = {
+        "document": pa.array([bytes.fromhex(i.document) for i in infos], pa.binary()),
+        "source": pa.array([i.source for i in infos], pa.string()),
+        "path": pa.array([i.path for i in infos], pa.string()),
+        "licence": pa.array([i.licence for i in infos], pa.string()),
+        "window": pa.array([i.window for i in infos], pa.uint32()),
+        "byte_start": pa.array([i.byte_start for i in infos], pa.uint64()),
+        "byte_end": pa.array([i.byte_end for i in infos], pa.uint64()),
+    }
+    for name, values in streams.items():
+        columns[name] = list_array(schema.field(name), values, starts[name])
+    digests = [
+        row_digest(info, {name: v[starts[name][r] : starts[name][r + 1]] for name, v in streams.items()}, schema)
+        for r, info in enumerate(infos)
+    ]
+    columns["row_sha256"] = pa.array(digests, pa.binary())
+    return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema), digests
+
+
+def list_array(field: pa.Field, values: npt.NDArray[np.generic], starts: Int64) -> pa.ListArray:
+    """Return a list column.
+
+    Args:
+        field: Name and type of the column.
+        values: Flat values of all rows.
+        starts: [R + 1] offsets of the rows in `values`.
+    """
+    flat = pa.array(values, field.type.value_type)
+    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), flat, type=field.type)
+
+
+def row_digest(info: RowInfo, streams: Streams, schema: pa.Schema) -> bytes:
+    """Return the sha256 of the content of a row.
+
+    Each column in the order of the schema contributes its length in bytes, then its bytes. Integers are 8 bytes, list
+    values have the width of their type, all little-endian. Strings are UTF-8.
+    """
+    digest = hashlib.sha256()
+    for field in schema:
+        if field.name == "row_sha256":
+            continue
+        if field.name in streams:
+            values = streams[field.name]
+            raw = np.ascontiguousarray(values).astype(f"<{values.dtype.str[1:]}").tobytes()
+        else:
+            value: Any = getattr(info, field.name)
+            if field.name == "document":
+                raw = bytes.fromhex(value)
+            else:
+                raw = value.to_bytes(8, "little") if isinstance(value, int) else value.encode()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.digest()
+
+
+def _concatenate(rows: list[Row]) -> FlatRecords:
+    return FlatRecords(
         tokens=np.concatenate([r.tokens for r in rows]),
         next_ids=np.concatenate([r.tokens[1:] for r in rows]),
         head_count=np.concatenate([r.head_count for r in rows]),
@@ -53,108 +131,128 @@ def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple
         entropy=np.concatenate([r.entropy for r in rows]),
         log_z=np.concatenate([r.log_z for r in rows]),
     )
-    starts = {name: lengths.starts(name, rows) for name in streams}
-    columns: dict[str, pa.Array] = {
-        "document": pa.array([bytes.fromhex(r.info.document) for r in rows], pa.binary()),
-        "source": pa.array([r.info.source for r in rows], pa.string()),
-        "path": pa.array([r.info.path for r in rows], pa.string()),
-        "licence": pa.array([r.info.licence for r in rows], pa.string()),
-        "window": pa.array([r.info.window for r in rows], pa.uint32()),
-        "byte_start": pa.array([r.info.byte_start for r in rows], pa.uint64()),
-        "byte_end": pa.array([r.info.byte_end for r in rows], pa.uint64()),
-    }
-    for name, values in streams.items():
-        kind = schema.field(name).type
-        columns[name] = pa.ListArray.from_arrays(
-            pa.array(starts[name], pa.int32()), pa.array(values, kind.value_type), type=kind
-        )
-    digests = [row_digest(r.info, {n: v[starts[n][i] : starts[n][i + 1]] for n, v in streams.items()}, schema)
-               for i, r in enumerate(rows)]  # fmt: skip
-    columns["row_sha256"] = pa.array(digests, pa.binary())
-    return pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema), digests
 
 
-def row_digest(info: RowInfo, streams: dict[str, npt.NDArray[np.generic]], schema: pa.Schema) -> bytes:
-    """Return the sha256 of a row's content: each column in the schema's order, its length in bytes, its bytes.
-
-    Integers are 8 bytes, list values as their type, all little-endian; strings are UTF-8.
-    """
-    digest = hashlib.sha256()
-    for field in schema:
-        if field.name == "row_sha256":
-            continue
-        if field.name in streams:
-            raw = np.ascontiguousarray(streams[field.name]).astype(f"<{streams[field.name].dtype.str[1:]}").tobytes()
-        else:
-            value: Any = getattr(info, field.name)
-            if field.name == "document":
-                raw = bytes.fromhex(value)
-            else:
-                raw = value.to_bytes(8, "little") if isinstance(value, int) else value.encode()
-        digest.update(len(raw).to_bytes(8, "little"))
-        digest.update(raw)
-    return digest.digest()
+def _stream_lengths(name: str, rows: list[Row]) -> list[int]:
+    """Return the number of values of each row in a stream."""
+    if name == "tokens":
+        return [len(r.tokens) for r in rows]
+    if name == "head_ids":
+        return [len(r.head_ids) for r in rows]
+    if name == "head_codes":
+        return [len(r.head_ids) - int(np.count_nonzero(r.head_count)) for r in rows]
+    if name.startswith("draw_gaps"):
+        return [len(r.draw_ids) for r in rows]
+    if name == "realised_codes":
+        return [_num_labels_outside(r) for r in rows]
+    return [len(r.tokens) - 1 for r in rows]
 
 
-class _Lengths:
-    """Offsets of the rows in each stream. Only the realised codes' lengths depend on the content."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        self._tokens = np.array([len(r.tokens) for r in rows])
-        self._heads = np.array([len(r.head_ids) for r in rows])
-        self._coded = np.array([len(r.head_ids) - np.count_nonzero(r.head_count) for r in rows])
-        self._draws = np.array([len(r.draw_ids) for r in rows])
-
-    def starts(self, name: str, rows: list[Row]) -> Int64:
-        if name == "tokens":
-            lengths = self._tokens
-        elif name == "head_ids":
-            lengths = self._heads
-        elif name == "head_codes":
-            lengths = self._coded
-        elif name.startswith("draw_gaps"):
-            lengths = self._draws
-        elif name == "realised_codes":
-            lengths = np.array([_outside(r) for r in rows])
-        else:
-            lengths = self._tokens - 1
-        starts = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=starts[1:])
-        return starts
-
-
-def _outside(row: Row) -> int:
-    """Return at how many positions the realised token is not in the head."""
+def _num_labels_outside(row: Row) -> int:
+    """Return the number of positions whose label is not in the head."""
     owner = np.repeat(np.arange(len(row.head_count)), row.head_count)
     hits = owner[row.head_ids == row.tokens[1:][owner]]
     return len(row.tokens) - 1 - len(np.unique(hits))
 
 
-def streams_of(batch: pa.RecordBatch, names: Iterable[str]) -> Streams:
-    """Return the flat values of a batch's list columns as numpy views."""
-    return {name: batch.column(name).flatten().to_numpy(zero_copy_only=True) for name in names}
+def _starts(lengths: list[int]) -> Int64:
+    starts = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Batches to rows
+
+
+def read_batch(layout: Layout, raw: bytes) -> pa.RecordBatch:
+    """Return the record batch of an Arrow message. The caller has checked its digest."""
+    return pa.ipc.read_record_batch(pa.ipc.read_message(pa.py_buffer(raw)), schema(layout))
+
+
+def streams_of(batch: pa.RecordBatch) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the flat values of the list columns of a batch."""
+    return {name: batch.column(name).flatten().to_numpy() for name in list_names(batch.schema)}
+
+
+def row_infos(batch: pa.RecordBatch) -> tuple[RowInfo, ...]:
+    """Return the origin of each row of a batch."""
+    names = ("document", "window", "byte_start", "byte_end", "source", "path", "licence")
+    columns = (batch.column(name).to_pylist() for name in names)
+    return tuple(
+        RowInfo(
+            document=document.hex(),
+            window=window,
+            byte_start=byte_start,
+            byte_end=byte_end,
+            source=source,
+            path=path,
+            licence=licence,
+        )
+        for document, window, byte_start, byte_end, source, path, licence in zip(*columns, strict=True)
+    )
+
+
+def row_digests(batch: pa.RecordBatch) -> Iterator[bytes]:
+    """Yield the digest of the content of each row, whatever the batch says that it is."""
+    values = streams_of(batch)
+    starts = {name: batch.column(name).offsets.to_numpy() for name in values}
+    for r, info in enumerate(row_infos(batch)):
+        yield row_digest(
+            info, {name: v[starts[name][r] : starts[name][r + 1]] for name, v in values.items()}, batch.schema
+        )
+
+
+def row_lengths(batch: pa.RecordBatch) -> list[int]:
+    """Return the number of tokens of each row, one more than its positions, even if the tokens were removed."""
+    lengths: list[int] = (np.diff(batch.column("tail_codes").offsets.to_numpy()) + 1).tolist()
+    return lengths
+
+
+def num_tokens(batch: pa.RecordBatch) -> int:
+    """Return the number of tokens of all rows of a batch."""
+    return sum(row_lengths(batch))
 
 
 def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
-    """Decode the bytes of an Arrow message.
+    """Decode a chunk with its tokens.
 
-    Raises CorruptShardError, naming `where`, on what does not decode, TokensRemovedError where there is no text.
+    Args:
+        layout: Parameters of the codes.
+        raw: The Arrow message of the chunk.
+        where: Name of the chunk in error messages.
+        entry: What the manifest says of the chunk; its numbers of rows and tokens are compared.
+
+    Raises:
+        CorruptShardError: If the bytes do not decode, or the numbers differ.
+        TokensRemovedError: If the cache was published without its tokens.
     """
-    if layout.tokens == "removed":
+    if not layout.has_tokens:
         raise TokensRemovedError(
             f"{where}: found a cache published without its tokens, expected rows to train on or read; first run "
             "'logit-shards hydrate PATH --data CORPUS --out DIR' with your own copy of the corpus"
         )
+    return decode_records(layout, raw, where=where, entry=entry)
+
+
+def decode_records(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | None = None) -> Chunk:
+    """Decode a chunk with or without its tokens.
+
+    Without tokens, the result is for checks and statistics alone: its `tokens` and `label_logp` are placeholders.
+    Arguments and errors are those of `decode_chunk`, without TokensRemovedError.
+    """
     try:
         batch = read_batch(layout, raw)
-        infos = row_infos(batch)
-        expected = schema(layout)
-        streams = streams_of(batch, (f.name for f in expected if pa.types.is_list(f.type)))
-        lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
-        chunk = decode(layout, streams, lengths, infos)
+        streams = streams_of(batch)
+        if layout.has_tokens:
+            lengths = np.diff(batch.column("tokens").offsets.to_numpy()).astype(np.int64)
+        else:
+            lengths = np.array(row_lengths(batch), np.int64)
+            streams = _with_placeholder_tokens(batch, streams, lengths)
+        chunk = decode(layout, streams, lengths, row_infos(batch))
     except CorruptShardError as error:
         raise CorruptShardError(f"{where}: {error}") from None
-    except (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError) as error:
+    except _DECODE_ERRORS as error:
         raise CorruptShardError(f"{where}: does not decode ({error}); fetch or dump that shard again") from None
     if entry is not None and (len(chunk.rows), len(chunk.tokens)) != (entry.rows, entry.tokens):
         raise CorruptShardError(
@@ -164,47 +262,16 @@ def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | 
     return chunk
 
 
-def read_batch(layout: Layout, raw: bytes) -> pa.RecordBatch:
-    """Return the Arrow record batch of a message."""
-    return pa.ipc.read_record_batch(pa.ipc.read_message(pa.py_buffer(raw)), schema(layout))
+def _with_placeholder_tokens(
+    batch: pa.RecordBatch, streams: dict[str, npt.NDArray[np.generic]], lengths: Int64
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the streams of a batch without tokens, with the likeliest id as the label of each position.
 
-
-def row_infos(batch: pa.RecordBatch) -> tuple[RowInfo, ...]:
-    """Return where the rows of a batch come from."""
-    names = ("document", "window", "byte_start", "byte_end", "source", "path", "licence")
-    columns = (batch.column(name).to_pylist() for name in names)
-    return tuple(
-        RowInfo(document=d.hex(), window=w, byte_start=s, byte_end=e, source=src, path=p, licence=lic)
-        for d, w, s, e, src, p, lic in zip(*columns, strict=True)
-    )
-
-
-def row_lengths(batch: pa.RecordBatch) -> list[int]:
-    """Return the number of tokens of each row, known even where the tokens were removed: its positions and one."""
-    lengths: list[int] = (np.diff(batch.column("tail_codes").offsets.to_numpy()) + 1).tolist()
-    return lengths
-
-
-def num_tokens(batch: pa.RecordBatch) -> int:
-    """Return the number of tokens of all rows."""
-    return sum(row_lengths(batch))
-
-
-def record_streams(batch: pa.RecordBatch) -> Streams:
-    """Return the list columns of a batch, flat."""
-    return streams_of(batch, [f.name for f in batch.schema if pa.types.is_list(f.type)])
-
-
-def decode_records(layout: Layout, raw: bytes) -> Chunk:
-    """Decode a chunk without text, for checks and facts: `tokens` and `label_logp` of the result are made up.
-
-    Raises CorruptShardError on what no chunk with its text could hold.
+    Raises:
+        CorruptShardError: If no chunk with its tokens has such records.
     """
-    batch = read_batch(layout, raw)
-    streams = record_streams(batch)
     if len(streams["tokens"]):
         raise CorruptShardError("tokens: found some, expected none in a cache without its text")
-    lengths = np.array(row_lengths(batch), np.int64)
     positions = lengths - 1
     heads = streams["head_count"].astype(np.int64)
     if len(heads) != positions.sum() or heads.sum() != len(streams["head_ids"]):
@@ -214,7 +281,6 @@ def decode_records(layout: Layout, raw: bytes) -> Chunk:
     outside = np.diff(batch.column("realised_codes").offsets.to_numpy())
     if not ((headless <= outside) & (outside <= positions)).all():
         raise CorruptShardError("realised_codes: found more than positions, or fewer than positions without a head")
-    # As if the text were the likeliest token everywhere.
     first = np.cumsum(heads) - heads
     likeliest = np.zeros(len(heads), np.int32)
     likeliest[heads > 0] = streams["head_ids"][first[heads > 0]]
@@ -222,5 +288,4 @@ def decode_records(layout: Layout, raw: bytes) -> Chunk:
     is_position = np.ones(len(tokens), bool)
     is_position[np.cumsum(lengths) - lengths] = False
     tokens[is_position] = likeliest
-    made_up = {**streams, "tokens": tokens, "realised_codes": np.zeros(int((heads == 0).sum()), np.uint16)}
-    return decode(layout, made_up, lengths, row_infos(batch))
+    return {**streams, "tokens": tokens, "realised_codes": np.zeros(int((heads == 0).sum()), np.uint16)}

@@ -1,7 +1,7 @@
-"""What does a reader get? One chunk of rows as flat numpy arrays, ready for training.
+"""A decoded chunk: rows as flat numpy arrays, for training.
 
-Words (docs/format.md): a *row* is one window of one document; a *position* is one next-token prediction. A row
-of n tokens has n - 1 positions: position j of a row predicts token j + 1 of that row from tokens 0..j.
+A *row* is one window of one document. A *position* is one next-token prediction: a row of n tokens has n - 1
+positions, and position j predicts token j + 1 of the row from tokens 0..j. docs/concepts.md defines the other terms.
 
 Shapes: N tokens, R rows, P = N - R positions, E head entries, D draws, Z temperatures.
 """
@@ -20,54 +20,54 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RowInfo:
-    """Where does a row come from?"""
+    """The origin of a row."""
 
     document: str
     """sha256 of the document's UTF-8 bytes, hex."""
     window: int
-    """Number of this window within its document, from 0."""
+    """Index of the window in its document."""
     byte_start: int
-    """First byte of the document that the row covers."""
+    """First byte of the document in the row."""
     byte_end: int
-    """One past the last byte of the document that the row covers."""
+    """End of the document's bytes in the row, exclusive."""
     source: str
-    """Repository, data set or package that the document is from."""
+    """Repository, data set or package of the document."""
     path: str
     """Path of the document within `source`."""
     licence: str
-    """SPDX identifier, or "" where it is not known."""
+    """SPDX identifier, "" if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """Rows of one chunk, decoded. All arrays are C-contiguous and must not be written to."""
+    """The decoded rows of a chunk. All arrays are C-contiguous and read-only by convention."""
 
     rows: tuple[RowInfo, ...]
-    """R entries, in the order of the arrays."""
+    """R origins, in the order of the arrays."""
     row_starts: Int64
-    """[R + 1] offsets of the rows in `tokens`; row r holds tokens row_starts[r]:row_starts[r + 1]."""
+    """[R + 1] offsets of the rows in `tokens`: row r is `tokens[row_starts[r]:row_starts[r + 1]]`."""
     tokens: Int32
-    """[N] token ids; each row begins with the manifest's prefix tokens (context, not text)."""
+    """[N] token ids. Each row begins with the prefix tokens of the manifest, which are context and not text."""
     label_logp: Float32
-    """[P] natural log of the teacher's probability of the token that the text contains, whatever its rank."""
+    """[P] natural log of the teacher's probability of the label, the token that the text has, whatever its rank."""
     head_starts: Int64
     """[P + 1] offsets of the positions in `head_ids` and `head_probs`."""
     head_ids: Int32
-    """[E] ids whose probability is stored, largest probability first within a position."""
+    """[E] ids with a stored probability, by falling probability within a position."""
     head_probs: Float32
-    """[E] their probabilities. `head_probs` of a position and its `tail_mass` sum to exactly one in float32."""
+    """[E] their probabilities. With `tail_mass`, those of a position sum to exactly 1 in float32."""
     tail_mass: Float32
-    """[P] probability outside the head: tau."""
+    """[P] probability outside the head, tau."""
     draw_starts: Int64
     """[P + 1] offsets of the positions in `draw_ids`."""
     draw_ids: Int32
-    """[D] ids drawn from outside the head, ascending, repeats possible; each weighs tail_mass / number of draws."""
+    """[D] ids drawn from the tail, ascending, with repeats. Each has the weight tail_mass / number of draws."""
     log_z: Float32
-    """[P, Z] log of sum over the vocabulary of p^(1/T), for the manifest's temperatures, in their order."""
+    """[P, Z] log of the sum of p^(1/T) over the vocabulary, for each temperature of the manifest."""
     whitespace_logp: Float32
-    """[P] natural log of the mass on tokens that begin with a whitespace byte, or end the text."""
+    """[P] natural log of the mass on tokens that begin with a whitespace byte or end the text."""
     entropy: Float32
-    """[P] entropy of the teacher's full distribution, in nats."""
+    """[P] entropy of the teacher's whole distribution, in nats."""
 
     @property
     def position_starts(self) -> Int64:
@@ -75,7 +75,7 @@ class Chunk:
         return self.row_starts - np.arange(len(self.row_starts), dtype=np.int64)
 
     def row(self, r: int) -> Chunk:
-        """Return row `r` alone, as a chunk of one row whose arrays are views."""
+        """Return row `r` as a chunk of one row. Its arrays are views, except for offsets."""
         first, last = (int(x) for x in self.row_starts[r : r + 2])
         start, stop = first - r, last - r - 1
         heads = slice(int(self.head_starts[start]), int(self.head_starts[stop]))

@@ -1,7 +1,7 @@
-"""What is in the cache? Every shard and chunk with its digest, and who the teacher was.
+"""The manifest of a cache: every shard and chunk with its digest, the teacher, and the settings of the dump.
 
-The manifest is written last, so its presence means that the cache is complete. The digest of its content is the
-identity of the cache: checkpoints record it.
+The manifest is written last, so its presence means that the cache is complete. The digest of its content identifies
+the cache, and checkpoints record it.
 """
 
 from __future__ import annotations
@@ -21,55 +21,55 @@ FORMAT_NAME = "teacherless-shards"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Teacher:
-    """Who answered?"""
+    """The model that the records are from."""
 
     name: str
-    """Short name or path that the user gave."""
+    """Short name or path, as the user gave it."""
     repo: str
-    """Hub repository, or package that the weights come from; "" for a local folder."""
+    """Hub repository or package of the weights, "" for a local directory."""
     revision: str
-    """Commit or version; "" where there is none."""
+    """Commit or version, "" if there is none."""
     weights_sha256: str
-    """Digest of the weights: of the packaged file, or of the sorted list of the weight files' digests."""
+    """Digest of the packaged file, or of the sorted list of the weight files' digests."""
     licence: str
-    """SPDX identifier or the licence's own name; "" where it is not known."""
+    """SPDX identifier or the licence's own name, "" if unknown."""
     restricts_outputs: bool
-    """Whether the licence restricts training other models on what the teacher says."""
+    """Whether the licence restricts training other models on the teacher's outputs."""
     vocab_size: int
-    """Ids of the distribution; padding of the embedding matrix not counted."""
+    """Number of ids of the distribution, without the padding of the embedding matrix."""
     parameters: int
     """Number of weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokenizer:
-    """Which ids stand for which text?"""
+    """The tokenizer of the rows."""
 
     fingerprint: str
-    """Digest of vocabulary, merges and rules (`TokenizerRules.fingerprint`)."""
+    """Digest of its rules, `shards.model_files.tokenizer.TokenizerRules.fingerprint`."""
     vocab_size: int
-    """Ids that the tokenizer can produce."""
+    """Number of ids that it can produce."""
     prefix_tokens: tuple[int, ...]
-    """Ids at the head of every row: context, not text."""
+    """Ids at the beginning of every row, which are context and not text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChunkEntry:
-    """Where does a chunk lie, and what must it hash to?"""
+    """The place, size and digest of a chunk."""
 
     offset: int
     """First byte of the chunk's Arrow message in its file."""
     length: int
-    """Bytes of the message."""
+    """Number of bytes of the message."""
     rows: int
     tokens: int
     sha256: str
-    """Digest of the message's bytes, hex."""
+    """Digest of the message, hex."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """A file of the cache other than a shard."""
+    """A file of the cache that is not a shard."""
 
     name: str
     bytes: int
@@ -78,18 +78,19 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tombstone:
-    """A document that was withdrawn."""
+    """A withdrawn document."""
 
     document: str
     """sha256 of the document's UTF-8 bytes, hex."""
     rows: int
+    """Number of rows that the cache had of it."""
     tokens: int
-    """How much of it was in the cache."""
+    """Number of tokens that the cache had of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardEntry:
-    """One shard: a file name, digests, and its chunks."""
+    """The size, digests and chunks of a shard."""
 
     name: str
     bytes: int
@@ -97,12 +98,12 @@ class ShardEntry:
     rows: int
     tokens: int
     rows_sha256: str
-    """Digest over the digests of the rows, in order: the content, whatever the compression."""
+    """Digest of the rows' digests in order. It depends on the content alone, not on the compression."""
     chunks: tuple[ChunkEntry, ...]
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ShardEntry:
-        """Read the JSON form, in which a chunk is the list of its five fields."""
+        """Read the JSON form, in which a chunk is a list of its five fields."""
         chunks = tuple(
             ChunkEntry(offset=c[0], length=c[1], rows=c[2], tokens=c[3], sha256=c[4]) for c in data["chunks"]
         )
@@ -116,27 +117,27 @@ class ShardEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a cache holds and where it comes from."""
+    """The content and the origin of a cache."""
 
     layout: Layout
     teacher: Teacher
     tokenizer: Tokenizer
     engine: dict[str, Any]
-    """Name, version, dtype, parallelism, and what its log-probs mean."""
+    """Name, version, dtype and parallelism of the engine, and the meaning of its log-probabilities."""
     corpus: dict[str, Any]
-    """Source, filters with their counts, fingerprint of the documents."""
+    """Source, filters with their counts, and digest of the documents."""
     settings: dict[str, Any]
-    """Resolved settings of the dump: seed, window and task sizes."""
+    """Resolved settings of the dump: seed, sizes of windows and tasks."""
     code: dict[str, Any]
-    """Version of this code and of what it ran on."""
+    """Versions of this package and of its dependencies."""
     files: tuple[FileEntry, ...]
     shards: tuple[ShardEntry, ...]
     report: dict[str, Any] = field(default_factory=dict)
-    """Measured facts about the records (mass captured and so on)."""
+    """Statistics of the records, from `shards.reports.statistics.measure`."""
     tombstones: tuple[Tombstone, ...] = ()
-    """Documents that were withdrawn, in the order in which they were listed."""
+    """Withdrawn documents, in the order of the list that named them."""
     history: tuple[dict[str, Any], ...] = ()
-    """How this cache was made of others: `step`, and in `from` their manifests' digests."""
+    """Steps that made this cache from others: `step`, and in `from` the digests of their manifests."""
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -150,12 +151,12 @@ class Manifest:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, prefix tokens included."""
+        """Number of tokens, including prefix tokens."""
         return sum(s.tokens for s in self.shards)
 
     @property
     def rows_sha256(self) -> str:
-        """Digest of all rows' content in the cache's order, whatever run or worker wrote them."""
+        """Digest of the content of all rows in order. It does not depend on the run or the worker."""
         return hashlib.sha256("".join(s.rows_sha256 for s in self.shards).encode("ascii")).hexdigest()
 
     def body(self) -> dict[str, Any]:
@@ -174,49 +175,37 @@ class Manifest:
             "totals": {"rows": self.rows, "tokens": self.tokens, "rows_sha256": self.rows_sha256},
             "files": [asdict(f) for f in self.files],
             "shards": [s.to_dict() for s in self.shards],
-            # Not there where empty: a cache as the teacher wrote it has neither.
+            # Omitted if empty: a cache that teacher-dump wrote has neither.
             **({"tombstones": [asdict(t) for t in self.tombstones]} if self.tombstones else {}),
             **({"history": list(self.history)} if self.history else {}),
         }
 
     @property
     def sha256(self) -> str:
-        """Identity of the cache: sha256 of the body's canonical JSON."""
+        """Identity of the cache: sha256 of the canonical JSON of the body, hex."""
         return hashlib.sha256(canonical_json(self.body())).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """Return the content of manifest.json: the body and, beside it, its digest."""
+        """Return the content of manifest.json: the body and its digest."""
         return json.dumps({"sha256": self.sha256, **self.body()}, indent=1).encode("ascii") + b"\n"
 
     @classmethod
     def from_bytes(cls, raw: bytes, *, where: str) -> Manifest:
         """Read manifest.json.
 
-        Raises FormatVersionError on another version, CorruptShardError where the content does not hash to the
-        digest that stands beside it, ShardError where it is no manifest.
+        Args:
+            raw: Content of the file.
+            where: Name of the file in error messages.
+
+        Raises:
+            FormatVersionError: If the version is not supported.
+            CorruptShardError: If the content has another digest than it says.
+            ShardError: If it is no manifest.
         """
+        data = _checked_body(raw, where)
         try:
-            data = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise CorruptShardError(f"{where}: found no JSON ({error}); fetch or dump the cache again") from None
-        if not isinstance(data, dict) or data.get("format") != FORMAT_NAME:
-            raise ShardError(f'{where}: found a JSON file without "format": "{FORMAT_NAME}"; expected a manifest')
-        check_version(data.get("version"), where=where)
-        promised = data.pop("sha256", None)
-        try:
-            found = hashlib.sha256(canonical_json(data)).hexdigest()
-        except ValueError as error:  # NaN or infinity, which JSON has no word for
-            raise CorruptShardError(f"{where}: found a number that is none ({error}); fetch the cache again") from None
-        if promised != found:
-            raise CorruptShardError(
-                f"{where}: content hashes to {found[:12]}, the manifest says {str(promised)[:12]}; "
-                "it was damaged or edited, fetch it again"
-            )
-        try:
-            for name in [e["name"] for e in [*data["files"], *data["shards"]]]:
-                path = PurePosixPath(name)
-                if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
-                    raise ShardError(f"{where}: found the file name {name!r}, expected one inside the cache")
+            for entry in [*data["files"], *data["shards"]]:
+                _require_inside(entry["name"], where)
             tokenizer = {**data["tokenizer"], "prefix_tokens": tuple(data["tokenizer"]["prefix_tokens"])}
             return cls(
                 layout=Layout.from_dict(data["layout"]),
@@ -236,3 +225,32 @@ class Manifest:
             raise
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise ShardError(f"{where}: {error!r}; expected the fields of version {FORMAT_VERSION}") from None
+
+
+def _checked_body(raw: bytes, where: str) -> dict[str, Any]:
+    """Return the body of a manifest after checking its format, version and digest."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise CorruptShardError(f"{where}: found no JSON ({error}); fetch or dump the cache again") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT_NAME:
+        raise ShardError(f'{where}: found a JSON file without "format": "{FORMAT_NAME}"; expected a manifest')
+    check_version(data.get("version"), where=where)
+    stated = data.pop("sha256", None)
+    try:
+        digest = hashlib.sha256(canonical_json(data)).hexdigest()
+    except ValueError as error:  # NaN and infinity are not JSON
+        raise CorruptShardError(f"{where}: found a number that is none ({error}); fetch the cache again") from None
+    if stated != digest:
+        raise CorruptShardError(
+            f"{where}: content hashes to {digest[:12]}, the manifest says {str(stated)[:12]}; "
+            "it was damaged or edited, fetch it again"
+        )
+    return data
+
+
+def _require_inside(name: str, where: str) -> None:
+    """Raise ShardError if a file name leaves the directory of the cache."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+        raise ShardError(f"{where}: found the file name {name!r}, expected one inside the cache")

@@ -1,7 +1,7 @@
-"""Check the files of a cache that its manifest does not list: entries, plan, check and data card.
+"""Files of a cache that its manifest does not list: entries of shards, plan, check, note and data card.
 
-Each is written in one form, so that any changed byte shows: JSON in canonical form, or a text that ends with its own
-digest. Files that this package did not write are named as not checked.
+Each has one valid form, so that any changed byte shows: canonical JSON, or a text that ends with its own digest. This
+module writes these forms and finds damage in them; `shards.verify` reads the files of a cache.
 """
 
 from __future__ import annotations
@@ -9,43 +9,44 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from shards.errors import IncompleteCacheError, ShardError
-from shards.format.manifest import MANIFEST_NAME, ShardEntry
+from shards.format.manifest import Manifest, ShardEntry
 from shards.format.schema import canonical_json
-from shards.read import Cache
 
 PLAN_NAME = "plan.json"
-"""What a dump was asked for, as `teacher-dump` writes it."""
+"""The settings of a dump, written by `teacher-dump`."""
 CHECK_NAME = "check.json"
+"""The result of `teacher-dump --check`."""
 CARD_NAME = "README.md"
+"""The data card of a published cache."""
 NOTE_NAME = "edit.json"
-"""What a cache is made of, as `withdraw`, `merge` and `hydrate` write it before they begin."""
+"""The step and the inputs of an edited cache, written by `withdraw`, `merge` and `hydrate` before they begin."""
 ENTRY_SUFFIX = ".json"
-"""After a shard's name: its entry."""
+"""Suffix that makes the name of a shard's entry from the shard's name."""
+
+_OTHER_BYTES = "the content is unchanged, but its bytes are not"
 _CARD_MARK = "<!-- sha256 of the card above: "
 _CARD_END = re.compile(re.escape(_CARD_MARK) + r"([0-9a-f]{64}) -->\n\Z")
 _CARD_SIGNS = ("sha256 of the card", "<!--", "-->")
-"""A damaged byte leaves at least two of them."""
+"""Parts of the last line of a card. One damaged byte leaves at least two of them."""
 
 
-def seal_json(found: dict[str, Any]) -> bytes:
-    """Return a result as the bytes of its file, with its own digest in it."""
-    body = {"sealed": 1, **{key: value for key, value in found.items() if key not in ("sealed", "sha256")}}
-    return _sealed(body)
+def seal_json(result: dict[str, Any]) -> bytes:
+    """Return a result as the content of its file, with its own digest in it."""
+    body = {"sealed": 1, **{key: value for key, value in result.items() if key not in ("sealed", "sha256")}}
+    return _indented_with_digest(body)
 
 
 def seal_plan(plan: dict[str, Any]) -> bytes:
-    """Return what a dump was asked for as the bytes of its file, with its own digest in it."""
-    body = {key: value for key, value in plan.items() if key != "sha256"}
-    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+    """Return the plan of a dump as the content of its file, with its own digest in it."""
+    return _canonical_with_digest(_without_digest(plan))
 
 
 def seal_note(body: dict[str, Any]) -> bytes:
-    """Return the note of what a cache is made of, as the bytes of its file, with its own digest in it."""
-    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+    """Return the note of an edited cache as the content of its file, with its own digest in it."""
+    return _canonical_with_digest(body)
 
 
 def seal_card(text: str) -> str:
@@ -53,119 +54,103 @@ def seal_card(text: str) -> str:
     return f"{text}{_CARD_MARK}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
 
 
-def side_problems(cache: Cache) -> Iterator[tuple[str, str]]:
-    """Yield the name of each side file that is damaged, and what was found there."""
-    for shard in cache.manifest.shards:
-        name = shard.name + ENTRY_SUFFIX
-        raw = _read(cache, name)
-        if raw is not None and raw != canonical_json(shard.to_dict()):
-            yield name, _about(cache, name, _entry_problem(raw, shard))
-    others = {
-        PLAN_NAME: _plan_problem,
-        CHECK_NAME: _check_problem,
-        CARD_NAME: _card_problem,
-        NOTE_NAME: _note_problem,
-    }
-    for name, problem_of in others.items():
-        raw = _read(cache, name)
-        if raw is not None and (problem := problem_of(raw)) is not None:
-            yield name, _about(cache, name, problem)
-    raw = _read(cache, MANIFEST_NAME)
-    if raw is not None and raw != cache.manifest.to_bytes():
-        yield MANIFEST_NAME, _about(cache, MANIFEST_NAME, "its content is whole, but not its bytes")
+def entry_problem(raw: bytes, shard: ShardEntry) -> str | None:
+    """Return the damage in the entry of a shard, None if it is sound.
 
-
-def not_checked(cache: Cache) -> list[str]:
-    """Return the names in a cache's folder that nothing is known of; [] where the place cannot be listed."""
-    try:
-        there = cache.store.names()
-    except ShardError:
-        return []
-    manifest = cache.manifest
-    known = {MANIFEST_NAME, PLAN_NAME, CHECK_NAME, CARD_NAME, NOTE_NAME, "lost+found"}
-    known |= {name for shard in manifest.shards for name in (shard.name, shard.name + ENTRY_SUFFIX)}
-    known |= {file.name.partition("/")[0] for file in manifest.files}
-    return sorted(name for name in there if name not in known and not name.startswith("."))
-
-
-def _read(cache: Cache, name: str) -> bytes | None:
-    try:
-        return cache.store.read(name)
-    except IncompleteCacheError:
+    Args:
+        raw: Content of the entry's file.
+        shard: The entry in the manifest.
+    """
+    if raw == canonical_json(shard.to_dict()):
         return None
-
-
-def _about(cache: Cache, name: str, problem: str) -> str:
-    return f"{cache.store.root}/{name}: {problem}"
-
-
-def _entry_problem(raw: bytes, shard: ShardEntry) -> str:
     try:
-        same = ShardEntry.from_dict(json.loads(raw)) == shard
+        is_equal = ShardEntry.from_dict(json.loads(raw)) == shard
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return "not a readable entry; delete it: the manifest has the same"
-    what = "its content is whole, but not its bytes" if same else "the entry is not that of the manifest"
-    return f"{what}; delete it: the manifest has the same"
+    damage = _OTHER_BYTES if is_equal else "the entry differs from the manifest"
+    return f"{damage}; delete it: the manifest has the same"
+
+
+def manifest_problem(raw: bytes, manifest: Manifest) -> str | None:
+    """Return the damage in the bytes of a manifest whose content was read and is sound, None if there is none."""
+    return None if raw == manifest.to_bytes() else _OTHER_BYTES
 
 
 def _plan_problem(raw: bytes) -> str | None:
-    """Return what is wrong with a plan; one of an earlier release has no digest but its fingerprint."""
+    """Return the damage in a plan. Plans of earlier releases have no digest but their fingerprint."""
     try:
         plan = dict(json.loads(raw))
-        sound = plan["fingerprint"] == hashlib.sha256(canonical_json(plan["identity"])).hexdigest()
-        older = plan.keys() == {"fingerprint", "identity"}
-        sound = sound and raw == (canonical_json(plan) if older else seal_plan(plan))
+        is_sound = plan["fingerprint"] == hashlib.sha256(canonical_json(plan["identity"])).hexdigest()
+        is_older = plan.keys() == {"fingerprint", "identity"}
+        is_sound = is_sound and raw == (canonical_json(plan) if is_older else seal_plan(plan))
     except (ValueError, KeyError, TypeError, RecursionError):
-        sound = False
-    return None if sound else "the content is not what its digests say; run teacher-dump again, or delete it"
+        is_sound = False
+    return None if is_sound else "the content does not match its digests; run teacher-dump again, or delete it"
 
 
 def _check_problem(raw: bytes) -> str | None:
-    """Return what is wrong with the result of a check; one of an earlier release has no digest."""
+    """Return the damage in the result of a check. Results of earlier releases have no digest."""
     try:
-        found = dict(json.loads(raw))
+        check = dict(json.loads(raw))
     except (ValueError, TypeError, RecursionError):
         return "found no result of a check; delete it, or run teacher-dump --check again"
-    if "sealed" not in found and "sha256" not in found:
+    if "sealed" not in check and "sha256" not in check:
         return None
-    body = {key: value for key, value in found.items() if key != "sha256"}
     try:
-        sound = raw == _sealed(body) and found["sealed"] == 1
+        is_sound = raw == _indented_with_digest(_without_digest(check)) and check["sealed"] == 1
     except (ValueError, KeyError):
-        sound = False
-    return None if sound else "the content is not what its digest says; delete it, or run teacher-dump --check again"
+        is_sound = False
+    return None if is_sound else "the content does not match its digest; delete it, or run teacher-dump --check again"
 
 
 def _note_problem(raw: bytes) -> str | None:
-    """Return what is wrong with a note of what the cache is made of; one of an earlier release has no digest."""
+    """Return the damage in the note of an edited cache. Notes of earlier releases have no digest."""
     try:
         note = dict(json.loads(raw))
-        body = {key: value for key, value in note.items() if key != "sha256"}
-        known = body.keys() == {"step", "inputs"}
-        sound = known and raw == (seal_note(body) if "sha256" in note else canonical_json(body))
+        body = _without_digest(note)
+        has_fields = body.keys() == {"step", "inputs"}
+        is_sound = has_fields and raw == (seal_note(body) if "sha256" in note else canonical_json(body))
     except (ValueError, TypeError, RecursionError):
-        sound = False
-    return None if sound else "the content is not what its digest says; delete it: the cache can be read without it"
+        is_sound = False
+    return None if is_sound else "the content does not match its digest; delete it: the cache can be read without it"
 
 
 def _card_problem(raw: bytes) -> str | None:
-    """Return what is wrong with a data card. One without its digest is of an earlier release, or somebody's own."""
+    """Return the damage in a data card. Cards of earlier releases and of other authors have no digest."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         return "not UTF-8; publish or fetch it again"
     end = _CARD_END.search(text)
     if end is None:
-        damaged = _CARD_SIGNS[0] in text or any(sign in text[-200:] for sign in _CARD_SIGNS)
+        is_damaged = _CARD_SIGNS[0] in text or any(sign in text[-200:] for sign in _CARD_SIGNS)
     else:
-        damaged = hashlib.sha256(text[: end.start()].encode()).hexdigest() != end[1]
-    if damaged:
+        is_damaged = hashlib.sha256(text[: end.start()].encode()).hexdigest() != end[1]
+    if is_damaged:
         return (
-            "the text is not what its last line says; publish or fetch it again, or, if you edited it, delete that line"
+            "the text does not match the digest in its last line; publish or fetch it again, or, if you edited it, "
+            "delete that line"
         )
     return None
 
 
-def _sealed(body: dict[str, Any]) -> bytes:
+PROBLEM_OF: Mapping[str, Callable[[bytes], str | None]] = {
+    PLAN_NAME: _plan_problem,
+    CHECK_NAME: _check_problem,
+    CARD_NAME: _card_problem,
+    NOTE_NAME: _note_problem,
+}
+"""For each side file, the function from its content to the damage in it, None if it is sound."""
+
+
+def _without_digest(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "sha256"}
+
+
+def _canonical_with_digest(body: dict[str, Any]) -> bytes:
+    return canonical_json({**body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+
+
+def _indented_with_digest(body: dict[str, Any]) -> bytes:
     sha256 = hashlib.sha256(canonical_json(body)).hexdigest()
     return json.dumps({**body, "sha256": sha256}, indent=1, allow_nan=False).encode() + b"\n"

@@ -1,1 +1,1 @@
-"""Descriptions of a cache for people: summary, statistics, fidelity, plots."""
+"""Facts about a cache: statistics of its records, its fidelity to the teacher, one row, and plots."""

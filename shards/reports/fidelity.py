@@ -1,6 +1,6 @@
-"""How true is a cache to its teacher, in words? The facts in the manifest, and the last check beside it.
+"""Describe the fidelity of a cache to its teacher in words, from its statistics and its last check.
 
-`report.measure` and `teacher-dump --check` find the numbers; docs/fidelity.md says what each of them means.
+`shards.reports.statistics.measure` and `teacher-dump --check` compute the numbers. docs/fidelity.md explains each.
 """
 
 from __future__ import annotations
@@ -25,39 +25,42 @@ _UNITS = {
 
 
 def read_check(cache: Cache) -> dict[str, Any] | None:
-    """Return the result of the last `teacher-dump --check`, None where there is none.
+    """Return the result of the last `teacher-dump --check`, None if there is none.
 
-    One that was made of another manifest is returned as {"of": its digest} alone: it says nothing of this cache.
-    Raises ShardError where the file is no such result.
+    Returns:
+        The result. If it is of another manifest, {"of": the digest of that manifest}.
+
+    Raises:
+        ShardError: If the file is no such result.
     """
     if not cache.store.exists(CHECK_NAME):
         return None
     where = f"{cache.store.root}/{CHECK_NAME}"
     try:
-        found: dict[str, Any] = json.loads(cache.store.read(CHECK_NAME))
-        of = str(found["manifest_sha256"])
+        check: dict[str, Any] = json.loads(cache.store.read(CHECK_NAME))
+        of = str(check["manifest_sha256"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ShardError(f"{where}: found no result of a check; delete it, or run teacher-dump --check again") from None
-    return found if of == cache.manifest_sha256 else {"of": of}
+    return check if of == cache.manifest_sha256 else {"of": of}
 
 
 def report_lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
-    """Return the report as lines with a name each; the names of continued lines are empty."""
-    found: Lines = []
-    if "captured_quantiles" in report:
-        found += _from_records(report)
+    """Return the statistics and the check of a cache as named lines. Names of continued lines are empty.
+
+    Args:
+        report: The report in the manifest.
+        check: The result of `read_check`.
+    """
+    lines: Lines = _statistics_lines(report) if "captured_quantiles" in report else []
     if check is None:
-        found.append(("checked", "not yet: teacher-dump --check N scores N rows again"))
-    elif "of" in check:
-        found.append(
-            ("checked", f"{CHECK_NAME} is of another cache (manifest {check['of'][:12]}): run teacher-dump --check N")
-        )
-    else:
-        found += check_lines(check)
-    return found
+        return [*lines, ("checked", "not yet: teacher-dump --check N scores N rows again")]
+    if "of" in check:
+        text = f"{CHECK_NAME} is of another cache (manifest {check['of'][:12]}): run teacher-dump --check N"
+        return [*lines, ("checked", text)]
+    return [*lines, *check_lines(check)]
 
 
-def _from_records(report: dict[str, Any]) -> Lines:
+def _statistics_lines(report: dict[str, Any]) -> Lines:
     keep = [f"{'half' if q == '50' else q + '%'} {_percent(v)}" for q, v in report["captured_quantiles"].items()]
     sizes = [f"{field} {n:.1f}" for field, n in report["bytes_by_field"].items()]
     return [
@@ -83,23 +86,23 @@ def _from_records(report: dict[str, Any]) -> Lines:
 
 
 def check_lines(check: dict[str, Any]) -> Lines:
-    """Return what a check found as lines."""
+    """Return the result of a check as named lines."""
     rows = f"{check['rows']} of {check['of_rows']:,} rows"
     noise, engine = check["noise"], check["engine"]["name"]
     if all(tally["agree"] == 1 for tally in noise.values()):
-        apart = "agree to the last bit"
+        difference = "agree to the last bit"
     else:
-        apart = (
+        difference = (
             f"are {noise['realised token']['mean']:.1g} nat apart at the realised token, with "
             f"{_percent(noise['draws']['agree'])} of the draws the same"
         )
-    found = [("noise", f"two runs of {engine} in other batches, {rows}, {apart}")]
+    lines = [("noise", f"two runs of {engine} in other batches, {rows}, {difference}")]
     if "stored" not in check:
-        return [*found, ("checked", "not against the exact teacher: teacher-dump --check N scores N rows again")]
+        return [*lines, ("checked", "not against the exact teacher: teacher-dump --check N scores N rows again")]
     kept, exact = check["fidelity"], check["reference"]
-    verdict = "nothing is off by more than rounding and noise" if check["sound"] else "NOT what the teacher says:"
+    verdict = "nothing is off by more than rounding and noise" if check["sound"] else "NOT what the teacher computes:"
     return [
-        *found,
+        *lines,
         ("checked", f"{rows} against {exact['name']} in {exact['dtype']}: {verdict}"),
         *(("", problem) for problem in check["problems"]),
         (
@@ -116,7 +119,7 @@ def check_lines(check: dict[str, Any]) -> Lines:
 
 
 def check_table(check: dict[str, Any]) -> str:
-    """Return a check as a table: what is stored, and two runs of the engine, beside what is allowed."""
+    """Return a check as a table of the errors of the records, the allowed errors, and the noise of the engine."""
     rows: list[tuple[str, ...]] = [("", "off by, mean", "largest", "in steps", "allowed", "two runs, mean", "largest")]
     for name in ("head ids", "draws", *_UNITS):
         if name not in check["stored"]:
@@ -136,6 +139,6 @@ def check_table(check: dict[str, Any]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Return a share as a percentage that says 100 only of all."""
+    """Return a share as a percentage, which is 100 only for all."""
     text = f"{share:.1%}" if share < 0.9995 else f"{share:.3%}"
     return "nearly all" if share < 1 and text == "100.000%" else ("all" if share == 1 else text)

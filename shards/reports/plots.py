@@ -1,8 +1,8 @@
-"""What does a cache keep, and what does it cost, in one picture? Is the threshold c well chosen?
+"""Plot what a cache keeps and what it costs, to judge the threshold c.
 
 Above, if the cache was checked: captured mass and error of the estimate against bytes per token, for this cache's c
-and for others, measured by the teacher on rows of this cache. Below, from the records: how captured mass is spread
-over positions, and which fields the bytes go to.
+and for others, measured by the teacher on rows of this cache. Below, from the records: the distribution of captured
+mass over positions, and the bytes of each field.
 """
 
 from __future__ import annotations
@@ -15,18 +15,28 @@ from typing import Any
 import numpy as np
 
 from shards.errors import ShardError
-from shards.format.codec import tail_table
+from shards.format.batch import decode_records
+from shards.format.quantiser import tail_table
 from shards.format.schema import UNIT
 from shards.read import Cache
-from shards.reports.statistics import SAMPLED_CHUNKS, tail_counts
+from shards.reports.statistics import sampled_chunks, tail_counts
 
 _INK, _LINE, _MUTED, _OURS = "#374151", "#e5e7eb", "#6b7280", "#1a7f5a"
 
+_Panel = tuple[str, Callable[[Any], None]]
+"""Title of a panel, and the function that draws it on axes."""
 
-def draw(cache: Cache, check: dict[str, Any] | None, path: Path) -> None:
-    """Write the picture of a cache to `path`, .svg or .png.
 
-    Raises ShardError on another ending, on a cache without a report, where matplotlib is not installed.
+def plot_cache(cache: Cache, check: dict[str, Any] | None, path: Path) -> None:
+    """Write the plots of a cache.
+
+    Args:
+        cache: The cache.
+        check: The result of its last check.
+        path: File to write, .svg or .png.
+
+    Raises:
+        ShardError: If the file has another ending, the cache has no report, or matplotlib is not installed.
     """
     if path.suffix not in (".svg", ".png"):
         raise ShardError(f"--picture {path}: found the ending {path.suffix!r}, expected .svg or .png")
@@ -40,7 +50,24 @@ def draw(cache: Cache, check: dict[str, Any] | None, path: Path) -> None:
     except ImportError:
         raise ShardError("--picture: matplotlib is not installed; run pip install 'teacherless[pictures]'") from None
 
-    rows: list[list[tuple[str, Callable[[Any], None]]]] = []
+    rows = _panels(cache, check)
+    # A fixed salt, so that the same cache always gives the same bytes.
+    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "shards", "font.size": 9}
+    with rc_context(settings):
+        figure = Figure(figsize=(10.5, 3.6 * len(rows)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
+        FigureCanvasAgg(figure)
+        for i, row in enumerate(rows):
+            for j, (title, draw) in enumerate(row):
+                axes = figure.add_subplot(len(rows), 2, 2 * i + j + 1)
+                _style(axes, title)
+                draw(axes)
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=140, metadata=metadata)
+
+
+def _panels(cache: Cache, check: dict[str, Any] | None) -> list[list[_Panel]]:
+    """Return the panels by row."""
+    rows: list[list[_Panel]] = []
     if check is not None and "curve" in check:
         points, own = check["curve"], cache.manifest.layout.threshold
         rows.append(
@@ -51,60 +78,52 @@ def draw(cache: Cache, check: dict[str, Any] | None, path: Path) -> None:
         )
     rows.append(
         [
-            ("How much of each position is captured", partial(_spread, tails=_tails(cache))),
+            ("How much of each position is captured", partial(_spread, tails=_sampled_tails(cache))),
             ("Where the bytes go", partial(_fields, sizes=cache.manifest.report["bytes_by_field"])),
         ]
     )
-    # One salt, so that the same cache always gives the same bytes.
-    settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "shards", "font.size": 9}
-    with rc_context(settings):
-        figure = Figure(figsize=(10.5, 3.6 * len(rows)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
-        FigureCanvasAgg(figure)
-        for i, row in enumerate(rows):
-            for j, (title, panel) in enumerate(row):
-                axes = figure.add_subplot(len(rows), 2, 2 * i + j + 1)
-                axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
-                axes.tick_params(colors=_INK, length=0)
-                axes.grid(True, color=_LINE, linewidth=0.6)
-                axes.set_axisbelow(True)
-                for spine in axes.spines.values():
-                    spine.set_visible(False)
-                panel(axes)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=140, metadata=metadata)
+    return rows
 
 
-def _tails(cache: Cache) -> Any:
-    """Return counts of the tail codes over some chunks of the cache, evenly spread."""
-    from shards.format.batch import decode_records
+def _style(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.tick_params(colors=_INK, length=0)
+    axes.grid(True, color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
 
-    text = cache.manifest.layout.tokens == "kept"
-    some = sorted({int(i) for i in np.linspace(0, len(cache) - 1, SAMPLED_CHUNKS)})
-    chunks = (cache[i] if text else decode_records(cache.manifest.layout, cache.chunk_bytes(i)[2]) for i in some)
-    return sum(tail_counts(chunk) for chunk in chunks)
+
+def _sampled_tails(cache: Cache) -> Any:
+    """Return int64 [256]: the number of positions with each tail code in some chunks, evenly spaced."""
+    total = np.zeros(256, np.int64)
+    for i in sorted(sampled_chunks(cache)):
+        where, entry, raw = cache.chunk_bytes(i)
+        total += tail_counts(decode_records(cache.manifest.layout, raw, where=where, entry=entry))
+    return total
 
 
-def _curve(axes: Any, points: list[dict[str, Any]], own: float, key: str) -> None:
-    places = [p["bytes_per_token"] for p in points]
+def _curve(axes: Any, *, points: list[dict[str, Any]], own: float, key: str) -> None:
+    bytes_per_token = [p["bytes_per_token"] for p in points]
     values = [p[key] for p in points]
-    axes.plot(places, values, color=_OURS, linewidth=1.4, marker="o", markersize=5, markerfacecolor="white")
-    for point, x, y in zip(points, places, values, strict=True):
-        ours = abs(point["threshold"] - own) < 1e-3 * own
-        if ours:
+    axes.plot(bytes_per_token, values, color=_OURS, linewidth=1.4, marker="o", markersize=5, markerfacecolor="white")
+    for point, x, y in zip(points, bytes_per_token, values, strict=True):
+        is_own = abs(point["threshold"] - own) < 1e-3 * own
+        if is_own:
             axes.plot([x], [y], "o", color=_OURS, markersize=8)
         below = key == "captured"
         axes.annotate(
-            f"c = {point['threshold']:g}" + (" (this cache)" if ours else ""),
+            f"c = {point['threshold']:g}" + (" (this cache)" if is_own else ""),
             (x, y),
             (7, -11 if below else 6),
             textcoords="offset points",
-            color=_INK if ours else _MUTED,
-            fontweight="bold" if ours else "normal",
+            color=_INK if is_own else _MUTED,
+            fontweight="bold" if is_own else "normal",
             fontsize=8.5,
         )
     axes.set_xlabel("bytes per token", color=_INK)
     axes.margins(y=0.15)
-    axes.set_xlim(0, 1.25 * max(places))
+    axes.set_xlim(0, 1.25 * max(bytes_per_token))
     if key == "captured":
         axes.locator_params(axis="y", steps=[1, 2, 5, 10])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

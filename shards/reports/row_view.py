@@ -1,80 +1,66 @@
-"""What did the teacher say here? A row's text and the teacher's choices at each token, for a terminal or a browser."""
+"""One row in readable form: its text and the teacher's choices at each token, for a terminal or a browser."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from shards.errors import ShardError
+from shards.format.chunk import Chunk
 from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
 
 CHOICES = 5
-"""Most choices that are shown of a position."""
+"""Maximum number of choices per position."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Position:
-    """One next-token prediction, readable."""
+class PositionView:
+    """One next-token prediction in readable form."""
 
     text: str
-    """The token that the text contains."""
+    """The label: the token that the text has."""
     probability: float
-    """What the teacher gave it."""
+    """The teacher's probability of the label."""
     choices: tuple[tuple[str, float], ...]
-    """The head's likeliest tokens and their probabilities."""
+    """The likeliest tokens of the head and their probabilities."""
     tail: float
     """Mass outside the head."""
     draws: int
-    """Number of draws that stand for the tail."""
+    """Number of draws from the tail."""
     entropy: float
-    """Of the full distribution, in nats."""
+    """Entropy of the whole distribution, in nats."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
-    """A row, readable."""
+class RowView:
+    """A row in readable form."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
-    positions: tuple[Position, ...]
+    """Names and values."""
+    positions: tuple[PositionView, ...]
 
 
-def find(cache: Cache, number: int) -> Shown:
-    """Return row `number` of the cache. Reads one chunk. Raises ShardError where there is no such row."""
-    if not 0 <= number < cache.rows:
-        raise ShardError(f"--row {number}: found {cache.rows} rows, expected a number from 0 to {cache.rows - 1}")
-    left = number
-    for i in range(len(cache)):
-        if left < cache.chunk_rows(i):
-            break
-        left -= cache.chunk_rows(i)
-    row = cache[i].row(left)
+def row_view(cache: Cache, number: int) -> RowView:
+    """Return a row of a cache in readable form. One chunk is read.
+
+    Args:
+        cache: The cache, with its tokens.
+        number: Index of the row.
+
+    Raises:
+        ShardError: If there is no such row.
+    """
+    row = _row(cache, number)
     table = TokenizerRules.load(cache.tokenizer_dir).token_bytes()
     texts = {t: raw.decode("utf-8", errors="replace") for t, raw in table.items()}
-
-    def text(token: int) -> str:
-        return texts.get(token) or f"<{token}>"
-
-    positions = []
-    for p, token in enumerate(row.tokens[1:].tolist()):
-        head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
-        ids, probs = row.head_ids[head].tolist(), row.head_probs[head].tolist()
-        positions.append(
-            Position(
-                text=text(token),
-                probability=float(np.exp(row.label_logp[p])),
-                choices=tuple((text(i), q) for i, q in zip(ids[:CHOICES], probs, strict=False)),
-                tail=float(row.tail_mass[p]),
-                draws=int(row.draw_starts[p + 1] - row.draw_starts[p]),
-                entropy=float(row.entropy[p]),
-            )
-        )
     info = row.rows[0]
     bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
-    return Shown(
+    return RowView(
         title=f"row {number} of {cache.store.root}",
         facts=(
             ("text", f"{info.source} {info.path}, bytes {info.byte_start:,} to {info.byte_end:,}"),
@@ -82,30 +68,58 @@ def find(cache: Cache, number: int) -> Shown:
             ("teacher", f"{cache.manifest.teacher.name}: {bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of "
                         f"entropy, {1 - row.tail_mass.mean():.1%} of the mass in the head"),
         ),
-        positions=tuple(positions),
+        positions=_positions(row, lambda token: texts.get(token) or f"<{token}>"),
     )  # fmt: skip
 
 
-def as_text(shown: Shown, *, width: int = 100) -> str:
-    """Return a row for the terminal: a line per token."""
-    lines = [shown.title, *(f"{name:>9}  {value}" for name, value in shown.facts), ""]
+def _row(cache: Cache, number: int) -> Chunk:
+    if not 0 <= number < cache.rows:
+        raise ShardError(f"--row {number}: found {cache.rows} rows, expected a number from 0 to {cache.rows - 1}")
+    i = 0
+    while number >= cache.chunk_rows(i):
+        number -= cache.chunk_rows(i)
+        i += 1
+    return cache[i].row(number)
+
+
+def _positions(row: Chunk, text_of: Callable[[int], str]) -> tuple[PositionView, ...]:
+    positions = []
+    for p, label in enumerate(row.tokens[1:].tolist()):
+        head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
+        ids, probs = row.head_ids[head].tolist(), row.head_probs[head].tolist()
+        positions.append(
+            PositionView(
+                text=text_of(label),
+                probability=float(np.exp(row.label_logp[p])),
+                choices=tuple((text_of(i), q) for i, q in zip(ids[:CHOICES], probs, strict=False)),
+                tail=float(row.tail_mass[p]),
+                draws=int(row.draw_starts[p + 1] - row.draw_starts[p]),
+                entropy=float(row.entropy[p]),
+            )
+        )
+    return tuple(positions)
+
+
+def to_text(view: RowView, *, width: int = 100) -> str:
+    """Return a row as text, one line of at most `width` characters per token."""
+    lines = [view.title, *(f"{name:>9}  {value}" for name, value in view.facts), ""]
     lines.append(f"{'p':>7}  {'token':<16} the teacher's choices")
-    for position in shown.positions:
+    for position in view.positions:
         choices = "  ".join(f"{_quoted(text)} {q:.2f}" for text, q in position.choices)
         rest = f"  rest {position.tail:.2f}" if position.tail > 0.005 else ""
         lines.append(f"{position.probability:>7.3f}  {_quoted(position.text):<16} {choices}{rest}"[:width])
     return "\n".join(lines)
 
 
-def as_html(shown: Shown) -> str:
-    """Return a row as one self-contained page: the text, each token tinted by its surprise, choices on hover."""
-    body = "".join(_span(p) for p in shown.positions)
-    facts = "".join(f"<dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd>" for n, v in shown.facts)
+def to_html(view: RowView) -> str:
+    """Return a row as a self-contained page: the text, each token tinted by its surprise, its choices on hover."""
+    body = "".join(_span(p) for p in view.positions)
+    facts = "".join(f"<dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd>" for n, v in view.facts)
     legend = "".join(f'<i style="background:{_tint(q)}">{q:g}</i>' for q in (0.9, 0.5, 0.1, 0.01, 0.001))
-    return _PAGE.format(title=html.escape(shown.title), facts=facts, legend=legend, body=body)
+    return _PAGE.format(title=html.escape(view.title), facts=facts, legend=legend, body=body)
 
 
-def _span(position: Position) -> str:
+def _span(position: PositionView) -> str:
     rows = "".join(
         f"<tr{' class=hit' if text == position.text else ''}><td><code>{html.escape(_quoted(text))}</code></td>"
         f'<td><b style="width:{100 * q:.0f}%"></b></td><td>{q:.3f}</td></tr>'
@@ -119,7 +133,7 @@ def _span(position: Position) -> str:
 
 
 def _tint(probability: float) -> str:
-    """Return a colour: clear where the teacher expected the token, warm where it did not."""
+    """Return a colour: transparent for probability 1, warmer for smaller ones."""
     surprise = min(1.0, -np.log10(max(probability, 1e-6)) / 3.5)
     return f"rgba(214, 98, 40, {0.75 * surprise:.2f})"
 
@@ -152,6 +166,6 @@ table {{ width: 100%; border-collapse: collapse }} td {{ padding: .1rem .3rem; w
 td:nth-child(2) {{ width: 55% }} td b {{ display: block; height: .6rem; background: #4b7bd1; border-radius: .2rem }}
 .hit td {{ font-weight: 600 }} .hit b {{ background: #d66228 }} s p {{ margin: .5rem 0 0; color: #4b5563 }}
 </style></head><body><h1>{title}</h1><dl>{facts}</dl>
-<p class="legend">Tinted by how little the teacher expected each token; hover for its choices. Probability: {legend}</p>
+<p class="legend">Each token is tinted by its surprise to the teacher; hover for the choices. Probability: {legend}</p>
 <pre>{body}</pre></body></html>
 """

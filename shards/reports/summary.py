@@ -1,4 +1,4 @@
-"""What would a person want to know of a cache? One screen, or one JSON object."""
+"""The main facts about a cache, as one screen of text or one JSON object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shards.reports.fidelity import read_check, report_lines
 
 
 def summary(cache: Cache) -> dict[str, Any]:
-    """Return the facts about a cache as JSON. Reads the manifest, and the last check's result where there is one."""
+    """Return the facts about a cache as JSON, from its manifest and the result of its last check."""
     manifest = cache.manifest
     return {
         "path": cache.store.root,
@@ -36,7 +36,7 @@ def summary(cache: Cache) -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """Return the facts as one screen of text."""
+    """Return the facts of `summary` as one screen of text."""
     teacher, corpus, engine, report = facts["teacher"], facts["corpus"], facts["engine"], facts["report"]
     origin = " ".join(x for x in (teacher["repo"], teacher["revision"]) if x)
     lines = [
@@ -67,12 +67,16 @@ def describe(facts: dict[str, Any]) -> str:
 
 
 def format_lines(lines: Sequence[tuple[str, str]]) -> str:
-    """Return named lines as text, the names in a column."""
+    """Return named lines as text, with the names in a column."""
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
 
 
 def licence_line(teacher: dict[str, Any]) -> str:
-    """Return the teacher's licence, and what its terms ask of those who train on its outputs."""
+    """Return the teacher's licence, with a warning if its terms restrict training on its outputs.
+
+    Args:
+        teacher: A mapping with `licence` and `restricts_outputs`.
+    """
     licence = teacher["licence"] or "not known"
     if teacher["restricts_outputs"]:
         licence += (

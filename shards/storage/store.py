@@ -73,14 +73,18 @@ class Store:
         protocol = self.filesystem.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, num_bytes: int = UNKNOWN_BYTES) -> bytes:
         """Return the content of a file.
+
+        Args:
+            name: Name of the file.
+            num_bytes: Expected size, for the time limit.
 
         Raises:
             IncompleteCacheError: If there is no such file.
             StoreError: If the store cannot be reached.
         """
-        return self._retry(name, lambda: bytes(self._call("cat_file", UNKNOWN_BYTES, self._at(name))))
+        return self._retry(name, lambda: bytes(self._call("cat_file", num_bytes, self._at(name))))
 
     def read_range(self, name: str, offset: int, length: int, *, where: str = "") -> bytes:
         """Return a range of a file.

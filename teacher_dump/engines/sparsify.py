@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from shards.format.codec import expected_draws
+from shards.format.quantiser import expected_draws
 from shards.format.schema import TAIL_STEP
 from teacher_dump.engines.records import Records, RecordSpec
 

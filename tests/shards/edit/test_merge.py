@@ -62,7 +62,7 @@ def test_merged_caches_hold_every_row_once_in_order(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "m")])
     assert result.exit_code == 0, result.output
     assert "13 rows" in result.output
-    assert "dropped 6 rows" in result.output
+    assert "dropped 6 duplicate rows" in result.output
     merged = shards.open(tmp_path / "m")
     assert verify(merged) == []
     assert rows_of(merged) == rows_of(first) + [r for r in rows_of(second) if r not in rows_of(first)]

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from shards.errors import CorruptShardError, ShardError
 from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.chunk import Chunk
-from shards.format.codec import expected_draws, head_table, tail_code, tail_table
-from shards.format.schema import UNIT, Layout, file_schema
-from shards.verify import chunk_problems
+from shards.format.invariants import chunk_problems
+from shards.format.schema import Layout, file_schema
 from tests.shards.conftest import LAYOUT, make_row
 
 
@@ -173,24 +172,6 @@ def test_what_no_teacher_could_say_is_refused_by_name(field: str, value: np.ndar
 def test_rising_heads_are_refused() -> None:
     with pytest.raises(ShardError, match="rising"):
         round_trip([with_head([[0.2, 0.3]])])
-
-
-def test_tables_are_even_steps_of_the_angle() -> None:
-    assert tail_table()[0] == 0
-    assert tail_table()[255] == UNIT
-    assert head_table()[255] == UNIT // 2
-    assert (np.diff(tail_table()) > 0).all()
-    assert (np.diff(head_table()) > 0).all()
-    assert np.array_equal(tail_code(tail_table() / UNIT), np.arange(256))
-
-
-def test_expected_draws_are_the_ceiling_of_tail_over_threshold() -> None:
-    expected = expected_draws(0.04, 2e-3)
-    assert expected[255] == 25
-    assert expected[0] == 0
-    tail = tail_table() / UNIT
-    assert (expected[tail < 2e-3] == 0).all()
-    assert np.array_equal(expected[tail >= 2e-3], np.ceil(tail[tail >= 2e-3] / 0.04 - 1e-9))
 
 
 def test_streams_that_contradict_each_other_are_refused() -> None:

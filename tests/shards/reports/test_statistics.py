@@ -11,7 +11,7 @@ import pytest
 
 import shards
 from shards.format.batch import build_batch
-from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, losses, measure, tail_counts
+from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, measure, reader_losses, tail_counts
 from tests.shards.conftest import LAYOUT, make_cache, make_row
 
 
@@ -33,7 +33,7 @@ def test_quantiles_are_numpys_over_the_decoded_cache(reported: shards.Cache) -> 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_quantiles_of_any_counts_are_numpys(seed: int) -> None:
-    from shards.format.codec import tail_table
+    from shards.format.quantiser import tail_table
 
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 256, int(rng.integers(1, 300)))
@@ -46,7 +46,7 @@ def test_tail_codes_are_counted(reported: shards.Cache) -> None:
     chunk = reported[0]
     counts = tail_counts(chunk)
     assert counts.sum() == len(chunk.tail_mass)
-    from shards.format.codec import tail_table
+    from shards.format.quantiser import tail_table
 
     again = np.repeat(tail_table(), counts) / np.float32(2**24)
     assert np.array_equal(np.sort(again), np.sort(chunk.tail_mass))
@@ -83,7 +83,7 @@ def test_the_expected_cost_of_quantisation_is_the_measured_one() -> None:
     for row in rows:
         batch, _ = build_batch(LAYOUT, [row], file_schema(LAYOUT, task="t", fingerprint="f"))
         chunk = decode_chunk(LAYOUT, batch.serialize().to_pybytes(), where="test")
-        expected.append(losses(chunk, LAYOUT.vocab_size)["kl_quantised"])
+        expected.append(reader_losses(chunk, LAYOUT.vocab_size)["kl_quantised"])
         exact, owner = row.head_probs.astype(np.float64), np.repeat(np.arange(len(row.head_count)), row.head_count)
         tail = np.maximum(1 - np.bincount(owner, exact), 1e-12)
         kl = np.bincount(owner, exact * np.log(exact / chunk.head_probs))

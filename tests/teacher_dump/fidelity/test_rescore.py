@@ -82,7 +82,7 @@ def raise_a_head_probability(streams: dict[str, np.ndarray], cache: Any) -> None
 
 def lower_a_tail(streams: dict[str, np.ndarray], cache: Any) -> None:
     # Between two tails with as many draws, so that nothing else has to change.
-    from shards.format.codec import expected_draws
+    from shards.format.quantiser import expected_draws
 
     layout = cache.manifest.layout
     expected = expected_draws(layout.threshold, layout.tail_floor)
