@@ -53,7 +53,7 @@ def load_full_config(checkpoint: Checkpoint) -> Any:
 
 
 def loading_error(checkpoint: Checkpoint, part: str, error: Exception) -> EvalError:
-    """Return the one-line error for a checkpoint whose `part` (tokenizer, configuration, model) does not load."""
+    """Return the one-line error for a `part` of a checkpoint (tokenizer, configuration, model) that does not load."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return EvalError(
         f"{checkpoint.source}: the {part} cannot be loaded ({type(error).__name__}: {reason[:200]}); "

@@ -169,7 +169,7 @@ def _start_llm(
 
 
 def _watch(llm: Any, processes: Collection[BaseProcess]) -> None:
-    """Make a step raise EngineDeadError when a process of the engine ends; vLLM itself would wait for ever."""
+    """Make a step raise EngineDeadError when a process of the engine ends; vLLM itself would wait indefinitely."""
     from vllm.v1.engine.exceptions import EngineDeadError
 
     outputs = getattr(llm.engine_core, "outputs_queue", None)  # absent where the engine runs in this process

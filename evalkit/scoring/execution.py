@@ -14,7 +14,7 @@ from evalkit.tasks.base import Problem
 class SampleExecutor:
     """Executes samples as they are added; `finish` waits for the verdicts.
 
-    Samples may be added while a model still generates: execution goes on beside it.
+    Samples may be added while a model still generates: execution runs concurrently.
     """
 
     def __init__(

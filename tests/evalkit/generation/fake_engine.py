@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from evalkit.generation.base import Answer, OnAnswer, OnTokens, Prompt
+from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
+from evalkit.generation.checkpoint import Checkpoint
+from evalkit.tasks.protocols import PromptProtocol
 
 
 class FixedAnswerEngine:
@@ -24,3 +26,10 @@ class FixedAnswerEngine:
         """Deliver the answers in the order of the prompts."""
         for prompt in prompts:
             on_answer(Answer(prompt=prompt, completion=self._text, stop_reason="stop", tokens=1))
+
+
+class ReturnEngine(FixedAnswerEngine):
+    """Answers every prompt with `return None`; has the constructor of an engine."""
+
+    def __init__(self, checkpoint: Checkpoint, protocol: PromptProtocol, settings: EngineSettings) -> None:
+        super().__init__("    return None\n")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
+from evalkit.errors import EvalError
 from evalkit.generation import engine
 from shards.runtime import machine
+from tests.evalkit.commands import call
 
 pytest.importorskip("transformers")
 
@@ -55,3 +59,29 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
         "threads": 1,
         "machine": machine.describe(torch, cpu=here),
     }
+
+
+def test_another_engine_is_a_module_and_a_row_of_the_table(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    entry = engine.EngineEntry(
+        factory="tests.evalkit.generation.fake_engine:ReturnEngine",
+        package="pytest",
+        install="install pytest",
+        cpu_batch_size=2,
+        gpu_batch_size=4,
+    )
+    monkeypatch.setitem(engine.ENGINES, "fixed", entry)
+    done = call("score", checkpoint, "--engine", "fixed", "--limit", 1, "--no-html", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    result = json.loads((tmp_path / "score.json").read_text())
+    assert result["generation"]["engine"] == "fixed"
+    (sample,) = (json.loads(line) for line in (tmp_path / "score.samples.jsonl").read_text().splitlines())
+    assert sample["completion"] == "    return None\n"
+
+
+def test_an_engine_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
+    entry = dataclasses.replace(engine.ENGINES["vllm"], package="no_such_package")
+    monkeypatch.setitem(engine.ENGINES, "vllm", entry)
+    with pytest.raises(EvalError, match="engine vllm is not installed; install vllm"):
+        engine.choose_settings("vllm", batch_size=None, deterministic=False)
