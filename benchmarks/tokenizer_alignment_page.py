@@ -20,7 +20,7 @@ def page(results: dict[str, Any], name: str) -> str:
         return f"| {title} | " + " | ".join(_percent(v) if percent else f"{v:,}" for v in values) + " |"
 
     rows = [
-        "# Two tokenizers on Python, measured",
+        "# Two tokenizers on Python",
         "",
         f"Teacher `{results['teacher']}` (SentencePiece, dummy prefix, byte fallback), student `{results['student']}`",
         f"(byte-level BPE, added tokens for blanks); {results['date']}, {results['machine']}. Written by",
@@ -29,27 +29,27 @@ def page(results: dict[str, Any], name: str) -> str:
         f"        --student ../shared/data/tokenizers/{results['student']} --megabytes {results['megabytes']:g}"
         f" --write docs/results/{name}",
         "",
-        f"![What each loss sees, and what matching strings would teach]({name}.png)",
+        f"![Positions that each loss uses, and wrong targets of matching strings]({name}.png)",
         "",
         "| | " + " | ".join(corpora) + " |",
         "|---|---|---|",
         line("files", "files", percent=False),
-        line("files that do not give their bytes back (left out)", "files left out", percent=False),
+        line("files that a tokenizer does not reproduce (left out)", "files left out", percent=False),
         line("bytes", "bytes", percent=False),
         line("bytes per teacher token", "bytes per teacher token", percent=False),
         line("bytes per student token", "bytes per student token", percent=False),
         line("shared boundaries per teacher token", "shared boundaries per teacher token"),
         line("word ends (non-blank, then blank) that both share", "word ends that are shared"),
         line("line starts (line feed, then non-blank) that both share", "line starts that are shared"),
-        line("student tokens per word chunk", "student tokens per word chunk", percent=False),
+        line("student tokens per span", "student tokens per word chunk", percent=False),
         line("shared boundaries whose next teacher token has an equal string", "boundaries with an equal string"),
         line("**... which is not the student's next token**", "equal string is not the student's token"),
         line("... blanks, digits, line breaks left out (`matched`)", "conservative map is not the student's token"),
-        line("**student's next token lies in the cell of the teacher's**", "student's token is in the cell"),
-        line("windows of 1,024 tokens that tokenise otherwise alone", "windows whose tokens alone differ"),
-        line("tokens of windows alone that are the document's own", "tokens that are the document's own"),
+        line("**student's next token is in the cell of the teacher's**", "student's token is in the cell"),
+        line("windows of 1,024 tokens with other tokens when tokenised alone", "windows whose tokens alone differ"),
+        line("tokens of windows tokenised alone that equal the document's", "tokens that are the document's own"),
         "",
-        "What matching by strings would have taught wrongly, by kind of the teacher's token, of all shared boundaries:",
+        "Wrong targets of matching by strings, by kind of the teacher's token, as shares of all shared boundaries:",
         "",
         "| kind | " + " | ".join(corpora) + " |",
         "|---|---|---|",
@@ -67,7 +67,7 @@ def page(results: dict[str, Any], name: str) -> str:
             for kind, v in lib["stretches"].items()
         ),
         "",
-        "What each loss sees:",
+        "Positions and bytes that each loss uses:",
         "",
         "| loss | positions of the student | bytes |",
         "|---|---|---|",
@@ -86,7 +86,7 @@ def page(results: dict[str, Any], name: str) -> str:
             for what in lib["teacher tokens per second"]
         ),
         "",
-        f"Tables of both vocabularies are made once per run, in {results['seconds_for_tables']} s.",
+        f"Tables of both vocabularies are computed once per run, in {results['seconds_for_tables']} s.",
         "",
     ]
     return "\n".join(rows)
