@@ -42,9 +42,10 @@ method. RS-KD in the layout of its authors, 3 bytes an id, takes {sampled_own:.1
 else. The k of top 7 was chosen so that its file is as large as that of head plus draws at c = 0.04. Each method has one
 cache with fixed draws, and three to five students.
 
-*Scores.* They are computed on documents that were never trained on, against the teacher's full distribution, in float32. The share of
-the gap of a method m is (cross-entropy only - m) / (cross-entropy only - full distribution). The calibration error
-is the mean distance of the student's confidence from its rate of hits in ten ranges of confidence.
+*Scores.* They are computed in float32 on documents that were never trained on, against the teacher's full
+distribution. The share of the gap of a method m is (cross-entropy only - m) / (cross-entropy only - full
+distribution). The calibration error is the mean distance of the student's confidence from its rate of hits in ten
+ranges of confidence.
 
 *Where.* Two cores of an AMD EPYC (x86_64, AVX-512 with bfloat16), no GPU, torch 2.13.0+cpu, 2026-11-23, commit
 2e43b87.
