@@ -46,15 +46,17 @@ def explain(failure: Outcome, ended: GuestExit, *, cpu_limit_s: int, wall_s: flo
     status, cpu_s = ended.status, ended.cpu_s
     if ended.refused:
         return Outcome("infra_error", f"the program could not be started ({os.strerror(ended.refused)})")
-    # No program can send SIGKILL. The kernel sends it at the hard CPU limit, which is a second above the soft one.
-    if status == -signal.SIGKILL and ended.by_itself and cpu_s < cpu_limit_s + 0.9:
+    # The kernel enforces its limits in ticks and whole seconds: within a tenth of the limit is at the limit.
+    out_of_cpu = cpu_s >= cpu_limit_s - 0.1
+    # No program can send SIGKILL. The kernel sends it at the hard CPU limit, which is a second above the soft one, to a
+    # program that ignores SIGXCPU. It counts whole ticks for that: up to a tenth more than `cpu_s` on a busy machine.
+    if status == -signal.SIGKILL and ended.by_itself and not out_of_cpu:
         held = ended.memory_bytes / 1e6
         return Outcome(
             "infra_error",
             f"killed from outside, most likely by the kernel for lack of memory (it held {held:.0f} MB)",
         )
-    # The kernel counts in ticks and whole seconds: within a tenth of the limit is at the limit.
-    if status == -signal.SIGXCPU or cpu_s >= cpu_limit_s - 0.1:
+    if status == -signal.SIGXCPU or out_of_cpu:
         return Outcome("timeout_cpu", f"used {max(cpu_s, cpu_limit_s):.1f} s of CPU, limit {cpu_limit_s} s")
     if outcome == "timeout_wall":
         return Outcome(outcome, f"{detail} ({wall_s:.0f} s by the clock, {cpu_s:.1f} s of CPU)")
