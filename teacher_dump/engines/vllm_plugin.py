@@ -52,6 +52,6 @@ def _capturing_class(stock: Any, name: str) -> type:
         stock.__init__(self, vllm_config=vllm_config, prefix=prefix)
         from teacher_dump.engines.vllm_pooler import RecordPooler
 
-        self.pooler = RecordPooler(self, vllm_config.additional_config[CONFIG_KEY])
+        self.pooler = RecordPooler(self, vllm_config.additional_config[CONFIG_KEY], task=TASK)
 
     return type(name, (stock,), {"__init__": __init__, "is_pooling_model": True, "__module__": __name__})

@@ -19,7 +19,6 @@ from vllm.model_executor.layers.pooler.common import PoolingParamsUpdate
 
 from teacher_dump.engines.records import RecordSpec, draw_offsets, whitespace_mask
 from teacher_dump.engines.sparsify import sparsify
-from teacher_dump.engines.vllm_plugin import TASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +38,24 @@ class PromptPart:
 class RecordPooler(Pooler):  # type: ignore[misc]  # vLLM's class is untyped here
     """Takes the hidden states of a step and returns the packed records of each finished request."""
 
-    def __init__(self, model: Any, settings: dict[str, Any]) -> None:
+    def __init__(self, model: Any, settings: dict[str, Any], *, task: str) -> None:
         """Prepare the records of a model.
 
         Args:
             model: vLLM model with `compute_logits`. It is kept without becoming a submodule.
             settings: Those of `vllm._arguments`: spec, vocab_size, whitespace_ids.
+            task: Pooling task that the requests name.
         """
         super().__init__()
         self._compute_logits = model.compute_logits
+        self._task = task
         self._spec = RecordSpec(**{**settings["spec"], "temperatures": tuple(settings["spec"]["temperatures"])})
         self._vocab_size: int = settings["vocab_size"]
         self._whitespace_V = torch.from_numpy(whitespace_mask(self._vocab_size, settings["whitespace_ids"]))
 
     def get_supported_tasks(self) -> Set[Any]:
         """Return the pooling tasks, for vLLM."""
-        return {TASK}
+        return {self._task}
 
     def get_pooling_updates(self, task: Any) -> Any:
         """Request the token ids of the prompts."""
