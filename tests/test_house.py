@@ -48,22 +48,12 @@ MAX_PARAMETERS = 8
 KNOWN_LONG_FILES: set[str] = set()
 KNOWN_LONG_FUNCTIONS = {
     "_make_pooler",
-    "decode",
-    "encode",
     "load",
-    "publish",
-    "rewrite",
-    "withdraw",
 }
 KNOWN_WIDE_FUNCTIONS = {
-    "_check_input",
-    "encode",
     "take_step",
 }
-KNOWN_DOUBLED_CLASSES = {
-    "Identity",
-    "Problem",
-}
+KNOWN_DOUBLED_CLASSES: set[str] = set()
 # Tests that have not moved to the folder of their module yet.
 KNOWN_UNMIRRORED_TESTS = {
     "against_evalplus",

@@ -140,7 +140,7 @@ def hardware(asked_dtype: str, *, deterministic: bool) -> dict[str, Any]:
     import torch
 
     return {
-        "dtype_why": choose_dtype(asked_dtype, deterministic=deterministic).why,
+        "dtype_why": choose_dtype(asked_dtype, deterministic=deterministic).reason,
         "threads": machine.num_threads().number,
         "machine": machine.describe(torch),
     }

@@ -1,1 +1,1 @@
-"""The process and its machine: processor, signals, child processes, progress lines."""
+"""The process and its machine: command line, signals, child processes, progress lines, processor."""

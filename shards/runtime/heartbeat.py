@@ -1,10 +1,10 @@
-"""Lines about long work, so that a person or a log hears something at least every fifteen seconds.
+"""Progress lines of long work, at least one every fifteen seconds.
 
-`say` prints a line and names the work that begins. While nothing else is said, a thread prints how the work goes: the
-text of `status` if there is one, else the seconds since the line. In a log these are plain lines, `every_s` apart. On a
-terminal it is one line that is rewritten each second and vanishes when the next line comes.
+Calling a `Heartbeat` prints a line, which names the work that begins. Until the next line, a thread prints progress:
+the text of a status function, or else the seconds since the line. In a log these are plain lines, `every_s` apart. On
+a terminal it is one line that is rewritten each second and disappears when the next line comes.
 
-The error stream is duplicated: lines arrive where they should while another part of the program redirects it.
+The error stream is duplicated, so that lines reach it while another part of the program redirects it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import Self, TextIO
 
 EVERY_S = 10.0
-"""Seconds of silence after which a log gets a line. Ticks come each second, and a busy machine may delay them."""
+"""Seconds without output after which a log gets a line. Ticks come each second, later on a busy machine."""
 _CLEAR = "\r\x1b[K"
 
 
 class Heartbeat:
-    """Says what is done, and how long it takes. Use as a context manager; call it like a function to say a line."""
+    """Prints lines and, between them, progress. A context manager; called as a function, it prints a line."""
 
     def __init__(
         self,
@@ -35,7 +35,15 @@ class Heartbeat:
         clock: Callable[[], float] = time.monotonic,
         width: Callable[[], int] = lambda: _width(),
     ) -> None:
-        """Print to `out`, by default a duplicate of the error stream; `first` names the work before the first line."""
+        """Prepare the output; the thread starts with the context.
+
+        Args:
+            out: Stream to print to; by default a duplicate of the error stream.
+            first: Name of the work before the first line.
+            every_s: Seconds between lines in a log.
+            clock: Function that returns the time in seconds.
+            width: Function that returns the number of columns of the terminal.
+        """
         self._owned = None if out is not None else _duplicate(sys.stderr)
         self._out: TextIO = out or self._owned or sys.stderr
         self._every_s, self._clock, self._width = every_s, clock, width
@@ -43,7 +51,7 @@ class Heartbeat:
         self._first: str | None = first
         self._status: Callable[[], str] | None = None
         self._lock = threading.RLock()
-        self._shown = False  # whether a line that is rewritten is on the terminal
+        self._shown = False  # whether the terminal shows a line that will be rewritten
         self._paused = 0
         self._since = self._last = clock()
         self._stop = threading.Event()
@@ -55,7 +63,7 @@ class Heartbeat:
         return self._live
 
     def __call__(self, line: str) -> None:
-        """Print a line; what it names is taken to go on until the next one."""
+        """Print a line, which names the work until the next line."""
         with self._lock:
             self._since = self._last = self._clock()
             self._write((_CLEAR if self._shown else "") + line + "\n")
@@ -63,7 +71,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def counting(self, status: Callable[[], str]) -> Iterator[None]:
-        """Print the text of `status`, called by the thread, in place of seconds meanwhile."""
+        """Print the text of `status` in place of seconds during the block. The thread calls it."""
         before, self._status = self._status, status
         try:
             yield
@@ -74,7 +82,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Print nothing meanwhile: something else draws on the terminal."""
+        """Print nothing during the block, because something else draws on the terminal."""
         with self._lock:
             self._paused += 1
             self._clear()
@@ -86,7 +94,7 @@ class Heartbeat:
                 self._since = self._last = self._clock()
 
     def tick(self) -> None:
-        """Print what is due; the thread calls this each second."""
+        """Print progress if it is due. The thread calls this each second."""
         with self._lock:
             now = self._clock()
             if self._paused or (not self._live and now - self._last < self._every_s):
@@ -113,7 +121,7 @@ class Heartbeat:
             self._clear()
             if self._owned is not None:
                 self._owned.close()
-                self._out = sys.stderr  # what is still said, is not lost
+                self._out = sys.stderr  # later lines are not lost
 
     def _run(self) -> None:
         while not self._stop.wait(1.0):
@@ -125,14 +133,14 @@ class Heartbeat:
             self._shown = False
 
     def _write(self, text: str) -> None:
-        # A reader that has gone must not end the work.
+        # A closed pipe must not end the work.
         with contextlib.suppress(BrokenPipeError):
             self._out.write(text)
             self._out.flush()
 
 
 def _duplicate(stream: TextIO) -> TextIO | None:
-    """Return the stream on a descriptor of its own, None where it has none."""
+    """Return the stream on a new file descriptor, None if it has no descriptor."""
     try:
         number = os.dup(stream.fileno())
     except (AttributeError, OSError, ValueError):

@@ -1,7 +1,7 @@
-"""End a command on Ctrl-C with exit code 130 and no traceback, at any moment of its life.
+"""End a command on Ctrl-C with exit code 130 and no traceback, at any time.
 
-While modules are imported nothing is at stake: the process ends at once. While a command works, the first Ctrl-C raises
-KeyboardInterrupt, so that files are cleaned up, and a second one ends the process at once.
+While modules are imported, the process ends at once, because there is nothing to clean up. While a command works, the
+first Ctrl-C raises KeyboardInterrupt, so that files are cleaned up, and the second one ends the process at once.
 """
 
 from __future__ import annotations
@@ -16,32 +16,37 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 130
-"""128 and the number of SIGINT, as shells report it."""
+"""128 plus the number of SIGINT, as shells report it."""
 
 
 def run_program(module: str, function: str = "main") -> None:
-    """Import a command and run it. Where SIGINT is ignored, as after nohup, it stays ignored."""
+    """Import a command and run it. If SIGINT is ignored, as after nohup, it stays ignored.
+
+    Args:
+        module: Module of the command.
+        function: Function to call without arguments.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, end_now)
-        # The last thing before Python takes its handlers away, when a signal would end the process by itself.
+        # Handlers registered first run last: afterwards Python removes its handlers, and SIGINT would kill the process.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     command: Callable[[], None] = getattr(importlib.import_module(module), function)
     command()
 
 
 def end_now(number: int, _: FrameType | None) -> None:
-    """End the process without any clean-up. A signal's handler."""
+    """Signal handler that ends the process without any clean-up."""
     os._exit(128 + number)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C interrupt the work inside: KeyboardInterrupt is one line and exit code 130.
+    """Translate KeyboardInterrupt in the block to one line on standard error and exit code 130.
 
-    An EOFError becomes a RuntimeError, which keeps its traceback: click would take it for Ctrl-D and say "Aborted!".
+    An EOFError becomes a RuntimeError, which keeps its traceback: click would treat it as Ctrl-D and print "Aborted!".
     """
     before = signal.getsignal(signal.SIGINT)
-    if before is end_now:  # a program of ours, not a test or a notebook that calls one
+    if before is end_now:  # started by run_program, not called by a test or a notebook
         signal.signal(signal.SIGINT, _interrupt)
     try:
         yield

@@ -1,16 +1,16 @@
-"""Child processes that end with the process that started them, however it ends.
+"""End child processes with the process that started them, however it ends.
 
-`bind_children` makes every process that `multiprocessing` spawns from then on follow its parent, and so on down the
-tree. A child follows before it imports anything heavy, so that a parent that is killed while an engine loads leaves
-nothing behind. Two mechanisms:
+After `bind_children`, every process that `multiprocessing` spawns ends with its parent and with the root, the first
+process that bound its children. The children of such a process are bound, too. A child is bound before it imports
+anything heavy, so that a parent that is killed while an engine loads leaves no process. Two mechanisms are used:
 
-- the kernel sends SIGKILL when the parent's thread ends (`PR_SET_PDEATHSIG`, prctl(2)). It needs no cooperation of the
-  child, but it watches the thread that spawned: it is set only where that was the main thread;
-- a thread waits on file descriptors of the parent and of the root, the first process that bound its children
-  (pidfd_open(2)). Where there is none, it asks twice a second whether they live.
+- The kernel sends SIGKILL when the thread that spawned the child ends (`PR_SET_PDEATHSIG`, prctl(2)). It is set only
+  if that was the main thread.
+- A thread of the child waits on file descriptors of the parent and of the root (pidfd_open(2)). If the system has
+  none, it polls twice a second.
 
-A child never ends another process, only itself. Not covered: children that are forked without multiprocessing's spawn
-method, and programs that are executed.
+A child ends only itself. Not covered: children that are forked without multiprocessing's spawn method, and executed
+programs.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_S = 0.5
-"""Seconds between two looks at processes where pidfd_open(2) is unavailable."""
+"""Seconds between two polls if pidfd_open(2) is unavailable."""
 _PR_SET_PDEATHSIG = 1
 _SPAWN = "from multiprocessing.spawn import spawn_main"
-"""How multiprocessing's program for a child begins."""
+"""Beginning of the program that multiprocessing runs in a child."""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """A process that no other can be taken for, as long as the machine runs."""
+class ProcessIdentity:
+    """A process, identified uniquely until the machine restarts."""
 
     pid: int
     started: str
-    """Clock ticks from the boot to its start; "" where there is no /proc."""
+    """Clock ticks from the boot to its start, "" without /proc."""
 
     @classmethod
-    def of(cls, pid: int) -> Identity:
-        """Return the identity of a process; `started` is "" where there is none."""
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Return the identity of a process. `started` is "" if there is no such process."""
         return cls(pid, _started(pid))
 
     def is_alive(self) -> bool:
-        """Return whether the process is still there. A zombie is not."""
+        """Return whether the process exists and is not a zombie."""
         if self.started:
             return _started(self.pid) == self.started
         try:
@@ -62,49 +62,49 @@ class Identity:
 
 @dataclass(slots=True)
 class _Family:
-    """What this process passes on to its children."""
+    """State that this process passes to its children."""
 
-    root: Identity | None = None
+    root: ProcessIdentity | None = None
     original: Callable[..., list[str]] | None = None
 
 
 _family = _Family()
 
 
-def bind_children(root: Identity | None = None) -> None:
-    """Make processes that multiprocessing spawns from here on follow this process and the root. Idempotent.
+def bind_children(root: ProcessIdentity | None = None) -> None:
+    """Make the processes that multiprocessing spawns end with this process and the root. Idempotent.
 
     Args:
-        root: The process at the top; this one where None.
+        root: The first process that bound its children; by default this one.
     """
     if _family.original is None:
-        _family.root = root or Identity.of(os.getpid())
+        _family.root = root or ProcessIdentity.of(os.getpid())
         _family.original = multiprocessing.spawn.get_command_line
         multiprocessing.spawn.get_command_line = _command_line
 
 
 def follow(*, parent: int, by_kernel: bool, root_pid: int, root_started: str) -> None:
-    """End this process when its parent or the root ends, and bind its own children. Called first in a child.
+    """End this process when its parent or the root ends, and bind its own children. A child calls it first.
 
     Args:
         parent: Process id of the parent.
-        by_kernel: Whether the parent's main thread spawned this process, so that the kernel may watch it.
+        by_kernel: Whether the parent's main thread spawned this process, so that the kernel may end it.
         root_pid: Process id of the root.
-        root_started: `Identity.started` of the root.
+        root_started: `ProcessIdentity.started` of the root.
     """
     if by_kernel and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    root = Identity(root_pid, root_started)
-    leaders = {Identity.of(parent), root}
+    root = ProcessIdentity(root_pid, root_started)
+    leaders = {ProcessIdentity.of(parent), root}
     descriptors = [_descriptor(leader) for leader in leaders]
-    if os.getppid() != parent or not root.is_alive():  # it ended before it was watched
+    if os.getppid() != parent or not root.is_alive():  # it ended before it could be watched
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=_wait, args=(leaders, descriptors), name="lifetime", daemon=True).start()
     bind_children(root)
 
 
 def _command_line(**options: object) -> list[str]:
-    """Return multiprocessing's command line of a child, with `follow` before everything else."""
+    """Return multiprocessing's command line of a child, with a call of `follow` first."""
     assert _family.original is not None
     assert _family.root is not None
     by_kernel = threading.current_thread() is threading.main_thread()
@@ -118,8 +118,8 @@ def _command_line(**options: object) -> list[str]:
     return [follow_first + word if str(word).startswith(_SPAWN) else word for word in words]
 
 
-def _wait(leaders: set[Identity], descriptors: list[int | None]) -> None:
-    """Wait for the first leader to end, and end this process at once."""
+def _wait(leaders: set[ProcessIdentity], descriptors: list[int | None]) -> None:
+    """Wait until the first leader ends, and end this process."""
     watched = [d for d in descriptors if d is not None]
     if len(watched) == len(descriptors):
         poll = select.poll()
@@ -132,8 +132,8 @@ def _wait(leaders: set[Identity], descriptors: list[int | None]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _descriptor(leader: Identity) -> int | None:
-    """Return a descriptor that becomes readable when the process ends, None where the system has none."""
+def _descriptor(leader: ProcessIdentity) -> int | None:
+    """Return a descriptor that becomes readable when the process ends, None if the system has none."""
     try:
         return os.pidfd_open(leader.pid)
     except (AttributeError, OSError):
@@ -141,7 +141,7 @@ def _descriptor(leader: Identity) -> int | None:
 
 
 def _started(pid: int) -> str:
-    """Return field 22 of /proc/PID/stat, "" of a process that is not there or has ended (proc(5))."""
+    """Return field 22 of /proc/PID/stat (proc(5)), "" if there is no such process or it is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -1,7 +1,7 @@
-"""The processor: its name, the floating-point type it computes in, and the number of threads to use.
+"""Choose the floating-point type and the number of threads, and describe the machine.
 
-All commands and benchmarks ask here, so that `--dtype auto` and the number of threads mean the same everywhere. What
-only torch can say comes from the torch module that the caller passes in: this package imports none.
+All commands and benchmarks use these functions, so that `--dtype auto` and the number of threads mean the same
+everywhere. Callers pass in the torch module where it is needed, because this package does not import it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 DTYPES = ("auto", "float32", "bfloat16")
-"""What `--dtype` accepts everywhere; evalkit also accepts float16."""
+"""Values of `--dtype` in all commands. evalkit also accepts float16."""
 
 _ONEDNN_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that cap oneDNN, in its own order of precedence."""
+"""Variables that cap oneDNN's instruction set, in its order of precedence."""
 _CAPS_WITHOUT_BFLOAT16 = (
     "sse41",
     "avx",
@@ -52,16 +52,16 @@ _ATEN_CAP = "ATEN_CPU_CAPABILITY"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PROBE_WIDTH = 256
 _PROBE_S = 0.1
-"""Seconds after which a timing is not repeated; one product takes at most about 0.2 s where bfloat16 is emulated."""
+"""Seconds of repeated timing. One product takes about 0.2 s at most, if bfloat16 is emulated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """A GPU, as torch describes it."""
+    """A GPU, described by torch."""
 
     name: str
     bfloat16: bool
-    """Whether it computes in bfloat16 itself."""
+    """Whether it has bfloat16 instructions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,15 +70,15 @@ class DtypeChoice:
 
     dtype: str
     """float32, bfloat16 or float16, never auto."""
-    asked: str
-    """What the user gave, auto where nothing."""
-    why: str
-    """A few words for people: "auto: the processor has AVX-512 BF16", "as given"."""
+    requested: str
+    """The user's choice, by default auto."""
+    reason: str
+    """For display: "auto: the processor has AVX-512 BF16", "as given"."""
     emulated: bool = False
-    """bfloat16 was named although the machine does not compute in it: see `bfloat16_warning`."""
+    """Whether the user chose bfloat16 on a machine without bfloat16 instructions."""
 
     def __str__(self) -> str:
-        return f"{self.dtype} ({self.why})"
+        return f"{self.dtype} ({self.reason})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,14 +86,14 @@ class ThreadChoice:
     """The number of threads to compute with, and the reason for it."""
 
     number: int
-    why: str
+    reason: str
 
     def __str__(self) -> str:
-        return f"{self.number} thread{'s' * (self.number != 1)} ({self.why})"
+        return f"{self.number} thread{'s' * (self.number != 1)} ({self.reason})"
 
 
 def gpu(torch: Any) -> Gpu | None:
-    """Return the GPU that `torch`, the module, would use; None without one."""
+    """Return the GPU that the torch module uses, None without one."""
     if not torch.cuda.is_available():
         return None
     return Gpu(
@@ -101,50 +101,55 @@ def gpu(torch: Any) -> Gpu | None:
     )
 
 
-def choose_dtype(asked: str, *, gpu: Gpu | None, cpu: Processor | None = None) -> DtypeChoice:
-    """Settle the floating-point type.
+def choose_dtype(requested: str, *, gpu: Gpu | None, cpu: Processor | None = None) -> DtypeChoice:
+    """Choose the floating-point type of a run.
 
-    `auto` is bfloat16 on a GPU that has it and on a processor that computes in it (AVX-512 BF16, AMX, Arm BF16),
-    float32 elsewhere. A processor whose libraries a user capped (ONEDNN_MAX_CPU_ISA, DNNL_MAX_CPU_ISA,
-    ATEN_CPU_CAPABILITY) counts as what it is capped to.
+    `auto` is bfloat16 on a GPU or a processor with bfloat16 instructions (AVX-512 BF16, AMX, Arm BF16), else float32.
+    The variables ONEDNN_MAX_CPU_ISA, DNNL_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, which cap the instructions that
+    libraries use, are respected.
 
     Args:
-        asked: auto, float32, bfloat16 or float16.
+        requested: auto, float32, bfloat16 or float16.
         gpu: The device of the run, None for the CPU.
-        cpu: The processor; this machine's where None.
+        cpu: The processor; by default this machine's.
     """
-    if asked not in ("auto", "bfloat16"):
-        return DtypeChoice(dtype=asked, asked=asked, why="as given")
+    if requested not in ("auto", "bfloat16"):
+        return DtypeChoice(dtype=requested, requested=requested, reason="as given")
     if gpu is not None:
-        has, why = gpu.bfloat16, f"{gpu.name} {'has' if gpu.bfloat16 else 'does not compute in'} bfloat16"
+        has, reason = gpu.bfloat16, f"{gpu.name} {'has' if gpu.bfloat16 else 'does not compute in'} bfloat16"
     else:
         cpu = processor() if cpu is None else cpu
-        cap = _cap(cpu)  # "" too where the processor has no bfloat16 that a cap could take away
+        cap = _cap(cpu)  # "" also for a processor without bfloat16
         has = bool(cpu.bfloat16) and not cap
-        why = f"the processor has {cpu.bfloat16}" if has else cap or "the processor does not compute in bfloat16"
-    if asked == "auto":
-        return DtypeChoice(dtype="bfloat16" if has else "float32", asked=asked, why=f"auto: {why}")
-    why = "as given" if has else f"as given, although {why}"
-    return DtypeChoice(dtype="bfloat16", asked=asked, why=why, emulated=not has)
+        reason = f"the processor has {cpu.bfloat16}" if has else cap or "the processor does not compute in bfloat16"
+    if requested == "auto":
+        return DtypeChoice(dtype="bfloat16" if has else "float32", requested=requested, reason=f"auto: {reason}")
+    reason = "as given" if has else f"as given, although {reason}"
+    return DtypeChoice(dtype="bfloat16", requested=requested, reason=reason, emulated=not has)
 
 
 def bfloat16_warning(choice: DtypeChoice, torch: Any, *, device: str = "cpu") -> str | None:
-    """Return one line that says how much slower this machine is in bfloat16; None where the choice is sound.
+    """Return one line about the cost of emulated bfloat16, None if bfloat16 is not emulated.
 
-    The slowdown is measured here: a small matrix product in both types, well under a second in total.
+    The slowdown is measured with a small matrix product in both types, in well under a second.
+
+    Args:
+        choice: The type of the run.
+        torch: The torch module.
+        device: Device to measure on.
     """
     if not choice.emulated:
         return None
-    why, slowdown = choice.why.removeprefix("as given, although "), bfloat16_slowdown(torch, device=device)
+    reason, slowdown = choice.reason.removeprefix("as given, although "), bfloat16_slowdown(torch, device=device)
     return (
-        f"warning: --dtype bfloat16: {why}; a matrix product takes {slowdown:.2g} times as long as in float32 "
+        f"warning: --dtype bfloat16: {reason}; a matrix product takes {slowdown:.2g} times as long as in float32 "
         "(measured now); --dtype auto takes float32"
     )
 
 
-def use_threads(torch: Any, asked: int = 0) -> ThreadChoice:
-    """Make `torch`, the module, compute with `num_threads(asked)` threads, and return that choice."""
-    choice = num_threads(asked)
+def use_threads(torch: Any, requested: int = 0) -> ThreadChoice:
+    """Make the torch module compute with `num_threads(requested)` threads, and return that choice."""
+    choice = num_threads(requested)
     torch.set_num_threads(choice.number)
     return choice
 
@@ -152,7 +157,7 @@ def use_threads(torch: Any, asked: int = 0) -> ThreadChoice:
 def bfloat16_slowdown(torch: Any, *, device: str = "cpu") -> float:
     """Return the time of a bfloat16 matrix product over that of a float32 one, measured now on `device`.
 
-    One thread on a CPU: two that wait for each other on a busy machine would measure the other programs.
+    One thread is used on a CPU: on a busy machine, two that wait for each other would measure other programs.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -163,9 +168,9 @@ def bfloat16_slowdown(torch: Any, *, device: str = "cpu") -> float:
 
 
 def _product_s(torch: Any, dtype: Any, device: str) -> float:
-    """Return the seconds of a small matrix product, the best of as many as fit in `_PROBE_S`."""
+    """Return the shortest time of a small matrix product within `_PROBE_S` seconds."""
     small = torch.ones(32, 32, device=device, dtype=dtype)
-    torch.mm(small, small)  # the first call loads what it needs
+    torch.mm(small, small)  # the first call loads the kernel
     wide = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, device=device, dtype=dtype)
     best, end, now = math.inf, time.perf_counter() + _PROBE_S, 0.0
     while now < end:
@@ -178,37 +183,37 @@ def _product_s(torch: Any, dtype: Any, device: str) -> float:
     return best
 
 
-def num_threads(asked: int = 0, *, cpu: Processor | None = None) -> ThreadChoice:
-    """Settle the number of threads: `asked` wins, then OMP_NUM_THREADS, then the physical cores that are usable.
+def num_threads(requested: int = 0, *, cpu: Processor | None = None) -> ThreadChoice:
+    """Choose the number of threads: `requested`, else OMP_NUM_THREADS, else the usable physical cores.
 
-    Usable are the cores within this process' affinity and its cgroup's quota of CPU time.
+    Usable are the cores within the affinity of this process and the CPU quota of its cgroup.
 
     Args:
-        asked: What the user gave; 0 where nothing.
-        cpu: The processor; this machine's where None.
+        requested: The user's choice, 0 if there is none.
+        cpu: The processor; by default this machine's.
     """
-    if asked > 0:
-        return ThreadChoice(number=asked, why="as given")
+    if requested > 0:
+        return ThreadChoice(number=requested, reason="as given")
     for variable in _THREADS:
         first = os.environ.get(variable, "").split(",")[0].strip()
         if first.isdecimal() and int(first) > 0:
-            return ThreadChoice(number=int(first), why=variable)
+            return ThreadChoice(number=int(first), reason=variable)
     cpu = processor() if cpu is None else cpu
     number = max(1, len(cpu.usable_cores))
     if number < len(cpu.cores):
-        return ThreadChoice(number=number, why=f"the cgroup grants {cpu.quota:.3g} CPUs")
-    return ThreadChoice(number=number, why="physical cores")
+        return ThreadChoice(number=number, reason=f"the cgroup grants {cpu.quota:.3g} CPUs")
+    return ThreadChoice(number=number, reason="physical cores")
 
 
 def cpu_lists(workers: int = 1, *, cpu: Processor | None = None) -> list[list[int]]:
-    """Return the logical CPUs that each of several workers on this machine binds its threads to.
+    """Return the logical CPUs for the threads of each of several workers on this machine.
 
-    The usable physical cores are dealt out evenly, neighbours together. Where there are more workers than cores,
-    several share one. OMP_NUM_THREADS, where set, caps the threads of a worker.
+    The usable physical cores are divided evenly, neighbours together. If there are more workers than cores, several
+    share one. OMP_NUM_THREADS limits the threads of a worker.
 
     Args:
-        workers: Processes that compute at the same time.
-        cpu: The processor; this machine's where None.
+        workers: Number of processes that compute at the same time.
+        cpu: The processor; by default this machine's.
     """
     cpu = processor() if cpu is None else cpu
     cores = cpu.usable_cores or (0,)
@@ -222,20 +227,20 @@ def cpu_lists(workers: int = 1, *, cpu: Processor | None = None) -> list[list[in
 def vllm_binding(workers: int = 1, *, cpu: Processor | None = None) -> str:
     """Return VLLM_CPU_OMP_THREADS_BIND for the workers of one engine: "0,1" for one, "0|1" for two on two cores.
 
-    vLLM's own choice keeps a core of each worker free, takes no notice of a cgroup's quota, and refuses several workers
+    vLLM's own choice leaves one core of each worker idle, ignores the quota of the cgroup, and refuses several workers
     on one NUMA node.
     """
     return "|".join(",".join(map(str, cpus)) for cpus in cpu_lists(workers, cpu=cpu))
 
 
 def describe(torch: Any = None, *, cpu: Processor | None = None) -> str:
-    """Return one line that names the machine, for records and benchmark pages.
+    """Return a description of the machine in one line, for records and benchmark pages.
 
     Example: "AMD EPYC (x86_64, AVX-512 with bfloat16), 2 cores, 24 GiB, no GPU".
 
     Args:
-        torch: The torch module, where the caller has it: then the GPU is named, too.
-        cpu: The processor; this machine's where None.
+        torch: The torch module, to name the GPU, too.
+        cpu: The processor; by default this machine's.
     """
     cpu = processor() if cpu is None else cpu
     parts = [part for part in (cpu.architecture, cpu.instructions) if part]
@@ -245,13 +250,13 @@ def describe(torch: Any = None, *, cpu: Processor | None = None) -> str:
     if cpu.memory_bytes:
         line += f", {round(cpu.memory_bytes / 2**30)} GiB"
     if torch is not None:
-        found = gpu(torch)
-        line += f", {found.name}" if found else ", no GPU"
+        device = gpu(torch)
+        line += f", {device.name}" if device else ", no GPU"
     return line
 
 
 def _cap(cpu: Processor) -> str:
-    """Return which variable keeps torch from computing in bfloat16 on a processor that has it; "" for none."""
+    """Return the variable that disables the bfloat16 instructions of the processor, with its value; "" if none does."""
     if not cpu.bfloat16 or cpu.architecture not in ("x86_64", "AMD64", "i686"):
         return ""
     for variable in _ONEDNN_CAPS:

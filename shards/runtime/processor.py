@@ -1,7 +1,7 @@
-"""The processor as Linux describes it: name, instruction sets, physical cores, and the CPU time that cgroups grant.
+"""Read the processor's name, instruction sets and physical cores, and the CPU quota of the process.
 
-Linux is read in full: /proc, /sys, affinity, and cgroups of both versions. Elsewhere the answers are safe ones: no
-instruction sets, and one core per CPU that Python reports.
+On Linux the sources are /proc, /sys, the affinity of the process, and cgroups of both versions. On other systems no
+instruction sets are reported, and every CPU that Python reports counts as a core.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ _ROOT = Path("/")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Processor:
-    """What this process may use of the processor."""
+    """The processor, as far as this process may use it."""
 
     name: str
-    """Marketing name, the architecture's name where there is none."""
+    """Marketing name, or the name of the architecture."""
     architecture: str
-    """As `platform.machine` says: x86_64, aarch64, ..."""
+    """Value of `platform.machine`: x86_64, aarch64, ..."""
     features: frozenset[str]
-    """Instruction sets, as the Linux kernel names them."""
+    """Instruction sets, by their names in the Linux kernel."""
     cores: tuple[int, ...]
     """One logical CPU of each physical core that this process may run on (affinity, cpusets), ascending."""
     logical_cpus: int
     """Logical CPUs that this process may run on."""
     quota: float | None
-    """CPUs' worth of time that the cgroup grants, None without a limit."""
+    """CPU time per time that the cgroup grants, in CPUs; None without a limit."""
     memory_bytes: int
-    """Memory of the machine, 0 where unknown."""
+    """Memory of the machine, 0 if unknown."""
 
     @property
     def usable_cores(self) -> tuple[int, ...]:
-        """The cores to compute on: as many as the cgroup's quota, rounded up, and at least one."""
+        """The cores to compute on: at most the cgroup's quota, rounded up, and at least one."""
         return self.cores if self.quota is None else self.cores[: max(1, math.ceil(self.quota))]
 
     @property
     def usable_cpus(self) -> int:
-        """Logical CPUs to run programs on: within affinity and the cgroup's quota, rounded up, at least one."""
+        """Number of logical CPUs to run programs on, at most the cgroup's quota, rounded up, and at least one."""
         return self.logical_cpus if self.quota is None else max(1, min(self.logical_cpus, math.ceil(self.quota)))
 
     @property
     def instructions(self) -> str:
-        """The widest instruction set that matters here, for people; "" where none is known."""
+        """Display name of the widest relevant instruction set, "" if there is none."""
         for flag, name in (
             ("amx_bf16", "AMX"),
             ("avx512_bf16", "AVX-512 with bfloat16"),
@@ -62,7 +62,7 @@ class Processor:
 
     @property
     def bfloat16(self) -> str:
-        """The instructions that compute in bfloat16, "" where there are none. Caps that a user set do not count."""
+        """Display name of the bfloat16 instructions, "" if there are none. Caps set by the user are ignored."""
         names = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16", "bf16": "Arm BF16"}
         return next((name for flag, name in names.items() if flag in self.features), "")
 
@@ -71,8 +71,8 @@ def processor(*, root: Path = _ROOT, allowed: Iterable[int] | None = None) -> Pr
     """Describe the processor.
 
     Args:
-        root: Folder that holds `proc` and `sys`, for tests.
-        allowed: Logical CPUs to count; those that this process may run on where None.
+        root: Directory that holds `proc` and `sys`, for tests.
+        allowed: Logical CPUs to count; by default those that this process may run on.
     """
     cpus = sorted(_allowed() if allowed is None else set(allowed))
     facts = _first_cpu(root)
@@ -94,7 +94,7 @@ def _allowed() -> set[int]:
 
 
 def _first_cpu(root: Path) -> dict[str, str]:
-    """Return what /proc/cpuinfo says of its first CPU, names in lower case; {} where there is no such file."""
+    """Return the fields of the first CPU in /proc/cpuinfo, names in lower case; {} if there is no such file."""
     facts: dict[str, str] = {}
     try:
         with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
@@ -109,7 +109,7 @@ def _first_cpu(root: Path) -> dict[str, str]:
 
 
 def _one_per_core(root: Path, cpus: list[int]) -> tuple[int, ...]:
-    """Return the first CPU of each physical core; every CPU counts as a core where the kernel does not say."""
+    """Return the first CPU of each physical core. Without a topology, every CPU counts as a core."""
     first: dict[str, int] = {}
     for cpu in cpus:
         topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
@@ -119,13 +119,13 @@ def _one_per_core(root: Path, cpus: list[int]) -> tuple[int, ...]:
 
 
 def _cgroup_quota(root: Path) -> float | None:
-    """Return the CPUs' worth of time that the tightest cgroup of this process grants, None without a limit."""
+    """Return the smallest quota of the cgroups of this process, in CPUs; None without a limit."""
     paths = {}
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers == "" or "cpu" in controllers.split(","):
             paths["cgroup2" if controllers == "" else "cgroup"] = path
-    found: list[float | None] = []
+    quotas: list[float | None] = []
     for line in _text(root / "proc/self/mountinfo").splitlines():
         mount, _, system = line.partition(" - ")
         kind, _, options = (*system.split(), "", "", "")[:3]
@@ -135,12 +135,12 @@ def _cgroup_quota(root: Path) -> float | None:
         inner = PurePosixPath(paths[kind])
         below = inner.relative_to(top).parts if inner.is_relative_to(top) else ()
         folder = root / place.lstrip("/")
-        found += [_quota_in(folder.joinpath(*below[:level])) for level in range(len(below) + 1)]
-    return min((quota for quota in found if quota is not None), default=None)
+        quotas += [_quota_in(folder.joinpath(*below[:level])) for level in range(len(below) + 1)]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota_in(folder: Path) -> float | None:
-    """Return a cgroup's own limit: `cpu.max` of version 2, `cpu.cfs_*_us` of version 1."""
+    """Return the limit of one cgroup: `cpu.max` of version 2, `cpu.cfs_*_us` of version 1."""
     both = _text(folder / "cpu.max").split()
     if not both:
         both = [_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]

@@ -32,10 +32,10 @@ class Hardware:
         return {
             "machine": self.machine,
             "dtype": self.dtype.dtype,
-            "dtype_asked": self.dtype.asked,
-            "dtype_why": self.dtype.why,
+            "dtype_asked": self.dtype.requested,
+            "dtype_why": self.dtype.reason,
             "threads": self.threads.number,
-            "threads_why": self.threads.why,
+            "threads_why": self.threads.reason,
         }
 
 

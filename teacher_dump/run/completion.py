@@ -30,7 +30,7 @@ def write_draft(job: DumpJob) -> Manifest:
     """Write the tokenizer and a manifest without shards. From then on, readers can follow the growing cache."""
     engine = {
         **describe_engine(job.engine, job.to_engine_config()),
-        "dtype_why": job.dtype.why,
+        "dtype_why": job.dtype.reason,
         "machine": machine.describe(),
         "threads": machine.num_threads().number,
         "log_probs": "natural log of the softmax of the raw logits over vocab_size ids, computed in float32, T = 1",

@@ -88,7 +88,7 @@ def run_on_ray(job: DumpJob, tasks: Sequence[Task], callbacks: Callbacks, stop_s
             raise DumpError(
                 f"--ray: found {cluster_gpus} GPUs on the cluster, expected {gpus_per_engine} for one engine"
             )
-        if cluster_gpus and job.dtype.asked == "auto" and job.dtype.dtype != "bfloat16":
+        if cluster_gpus and job.dtype.requested == "auto" and job.dtype.dtype != "bfloat16":
             raise DumpError("--dtype auto: found GPUs on the cluster, but none here; give --dtype bfloat16")
         num_actors = min(config.ray_workers or max(1, cluster_gpus // gpus_per_engine), len(tasks))
         actor_class = ray.remote(num_cpus=1, num_gpus=gpus_per_engine if cluster_gpus else 0)(RayWorker)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.runtime.lifetime import Identity
+from shards.runtime.lifetime import ProcessIdentity
 
 LIMIT_S = 5.0
 PROGRAM = """
@@ -60,7 +60,7 @@ EXIT = (
 )
 
 
-def started(folder: Path, end: str) -> tuple[subprocess.Popen[bytes], dict[str, Identity]]:
+def started(folder: Path, end: str) -> tuple[subprocess.Popen[bytes], dict[str, ProcessIdentity]]:
     """Start the program, wait until all its processes have told who they are, and return them."""
     script = folder / "program.py"
     script.write_text(PROGRAM.replace("{end}", end))
@@ -69,10 +69,10 @@ def started(folder: Path, end: str) -> tuple[subprocess.Popen[bytes], dict[str, 
     while not all((folder / name).exists() for name in NAMES):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    return root, {name: Identity.of(int((folder / name).read_text())) for name in NAMES}
+    return root, {name: ProcessIdentity.of(int((folder / name).read_text())) for name in NAMES}
 
 
-def gone(processes: dict[str, Identity]) -> list[str]:
+def gone(processes: dict[str, ProcessIdentity]) -> list[str]:
     """Return which processes are still there after the limit."""
     deadline = time.monotonic() + LIMIT_S
     while (left := [n for n, p in processes.items() if p.started and p.is_alive()]) and time.monotonic() < deadline:
@@ -125,9 +125,9 @@ def test_processes_are_watched_without_pidfd_too() -> None:
     program = """
 import os, subprocess, sys, time
 del os.pidfd_open
-from shards.runtime.lifetime import Identity, follow
+from shards.runtime.lifetime import ProcessIdentity, follow
 root = subprocess.Popen(["sleep", "1"])
-follow(parent=os.getppid(), by_kernel=False, root_pid=root.pid, root_started=Identity.of(root.pid).started)
+follow(parent=os.getppid(), by_kernel=False, root_pid=root.pid, root_started=ProcessIdentity.of(root.pid).started)
 print("alive", flush=True)
 root.wait()
 time.sleep(30)
@@ -139,6 +139,6 @@ time.sleep(30)
 
 
 def test_an_identity_is_not_that_of_a_later_process_with_the_same_number() -> None:
-    own = Identity.of(os.getpid())
+    own = ProcessIdentity.of(os.getpid())
     assert own.is_alive()
-    assert not Identity(own.pid, str(int(own.started) + 1)).is_alive()
+    assert not ProcessIdentity(own.pid, str(int(own.started) + 1)).is_alive()

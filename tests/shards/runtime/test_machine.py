@@ -55,7 +55,7 @@ def test_auto_is_bfloat16_only_where_the_processor_computes_in_it(
 ) -> None:
     choice = machine.choose_dtype("auto", gpu=None, cpu=cpu(features, architecture=architecture))
     assert choice.dtype == dtype
-    assert said in choice.why
+    assert said in choice.reason
     assert not choice.emulated
 
 
@@ -63,7 +63,7 @@ def test_auto_follows_the_gpu_and_not_the_processor_beside_it() -> None:
     new, old = Gpu(name="NVIDIA H100", bfloat16=True), Gpu(name="Tesla T4", bfloat16=False)
     assert machine.choose_dtype("auto", gpu=new, cpu=cpu(AVX2)).dtype == "bfloat16"
     choice = machine.choose_dtype("auto", gpu=old, cpu=cpu(AMX))
-    assert (choice.dtype, choice.why) == ("float32", "auto: Tesla T4 does not compute in bfloat16")
+    assert (choice.dtype, choice.reason) == ("float32", "auto: Tesla T4 does not compute in bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_capped_processor_counts_as_what_it_is_capped_to(
     monkeypatch.setenv(variable, value)
     choice = machine.choose_dtype("auto", gpu=None, cpu=cpu(AVX512_BF16))
     assert choice.dtype == dtype
-    assert (f"{variable}={value}" in choice.why) == (dtype == "float32")
+    assert (f"{variable}={value}" in choice.reason) == (dtype == "float32")
 
 
 def test_onednns_newer_variable_is_asked_before_the_older(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +98,7 @@ def test_what_is_given_is_taken_and_bfloat16_without_hardware_is_marked() -> Non
     assert machine.choose_dtype("float32", gpu=None, cpu=cpu(AMX)).dtype == "float32"
     assert machine.choose_dtype("float16", gpu=None, cpu=cpu()).dtype == "float16"
     sound = machine.choose_dtype("bfloat16", gpu=None, cpu=cpu(AVX512_BF16))
-    assert (sound.dtype, sound.emulated, sound.why) == ("bfloat16", False, "as given")
+    assert (sound.dtype, sound.emulated, sound.reason) == ("bfloat16", False, "as given")
     emulated = machine.choose_dtype("bfloat16", gpu=None, cpu=cpu(AVX2))
     assert (emulated.dtype, emulated.emulated) == ("bfloat16", True)
 
@@ -141,7 +141,7 @@ def test_a_capped_processor_is_much_slower_in_bfloat16() -> None:
 def test_threads_are_the_physical_cores_within_the_quota() -> None:
     assert machine.num_threads(cpu=cpu(cores=4)).number == 4
     limited = machine.num_threads(cpu=cpu(cores=4, quota=1.5))
-    assert (limited.number, limited.why) == (2, "the cgroup grants 1.5 CPUs")
+    assert (limited.number, limited.reason) == (2, "the cgroup grants 1.5 CPUs")
     assert machine.num_threads(cpu=cpu(cores=4, quota=0.2)).number == 1
     assert machine.num_threads(cpu=cpu(cores=4, quota=64)).number == 4
 
