@@ -23,8 +23,7 @@ import torch
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
 from teacher_dump.engines.base import EngineConfig
-from teacher_dump.engines.engine_log import EngineLog
-from teacher_dump.engines.errors import CRASH_ERRORS, engine_crashed
+from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, engine_crashed
 from teacher_dump.engines.probe import EngineProbe
 from teacher_dump.engines.records import Packed
 from teacher_dump.engines.vllm_plugin import CONFIG_KEY, PREFIX, TASK, is_causal_name

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from teacher_dump.engines.engine_log import EngineLog
+from teacher_dump.engines.errors import EngineLog
 
 
 @pytest.fixture
