@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import types
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ import pytest
 
 from shards.format.chunk import Chunk, RowInfo
 from student_train.cross_tokenizer.vocabulary import Vocabulary, load_vocabulary
+
+PAIRS = [("sentencepiece", "byte-level"), ("plain", "byte-level"), ("byte-level", "sentencepiece")]
+"""Names of teacher's and student's tokenizer, as in the fixture `folders`."""
+REAL = Path(__file__).parents[4] / "shared" / "data" / "tokenizers"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/tokenizers")
 
 TEXT = '''def greet(name):
     """Say hello to caf\u00e9 \u4e2d\u6587."""
@@ -187,6 +193,19 @@ def _chunk(
         whitespace_logp=np.log(probs_PV[:, teacher.white].sum(1)).astype(np.float32),
         entropy=-(probs_PV * np.log(np.maximum(probs_PV, 1e-300))).sum(1).astype(np.float32),
     )
+
+
+def edited_tokenizer(folder: Path, out: Path, **changes: Any) -> Path:
+    shutil.copytree(folder, out)
+    data = json.loads((out / "tokenizer.json").read_text())
+    for path, value in changes.items():
+        node, *rest = path.split("__")
+        target = data
+        for part in (node, *rest[:-1]) if rest else ():
+            target = target[part]
+        target[rest[-1] if rest else node] = value(target[rest[-1] if rest else node])
+    (out / "tokenizer.json").write_text(json.dumps(data))
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Is every loss across tokenizers what it says, and its gradient too? Each is held against a dense float64 reference.
+"""Tests of every loss across tokenizers and its gradient against a dense float64 reference.
 
 The reference works from strings: it joins tokens, compares `startswith`, forms [positions, vocabulary] whole, and lets
 autograd differentiate. Shapes: P student positions, V vocabulary, H hidden.
@@ -17,13 +17,17 @@ import torch
 from shards.format.chunk import Chunk
 from student_train.cross_tokenizer.fused_linear import cross_loss, cross_scores, span_blocks
 from student_train.cross_tokenizer.targets import CrossRows, TokenizerPair, cross_targets
-from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder, binary_kl
+from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
 from student_train.losses import blockwise
 from student_train.losses.blockwise import Projection
 
 H = 8
+
+
 PAIRS = [("sentencepiece", "byte-level"), ("byte-level", "sentencepiece")]
+
+
 KINDS = ("cells", "matched", "uld")
 
 
@@ -40,7 +44,7 @@ def walk(
     rows: list[Chunk], found: CrossRows, teacher: Vocabulary, student: Vocabulary
 ) -> list[tuple[int, int, int, int]]:
     """Return (row, byte, teacher position, student position) of every shared boundary, by a plain search."""
-    met, base, position = [], 0, 0
+    alignment, base, position = [], 0, 0
     for r, row in enumerate(rows):
         dummy = r == 0 and teacher.has_dummy
         ends = (np.cumsum([len(teacher.strings[t]) for t in row.tokens]) - dummy).tolist()
@@ -50,10 +54,10 @@ def walk(
         for j, end in enumerate(ends[:-1]):
             inside = 0 < end < len(raw) and raw[end] & 0xC0 != 0x80 and len(teacher.strings[row.tokens[j]])
             if inside and end in theirs[:-1]:
-                met.append((r, end, base + j, position + theirs.index(end)))
+                alignment.append((r, end, base + j, position + theirs.index(end)))
         base += len(row.tokens) - 1
         position += len(mine) - 1
-    return met
+    return alignment
 
 
 def text_of(row: Chunk, teacher: Vocabulary, *, first: bool) -> bytes:
@@ -68,9 +72,9 @@ def reference(
     label_P = torch.from_numpy(np.concatenate([row.tokens[1:] for row in found.rows]))
     if name == "ce":
         return -logp_PV.gather(1, label_P[:, None])[:, 0]
-    met = walk(rows, found, teacher, student)
+    alignment = walk(rows, found, teacher, student)
     if name == "alm":
-        return _alm(rows, met, logp_PV, label_P, teacher, student)
+        return _alm(rows, alignment, logp_PV, label_P, teacher, student)
     position = {}
     base = 0
     for row in rows:
@@ -78,22 +82,22 @@ def reference(
             position[base + p] = row, p
         base += len(row.tokens) - 1
     if name == "matched":
-        met = [
+        alignment = [
             here
-            for here, there in itertools.pairwise(met)
+            for here, there in itertools.pairwise(alignment)
             if here[0] == there[0] and there[2] == here[2] + 1 and there[3] == here[3] + 1
         ]
     judge = {"cells": _cells, "head cells": _head_cells, "matched": _matched, "uld": _uld}[name]
-    return torch.stack([judge(*position[t], logp_PV[s], teacher, student) for _, _, t, s in met])
+    return torch.stack([judge(*position[t], logp_PV[s], teacher, student) for _, _, t, s in alignment])
 
 
-def _alm(rows, met, logp_PV, label_P, teacher, student):  # type: ignore[no-untyped-def]
+def _alm(rows, alignment, logp_PV, label_P, teacher, student):  # type: ignore[no-untyped-def]
     white_V = torch.tensor([s[:1] != b"" and s[:1] in WHITESPACE for s in student.strings])
     white_V[list(student.ends)] = True
     realised = np.concatenate([row.label_logp for row in rows]).astype(np.float64)
     white = np.concatenate([row.whitespace_logp for row in rows]).astype(np.float64)
     terms, last = [], None
-    for here in met:
+    for here in alignment:
         r, end, t, s = here
         raw = text_of(rows[r], teacher, first=r == 0)
         if raw[end - 1 : end] in WHITESPACE or raw[end : end + 1] not in WHITESPACE or math.exp(white[t]) <= 0.1:
@@ -255,7 +259,7 @@ def test_small_blocks_change_nothing(
     cross: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Blocks of 16 positions are shorter than some chunks, and cut between others."""
+    """Blocks of 16 positions are shorter than some spans, and cut between others."""
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
     monkeypatch.setattr(blockwise, "BLOCK_ELEMENTS", 1)
     rows = cross.rows_of(cross.text + "x" * 40 + " y\n", teacher, window=80)
@@ -267,7 +271,7 @@ def test_small_blocks_change_nothing(
 
 
 @pytest.mark.parametrize("size", [1, 16 * 420 * 4, 33 * 420 * 4])
-def test_blocks_part_no_chunk_and_count_everything_once(
+def test_blocks_divide_no_span_and_count_every_term_once(
     size: int, vocabularies: dict[str, Vocabulary], cross: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
@@ -289,32 +293,8 @@ def test_blocks_part_no_chunk_and_count_everything_once(
             assert end < block.stop
 
 
-def test_coins_equal_autograd_and_vanish_for_equal_models() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a = -torch.rand(200, generator=generator, dtype=torch.float64) * 30
-    b = (-torch.rand(200, generator=generator, dtype=torch.float64) * 30).requires_grad_()
-    for tau in (1.0, 5.0, 100.0):
-        x, y = a / tau - 1e-6, b / tau - 1e-6
-        dense = x.exp() * (x - y) + (1 - x.exp()) * ((1 - x.exp()).log() - (1 - y.exp()).log())
-        (grad,) = torch.autograd.grad(dense.sum(), b)
-        value, slope = binary_kl(a, b.detach(), tau)
-        torch.testing.assert_close(value, dense.detach(), rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(slope, grad, rtol=1e-6, atol=1e-9)
-        value, slope = binary_kl(a, a, tau)
-        torch.testing.assert_close(value, torch.zeros_like(a))
-        torch.testing.assert_close(slope, torch.zeros_like(a), rtol=0, atol=1e-12)
-
-
-def test_coins_stay_finite_where_either_model_is_certain_or_hopeless() -> None:
-    extremes = torch.tensor([0.0, 1e-6, -1e-7, -1e-3, -80.0, -1e4])
-    for tau in (1.0, 5.0):
-        value, slope = binary_kl(extremes[:, None].expand(6, 6).reshape(-1), extremes.repeat(6), tau)
-        assert torch.isfinite(value).all()
-        assert torch.isfinite(slope).all()
-
-
 def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, Vocabulary], cross: Any) -> None:
-    """ALM is zero with token chunks, and so is the KL on cells when the head holds every id."""
+    """ALM is zero with token spans, and so is the KL on cells when the head holds every id."""
     vocabulary = vocabularies["byte-level"]
     row = cross.rows_of(cross.text, vocabulary, window=60, whole=True)[0]
     tables = TokenizerPair.of(vocabulary.strings, vocabulary, ("alm", "cells"))
@@ -337,83 +317,6 @@ def test_equal_models_on_equal_tokenizers_have_no_loss(vocabularies: dict[str, V
     torch.testing.assert_close(out.terms["alm"], torch.zeros_like(out.terms["alm"]), rtol=0, atol=2e-6)
     torch.testing.assert_close(out.terms["cells"], torch.zeros_like(out.terms["cells"]), rtol=0, atol=2e-5)
     torch.testing.assert_close(weight.grad, torch.zeros_like(weight), rtol=0, atol=2e-4)
-
-
-@pytest.mark.parametrize("names", PAIRS)
-def test_cells_hold_all_of_both_models(names: tuple[str, str], vocabularies: dict[str, Vocabulary], cross: Any) -> None:
-    """Masses of the teacher sum to one; a student that has them all has every cell's own loss at zero."""
-    teacher, student = (vocabularies[name] for name in names)
-    rows = cross.rows_of(cross.text, teacher)
-    for kind in ("cells", "matched"):
-        targets = cross_targets(rows, TokenizerPair.of(teacher.strings, student, (kind,))).targets
-        whole = targets.mass_BK.double().sum(1) + targets.other_B.double()
-        torch.testing.assert_close(whole, torch.ones_like(whole), rtol=0, atol=1e-5)
-        assert (targets.mass_BK >= 0).all()
-        padded = targets.low_BK == len(student.strings)
-        assert (targets.mass_BK[padded] == 0).all()
-        assert (targets.high_BK[padded] == len(student.strings)).all()
-
-
-@pytest.mark.parametrize("head_only", [False, True])
-def test_draws_keep_the_masses_of_cells_unbiased(
-    head_only: bool, vocabularies: dict[str, Vocabulary], cross: Any
-) -> None:
-    """Over many draws the mean mass of each cell is what all ids below the head would have brought it."""
-    from student_train.cross_tokenizer.prefix_cells import partition, prefix_roots
-
-    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    roots = prefix_roots(teacher.strings, student)
-    rng = np.random.default_rng(0)
-    usable = np.flatnonzero(teacher.lengths > 0)
-    p = np.zeros(len(teacher.strings))
-    p[usable] = rng.dirichlet(np.full(len(usable), 0.05))
-    p[teacher.strings.index(b" ")] = p.max() + 0.2  # its cell holds all words that begin with a space
-    p /= p.sum()
-    order = np.argsort(-p)
-    head, rest = order[:4], order[4:]
-    tau = p[rest].sum()
-
-    def masses(ids: np.ndarray, weight: np.ndarray) -> Any:
-        zeros = np.zeros(len(head), dtype=np.int64)
-        return partition(
-            roots, boundaries=1, vocab_size=len(student.strings), head=(zeros, head, p[head]),
-            top=(zeros[:1], head[:1]), draws=(np.zeros(len(ids), np.int64), ids, weight), head_only=head_only,
-        )  # fmt: skip
-
-    def by_first_id(found: Any) -> np.ndarray:
-        mass = np.zeros(len(student.strings) + 1)
-        mass[found.low_BK[0]] += found.mass_BK[0]
-        return mass
-
-    exact = masses(rest, p[rest])
-    drawn = [masses(rng.choice(rest, size=8, p=p[rest] / tau), np.full(8, tau / 8)) for _ in range(2000)]
-    mean = np.mean([by_first_id(d) for d in drawn], axis=0)
-    np.testing.assert_allclose(mean, by_first_id(exact), atol=0.01)
-    in_head = exact.mass_BK[0][np.isin(exact.low_BK[0], roots.low_R[roots.root_U[head]])].sum()
-    assert in_head > p[head].sum() + 0.01, "some draws must fall into cells of the head for this to mean anything"
-    if head_only:
-        assert exact.mass_BK[0].sum() == pytest.approx(in_head)
-    else:
-        assert exact.mass_BK[0].sum() == pytest.approx(1.0, abs=1e-6), "all teacher ids have roots"
-
-
-def test_a_tail_without_any_head_has_cells(vocabularies: dict[str, Vocabulary]) -> None:
-    """A teacher so unsure that no id is above the threshold: every mass comes from draws."""
-    from student_train.cross_tokenizer.prefix_cells import partition, prefix_roots
-
-    teacher, student = vocabularies["sentencepiece"], vocabularies["byte-level"]
-    roots = prefix_roots(teacher.strings, student)
-    none, ids = np.zeros(0, np.int64), np.flatnonzero(teacher.lengths > 0)[:5]
-    draws = np.zeros(len(ids), np.int64), ids, np.full(len(ids), 0.2)
-    size = len(student.strings)
-    for head_only, cells in ((False, len(set(roots.root_U[ids]))), (True, 0)):
-        found = partition(
-            roots, boundaries=1, vocab_size=size, head=(none, none, np.zeros(0)), top=(none, none), draws=draws,
-            head_only=head_only,
-        )  # fmt: skip
-        assert (found.mass_BK > 0).sum() == cells
-        assert found.mass_BK.sum() + found.other_B[0] == pytest.approx(1.0)
-        assert found.top_B.tolist() == [-1]
 
 
 def test_scores_equal_the_reference(vocabularies: dict[str, Vocabulary], cross: Any) -> None:

@@ -1,7 +1,9 @@
-"""Does a teacher with one tokenizer teach a student with another, through the commands' own code? Models are tiny.
+"""A teacher with one tokenizer teaches a student with another, through the commands' own code; models are tiny.
 
-The shapes are the flagship's: a Llama whose tokenizer has a dummy prefix and byte fallback, a Phi whose byte-level
+The shapes are the flagship's: a Llama whose tokenizer has a dummy prefix and byte fallback, and a Phi whose byte-level
 tokenizer has added tokens for blanks and no BOS. Once with small tokenizers trained here, once with the real ones.
+
+No counterpart: runs the whole path from `teacher-dump` to the exported student.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from click.testing import CliRunner
 
 from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
-from student_train.losses import weighting
 from student_train.training import loop, trainer
 from teacher_dump.cli import main as teacher_dump
 
 REPOSITORY = Path(__file__).parents[3]
+
+
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tokenizers"
 
 
@@ -189,19 +192,6 @@ def test_settings_for_one_tokenizer_are_refused(small: dict[str, Path], tmp_path
         run(config(small, tmp_path / "ckpt", divergence="bucket-js"))
     with pytest.raises(TrainError, match="across is 'cells\\+uld'"):
         config(small, tmp_path, across="cells+uld")
-
-
-def test_weights_are_inverse_to_norms_and_sum_to_one() -> None:
-    parts = ("ce", "alm", "cells")
-    found = weighting.part_weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0, "alm": 0.5, "cells": 4.0})
-    assert found == pytest.approx({"ce": 1 / 3.25, "alm": 2 / 3.25, "cells": 0.25 / 3.25})
-    fixed = {"ce": 0.3, "alm": 0.35, "cells": 0.35}
-    assert weighting.part_weights(parts, balance="norms", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
-    assert weighting.part_weights(parts, balance="fixed", ce_weight=0.3, norms={"ce": 1.0}) == pytest.approx(fixed)
-    assert weighting.part_weights(("ce",), balance="norms", ce_weight=0.3, norms={}) == {"ce": 1.0}
-    assert weighting.smooth_norms({"ce": 1.0, "alm": 2.0}, {"ce": 2.0, "alm": 0.0}) == pytest.approx(
-        {"ce": 1.1, "alm": 2.0}
-    )
 
 
 @pytest.mark.slow

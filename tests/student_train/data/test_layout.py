@@ -1,4 +1,4 @@
-"""Rows that share a sequence are computed as if each were alone; where a model cannot, none share one."""
+"""Tests of the choice of a layout: packed rows equal rows alone, or none share a sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the reading thread deliver what the plan says, and report what went wrong where it went wrong?"""
+"""Tests of the reading thread: it yields the steps of the plan, and raises an error at the step that it belongs to."""
 
 from __future__ import annotations
 

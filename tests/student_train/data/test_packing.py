@@ -1,4 +1,4 @@
-"""Do rows that share a sequence stay apart, and is little of it wasted?"""
+"""Tests of packing: rows that share a sequence do not affect each other, and little of it is padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a cache that still grows trained from exactly: each row once before any twice, the same bits when resumed?"""
+"""Tests of training from a growing cache: each row once before any twice, the same bits when resumed."""
 
 from __future__ import annotations
 

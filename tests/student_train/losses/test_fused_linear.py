@@ -1,7 +1,7 @@
-"""Is every loss what it says, and its gradient too? Each is held against a dense float64 reference.
+"""Tests of every divergence and its gradient against a dense float64 reference.
 
-The reference takes the chunk itself, not our padded targets, forms [positions, vocabulary] whole, and lets autograd
-differentiate. Shapes: P positions, V vocabulary, H hidden.
+The reference takes the row of records instead of the padded targets, forms [positions, vocabulary] whole, and is
+differentiated by autograd. Shapes: P positions, V vocabulary size, H hidden size.
 """
 
 from __future__ import annotations
@@ -19,33 +19,13 @@ from hypothesis import strategies as st
 
 from shards.format.chunk import Chunk
 from student_train.choices import DIVERGENCES
-from student_train.errors import TrainError
-from student_train.losses import blockwise
 from student_train.losses.blockwise import Projection
-from student_train.losses.divergences import SMALLEST_TEACHER, target_kind
+from student_train.losses.divergences import SMALLEST_TEACHER
 from student_train.losses.fused_linear import LossSpec, fused_loss, fused_scores
-from student_train.losses.targets import Targets, TargetSpec, targets_of
+from student_train.losses.targets import TargetSpec, targets_of
+from tests.student_train.losses.conftest import make_row, student, targets_for
 
-H = 8
 BUCKETS = [name for name in DIVERGENCES if name.startswith("bucket-")]
-
-
-def make_row(tools: Any, *, seed: int, vocab: int, positions: int, sharpness: float) -> Chunk:
-    rng = np.random.default_rng(seed)
-    logits_PV = rng.normal(size=(positions, vocab)) * sharpness
-    probs_PV = np.exp(logits_PV - logits_PV.max(1, keepdims=True))
-    probs_PV /= probs_PV.sum(1, keepdims=True)
-    tokens = rng.integers(0, vocab, size=positions + 1)
-    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
-
-
-def student(*, seed: int, vocab: int, positions: int, sharpness: float = 1.0) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(positions + 3, H, generator=generator, dtype=torch.float64)
-    weight = torch.randn(vocab, H, generator=generator, dtype=torch.float64) * sharpness
-    bias = torch.randn(vocab, generator=generator, dtype=torch.float64)
-    index = torch.randperm(positions + 3, generator=generator)[:positions]
-    return hidden, weight, bias, index
 
 
 def rs_kd_target(row: Chunk, p: int, weights: list[float], *, seed: int, draws: int) -> list[float]:
@@ -132,13 +112,6 @@ def dense_loss(
         ]
     )
     return scale * ((1 - spec.ce_weight) * kd_P + spec.ce_weight * ce_P).sum(), kd_P, ce_P
-
-
-def targets_for(row: Chunk, spec: LossSpec, vocab: int) -> Targets:
-    kind = "none" if spec.divergence is None else target_kind("kd", spec.divergence)
-    column = 0 if spec.temperature != 1.0 else None
-    made = TargetSpec(vocab_size=vocab, target_kind=kind, temperature=spec.temperature, temperature_column=column)
-    return targets_of([row], made)
 
 
 def check(row: Chunk, spec: LossSpec, made: tuple[torch.Tensor, ...], *, close: float = 2e-4) -> None:
@@ -298,37 +271,6 @@ def test_mean_over_draws_converges_to_the_dense_loss(tools: Any, divergence: str
     assert (np.abs(np.mean(grads, axis=0) - (np.exp(logp_V) - probs_PV[0])) < 5 * spread_V + 1e-6).all()
 
 
-def test_draws_of_rs_kd_depend_on_the_row_alone(tools: Any) -> None:
-    rows = [make_row(tools, seed=seed, vocab=60, positions=9, sharpness=1.0) for seed in (1, 2, 3)]
-
-    def made(rows: list[Chunk], **more: int) -> Targets:
-        return targets_of(rows, TargetSpec(vocab_size=60, target_kind="rs-kd", **more))
-
-    whole, again = made(rows), made(rows)
-    assert torch.equal(whole.weight_PK, again.weight_PK)
-    totals = whole.weight_PK.sum(1) + whole.bucket_P
-    torch.testing.assert_close(totals, torch.ones(27))
-    for i, row in enumerate(rows):
-        alone = made([row])
-        assert [sorted(filter(None, w)) for w in alone.weight_PK.tolist()] == [
-            sorted(filter(None, w)) for w in whole.weight_PK[9 * i : 9 * i + 9].tolist()
-        ]
-        later = made([row], skip=4)
-        assert [sorted(filter(None, w)) for w in later.weight_PK.tolist()] == [
-            sorted(filter(None, w)) for w in alone.weight_PK[4:].tolist()
-        ]
-    assert not torch.equal(made(rows, seed=1).weight_PK, whole.weight_PK)
-    counts = made(rows, rs_draws=7).weight_PK * 7
-    torch.testing.assert_close(counts, counts.round())
-
-
-def test_renormalised_top_k_does_not_converge_to_the_dense_loss(tools: Any) -> None:
-    row = make_row(tools, seed=1, vocab=60, positions=3, sharpness=1.0)
-    targets = targets_of([row], TargetSpec(vocab_size=60, target_kind="top-k"))
-    torch.testing.assert_close(targets.weight_PK.sum(1), torch.ones(3))
-    assert float(targets.tail_P.min()) > 0.1
-
-
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_a_head_of_the_whole_vocabulary_leaves_a_finite_loss(tools: Any, divergence: str) -> None:
     row = make_row(tools, seed=1, vocab=6, positions=5, sharpness=0.1)
@@ -350,88 +292,6 @@ def test_ids_that_the_student_lacks_join_the_tail(tools: Any) -> None:
         check(row, LossSpec(divergence=divergence, ce_weight=0.3), student(seed=5, vocab=50, positions=6))
 
 
-def test_a_realised_token_that_the_student_lacks_is_refused(tools: Any) -> None:
-    row = make_row(tools, seed=5, vocab=60, positions=6, sharpness=1.5)
-    row = dataclasses.replace(row, tokens=np.full(7, 55, dtype=np.int32))
-    with pytest.raises(TrainError, match="holds token 55; the student has 50 ids"):
-        targets_of([row], TargetSpec(vocab_size=50, target_kind="linear"))
-
-
-def specialist_reference(row: Chunk, logits_PV: torch.Tensor, subset: tuple[int, ...], ce_weight: float) -> Any:
-    """Return the sum over positions of KL on {each id of the subset, all else} and cross-entropy, in float64."""
-    logp_PV = logits_PV.log_softmax(1)
-    vocab = logits_PV.shape[1]
-    outside = torch.ones(vocab, dtype=torch.bool)
-    outside[list(subset)] = False
-    total = torch.zeros((), dtype=torch.float64)
-    for p in range(len(logp_PV)):
-        target_V = torch.zeros(vocab, dtype=torch.float64)
-        head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
-        drawn = row.draw_ids[int(row.draw_starts[p]) : int(row.draw_starts[p + 1])]
-        target_V[row.head_ids[head].tolist()] = torch.from_numpy(row.head_probs[head].astype(np.float64))
-        tau = 1.0 - float(target_V.sum())
-        for i in drawn:
-            target_V[int(i)] += tau / len(drawn)
-        cells = [*target_V[list(subset)], (1.0 - target_V[list(subset)].sum()).clamp_min(0.0)]
-        logs = [*logp_PV[p, list(subset)], logp_PV[p, outside].logsumexp(0)]
-        kd = sum(t * (t.log() - log) for t, log in zip(cells, logs, strict=True) if t > 0)
-        total = total + (1 - ce_weight) * kd - ce_weight * logp_PV[p, int(row.tokens[p + 1])]
-    return total
-
-
-@pytest.mark.parametrize("case", ["random", "certain", "empty tail", "saturated student", "one id"])
-def test_a_specialist_keeps_its_ids_apart_and_has_one_class_for_the_rest(tools: Any, case: str) -> None:
-    vocab, subset = 40, (0, 7, 8, 21, 39)  # with both edges of the vocabulary
-    row = make_row(tools, seed=11, vocab=vocab, positions=6, sharpness=1.5)
-    hidden, weight, bias, index = student(seed=11, vocab=vocab, positions=6)
-    if case in ("certain", "empty tail"):
-        probs_PV = np.full((6, vocab), 1e-300)
-        probs_PV[:, 39] = 1.0 if case == "certain" else 0.75
-        probs_PV[:, 0] = max(1e-300, 1.0 - probs_PV[0, 39])
-        found = tools.records(probs_PV, rng=np.random.default_rng(0))
-        row = tools.chunk_of(np.array([0, 39, 0, 0, 39, 5, 39]), found, tools.info(0))
-    if case == "saturated student":
-        bias[8] += 200.0
-    if case == "one id":
-        subset = (39,)
-    live = [x.clone().requires_grad_() for x in (hidden, weight, bias)]
-    expected = specialist_reference(row, live[0][index] @ live[1].T + live[2], subset, 0.3)
-    expected.backward()
-    targets = targets_of([row], TargetSpec(vocab_size=vocab, target_kind="specialist", subset=subset))
-    mine = [x.float().requires_grad_() for x in (hidden, weight, bias)]
-    spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
-    out = fused_loss(mine[0], Projection(*mine[1:]), index_P=index, targets=targets, spec=spec, scale=1.0)
-    out.loss.backward()
-    torch.testing.assert_close(out.loss.double(), expected, rtol=2e-4, atol=2e-4)
-    for got, want in zip(mine, live, strict=True):
-        torch.testing.assert_close(got.grad.double(), want.grad, rtol=2e-4, atol=2e-4)
-
-
-def test_mean_gradient_of_a_specialist_over_draws_converges_to_the_dense_one(tools: Any) -> None:
-    rng = np.random.default_rng(0)
-    vocab, subset = 60, tuple(range(0, 60, 3))
-    probs_V = np.exp(rng.normal(size=vocab) * 1.5)
-    probs_V /= probs_V.sum()
-    hidden, weight, bias, index = (
-        x.float() if x.dtype == torch.float64 else x for x in student(seed=1, vocab=vocab, positions=1)
-    )
-    spec = LossSpec(divergence="forward-kl", ce_weight=0.0)
-    grads = []
-    for turn in range(1500):
-        row = tools.chunk_of(np.array([0, 5]), tools.records(probs_V[None], rng=rng), tools.info(turn))
-        targets = targets_of([row], TargetSpec(vocab_size=vocab, target_kind="specialist", subset=subset))
-        live = bias.clone().requires_grad_()
-        out = fused_loss(hidden, Projection(weight, live), index_P=index, targets=targets, spec=spec, scale=1.0)
-        out.loss.backward()
-        grads.append(live.grad.numpy())
-    student_V = (hidden[index] @ weight.T + bias)[0].double().softmax(0).numpy()
-    inside = np.isin(np.arange(vocab), subset)
-    rest = probs_V[~inside].sum()
-    expected_V = np.where(inside, student_V - probs_V, student_V * (1 - rest / student_V[~inside].sum()))
-    spread_V = np.where(inside, np.sqrt(0.04 * probs_V), np.sqrt(0.04 * rest)) / math.sqrt(len(grads))
-    assert (np.abs(np.mean(grads, axis=0) - expected_V) < 5 * spread_V + 1e-6).all()
-
-
 def test_scores_equal_the_dense_reference(tools: Any) -> None:
     row = make_row(tools, seed=7, vocab=50, positions=9, sharpness=2.0)
     hidden, weight, bias, index = student(seed=7, vocab=50, positions=9)
@@ -449,55 +309,3 @@ def test_scores_equal_the_dense_reference(tools: Any) -> None:
     assert torch.equal(found.same_P, logits_PV.argmax(1) == top)
     torch.testing.assert_close(found.confidence_P.double(), logits_PV.softmax(1).amax(1), rtol=1e-4, atol=1e-4)
     assert torch.equal(found.hit_P, logits_PV.argmax(1) == torch.from_numpy(row.tokens[1:].astype(np.int64)))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_chunks_change_nothing_but_rounding_and_never_hold_all_positions(
-    tools: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
-    vocab, positions = 200, 70
-    row = make_row(tools, seed=9, vocab=vocab, positions=positions, sharpness=2.0)
-    made = [x.float() if x.dtype == torch.float64 else x for x in student(seed=9, vocab=vocab, positions=positions)]
-    spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
-    targets = targets_for(row, spec, vocab)
-    seen: list[int] = []
-    original = Projection.logits
-
-    def watched(*args: Any) -> torch.Tensor:
-        logits = original(*args)
-        seen.append(len(logits))
-        return logits
-
-    monkeypatch.setattr(Projection, "logits", watched)
-
-    def once() -> list[torch.Tensor]:
-        live = [x.clone().requires_grad_() for x in made[:3]]
-        out = fused_loss(live[0], Projection(*live[1:], dtype), index_P=made[3], targets=targets, spec=spec, scale=1.0)
-        out.loss.backward()
-        return [out.loss.detach(), *(x.grad for x in live)]
-
-    whole = once()
-    monkeypatch.setattr(blockwise, "BLOCK_ELEMENTS", 16 * vocab)
-    seen.clear()
-    parts, again = once(), once()
-    assert max(seen) == 16
-    close = 1e-4 if dtype == torch.float32 else 2e-2
-    for a, b, c in zip(whole, parts, again, strict=True):
-        torch.testing.assert_close(a, b, rtol=close, atol=close)
-        assert torch.equal(b, c)
-
-
-def test_the_outer_derivative_scales_the_gradient(tools: Any) -> None:
-    row = make_row(tools, seed=2, vocab=30, positions=4, sharpness=2.0)
-    made = student(seed=2, vocab=30, positions=4)
-    spec = LossSpec(divergence="bucket-js", ce_weight=0.5)
-    grads = []
-    for factor in (1.0, 3.0):
-        live = [x.float().requires_grad_() for x in made[:3]]
-        out = fused_loss(
-            live[0], Projection(*live[1:]), index_P=made[3], targets=targets_for(row, spec, 30), spec=spec, scale=1.0
-        )
-        (factor * out.loss).backward()
-        grads.append([x.grad for x in live])
-    for one, three in zip(*grads, strict=True):
-        torch.testing.assert_close(3.0 * one, three)

@@ -1,0 +1,1 @@
+"""Tests of `student_train.model`."""

@@ -1,4 +1,7 @@
-"""The table of architectures is true: each cell is measured again, and nothing differs without a refusal."""
+"""Tests of the table of architectures: each cell is measured again, and a difference is an error or a refusal.
+
+No counterpart: each architecture is loaded, packed, cut, adapted and trained.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model does to its logits after the projection is found, and trained through."""
+"""Tests of the logit map: it is found from the model, and the losses train through it."""
 
 from __future__ import annotations
 

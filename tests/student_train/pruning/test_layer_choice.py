@@ -95,6 +95,17 @@ def test_a_choice_survives_json() -> None:
         assert layer_choice.from_dict(json.loads(json.dumps(choice.to_dict()))) == choice
 
 
+def test_layers_are_spread_evenly_and_keep_both_ends() -> None:
+    assert layer_choice.evenly_spaced_layers(30, 2) == [0, 29]
+    assert layer_choice.evenly_spaced_layers(5, 3) == [0, 2, 4]
+    assert layer_choice.evenly_spaced_layers(30, 12) == [0, 3, 5, 8, 11, 13, 16, 18, 21, 24, 26, 29]
+    for have in range(2, 40):
+        for keep in range(2, have + 1):
+            kept = layer_choice.evenly_spaced_layers(have, keep)
+            assert len(set(kept)) == keep
+            assert (kept[0], kept[-1]) == (0, have - 1)
+
+
 def test_runs_of_indices_are_joined() -> None:
     assert layer_choice.format_ranges([0, 1, 2, 5, 7, 8]) == "0-2, 5, 7-8"
     assert layer_choice.format_ranges([3]) == "3"

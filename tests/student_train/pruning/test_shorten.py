@@ -1,4 +1,4 @@
-"""Cutting layers keeps each layer as it was, or is refused with what would change."""
+"""Tests of cutting layers: each kept layer is unchanged, or the cut is refused with the difference."""
 
 from __future__ import annotations
 
