@@ -18,10 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from student_train.errors import CheckpointError
-from student_train.training.distributed import World
+
+if TYPE_CHECKING:  # a process that only takes the lock need not import torch
+    from student_train.training.distributed import World
 
 LOCK_NAME = "run.lock"
 BEAT_S = 5.0

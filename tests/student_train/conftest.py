@@ -129,6 +129,15 @@ def chunk_of(tokens: np.ndarray, found: Records, where: RowInfo) -> Chunk:
     )
 
 
+def random_row(length: int, *, seed: int = 0, vocab: int = 60, first_id: int = 0) -> Chunk:
+    """Return a row of random tokens, at least `first_id`, with the records of random distributions."""
+    rng = np.random.default_rng(seed)
+    probs_PV = rng.dirichlet(np.full(vocab, 0.1), size=length - 1) + 1e-9
+    probs_PV /= probs_PV.sum(1, keepdims=True)
+    tokens = rng.integers(first_id, vocab, size=length)
+    return chunk_of(tokens, records(probs_PV, rng=rng), info(seed))
+
+
 def row_of(chunk: Chunk) -> Row:
     return Row(
         info=chunk.rows[0],
@@ -263,5 +272,5 @@ def tools() -> Any:
     """The functions of this file: tests are imported by path, so they cannot import it."""
     import types
 
-    names = ("llama", "train_tokenizer", "info", "records", "chunk_of", "teacher_rows", "write_cache")
+    names = ("llama", "train_tokenizer", "info", "records", "chunk_of", "random_row", "teacher_rows", "write_cache")
     return types.SimpleNamespace(**{name: globals()[name] for name in names})

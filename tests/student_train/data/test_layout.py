@@ -65,14 +65,6 @@ def model_of(kind: str, **settings: Any) -> Any:
     return AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**{**known, **settings})).eval()
 
 
-def row_of(tools: Any, length: int, *, seed: int) -> Any:
-    rng = np.random.default_rng(seed)
-    probs_PV = rng.dirichlet(np.full(60, 0.1), size=length - 1) + 1e-9
-    probs_PV /= probs_PV.sum(1, keepdims=True)
-    tokens = rng.integers(0, 60, size=length)
-    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
-
-
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_scores_of_packed_rows_are_those_of_the_model_on_each_row_alone(tools: Any, kind: str) -> None:
     settings, expected = ARCHITECTURES[kind]
@@ -87,7 +79,7 @@ def test_scores_of_packed_rows_are_those_of_the_model_on_each_row_alone(tools: A
         layout=layout.name,
         logit_map=find_logit_map(model),
     )
-    rows = [row_of(tools, length, seed=length) for length in (33, 21, 12, 9)]
+    rows = [tools.random_row(length, seed=length) for length in (33, 21, 12, 9)]
     packing = dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest)
     scores = torch.cat([distiller(batch, None).nll_P for batch in OBJECTIVE.batches(rows, packing)])
     alone = []
@@ -102,7 +94,7 @@ def test_scores_of_packed_rows_are_those_of_the_model_on_each_row_alone(tools: A
 def test_one_mask_would_change_a_model_with_sliding_windows(tools: Any) -> None:
     # What the layout protects from: without it this test's rows are off by more than a tenth of a nat.
     model = model_of("mistral", sliding_window=8)
-    rows = [row_of(tools, length, seed=length) for length in (33, 21)]
+    rows = [tools.random_row(length, seed=length) for length in (33, 21)]
     wrong = Distiller(model, OBJECTIVE, dtype="float32", layout="mask")
     right = Distiller(model, OBJECTIVE, dtype="float32", layout="positions")
     found, expected = (
@@ -159,13 +151,13 @@ def test_shared_sequences_keep_to_the_width_that_a_model_has_masks_for(tools: An
     model = model_of("gpt_neo", **config, max_position_embeddings=64, window_size=8)
     layout = choose_layout(model)
     assert layout.widest == 64
-    rows = [row_of(tools, length, seed=length) for length in (40, 24, 23, 20, 19)]
+    rows = [tools.random_row(length, seed=length) for length in (40, 24, 23, 20, 19)]
     (batch,) = OBJECTIVE.batches(rows, dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest))
     assert batch.tokens_BT.shape[1] <= 64
 
 
 def test_the_first_row_that_a_student_cannot_read_is_named_before_training(tools: Any) -> None:
-    cache = [row_of(tools, 20, seed=0), row_of(tools, 129, seed=7)]
+    cache = [tools.random_row(20, seed=0), tools.random_row(129, seed=7)]
     with pytest.raises(TrainError, match=r"window 0 has 129 tokens; .* at most 128; .* --window-tokens 128"):
         require_context(cache, max_row_tokens=128, window_tokens=1024)
     require_context(cache, max_row_tokens=129, window_tokens=1024)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.format.chunk import Chunk
 from student_train.data.packing import MAX_WASTE, Packing, bins, groups
 from student_train.errors import TrainError
 from student_train.losses.fused_linear import LossSpec
@@ -24,14 +22,6 @@ OBJECTIVE = SameTokenizer(
     max_row_tokens=128,
 )
 PACKING = Packing(micro_tokens=1000)
-
-
-def row_of_length(tools: Any, length: int, *, seed: int) -> Chunk:
-    rng = np.random.default_rng(seed)
-    probs_PV = rng.dirichlet(np.full(60, 0.1), size=length - 1) + 1e-9
-    probs_PV /= probs_PV.sum(1, keepdims=True)
-    tokens = rng.integers(0, 60, size=length)
-    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
 
 
 @settings(max_examples=200, deadline=None)
@@ -72,7 +62,7 @@ def small_phi(vocab: int) -> Any:
 def test_packed_rows_give_what_each_row_gives_alone(tools: Any, family: str, lengths: list[int]) -> None:
     model = tools.llama(vocab=60) if family == "llama" else small_phi(60)
     distiller = Distiller(model, OBJECTIVE, dtype="float32")
-    rows = [row_of_length(tools, n, seed=i) for i, n in enumerate(lengths)]
+    rows = [tools.random_row(n, seed=i) for i, n in enumerate(lengths)]
     (batch,) = OBJECTIVE.batches(rows, PACKING)
     together = distiller.hidden(batch)[batch.index_P]
     start = 0
@@ -90,7 +80,7 @@ def test_packed_rows_give_what_each_row_gives_alone(tools: Any, family: str, len
 def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
     import dataclasses
 
-    rows = [row_of_length(tools, n, seed=n) for n in (9, 5, 3)]
+    rows = [tools.random_row(n, seed=n) for n in (9, 5, 3)]
     (batch,) = dataclasses.replace(OBJECTIVE, targets=dataclasses.replace(OBJECTIVE.targets, skip=2)).batches(
         rows, PACKING
     )
@@ -104,4 +94,4 @@ def test_positions_that_predict_the_prefix_are_left_out(tools: Any) -> None:
 
 def test_a_row_longer_than_the_student_reads_is_refused(tools: Any) -> None:
     with pytest.raises(TrainError, match="has 129 tokens; the student reads at most 128"):
-        OBJECTIVE.batches([row_of_length(tools, 129, seed=0)], PACKING)
+        OBJECTIVE.batches([tools.random_row(129, seed=0)], PACKING)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from student_train.config import Config
 from student_train.evaluation import completions
-from student_train.training import trainer
+from tests.student_train.toy import run, toy_config
 
 
 def greedy(model: Any, tokenizer: Any, prompt: str, number: int) -> str:
@@ -40,28 +39,20 @@ def test_completions_are_greedy(world: Any) -> None:
 def test_a_run_writes_those_of_teacher_student_and_control(world: Any, at_home: Any, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    settings = Config(
-        shards=str(world.shards), out=str(tmp_path / "o"), student="teacher", student_layers=2, max_steps=2,
-        batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1, control=True,
-    )  # fmt: skip
-    trainer.run(settings, command=[], log=lambda line: None)
-    run, control = (json.loads((p / completions.NAME).read_text()) for p in (tmp_path / "o", tmp_path / "o/control"))
-    assert run["format"] == 1
-    assert run["prompts"] == control["prompts"] == list(completions.PROMPTS)
-    assert set(run["completions"]) == {"teacher", "student"}
+    run(toy_config(world, tmp_path / "o", max_steps=2, control=True))
+    main, control = (json.loads((p / completions.NAME).read_text()) for p in (tmp_path / "o", tmp_path / "o/control"))
+    assert main["format"] == 1
+    assert main["prompts"] == control["prompts"] == list(completions.PROMPTS)
+    assert set(main["completions"]) == {"teacher", "student"}
     assert set(control["completions"]) == {"student"}
     teacher = AutoModelForCausalLM.from_pretrained(world.teacher_dir, dtype=torch.float32)
-    assert run["completions"]["teacher"] == completions.complete(teacher, world.teacher_dir)
+    assert main["completions"]["teacher"] == completions.complete(teacher, world.teacher_dir)
     student = AutoModelForCausalLM.from_pretrained(tmp_path / "o", dtype=torch.float32)
-    assert run["completions"]["student"] == completions.complete(student, tmp_path / "o")
+    assert main["completions"]["student"] == completions.complete(student, tmp_path / "o")
 
 
 def test_a_student_that_is_not_the_teacher_has_no_column_of_it(world: Any, tmp_path: Path) -> None:
-    settings = Config(
-        shards=str(world.shards), out=str(tmp_path / "o"), student=str(world.teacher_dir), student_layers=2,
-        max_steps=2, batch_tokens=150, held_out=0.2, tensorboard=False, progress=False, threads=1,
-    )  # fmt: skip
-    trainer.run(settings, command=[], log=lambda line: None)
+    run(toy_config(world, tmp_path / "o", student=str(world.teacher_dir), max_steps=2))
     assert set(json.loads((tmp_path / "o" / completions.NAME).read_text())["completions"]) == {"student"}
 
 

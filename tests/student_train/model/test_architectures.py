@@ -67,7 +67,7 @@ def test_a_packed_step_has_the_loss_and_the_gradient_of_the_models_own_logits(to
     model = build(name)
     layout = choose_layout(model)
     packing = dataclasses.replace(PACKING, layout=layout.name, widest=layout.widest)
-    rows = [row_of(tools, length) for length in (48, 33, 20, 7)]
+    rows = [tools.random_row(length, seed=length, vocab=VOCAB, first_id=8) for length in (48, 33, 20, 7)]
     distiller = Distiller(model, OBJECTIVE, dtype="float32", layout=layout.name, logit_map=find_logit_map(model))
     losses = []
     for batch in OBJECTIVE.batches(rows, packing):
@@ -85,14 +85,6 @@ def test_a_packed_step_has_the_loss_and_the_gradient_of_the_models_own_logits(to
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(torch.cat(losses), torch.cat(own).detach(), rtol=1e-3, atol=1e-3)
     assert float((found - expected).norm()) <= 1e-2 * float(expected.norm())
-
-
-def row_of(tools: Any, length: int) -> Any:
-    rng = np.random.default_rng(length)
-    probs_PV = rng.dirichlet(np.full(VOCAB, 0.1), size=length - 1) + 1e-9
-    probs_PV /= probs_PV.sum(1, keepdims=True)
-    tokens = rng.integers(8, VOCAB, size=length)
-    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(length))
 
 
 def test_the_table_has_a_row_for_each_architecture() -> None:

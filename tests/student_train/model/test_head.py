@@ -54,14 +54,6 @@ def model_of(config: Any) -> Any:
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-def row_of(tools: Any, length: int, *, seed: int = 0) -> Any:
-    rng = np.random.default_rng(seed)
-    probs_PV = rng.dirichlet(np.full(60, 0.1), size=length - 1) + 1e-9
-    probs_PV /= probs_PV.sum(1, keepdims=True)
-    tokens = rng.integers(0, 60, size=length)
-    return tools.chunk_of(tokens, tools.records(probs_PV, rng=rng), tools.info(seed))
-
-
 @pytest.mark.parametrize("name", HEADS)
 def test_the_map_is_found_with_the_configurations_own_numbers(name: str) -> None:
     config, expected = HEADS[name]
@@ -72,7 +64,7 @@ def test_the_map_is_found_with_the_configurations_own_numbers(name: str) -> None
 def test_cross_entropy_and_its_gradients_are_those_of_the_models_own_logits(tools: Any, name: str) -> None:
     config, logit_map = HEADS[name]
     model = model_of(config)
-    row = row_of(tools, 30)
+    row = tools.random_row(30)
     (batch,) = OBJECTIVE.batches([row], PACKING)
     scale = LossScale(weights={"ce": 1.0}, totals={"ce": 1})
     Distiller(model, OBJECTIVE, dtype="float32", logit_map=logit_map)(batch, scale).loss.backward()
@@ -89,7 +81,7 @@ def test_cross_entropy_and_its_gradients_are_those_of_the_models_own_logits(tool
 
 @pytest.mark.parametrize("logit_map", [LogitMap(scale=0.5), LogitMap(cap=1.5), LogitMap(scale=2.0, cap=1.5)])
 def test_the_divergences_gradient_is_the_slope_of_the_loss(tools: Any, logit_map: LogitMap) -> None:
-    row = row_of(tools, 20)
+    row = tools.random_row(20)
     (batch,) = OBJECTIVE.batches([row], PACKING)
     generator = torch.Generator().manual_seed(0)
     hidden, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((20, 16), (60, 16), (60,)))

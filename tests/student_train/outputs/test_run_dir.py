@@ -14,53 +14,34 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from student_train.config import Config
 from student_train.errors import CheckpointError, Interrupted, StudentError, TrainError
 from student_train.outputs import lock
 from student_train.outputs.lock import LOCK_NAME, locked
 from student_train.training import trainer
 from student_train.training.distributed import World
+from tests.student_train.toy import run, toy_config
 
+config = partial(toy_config, max_steps=6, save_every=2, keep=3)
 ALONE = World()
 HOLD = """
 import sys, time
 from pathlib import Path
 from student_train.outputs.lock import locked
-from student_train.training.distributed import World
-with locked(Path(sys.argv[1]), World(), log=print):
+class OneRank:  # without torch, which a process takes seconds to import
+    is_main = True
+    def gather(self, value):
+        return [value]
+with locked(Path(sys.argv[1]), OneRank(), log=print):
+    assert "torch" not in sys.modules
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-def config(world: Any, out: Path, **more: Any) -> Config:
-    settings: dict[str, Any] = {
-        "shards": str(world.shards),
-        "out": str(out),
-        "student": "teacher",
-        "student_layers": 2,
-        "max_steps": 6,
-        "batch_tokens": 150,
-        "held_out": 0.2,
-        "save_every": 2,
-        "keep": 3,
-        "tensorboard": False,
-        "progress": False,
-        "threads": 1,
-        "dtype": "float32",
-    }
-    return Config(**{**settings, **more})
-
-
-def run(settings: Config) -> list[str]:
-    said: list[str] = []
-    trainer.run(settings, command=["student-train"], log=said.append)
-    return said
 
 
 @pytest.fixture(scope="module")

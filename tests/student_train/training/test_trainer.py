@@ -1,9 +1,8 @@
-"""Does a run end in the same bits however often it is stopped, and say plainly what keeps it from starting?"""
+"""Tests of whole runs: the same bits however often they are stopped, and refusals in one line."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -16,50 +15,15 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
 from shards.model_files.weights import config_sha256
-from student_train.config import Config
+from student_train.cli import main
 from student_train.data.hashing import is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.training import loop, trainer
-
-REPOSITORY = Path(__file__).parents[3]
-
-
-def config(world: Any, out: Path, **more: Any) -> Config:
-    settings: dict[str, Any] = {
-        "shards": str(world.shards),
-        "out": str(out),
-        "student": "teacher",
-        "student_layers": 2,
-        "max_steps": 20,
-        "batch_tokens": 150,
-        "micro_tokens": 80,
-        "learning_rate": 3e-3,
-        "held_out": 0.2,
-        "save_every": 5,
-        "tensorboard": False,
-        "progress": False,
-        "threads": 1,
-        "dtype": "float32",
-    }
-    return Config(**{**settings, **more})
-
-
-def run(settings: Config) -> list[str]:
-    said: list[str] = []
-    trainer.run(settings, command=["student-train"], log=said.append)
-    return said
-
-
-def digest(out: Path) -> str:
-    return hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
-
-
-def losses(out: Path) -> list[tuple[int, float]]:
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"]) for line in lines]
+from tests.student_train.toy import arguments, digest, environment, losses, run, toy_config
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +31,7 @@ def finished(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "ckpt"
     patch = pytest.MonkeyPatch()
     patch.setenv("TEACHERLESS_CACHE", str(world.cache_dir))
-    run(config(world, out, control=True))
+    run(toy_config(world, out, control=True))
     patch.undo()
     return out
 
@@ -124,7 +88,7 @@ def test_the_control_sees_the_same_rows_and_starts_from_the_same_weights(finishe
 
 
 def test_training_lowers_the_loss_that_it_trains(world: Any, at_home: Any, tmp_path: Path) -> None:
-    run(config(world, tmp_path / "o", max_steps=120, save_every=0, ce_weight=0.0, learning_rate=3e-3))
+    run(toy_config(world, tmp_path / "o", max_steps=120, save_every=0, ce_weight=0.0, learning_rate=3e-3))
     told = losses(tmp_path / "o")
     assert sum(loss for _, loss in told[-20:]) < 0.8 * sum(loss for _, loss in told[:20])
 
@@ -132,10 +96,10 @@ def test_training_lowers_the_loss_that_it_trains(world: Any, at_home: Any, tmp_p
 def test_two_runs_of_one_seed_are_identical_and_another_seed_is_not(
     world: Any, at_home: Any, finished: Path, tmp_path: Path
 ) -> None:
-    run(config(world, tmp_path / "a"))
+    run(toy_config(world, tmp_path / "a"))
     assert digest(tmp_path / "a") == digest(finished)
     assert losses(tmp_path / "a") == losses(finished)
-    run(config(world, tmp_path / "b", seed=1))
+    run(toy_config(world, tmp_path / "b", seed=1))
     assert digest(tmp_path / "b") != digest(finished)
 
 
@@ -153,24 +117,13 @@ def test_a_run_stopped_twice_ends_in_the_same_bits(
 
         monkeypatch.setattr(loop, "take_step", dies)
         with pytest.raises(KeyboardInterrupt):
-            run(config(world, out))
+            run(toy_config(world, out))
     monkeypatch.setattr(loop, "take_step", real)
-    said = run(config(world, out))
+    said = run(toy_config(world, out))
     assert said[0].endswith("continuing at step 10 of 20")
     assert digest(out) == digest(finished)
     assert losses(out) == losses(finished)
     assert (out / "held_out.jsonl").read_bytes() == (finished / "held_out.jsonl").read_bytes()
-
-
-def command(world: Any, out: Path) -> list[str]:
-    flags = ["--student", "teacher", "--student-layers", "2", "--max-steps", "20", "--batch-tokens", "150"]
-    flags += ["--micro-tokens", "80", "--learning-rate", "3e-3", "--held-out", "0.2", "--save-every", "5"]
-    flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--dtype", "float32"]
-    return [sys.executable, "-m", "student_train", "--shards", str(world.shards), "--out", str(out), *flags]
-
-
-def environment(world: Any) -> dict[str, str]:
-    return {**os.environ, "TEACHERLESS_CACHE": str(world.cache_dir), "PYTHONPATH": str(REPOSITORY)}
 
 
 def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, finished: Path, tmp_path: Path) -> None:
@@ -181,9 +134,8 @@ def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, 
         "def wait(*a, **k):\n    time.sleep(0.1 if k['number'] > 10 else 0)\n    return real(*a, **k)\n"
         "loop.take_step = wait\nfrom student_train.cli import main; main()"
     )
-    arguments = command(world, out)
-    arguments[1:3] = ["-c", slow]
-    process = subprocess.Popen(arguments, env=environment(world), cwd=tmp_path)
+    command = arguments(toy_config(world, out))
+    process = subprocess.Popen([sys.executable, "-c", slow, *command], env=environment(world), cwd=tmp_path)
     try:
         give_up = time.monotonic() + 300  # a busy machine takes its time to import torch
         while not (out / "checkpoints" / "step-10").is_dir():
@@ -194,13 +146,13 @@ def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, 
     finally:
         process.wait()
     assert not (out / "run.json").exists()
-    done = subprocess.run(command(world, out), env=environment(world), cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "continuing at step 1" in done.stderr
+    resumed = CliRunner().invoke(main, command, env=environment(world))
+    assert resumed.exit_code == 0, resumed.output
+    assert "continuing at step 1" in resumed.output
     assert digest(out) == digest(finished)
-    again = subprocess.run(command(world, out), env=environment(world), cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 0
-    assert again.stderr == f"{out}: finished earlier, nothing to do; name another --out for another run\n"
+    again = CliRunner().invoke(main, command, env=environment(world))
+    assert again.exit_code == 0
+    assert again.output == f"{out}: finished earlier, nothing to do; name another --out for another run\n"
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(
@@ -216,9 +168,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
     monkeypatch.setattr(loop, "take_step", interrupted)
     with pytest.raises(Interrupted, match="stopped at step 9 of 20; run the same command to resume"):
-        run(config(world, out))
+        run(toy_config(world, out))
     monkeypatch.setattr(loop, "take_step", real)
-    assert run(config(world, out))[0].endswith("continuing at step 9 of 20")
+    assert run(toy_config(world, out))[0].endswith("continuing at step 9 of 20")
     assert digest(out) == digest(finished)
 
 
@@ -226,8 +178,8 @@ def test_another_configuration_than_the_checkpoints_is_refused_by_name(
     world: Any, at_home: Any, finished: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=r"found a run with learning-rate 0.003, expected 0.01; use its settings"):
-        run(config(world, finished, learning_rate=1e-2))
-    assert "nothing to do" in run(config(world, finished, save_every=3))[0]
+        run(toy_config(world, finished, learning_rate=1e-2))
+    assert "nothing to do" in run(toy_config(world, finished, save_every=3))[0]
 
 
 def test_other_shards_than_the_checkpoints_are_refused_by_name(
@@ -235,19 +187,19 @@ def test_other_shards_than_the_checkpoints_are_refused_by_name(
 ) -> None:
     other = tools.write_cache(tmp_path / "other", world.rows[:40], world.teacher_dir, vocab=world.vocab)
     with pytest.raises(CheckpointError, match="found a run on the shards with manifest"):
-        run(dataclasses.replace(config(world, finished), shards=str(other)))
+        run(dataclasses.replace(toy_config(world, finished), shards=str(other)))
 
 
 def test_a_folder_of_someone_else_is_left_alone(world: Any, at_home: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(CheckpointError, match=r"found thesis.txt, expected an empty folder"):
-        run(config(world, tmp_path))
+        run(toy_config(world, tmp_path))
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
 def test_missing_shards_are_one_line_and_leave_nothing(world: Any, tmp_path: Path) -> None:
     with pytest.raises(IncompleteCacheError, match=r"found no manifest.json"):
-        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(tmp_path / "nowhere")))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(tmp_path / "nowhere")))
     assert os.listdir(tmp_path) == []
 
 
@@ -256,7 +208,7 @@ def test_a_missing_shard_stops_the_run_by_name(world: Any, at_home: Any, tmp_pat
     shutil.copytree(world.shards, copy)
     (copy / "shard-00001.arrow").unlink()
     with pytest.raises(IncompleteCacheError, match=r"found no shard-00001.arrow, expected a complete cache"):
-        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(copy)))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(copy)))
     assert not (tmp_path / "out" / "run.json").exists()
 
 
@@ -265,7 +217,7 @@ def test_a_store_that_cannot_be_reached_is_named_after_retries(
 ) -> None:
     monkeypatch.setattr("shards.storage.store.FIRST_PAUSE_S", 0.001)
     with pytest.raises(StoreError, match=r"http://127.0.0.1:9/cache/manifest.json: .*gave up after 5 attempts, check"):
-        run(dataclasses.replace(config(world, tmp_path / "out"), shards="http://127.0.0.1:9/cache"))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards="http://127.0.0.1:9/cache"))
     assert not (tmp_path / "out").exists()
 
 
@@ -277,18 +229,18 @@ def test_a_flipped_byte_stops_the_run_by_name(world: Any, at_home: Any, tmp_path
     raw[len(raw) // 2] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(CorruptShardError, match=r"shard-00001.arrow chunk"):
-        run(dataclasses.replace(config(world, tmp_path / "out"), shards=str(copy)))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(copy)))
     assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_no_held_out_document_is_said_before_training(world: Any, at_home: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="found no held-out document at a share of 1e-09"):
-        run(config(world, tmp_path / "out", held_out=1e-9))
+        run(toy_config(world, tmp_path / "out", held_out=1e-9))
     assert not (tmp_path / "out").exists()
 
 
 def test_without_held_out_rows_the_record_says_so(world: Any, at_home: Any, tmp_path: Path) -> None:
-    run(config(world, tmp_path / "out", held_out=0.0, max_steps=2))
+    run(toy_config(world, tmp_path / "out", held_out=0.0, max_steps=2))
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["held_out"] == {"rows": 0, "tokens": 0, "bytes": 0, "before": None, "after": None}
 
@@ -306,7 +258,7 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_changes_nothing(
 
     monkeypatch.setattr(trainer, "build_run", broken)
     with pytest.raises(TrainError, match=r"step 1: found a loss that is not finite in tests:\d+\.py window \d"):
-        run(config(world, tmp_path / "out"))
+        run(toy_config(world, tmp_path / "out"))
 
 
 def test_a_full_disk_is_named_and_the_run_goes_on_after(
@@ -324,8 +276,8 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
 
     monkeypatch.setattr(checkpoint, "require_room", full)
     with pytest.raises(CheckpointError, match="found 0 MiB free"):
-        run(config(world, tmp_path / "out"))
-    assert run(config(world, tmp_path / "out"))[0].endswith("continuing at step 5 of 20")
+        run(toy_config(world, tmp_path / "out"))
+    assert run(toy_config(world, tmp_path / "out"))[0].endswith("continuing at step 5 of 20")
     assert digest(tmp_path / "out") == digest(finished)
 
 
@@ -345,7 +297,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_after(
     ],
 )
 def test_each_way_of_training_runs(world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]) -> None:
-    run(config(world, tmp_path / "out", max_steps=3, save_every=0, **more))
+    run(toy_config(world, tmp_path / "out", max_steps=3, save_every=0, **more))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["train"]["steps"] == 3
 
 
@@ -353,7 +305,7 @@ def test_evaluating_while_training_changes_no_bit_and_is_logged(
     world: Any, at_home: Any, finished: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    run(config(world, out, eval_every=8))
+    run(toy_config(world, out, eval_every=8))
     assert digest(out) == digest(finished)
     told = [json.loads(line) for line in (out / "held_out_curve.jsonl").read_text().splitlines()]
     assert [line["step"] for line in told] == [8, 16]
@@ -368,7 +320,7 @@ def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
 
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     settings = {"lora_rank": 2, "max_steps": 8, "save_every": 4, "learning_rate": 1e-2}
-    run(config(world, whole, **settings))
+    run(toy_config(world, whole, **settings))
     saved = FileSystemReader(whole / "checkpoints" / "step-8").read_metadata().state_dict_metadata
     assert saved
     assert all(".lora_" in name for name in saved)
@@ -387,9 +339,9 @@ def test_adapters_train_few_weights_and_the_output_is_an_ordinary_model(
 
     monkeypatch.setattr(loop, "take_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        run(config(world, stopped, **settings))
+        run(toy_config(world, stopped, **settings))
     monkeypatch.setattr(loop, "take_step", real)
-    run(config(world, stopped, **settings))
+    run(toy_config(world, stopped, **settings))
     assert digest(stopped) == digest(whole)
 
 
@@ -398,14 +350,14 @@ def test_the_records_figures_are_those_of_the_exported_weights(
     world: Any, at_home: Any, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
-    run(config(world, first, max_steps=4, save_every=0, export_dtype="bfloat16", **more))
-    run(config(world, again, max_steps=1, save_every=0, student=str(first), student_layers=0))
+    run(toy_config(world, first, max_steps=4, save_every=0, export_dtype="bfloat16", **more))
+    run(toy_config(world, again, max_steps=1, save_every=0, student=str(first), student_layers=0))
     after, before = (json.loads((out / "run.json").read_text())["held_out"] for out in (first, again))
     assert after["after"] == before["before"]
 
 
 def test_gradient_checkpointing_changes_no_bit(world: Any, at_home: Any, finished: Path, tmp_path: Path) -> None:
-    run(config(world, tmp_path / "out", gradient_checkpointing=True))
+    run(toy_config(world, tmp_path / "out", gradient_checkpointing=True))
     assert digest(tmp_path / "out") == digest(finished)
 
 
@@ -416,7 +368,7 @@ def test_compiled_layers_train_the_same_to_rounding_and_repeat_to_the_bit(
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     for name in ("a", "b"):
-        run(config(world, tmp_path / name, compile=True))
+        run(toy_config(world, tmp_path / name, compile=True))
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     for (_, compiled), (_, plain) in zip(losses(tmp_path / "a"), losses(finished), strict=True):
         assert compiled == pytest.approx(plain, rel=1e-3)
@@ -427,7 +379,7 @@ def test_compiling_without_a_compiler_is_refused(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(TrainError, match="compile: found no no-such-compiler, expected a C"):
-        run(config(world, tmp_path / "out", compile=True))
+        run(toy_config(world, tmp_path / "out", compile=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -439,32 +391,34 @@ def test_a_run_made_before_a_setting_existed_still_counts_as_finished(
     record = json.loads((finished / "run.json").read_text())
     del record["config"]["rs_draws"], record["config"]["compile"]
     (old / "run.json").write_text(json.dumps(record))
-    assert "nothing to do" in run(config(world, old))[0]
+    assert "nothing to do" in run(toy_config(world, old))[0]
     with pytest.raises(CheckpointError, match="found a run with rs-draws 50, expected 7"):
-        run(config(world, old, rs_draws=7))
+        run(toy_config(world, old, rs_draws=7))
 
 
 def test_a_temperature_that_was_not_stored_is_refused(world: Any, at_home: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"temperature is 1.5; the shards store 2.0"):
-        run(config(world, tmp_path / "out", divergence="bucket-js", temperature=1.5))
+        run(toy_config(world, tmp_path / "out", divergence="bucket-js", temperature=1.5))
 
 
 def test_accumulation_changes_nothing_but_rounding(world: Any, at_home: Any, tmp_path: Path) -> None:
     for name, micro in (("small", 50), ("large", 10_000)):
-        run(config(world, tmp_path / name, micro_tokens=micro, max_steps=3))
+        run(toy_config(world, tmp_path / name, micro_tokens=micro, max_steps=3))
     for (_, a), (_, b) in zip(losses(tmp_path / "small"), losses(tmp_path / "large"), strict=True):
         assert a == pytest.approx(b, rel=1e-5)
 
 
-def capped_run(world: Any, out: Path, *more: str) -> Any:
+def capped_run(world: Any, out: Path, **more: Any) -> Any:
     """Run a few steps on a processor that imitates one without bfloat16."""
     capped = environment(world) | {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-    arguments = [*command(world, out), "--max-steps", "2", *more]
-    return subprocess.run(arguments, env=capped, cwd=out.parent, capture_output=True, text=True)
+    command = [sys.executable, "-m", "student_train", *arguments(toy_config(world, out, max_steps=2, **more))]
+    return subprocess.run(command, env=capped, cwd=out.parent, capture_output=True, text=True)
 
 
-def test_auto_is_float32_on_a_processor_without_bfloat16_and_is_recorded(world: Any, tmp_path: Path) -> None:
-    done = capped_run(world, tmp_path / "o", "--dtype", "auto")
+def test_auto_is_float32_on_a_processor_without_bfloat16_and_is_recorded(
+    world: Any, at_home: Any, tmp_path: Path
+) -> None:
+    done = capped_run(world, tmp_path / "o", dtype="auto")
     assert done.returncode == 0, done.stderr
     assert "float32 (auto: " in done.stderr
     assert "warning" not in done.stderr
@@ -474,13 +428,14 @@ def test_auto_is_float32_on_a_processor_without_bfloat16_and_is_recorded(world: 
     assert (hardware["dtype"], hardware["dtype_asked"], hardware["threads"]) == ("float32", "auto", 1)
     assert hardware["dtype_why"].startswith("auto: ")
     assert " core" in hardware["machine"]
-    again = capped_run(world, tmp_path / "o", "--dtype", "bfloat16")
-    assert again.returncode == 1
-    assert "found a run with dtype 'float32', expected 'bfloat16'; give --dtype float32 to resume it" in again.stderr
+    with pytest.raises(
+        CheckpointError, match="found a run with dtype 'float32', expected 'bfloat16'; give --dtype float"
+    ):
+        run(toy_config(world, tmp_path / "o", max_steps=2, dtype="bfloat16"))
 
 
 def test_bfloat16_on_a_processor_without_it_runs_and_warns_in_one_line(world: Any, tmp_path: Path) -> None:
-    done = capped_run(world, tmp_path / "o", "--dtype", "bfloat16", "--control")
+    done = capped_run(world, tmp_path / "o", dtype="bfloat16", control=True)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "warning" in line]
     assert "times as long as in float32 (measured now); --dtype auto takes float32" in line
