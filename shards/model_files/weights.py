@@ -1,7 +1,8 @@
-"""Identity and soundness of a model folder's weights, read from the files alone: no torch, no transformers.
+"""Digests of a model's weights, and checks that the weight files are complete and free of NaN.
 
-The identity is a digest of the weight files. Folders are never told apart by their names. Large files are hashed once:
-the digest is kept in the user's cache folder, under the file's place, size, times and inode.
+Only the files are read: neither torch nor transformers is needed. The identity of a model is the digest of its weight
+files, never the name of its directory. Large files are hashed once: the digest is kept in the user's cache, under the
+path, size, times and inode of the file.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from shards.storage.atomic import file_sha256, write_atomic
 from shards.storage.cache_dirs import cache_dir
 
 _REMEMBERED_FROM = 64_000_000
-"""Bytes from which a file's digest is worth remembering."""
+"""Size in bytes from which facts about a file are kept in the user's cache."""
 _SCANNED_AT_MOST = 20_000_000_000
-"""Bytes of weights up to which every value is looked at: more would take minutes before a teacher loads."""
+"""Bytes of weights up to which every value is checked. More would take minutes before a teacher loads."""
 _BLOCK_VALUES = 1 << 24
 _INDEX = "model.safetensors.index.json"
 _CONFIG_NOISE = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures"}
@@ -37,52 +38,56 @@ _DTYPE_BYTES = {"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tensor:
-    """A tensor in a safetensors file."""
+class TensorHeader:
+    """A tensor in the header of a safetensors file."""
 
     name: str
     dtype: str
-    """As safetensors writes it: F32, BF16, ..."""
+    """Name in safetensors: F32, BF16, ..."""
     shape: tuple[int, ...]
     offset: int
     """First byte in the file."""
     length: int
-    """Bytes."""
+    """Number of bytes."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold a model's weights, sorted by name; [] where there are none."""
+    """Return the files of a model's weights, sorted by name; [] if there are none."""
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the digest of a folder's weights: the sha256 of the sorted lines "<sha256>  <name>" of its files.
+    """Return the digest of a model's weights: the sha256 of the sorted lines "<sha256>  <name>" of its files, hex.
 
     Raises:
-        ShardError: Where there are no weights, or a file cannot be read.
+        ShardError: If there are no weights, or a file cannot be read.
     """
     files = weight_files(folder)
     if not files:
         raise ShardError(f"{folder}: found no *.safetensors, expected a transformers model folder")
-    text = "".join(f"{_sha256(file)}  {file.name}\n" for file in files)
+    text = "".join(f"{_file_digest(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def config_sha256(folder: Path) -> str:
-    """Return the digest of a folder's config.json, without the keys that change no output. Raises ShardError."""
+    """Return the digest of a model's config.json, without the keys that change no output, hex.
+
+    Raises:
+        ShardError: If there is no readable config.json.
+    """
     try:
         config = dict(json.loads((folder / "config.json").read_bytes()))
-        kept = {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
-        return hashlib.sha256(canonical_json(kept)).hexdigest()
+        relevant = {key: value for key, value in config.items() if key not in _CONFIG_NOISE}
+        return hashlib.sha256(canonical_json(relevant)).hexdigest()
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ShardError(f"{folder}: no readable config.json ({error}); expected a transformers model folder") from None
 
 
-def read_header(file: Path) -> list[Tensor]:
+def read_header(file: Path) -> list[TensorHeader]:
     """Return the tensors of a safetensors file.
 
     Raises:
-        ShardError: Where the file is cut, damaged or cannot be read.
+        ShardError: If the file is cut, damaged or cannot be read.
     """
     try:
         size = file.stat().st_size
@@ -95,22 +100,8 @@ def read_header(file: Path) -> list[Tensor]:
         header = None
     if not isinstance(header, dict):
         raise _damaged(file, f"found {size:,} bytes without a safetensors header")
-    start = 8 + length
-    try:
-        tensors = [
-            Tensor(
-                name=name,
-                dtype=str(about["dtype"]),
-                shape=tuple(int(n) for n in about["shape"]),
-                offset=start + int(about["data_offsets"][0]),
-                length=int(about["data_offsets"][1]) - int(about["data_offsets"][0]),
-            )
-            for name, about in header.items()
-            if name != "__metadata__"
-        ]
-    except (KeyError, TypeError, ValueError, IndexError):
-        raise _damaged(file, "found a damaged safetensors header") from None
-    end = max((t.offset + t.length for t in tensors), default=start)
+    tensors = _parse_header(file, header, start=8 + length)
+    end = max((t.offset + t.length for t in tensors), default=8 + length)
     if size < end:
         raise _damaged(file, f"found {size:,} bytes, its header says {end:,}: the file is cut")
     for tensor in tensors:
@@ -121,12 +112,43 @@ def read_header(file: Path) -> list[Tensor]:
 
 
 def require_sound(folder: Path) -> None:
-    """Raise ShardError where a folder's weights are incomplete, cut, or hold NaN.
+    """Check that a model's weights are complete, not cut, and free of NaN.
 
-    Values are looked at in folders of up to 20 GB. Folders with other weights than safetensors are not looked into.
+    Values are checked in directories of up to 20 GB. Weights in other formats than safetensors are not checked.
+
+    Raises:
+        ShardError: If they are not.
     """
     files = sorted(folder.glob("*.safetensors"))
-    names = {file.name for file in files}
+    _require_complete(folder, {file.name for file in files})
+    headers = {file: read_header(file) for file in files}
+    if sum(file.stat().st_size for file in files) > _SCANNED_AT_MOST:
+        return
+    for file, tensors in headers.items():
+        if not _remembered(file).get("no_nan"):
+            _refuse_nan(file, tensors)
+            _remember(file, no_nan=True)
+
+
+def _parse_header(file: Path, header: dict[str, Any], *, start: int) -> list[TensorHeader]:
+    try:
+        return [
+            TensorHeader(
+                name=name,
+                dtype=str(fields["dtype"]),
+                shape=tuple(int(n) for n in fields["shape"]),
+                offset=start + int(fields["data_offsets"][0]),
+                length=int(fields["data_offsets"][1]) - int(fields["data_offsets"][0]),
+            )
+            for name, fields in header.items()
+            if name != "__metadata__"
+        ]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise _damaged(file, "found a damaged safetensors header") from None
+
+
+def _require_complete(folder: Path, names: set[str]) -> None:
+    """Raise ShardError if a file that the index lists is missing, or the index of several files."""
     index = folder / _INDEX
     if index.is_file():
         try:
@@ -139,24 +161,17 @@ def require_sound(folder: Path) -> None:
             raise _damaged(folder, f"found no {missing[0]}{more}, which {_INDEX} lists")
     elif "model.safetensors" not in names and any(re.search(r"-of-\d+\.safetensors$", name) for name in names):
         raise _damaged(folder, f"found parts of weights ({min(names)}), but no {_INDEX}, which lists them")
-    tensors = {file: read_header(file) for file in files}
-    if sum(file.stat().st_size for file in files) > _SCANNED_AT_MOST:
-        return
-    for file, found in tensors.items():
-        if not _remembered(file).get("no_nan"):
-            _refuse_nan(file, found)
-            _remember(file, no_nan=True)
 
 
-def _refuse_nan(file: Path, tensors: list[Tensor]) -> None:
+def _refuse_nan(file: Path, tensors: list[TensorHeader]) -> None:
     for tensor in tensors:
         if tensor.dtype in _DTYPES:
-            bad = sum(_count_nan(block, tensor.dtype) for block in _blocks(file, tensor))
-            if bad:
-                raise _damaged(file, f"tensor {tensor.name} has {bad:,} values that are NaN")
+            num_nan = sum(_count_nan(block, tensor.dtype) for block in _blocks(file, tensor))
+            if num_nan:
+                raise _damaged(file, f"tensor {tensor.name} has {num_nan:,} values that are NaN")
 
 
-def _blocks(file: Path, tensor: Tensor) -> Iterator[Any]:
+def _blocks(file: Path, tensor: TensorHeader) -> Iterator[Any]:
     count = tensor.length // _DTYPE_BYTES[tensor.dtype]
     if count == 0:
         return
@@ -166,53 +181,60 @@ def _blocks(file: Path, tensor: Tensor) -> Iterator[Any]:
 
 
 def _count_nan(values: Any, dtype: str) -> int:
-    if dtype == "BF16":  # above infinity, which is all ones in the exponent
+    if dtype == "BF16":  # NaN is above infinity, whose exponent bits are all 1
         return int(np.count_nonzero((values & np.uint16(0x7FFF)) > np.uint16(0x7F80)))
     return int(np.count_nonzero(np.isnan(values)))
 
 
-def _sha256(file: Path) -> str:
-    # A hub cache names large files by their sha256: hashing 140 GB again would tell nothing new.
+def _file_digest(file: Path) -> str:
+    # A hub cache names large files by their sha256, so hashing 140 GB again adds nothing.
     blob = file.resolve().name
     if re.fullmatch("[0-9a-f]{64}", blob):
         return blob
     try:
-        known = _remembered(file).get("sha256")
-        if isinstance(known, str):
-            return known
-        found = file_sha256(file)
+        remembered = _remembered(file).get("sha256")
+        if isinstance(remembered, str):
+            return remembered
+        digest = file_sha256(file)
     except OSError as error:
         raise _damaged(file, f"cannot read it ({error.strerror or error})") from None
-    _remember(file, sha256=found)
-    return found
+    _remember(file, sha256=digest)
+    return digest
 
 
-def _note(file: Path) -> tuple[Path, dict[str, Any]]:
-    """Return where facts about a file are kept, and what tells this content from another at the same place."""
-    about = file.stat()
-    key = {"size": about.st_size, "mtime": about.st_mtime_ns, "ctime": about.st_ctime_ns, "inode": about.st_ino}
+# ---------------------------------------------------------------------------------------------------------------
+# Facts about large files in the user's cache: the sha256, and that there is no NaN
+
+
+def _note_path(file: Path) -> Path:
     name = hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:32]
-    return cache_dir() / "digests" / f"{name}.json", key
+    return cache_dir() / "digests" / f"{name}.json"
+
+
+def _version_key(file: Path) -> dict[str, int]:
+    """Return what changes when the content of a file changes."""
+    stat = file.stat()
+    return {"size": stat.st_size, "mtime": stat.st_mtime_ns, "ctime": stat.st_ctime_ns, "inode": stat.st_ino}
 
 
 def _remembered(file: Path) -> dict[str, Any]:
-    """Return what is known of a file: its sha256, and that it holds no NaN. {} of a small or changed one."""
-    path, key = _note(file)
+    """Return the facts that are kept about a file; {} if it is small or has changed."""
+    key = _version_key(file)
     if key["size"] < _REMEMBERED_FROM:
         return {}
     try:
-        note = json.loads(path.read_bytes())
+        note = json.loads(_note_path(file).read_bytes())
         return dict(note["facts"]) if note["key"] == key else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):  # a ShardError if the user has no home directory
         return {}
 
 
 def _remember(file: Path, **facts: Any) -> None:
-    path, key = _note(file)
+    key = _version_key(file)
     if key["size"] >= _REMEMBERED_FROM:
-        with contextlib.suppress(OSError, ShardError):  # a cache: without it the file is read again
-            write_atomic(path, canonical_json({"key": key, "facts": {**_remembered(file), **facts}}))
+        with contextlib.suppress(OSError, ShardError):  # without the note, the file is read again
+            write_atomic(_note_path(file), canonical_json({"key": key, "facts": {**_remembered(file), **facts}}))
 
 
-def _damaged(place: Path, what: str) -> ShardError:
-    return ShardError(f"{place}: {what}; expected whole weights: fetch or save the model again")
+def _damaged(path: Path, problem: str) -> ShardError:
+    return ShardError(f"{path}: {problem}; expected whole weights: fetch or save the model again")
