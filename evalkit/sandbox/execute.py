@@ -9,13 +9,14 @@ Programs and calls are untrusted. Both run in a guest process with every layer o
 check, and through the same session (`host/session.py`). Outputs are plain forms, made and compared outside the guest.
 A call that hangs or ends its guest costs no other call its output: a new guest goes on with the next call.
 
-State, in the order of cost:
-    shared   the program's own statements run once; a call sees what the calls before it left behind
-    fresh    they run before each call, in a new namespace of the same interpreter, with `random` seeded again
-    process  each call has a guest of its own: nothing of a call reaches the next one, not even a changed module
+The state that a call sees, in the order of cost:
 
-What a result does NOT promise: that a hostile program computed it. A program may return anything, may answer a call
-before it is made, and may misstate its CPU time within the limits. It cannot change how outputs are compared.
+    shared   the program's own statements run once; a call sees the changes of the calls before it
+    fresh    the statements run before each call, in a new namespace of the same interpreter, with `random` seeded again
+    process  each call has a guest of its own, so not even a changed module reaches the next call
+
+NOT guaranteed: that a hostile program computed its output. A program may return anything, may answer a call before the
+call is made, and may misreport its CPU time within the limits. It cannot change how outputs are compared.
 """
 
 from __future__ import annotations
@@ -63,11 +64,12 @@ class CallLimits:
     call_cpu_s: float = 1.0
     """CPU time of one call, in seconds. The host adds 0.02 s for encoding and sending the answer."""
     program_cpu_s: float = 10.0
-    """CPU time of all calls of a program and of its own statements, in seconds. Later calls are not run."""
+    """CPU time of all calls of a program and of its own statements, in seconds. When it is used up, the other calls are
+    not run and have the outcome `timeout_cpu`. A low limit bounds the cost of programs that hang in every call."""
     memory_bytes: int = MEMORY_BYTES
     """Address space of a guest."""
     value_bytes: int = 1 << 16
-    """Longest answer whose plain form is returned. Of a longer value there are digest and text only."""
+    """Longest answer whose plain form is returned, in bytes. A longer value has only a digest and a text."""
 
     def __post_init__(self) -> None:
         for name in ("call_cpu_s", "program_cpu_s", "memory_bytes"):
@@ -82,7 +84,7 @@ class CallLimits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallResult:
-    """What one call came to."""
+    """The result of one call."""
 
     outcome: str
     """`value`, or one of `verdict.OUTCOMES` other than `pass` and `wrong`."""
@@ -93,7 +95,7 @@ class CallResult:
     exception: str = ""
     """Name of the exception's nearest built-in type. `UnsupportedValueError`: the value has no plain form."""
     cpu_s: float = 0.0
-    """CPU seconds, as the guest states them; of a call that gave no answer, as the kernel counts them."""
+    """CPU seconds that the guest reports; for a call without an answer, the kernel's count."""
     form: Any = None
     """Plain form of the value (`wire/values.py`), if it is no longer than `CallLimits.value_bytes`."""
     has_form: bool = False
@@ -115,7 +117,7 @@ class CallResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProgramResult:
-    """What one program's calls came to."""
+    """The results of one program's calls."""
 
     outcome: str
     """`ran` if the program's own statements ended, else their outcome, which every call then has too."""
@@ -146,7 +148,7 @@ def execute_calls(
         programs: The programs and their calls.
         pool: A running pool.
         limits: Limits of each program; the defaults of `CallLimits` if None.
-        state: What a call sees of the calls before it, one of `STATES`.
+        state: The state that a call sees, one of `STATES`.
 
     Yields:
         One result for each program. An `infra_error` in it was tried again twice.

@@ -1,6 +1,6 @@
-"""A pool of checkers: one per thread, jobs handed out, doubtful jobs run again alone.
+"""A pool of checkers: one per thread. Doubtful jobs run again alone.
 
-Guarantees: every job gets an answer, whatever the programs do. A checker that stops answering is killed with all
+Guarantees: every job gets an answer, also if its program is hostile. A checker that stops answering is killed with all
 processes that it started, and replaced. No process outlives `close`. A job that timed out by the clock is run again
 with the machine to itself before the timeout counts, so load does not change verdicts.
 """

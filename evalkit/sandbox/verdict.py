@@ -106,7 +106,7 @@ class Verdict:
     in_process: bool = False
     """The checks ran beside the program (`CheckJob.inline`)."""
     base_passed: bool | None = None
-    """On EvalPlus' benchmarks: the task's own inputs passed, whatever the added ones did. None elsewhere."""
+    """On EvalPlus' benchmarks: the task's own inputs passed, with or without the added ones. None elsewhere."""
     starved: bool = False
     """Of a timeout by the clock: the program waited for a processor. Not part of `to_dict`."""
 

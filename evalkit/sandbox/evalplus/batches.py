@@ -49,7 +49,7 @@ def snapshot(value: Any) -> bytes | None:
         data = marshal.dumps(value, MARSHAL_VERSION)
         if type(value) in _SCALARS or (marshal.loads(data) == value) is True:
             return data
-    except Exception:  # also whatever the comparison of foreign objects raises
+    except Exception:  # comparing objects of other libraries may raise anything
         pass
     return None
 

@@ -7,8 +7,8 @@ on standard output:
     {"calls": fields of an execution}         the fields of an `execute.ProgramResult`
 
 Both go through one `Session` with a guest. Guarantee: a pass means that the test's source ran to its end, in this
-process, on values that crossed from the guest, in time. After a call went unanswered nothing turns the verdict into a
-pass, whatever the test catches.
+process, on values that crossed from the guest, in time. After a call without an answer nothing turns the verdict into a
+pass, not even a test that catches every exception.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class CpuMeter:
             except (OSError, DeadlineError):
                 parts = []
             view.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 0)
-        # The kernel names the sender of the first bytes by its number here, whatever its own namespace calls it.
+        # The kernel gives the sender's process id in this process' namespace, not in the guest's own.
         process = _CREDENTIALS.unpack(parts[0][2])[0] if parts else 0
         self._clock = (~process << 3) | 2 if process > 0 else None  # as clock_getcpuclockid(3) makes it
         self.receive(limit_s=self._total_s, what="starting the program")

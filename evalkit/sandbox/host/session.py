@@ -1,7 +1,7 @@
 """The conversation with one guest, which every check and every execution of calls goes through.
 
 A session forks a guest, sends requests, turns answers into plain values or exceptions, and remembers the first
-failure. After a failure no request is answered, whatever the caller catches.
+failure. After a failure every further request fails, also if the caller catches the exception.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Session:
         self.last_call = ""
         """The last call and its value, for people."""
         self.out_of_step = False
-        """The test made another call than was prefetched; final, whatever the test catches."""
+        """The test made another call than was prefetched; final, also if the test catches it."""
         self._prefetched: deque[bytes] = deque()  # messages that were sent early; their answers come in this order
 
     def end(self) -> GuestExit:

@@ -49,6 +49,36 @@ def test_what_was_kept_waiting_for_a_processor_is_given_more_time(
     assert given == [pytest.approx(wall_s)]
 
 
+def test_a_loop_on_a_machine_that_gets_busier_ends_as_a_cpu_timeout(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    """Each run gets a smaller share of a processor than the one before it."""
+    given: list[float] = []
+    shares = iter((0.1, 0.04, 0.004, 0.004))
+
+    def check(job: CheckJob) -> Verdict:
+        given.append(job.wall_s)
+        cpu_s = next(shares) * job.wall_s
+        outcome = "timeout_cpu" if cpu_s >= job.cpu_s else "timeout_wall"
+        return Verdict(outcome=outcome, cpu_s=cpu_s, starved=True)
+
+    monkeypatch.setattr(pool, "_check", check)
+    assert pool.check_alone(job("x = 1", cpu_s=3.0)).outcome == "timeout_wall"
+    assert given == pytest.approx([12.0, 60.0, 150.0, 360.0])  # never more than thirty times as long
+    shares = iter((0.1, 0.04, 0.03))
+    assert pool.check_alone(job("x = 1", cpu_s=3.0)).outcome == "timeout_cpu"
+
+
+def test_a_sleeping_program_is_not_given_more_time(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    given: list[float] = []
+
+    def check(job: CheckJob) -> Verdict:
+        given.append(job.wall_s)
+        return Verdict(outcome="timeout_wall", cpu_s=0.04 * job.wall_s)
+
+    monkeypatch.setattr(pool, "_check", check)
+    assert pool.check_alone(job("x = 1", cpu_s=3.0)).outcome == "timeout_wall"
+    assert given == [12.0]
+
+
 def test_strict_refuses_to_run_when_a_layer_is_off(monkeypatch: pytest.MonkeyPatch):
     started = CheckerProcess.__init__
 
