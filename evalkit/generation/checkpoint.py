@@ -18,6 +18,7 @@ from evalkit.outputs.files import read_json, sha256_file, sha256_text
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""Patterns of weight files."""
 _IDENTITY = (
     *_WEIGHTS,
     "*.index.json",
@@ -31,6 +32,7 @@ _IDENTITY = (
     "*.model",
     "chat_template*",
 )
+"""Patterns of the files that determine a model's answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,21 +8,21 @@ from pathlib import Path
 
 
 def descendants() -> set[str]:
-    """Processes below this one, as pid and start time: other work on the machine is not ours to count."""
+    """Return the descendants of this process, as pid and start time."""
     parents: dict[str, str] = {}
     starts: dict[str, str] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
             parents[path.parent.name], starts[path.parent.name] = fields[1], fields[19]
-    found = {str(os.getpid())}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return {f"{pid} {starts[pid]}" for pid in found - {str(os.getpid())}}
+    family = {str(os.getpid())}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return {f"{pid} {starts[pid]}" for pid in family - {str(os.getpid())}}
 
 
 def alive(processes: set[str]) -> set[str]:
-    """Those of `processes` that still run."""
+    """Return those of `processes` that still run."""
     left = set()
     for process in processes:
         pid, start = process.split()

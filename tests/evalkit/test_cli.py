@@ -37,7 +37,7 @@ def samples(tmp_path: Path, humaneval: Benchmark) -> Path:
     return path
 
 
-def test_samples_made_elsewhere_are_scored(tmp_path: Path, samples: Path):
+def test_samples_from_a_file_are_scored(tmp_path: Path, samples: Path):
     done = call("score", "--samples", samples, "--tasks", "humaneval", "--json", tmp_path / "score.json")
     assert done.exit_code == 0, done.output
     result = json.loads((tmp_path / "score.json").read_text())
@@ -143,7 +143,7 @@ def without(folder: Path, name: str) -> Path:
         (lambda folder: folder / "config.json", "is a file, expected a transformers folder"),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_one_line(tmp_path: Path, checkpoint: Path, spoil, message: str):
+def test_a_broken_checkpoint_is_a_one_line_error(tmp_path: Path, checkpoint: Path, spoil, message: str):
     copy = tmp_path / "ckpt"
     shutil.copytree(checkpoint, copy)
     done = call("score", spoil(copy), "--json", tmp_path / "score.json", "--limit", 1)

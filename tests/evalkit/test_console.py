@@ -8,7 +8,7 @@ from evalkit.console import ScoreProgress
 from shards.runtime.heartbeat import Heartbeat
 
 
-def test_loading_and_writing_are_heard_of_in_a_log(monkeypatch):
+def test_loading_and_generation_are_reported_in_a_log(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("evalkit.console.time.monotonic", lambda: now[0])
     out = io.StringIO()

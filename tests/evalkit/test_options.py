@@ -42,7 +42,7 @@ def samples(tmp_path: Path) -> Path:
         (("--out", "a/~/b"), "holds a folder ~"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error(
+def test_conflicting_options_are_usage_errors(
     tmp_path: Path, samples: Path, args: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -54,12 +54,12 @@ def test_what_makes_no_sense_is_a_usage_error(
 
 
 @pytest.mark.parametrize("args", [("--batch-size", "0"), ("--n", "0"), ("--sanitize",), ("--limit", "0")])
-def test_what_makes_no_sense_for_a_checkpoint_is_a_usage_error(args: tuple[str, ...]):
+def test_options_that_do_not_apply_to_a_checkpoint_are_usage_errors(args: tuple[str, ...]):
     assert call("score", "ckpt", *args).exit_code == 2
 
 
 @pytest.mark.parametrize("name", ["run[/a]", "x[lr=1e-4]", "[bold]", "[link=x]", ":warning:", "a[/]", "\\[x]"])
-def test_names_are_no_markup(tmp_path: Path, name: str):
+def test_names_are_not_read_as_markup(tmp_path: Path, name: str):
     folder = tmp_path / name
     folder.mkdir(parents=True)
     path = write_lines(folder / "s[b].jsonl", RIGHT)

@@ -24,7 +24,7 @@ from tests.evalkit.commands import ENVIRONMENT, RIGHT, call, write_lines
     ],
     ids=["surrogate", "NUL", "escape", "bidirectional"],
 )
-def test_what_cannot_be_shown_gets_a_verdict_and_a_page(tmp_path: Path, text: str, shown: str):
+def test_text_that_cannot_be_displayed_gets_a_verdict_and_a_page(tmp_path: Path, text: str, shown: str):
     path = write_lines(tmp_path / "s.jsonl", {"task_id": "HumanEval/53", "completion": text})
     for _ in range(2):  # the second time from the cache
         done = call("score", "--samples", path, "--json", tmp_path / "r.json")
@@ -43,7 +43,7 @@ def test_a_detail_is_one_line_whatever_was_raised():
     )
 
 
-def test_names_of_files_that_are_no_text_are_shown_escaped(tmp_path: Path):
+def test_undecodable_file_names_are_displayed_escaped(tmp_path: Path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b[31m.jsonl"))
     path.write_text(json.dumps(RIGHT))
     command = [sys.executable, "-m", "evalkit", "score", "--samples", path]

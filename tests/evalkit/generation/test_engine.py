@@ -28,21 +28,21 @@ def test_auto_takes_transformers_where_there_is_no_gpu(monkeypatch: pytest.Monke
 def test_auto_dtype_is_what_the_machine_computes_in(features: set, dtype: str, monkeypatch: pytest.MonkeyPatch):
     import torch
 
-    here = dataclasses.replace(machine.processor(), features=frozenset(features), architecture="x86_64")
+    processor = dataclasses.replace(machine.processor(), features=frozenset(features), architecture="x86_64")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine, "processor", lambda: here)
+    monkeypatch.setattr(machine, "processor", lambda: processor)
     for variable in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(variable, raising=False)
     assert engine.choose_settings("auto", batch_size=None, deterministic=False)[0].dtype == dtype
     assert engine.choose_settings("auto", batch_size=None, deterministic=True)[0].dtype == "float32"
 
 
-def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypatch: pytest.MonkeyPatch):
+def test_the_announcement_names_the_dtype_its_reason_and_any_slowdown(monkeypatch: pytest.MonkeyPatch):
     import torch
 
-    here = dataclasses.replace(machine.processor(), features=frozenset({"avx2"}))
+    processor = dataclasses.replace(machine.processor(), features=frozenset({"avx2"}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine, "processor", lambda: here)
+    monkeypatch.setattr(machine, "processor", lambda: processor)
 
     def announced(asked: str) -> list[str]:
         settings, why = engine.choose_settings("auto", batch_size=None, deterministic=False, dtype=asked)
@@ -57,7 +57,7 @@ def test_what_is_announced_names_the_dtype_its_reason_and_any_slowdown(monkeypat
     assert record == {
         "dtype_why": "auto: the processor does not compute in bfloat16",
         "threads": 1,
-        "machine": machine.describe(torch, cpu=here),
+        "machine": machine.describe(torch, cpu=processor),
     }
 
 

@@ -24,12 +24,12 @@ def test_an_answer_ends_before_its_stop_string_and_others_go_on(checkpoint: Path
     stopped = generate_in_order(checkpoint, TEXTS, stop=(stop,))
     assert stopped[0].stop_reason == "stop"
     assert stopped[0].completion == free[0].completion[: free[0].completion.find(stop)]
-    for one, other in zip(free[1:], stopped[1:], strict=True):
-        if stop not in one.completion:
-            assert (other.completion, other.stop_reason) == (one.completion, "length")
+    for before, after in zip(free[1:], stopped[1:], strict=True):
+        if stop not in before.completion:
+            assert (after.completion, after.stop_reason) == (before.completion, "length")
 
 
-def test_what_the_checkpoint_says_about_sampling_is_left_out(checkpoint: Path, tmp_path: Path):
+def test_sampling_settings_of_the_checkpoint_are_ignored(checkpoint: Path, tmp_path: Path):
     import shutil
 
     copy = tmp_path / "ckpt"
@@ -47,13 +47,13 @@ def test_sampling_depends_on_the_seed_only(checkpoint: Path):
     assert first != [answer.completion for answer in generate_in_order(checkpoint, TEXTS)]
 
 
-def test_a_sample_depends_on_its_own_seed_and_not_on_its_company(checkpoint: Path):
+def test_a_sample_depends_on_its_own_seed_and_not_on_its_batch(checkpoint: Path):
     alone = [generate_in_order(checkpoint, TEXTS, batch_size=1, temperature=0.8, top_p=0.95)]
     together = [generate_in_order(checkpoint, TEXTS, batch_size=4, temperature=0.8, top_p=0.95)]
     assert [a.completion for a in together[0]] == [a.completion for a in alone[0]]
 
 
-def test_samples_of_one_prompt_share_what_was_read_of_it(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+def test_samples_of_one_prompt_share_its_prefill(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     from transformers import LlamaForCausalLM
 
     shapes = []

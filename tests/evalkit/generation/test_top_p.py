@@ -22,9 +22,9 @@ def test_keeps_the_fewest_tokens_that_hold_the_share(top_p: float, scale: float)
     logits = scale * torch.randn(5, 3000)
     kept = mask_outside_top_p(logits, top_p)
     for row, given in zip(kept, logits, strict=True):
-        wanted = nucleus_by_sorting(given, top_p)
-        found = set(row.isfinite().nonzero().flatten().tolist())
-        assert len(found ^ wanted) <= 1  # at the border, float32 and float64 may differ by one token
+        expected_ids = nucleus_by_sorting(given, top_p)
+        kept_ids = set(row.isfinite().nonzero().flatten().tolist())
+        assert len(kept_ids ^ expected_ids) <= 1  # at the border, float32 and float64 may differ by one token
         assert torch.equal(row[row.isfinite()], given[row.isfinite()])
 
 

@@ -28,7 +28,7 @@ def _fake_vllm_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_fake_vllm_errors")
-def test_a_killed_process_of_the_engine_is_what_the_next_step_finds() -> None:
+def test_the_next_step_reports_a_killed_engine_process() -> None:
     outputs: queue.Queue[Exception] = queue.Queue()  # what vLLM's client waits for, and raises where it is an error
     process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
     process.start()
@@ -44,7 +44,7 @@ def test_a_killed_process_of_the_engine_is_what_the_next_step_finds() -> None:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_vllm_writes_the_same_greedy_answers(checkpoint: Path):
+def test_vllm_generates_the_same_greedy_answers(checkpoint: Path):
     pytest.importorskip("vllm")
     ours = {answer.prompt.task_id: answer.completion for answer in generate(checkpoint, TEXTS)}
     assert {answer.prompt.task_id: answer.completion for answer in generate(checkpoint, TEXTS, engine="vllm")} == ours
@@ -52,7 +52,7 @@ def test_vllm_writes_the_same_greedy_answers(checkpoint: Path):
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_vllm_hands_out_what_has_ended_and_samples_by_the_seed(checkpoint: Path):
+def test_vllm_delivers_finished_answers_and_samples_by_seed(checkpoint: Path):
     """More requests than places, of prompts that repeat. A stop string cuts the same texts, and changes no other."""
     pytest.importorskip("vllm")
     texts = [text for text in TEXTS for _ in range(5)]

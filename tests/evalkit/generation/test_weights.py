@@ -84,7 +84,7 @@ def test_surplus_layers_are_refused(copy: Path, engine: str):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_values_that_are_no_numbers_are_refused(copy: Path, engine: str, value: float, dtype: str):
+def test_nan_and_infinity_are_refused(copy: Path, engine: str, value: float, dtype: str):
     def spoil(weights: Weights) -> None:
         weights.update({name: tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()})
         weights["model.layers.0.self_attn.q_proj.weight"][3, 5] = value
@@ -107,7 +107,7 @@ def test_an_adapter_that_was_not_merged_is_refused(copy: Path, engine: str):
     assert "holds an adapter (adapter_config.json), expected a whole model" in refused(copy)
 
 
-def test_what_the_model_has_no_place_for_is_told(copy: Path, engine: str):
+def test_unused_weights_are_reported(copy: Path, engine: str):
     change(copy, lambda weights: weights.update({"value_head.weight": torch.zeros(2)}))
     done = score(copy)
     assert done.exit_code == 0, done.output
@@ -119,8 +119,8 @@ def split(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     parts = {f"model-{number:05}-of-00002.safetensors": list(weights)[number - 1 :: 2] for number in (1, 2)}
     for name, names in parts.items():
-        safetensors.save_file({one: weights[one] for one in names}, folder / name, {"format": "pt"})
-    placed = {one: name for name, names in parts.items() for one in names}
+        safetensors.save_file({tensor: weights[tensor] for tensor in names}, folder / name, {"format": "pt"})
+    placed = {tensor: name for name, names in parts.items() for tensor in names}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
 
 
@@ -153,7 +153,7 @@ def test_nan_is_found_in_every_form(copy: Path, engine: str, form: Callable[[Pat
     assert "model.norm.weight in " in refused(copy)
 
 
-def test_missing_weights_are_found_when_every_sample_is_there_already(copy: Path, engine: str):
+def test_missing_weights_are_found_even_if_every_sample_exists(copy: Path, engine: str):
     assert score(copy).exit_code == 0
     (copy / "evalkit" / "score.json").unlink()
     change(copy, lambda weights: weights.pop("model.norm.weight"))

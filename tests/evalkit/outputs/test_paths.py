@@ -49,14 +49,14 @@ def test_no_two_files_of_samples_share_a_folder(names: tuple[str, ...]):
     assert all(folder.parent == Path("x") for folder in folders)
 
 
-def test_what_lies_beside_a_result_has_its_whole_name():
+def test_files_beside_a_result_keep_its_whole_name():
     names = ("temp0.2.json", "temp0.8.json", "temp0.2", "lr1e-4.b.json")
     assert len({paths.beside(Path(name), ".samples.jsonl") for name in names[:2] + names[3:]}) == 3
     assert paths.beside(Path("x/temp0.2.json"), ".html") == Path("x/temp0.2.html")
     assert paths.beside(Path("x/temp0.2"), ".html") == Path("x/temp0.2.html")
 
 
-def test_a_second_run_on_one_output_is_told_and_a_lock_left_behind_is_no_hindrance(tmp_path: Path, samples: Path):
+def test_a_second_run_on_one_output_is_refused_and_a_stale_lock_is_ignored(tmp_path: Path, samples: Path):
     result = tmp_path / "r.json"
     with paths.locked(result):
         done = call("score", "--samples", samples, "--json", result)
@@ -69,7 +69,7 @@ def test_a_second_run_on_one_output_is_told_and_a_lock_left_behind_is_no_hindran
     assert not list(tmp_path.glob(".*"))
 
 
-def test_of_many_that_claim_at_once_one_at_a_time_holds(tmp_path: Path):
+def test_at_most_one_thread_holds_the_lock(tmp_path: Path):
     holding, most, refused = [], [], []
 
     def claim() -> None:
@@ -91,7 +91,7 @@ def test_of_many_that_claim_at_once_one_at_a_time_holds(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_that_come_back_find_their_samples(tmp_path: Path, checkpoint: Path):
+def test_samples_of_earlier_settings_are_found_again(tmp_path: Path, checkpoint: Path):
     args = ("score", checkpoint, "--limit", 2, "--max-new-tokens", 4, "--no-html", "--out", tmp_path)
     outputs = [call(*args, "--seed", seed).output for seed in (1, 2, 1, 2)]
     assert ["reused: 2 of 2 samples" in output for output in outputs] == [False, False, True, True]

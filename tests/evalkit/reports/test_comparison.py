@@ -26,15 +26,15 @@ def result(path: Path, solved: range, *, tasks: int = 100, **changes) -> Path:
     return path
 
 
-def test_a_clear_difference_is_called_one_and_a_small_one_is_not(tmp_path: Path):
+def test_a_conclusion_needs_an_interval_without_zero(tmp_path: Path):
     first = result(tmp_path / "a.json", range(60))
     worse = result(tmp_path / "b.json", range(40))
     equal = result(tmp_path / "c.json", range(1, 62))
-    one, other = compare([first, worse, equal])
-    assert (one.conclusion, one.first_share, one.second_share) == ("the first is better", 0.6, 0.4)
-    assert len(one.only_first) == 20
-    assert one.only_second == ()
-    assert other.conclusion == "no difference shown"
+    large, small = compare([first, worse, equal])
+    assert (large.conclusion, large.first_share, large.second_share) == ("the first is better", 0.6, 0.4)
+    assert len(large.only_first) == 20
+    assert large.only_second == ()
+    assert small.conclusion == "no difference shown"
     assert compare([worse, first])[0].conclusion == "the second is better"
 
 

@@ -53,10 +53,10 @@ LINES = (json.dumps(RIGHT) + "\n" + json.dumps(WRONG) + "\n").encode()
         ("numbers.jsonl", LINES.replace(b'"HumanEval/53"', b"53")),
     ],
 )
-def test_the_usual_ways_of_writing_samples_are_read(tmp_path: Path, humaneval: Benchmark, name: str, content: bytes):
+def test_common_encodings_and_layouts_are_read(tmp_path: Path, humaneval: Benchmark, name: str, content: bytes):
     (tmp_path / name).write_bytes(content)
     given = read_samples(tmp_path / name, humaneval)
-    assert [(one.task_id, one.index, one.completion) for one in given.samples] == [
+    assert [(sample.task_id, sample.index, sample.completion) for sample in given.samples] == [
         ("HumanEval/53", 0, RIGHT["completion"]),
         ("HumanEval/53", 1, WRONG["completion"]),
     ]
@@ -78,7 +78,7 @@ def test_a_folder_of_evalplus_is_read_in_the_order_of_its_numbers(tmp_path: Path
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "hook.py").write_text("")
     given = read_samples(tmp_path, humaneval)
-    assert [(one.task_id, one.index, one.solution) for one in given.samples] == [
+    assert [(sample.task_id, sample.index, sample.solution) for sample in given.samples] == [
         ("HumanEval/2", 0, "# HumanEval_2 0"),
         ("HumanEval/53", 0, "# HumanEval_53 0"),
         ("HumanEval/53", 1, "# HumanEval_53 9"),
@@ -124,7 +124,7 @@ def test_a_file_on_standard_input_is_not_replaced(tmp_path: Path, source: str):
     assert samples.read_text() == before
 
 
-def test_a_user_without_a_home_gets_a_line_and_no_folder_named_by_a_tilde(
+def test_a_user_without_a_home_gets_an_error_and_no_folder_named_by_a_tilde(
     tmp_path: Path, samples: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -171,7 +171,7 @@ FENCED = (
 )
 
 
-def test_fences_that_make_everything_fail_are_hinted_at_and_sanitized_away(tmp_path: Path):
+def test_fences_that_make_all_samples_fail_give_a_hint_and_are_sanitized(tmp_path: Path):
     path = write_lines(tmp_path / "s.jsonl", *FENCED)
     plain = call("score", "--samples", path, "--json", tmp_path / "r.json")
     assert "hint: 3 of 3 samples hold Markdown fences" in plain.stderr
@@ -196,11 +196,11 @@ def test_a_fence_in_a_sample_that_is_python_gives_no_hint():
 def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
     path = tmp_path / "samples.jsonl"
     path.write_text('{"task_id": 11, "solution": "x"}\n{"task_id": "Mbpp/12", "completion": "y"}\n')
-    found = read_samples(path, registry.load("mbpp", data_dir=shared_data)).samples
-    assert [sample.task_id for sample in found] == ["Mbpp/11", "Mbpp/12"]
+    samples = read_samples(path, registry.load("mbpp", data_dir=shared_data)).samples
+    assert [sample.task_id for sample in samples] == ["Mbpp/11", "Mbpp/12"]
 
 
-def test_samples_for_an_older_mbpp_plus_are_left_out_and_said(tmp_path: Path, shared_data: Path):
+def test_samples_for_an_older_mbpp_plus_are_left_out_and_reported(tmp_path: Path, shared_data: Path):
     samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
     reference = registry.load("mbpp+", data_dir=shared_data).problems[0]
     lines = [{"task_id": reference.task_id, "solution": reference.reference}, {"task_id": "Mbpp/83", "solution": "x"}]

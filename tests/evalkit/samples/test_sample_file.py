@@ -113,7 +113,7 @@ def test_samples_of_another_run_are_moved_aside(tmp_path: Path):
     assert "c0" in (tmp_path / "samples.r1.jsonl").read_text()
 
 
-def test_samples_of_settings_that_come_back_are_there_again(tmp_path: Path):
+def test_samples_of_earlier_settings_are_renamed_back(tmp_path: Path):
     path = tmp_path / "samples.jsonl"
     for turn, run in enumerate(("r1", "r2", "r1", "r2", "r3", "r1")):
         with SampleFile(path, run=run) as file:
@@ -135,7 +135,7 @@ def test_a_run_that_wrote_nothing_hides_no_earlier_samples(tmp_path: Path):
         assert len(file.found) == 1
 
 
-def test_lines_of_anything_else_are_never_lost(tmp_path: Path):
+def test_foreign_lines_are_never_lost(tmp_path: Path):
     path = tmp_path / "samples.jsonl"
     mine, other = sample(0, "r1").to_line(), sample(1, "r2").to_line()
     for number, text in enumerate((mine + other, '{"my": "notes"}\n', other + mine + "x"), 1):

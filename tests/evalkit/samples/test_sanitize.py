@@ -105,18 +105,18 @@ PIECES = [
 
 
 def longest(text: str) -> int:
-    """Try every stretch, as EvalPlus does; return how many lines of the longest that is Python are not blank."""
+    """Parse every range of lines, as EvalPlus does; return the number of non-blank lines of the longest valid one."""
     lines = _lines(text if _parse(text) is not None else text.expandtabs(4))
     starts = [start for start, line in enumerate(lines) if line.strip() and not line[0].isspace()]
     whole = [range(len(lines))] if _parse("\n".join(lines)) is not None else []
     spans = [range(start, end) for start in starts for end in range(start + 1, len(lines) + 1)]
-    found = whole or [span for span in spans if _parse("\n".join(lines[span.start : span.stop])) is not None]
-    return max((sum(bool(lines[line].strip()) for line in span) for span in found), default=0)
+    valid = whole or [span for span in spans if _parse("\n".join(lines[span.start : span.stop])) is not None]
+    return max((sum(bool(lines[line].strip()) for line in span) for span in valid), default=0)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("\n".join))
 @settings(max_examples=500, deadline=None)
-def test_the_longest_stretch_is_found(text: str):
+def test_the_longest_valid_range_is_found(text: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree, lines = _longest_code(text)

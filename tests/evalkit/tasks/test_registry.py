@@ -33,14 +33,14 @@ def test_all_evalplus_references_pass(pool: Pool, shared_data: Path, name: str, 
     assert failures(pool, name, shared_data) == {}
 
 
-def test_only_tasks_that_pass_objects_are_judged_beside_the_program(shared_data: Path, humaneval):
+def test_only_tasks_that_pass_objects_are_checked_in_the_programs_interpreter(shared_data: Path, humaneval):
     mbpp = registry.load("mbpp", data_dir=shared_data)
     sanitized = registry.load("mbpp-sanitized", data_dir=shared_data)
     assert [problem.task_id for problem in mbpp.problems if problem.inline] == ["Mbpp/367", "Mbpp/601", "Mbpp/927"]
     assert [problem for problem in (*sanitized.problems, *humaneval.problems) if problem.inline] == []
 
 
-def test_a_verdict_from_beside_the_program_is_flagged(pool: Pool, shared_data: Path):
+def test_a_verdict_from_the_programs_interpreter_is_flagged(pool: Pool, shared_data: Path):
     problem = next(p for p in registry.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/367")
     assert pool.check_alone(problem.job(problem.reference)).in_process
     verdict = pool.check_alone(problem.job(problem.reference.replace("return True", "return False")))
