@@ -36,8 +36,8 @@ def student(*, seed: int, vocab: int, positions: int, sharpness: float = 1.0) ->
     return hidden, weight, bias, index
 
 
-def targets_for(row: Chunk, spec: LossSpec, vocab: int) -> Targets:
+def targets_for(rows: list[Chunk], spec: LossSpec, vocab: int) -> Targets:
     kind = "none" if spec.divergence is None else target_kind("kd", spec.divergence)
     column = 0 if spec.temperature != 1.0 else None
     made = TargetSpec(vocab_size=vocab, target_kind=kind, temperature=spec.temperature, temperature_column=column)
-    return targets_of([row], made)
+    return targets_of(rows, made)

@@ -21,7 +21,7 @@ def test_blocks_change_nothing_but_rounding_and_never_hold_all_positions(
     row = make_row(tools, seed=9, vocab=vocab, positions=positions, sharpness=2.0)
     made = [x.float() if x.dtype == torch.float64 else x for x in student(seed=9, vocab=vocab, positions=positions)]
     spec = LossSpec(divergence="forward-kl", ce_weight=0.3)
-    targets = targets_for(row, spec, vocab)
+    targets = targets_for([row], spec, vocab)
     seen: list[int] = []
     original = Projection.logits
 
@@ -57,7 +57,7 @@ def test_the_outer_derivative_scales_the_gradient(tools: Any) -> None:
     for factor in (1.0, 3.0):
         live = [x.float().requires_grad_() for x in made[:3]]
         out = fused_loss(
-            live[0], Projection(*live[1:]), index_P=made[3], targets=targets_for(row, spec, 30), spec=spec, scale=1.0
+            live[0], Projection(*live[1:]), index_P=made[3], targets=targets_for([row], spec, 30), spec=spec, scale=1.0
         )
         (factor * out.loss).backward()
         grads.append([x.grad for x in live])
