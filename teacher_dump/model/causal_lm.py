@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from teacher_dump.errors import DumpError
+from teacher_dump.model.model_folder import require_decoder_only
 
 _SHOWN_KEYS = 3
 
@@ -29,11 +30,7 @@ def load(folder: Path, *, dtype: str) -> Any:
     transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
-        if getattr(config, "is_encoder_decoder", False):
-            raise DumpError(
-                f"{folder}: found an encoder-decoder ({config.model_type}), expected a causal (decoder-only) language "
-                "model; use another teacher"
-            )
+        require_decoder_only(config, folder)
         # The fused kernels of mixtures of experts do not support float64.
         experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
         model, info = _auto_class(config).from_pretrained(
@@ -41,7 +38,7 @@ def load(folder: Path, *, dtype: str) -> Any:
         )
     except DumpError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # the files of a checkpoint can make transformers raise errors of any type
         words = " ".join(str(error).split())[:300]
         raise DumpError(
             f"{folder}: transformers cannot load it as a causal language model ({type(error).__name__}: {words}); "

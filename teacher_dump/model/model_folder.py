@@ -37,20 +37,34 @@ def load_config(folder: Path) -> dict[str, Any]:
 
 
 def require_known_architecture(folder: Path) -> None:
-    """Check that transformers can load a folder's config without running code of the folder.
+    """Check that transformers can load a folder's config without code of the folder, and that it is a decoder.
 
     Raises:
-        DumpError: It cannot.
+        DumpError: It is not.
     """
     from transformers import AutoConfig
 
     try:
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # config classes raise errors of any type on unexpected values
         raise DumpError(
             f"{folder}: its config.json does not load ({first_line(error)}); expected a model that transformers knows "
             "without code of the folder's own"
         ) from None
+    require_decoder_only(config, folder)
+
+
+def require_decoder_only(config: Any, folder: Path) -> None:
+    """Check that a transformers config is not an encoder-decoder's.
+
+    Raises:
+        DumpError: It is.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise DumpError(
+            f"{folder}: found an encoder-decoder ({config.model_type}), expected a causal (decoder-only) language "
+            "model; use another teacher"
+        )
 
 
 def require_quantiser(folder: Path) -> None:

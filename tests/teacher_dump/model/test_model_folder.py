@@ -104,6 +104,7 @@ def remote_tokenizer(folder: Path) -> None:
         (set_config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}), "are quantised, and"),
         (set_config(quantization_config={"quant_method": "odd"}), "Unknown quantization type"),
         (set_config(model_type="unheard_of"), "model type `unheard_of`"),
+        (set_config(model_type="t5", architectures=["T5ForConditionalGeneration"]), "found an encoder-decoder (t5)"),
         (set_config(model_type="odd", auto_map={"AutoConfig": "odd.Odd"}), "does not load"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "no readable config.json"),
         (lambda folder: (folder / "config.json").unlink(), "no readable config.json"),
