@@ -187,18 +187,14 @@ def _submit(
 def _finish(
     program: ProgramCalls, future: Future[dict[str, Any]], pool: Pool, limits: CallLimits, state: str
 ) -> ProgramResult:
-    """Wait for a result; repeat what may be the machine's failure, with more time by the clock."""
-    result = _result(program, future.result())
+    """Wait for a result; repeat a program at which the machine may have failed, with more time by the clock."""
+    answer = future.result()
     for _ in range(_NUM_RETRIES):
-        if not _is_doubtful(result):
+        if not answer.get("doubtful", answer["outcome"] in RETRIED):
             break
         time.sleep(_PAUSE_S)
-        result = _result(program, _submit(program, pool, limits, state, patience=_PATIENCE).result())
-    return result
-
-
-def _is_doubtful(result: ProgramResult) -> bool:
-    return result.outcome in RETRIED or any(call.outcome == "infra_error" for call in result.calls)
+        answer = _submit(program, pool, limits, state, patience=_PATIENCE).result()
+    return _result(program, answer)
 
 
 def _result(program: ProgramCalls, answer: dict[str, Any]) -> ProgramResult:

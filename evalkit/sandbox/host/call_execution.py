@@ -15,6 +15,7 @@ from evalkit.sandbox.host.cpu_meter import CpuLimitError, CpuMeter
 from evalkit.sandbox.host.guest_exit import Outcome
 from evalkit.sandbox.host.session import Session, exception_outcome, short_repr
 from evalkit.sandbox.host.zygote_client import Zygote
+from evalkit.sandbox.verdict import RETRIED
 from evalkit.sandbox.wire.canonical import value_digest
 from evalkit.sandbox.wire.messages import ChannelError, DeadlineError, pack
 from evalkit.sandbox.wire.values import decode
@@ -42,6 +43,8 @@ class _GuestRun:
         self.failure: dict[str, Any] | None = None
         """Why the guest gives no more answers, as fields of `execute.CallResult`."""
         self.cpu_s = 0.0
+        self.doubtful = False
+        """The failure may be the machine's: no answer before the deadline, or no working guest."""
 
     def run(self, calls: list[str]) -> None:
         """Start the program and have it evaluate `calls`; end the guest in every case."""
@@ -60,7 +63,9 @@ class _GuestRun:
         finally:
             ended = session.end()
             self.cpu_s = ended.cpu_s
-        failure = session.explain(ended) if session.failure else failure
+        if session.failure:
+            failure = session.explain(ended)
+            self.doubtful = failure.outcome in RETRIED
         if failure is not None:
             cpu_s = max(0.0, ended.cpu_s - self._meter.spent_s)
             self.failure = {"outcome": failure.outcome, "text": failure.detail, "exception": exception, "cpu_s": cpu_s}
@@ -119,14 +124,15 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             one guest) and "wall_s".
 
     Returns:
-        The fields of `execute.ProgramResult`, with one result for each call.
+        The fields of `execute.ProgramResult`, with one result for each call, and "doubtful": the machine may be the
+        cause of a failure.
 
     Raises:
         ChannelError, OSError: The zygote is unusable.
     """
     calls, deadline = job["calls"], time.monotonic() + job["wall_s"]
     results: list[dict[str, Any]] = []
-    cpu_s, program, rest = 0.0, _RAN, None
+    cpu_s, doubtful, program, rest = 0.0, False, _RAN, None
     while rest is None and len(results) < max(1, len(calls)):
         left_s, wall_s = job["program_cpu_s"] - cpu_s, deadline - time.monotonic()
         if left_s <= 0:
@@ -135,11 +141,12 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             break
         if wall_s <= 0:
             text = f"not run: all calls together took {job['wall_s']:.1f} s by the clock"
-            rest = {"outcome": "timeout_wall", "text": text}
+            rest, doubtful = {"outcome": "timeout_wall", "text": text}, True
             break
         guest = _GuestRun(zygote, job, total_s=left_s, wall_s=wall_s)
         guest.run(calls[len(results) : len(results) + job["guest_calls"]])
         cpu_s += guest.cpu_s
+        doubtful |= guest.doubtful
         results += guest.results
         if guest.failure is not None and not guest.started:
             rest = program = guest.failure
@@ -151,7 +158,8 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             break
     if rest is not None:
         results += [rest | {"cpu_s": 0.0}] * (len(calls) - len(results))
-    return {"outcome": program["outcome"], "detail": program["text"], "cpu_s": cpu_s, "calls": results}
+    answer = {"outcome": program["outcome"], "detail": program["text"], "cpu_s": cpu_s}
+    return answer | {"calls": results, "doubtful": doubtful}
 
 
 def wants_numpy(job: dict[str, Any]) -> bool:

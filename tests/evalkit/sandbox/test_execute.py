@@ -144,6 +144,22 @@ def test_a_program_that_does_not_run_gives_its_outcome_to_every_call(pool: Pool,
     assert run(pool, program, limits=CallLimits(program_cpu_s=0.5)).outcome == outcome
 
 
+def test_a_program_that_sleeps_is_not_repeated(pool: Pool):
+    started = time.monotonic()
+    result = run(pool, "import time\ntime.sleep(60)", "1", limits=CallLimits(program_cpu_s=0.5))
+    assert (result.outcome, outcomes(result)) == ("timeout_wall", ["timeout_wall"])
+    assert "running the program's own statements" in result.detail
+    assert time.monotonic() - started < 4.0
+
+
+def test_a_program_that_passes_its_deadline_by_the_clock_is_repeated_with_more_time(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(CallLimits, "wall_s", 0.3)
+    result = run(pool, "import time\ndef f(): time.sleep(0.5)", "f()", limits=CallLimits(call_cpu_s=0.5))
+    assert outcomes(result) == ["value"]
+
+
 def test_a_program_without_calls_runs(pool: Pool):
     assert run(pool, "x = 1") == ProgramResult(outcome="ran", calls=(), cpu_s=pytest.approx(0.0, abs=0.2))
 
