@@ -1,8 +1,8 @@
 """Write files atomically, read JSON, and hash content.
 
-A file is written under a temporary name in its own folder, flushed to the disk and renamed, so a reader never sees
-half a file and a failed run leaves nothing behind. A symbolic link is followed. Pipes and devices are written to
-directly. Sample files are the exception: they grow line by line (`evalkit/samples/sample_file.py`).
+A file is written under a temporary name in its own folder, flushed to the disk and renamed. A reader never sees half a
+file, and a failed run leaves nothing behind. A symbolic link is followed. Pipes and devices are written to directly.
+Sample files are the exception: they grow line by line (`evalkit/samples/sample_file.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Extract the program from a chat model's answer: imports, and the definitions that the entry point needs.
 
-Follows EvalPlus' sanitizer (arXiv 2305.01210, appendix). It takes the longest range of lines that is valid Python, and
-keeps its imports and those top-level definitions that the entry point needs, directly or through others. Top-level
-examples, prints and tests are dropped, so that they neither fail nor take time.
+Follows EvalPlus' sanitizer (arXiv 2305.01210, appendix). It takes the longest range of lines that is valid Python. Of
+that range it keeps the imports, and the top-level definitions that the entry point needs, directly or through others.
+Top-level examples, prints and tests are dropped, so that they neither fail nor take time.
 
 EvalPlus parses every range of lines. This module abandons a range as soon as no further line can make it valid, so the
 time is about linear in the length of the answer. `MAX_COST` bounds it for adversarial answers.
