@@ -181,7 +181,8 @@ def _submit(
     wall_s = patience * limits.wall_s
     guest_calls = 1 if state == "process" else max(1, len(program.calls))
     job = asdict(program) | asdict(limits) | {"fresh": state == "fresh", "guest_calls": guest_calls, "wall_s": wall_s}
-    return pool.submit_request({"calls": job}, program=program.program, wall_s=wall_s)
+    source = "\n".join((program.program, *program.calls))
+    return pool.submit_request({"calls": job}, program=source, wall_s=wall_s)
 
 
 def _finish(

@@ -109,7 +109,7 @@ class Pool:
 
         Args:
             request: See `host/checker.py`.
-            program: The program in it, whose length is limited.
+            program: The untrusted source in it, whose length is limited.
             wall_s: Time by the clock that the checker allows, in seconds.
 
         Returns:

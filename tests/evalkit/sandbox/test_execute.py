@@ -273,8 +273,10 @@ def test_what_is_killed_from_outside_is_executed_again():
 
 
 def test_a_program_too_long_to_send_is_an_exception(pool: Pool):
-    result = run(pool, "#" + "x" * 17_000_000, "1")
-    assert (result.outcome, outcomes(result)) == ("exception", ["exception"])
+    for program, call in (("#" + "x" * 17_000_000, "1"), ("", "1 #" + "x" * 17_000_000)):
+        result = run(pool, program, call)
+        assert (result.outcome, outcomes(result)) == ("exception", ["exception"])
+        assert result.detail == "a program of 17 MB, limit 16.8 MB"
 
 
 def test_wrong_settings_are_refused(pool: Pool):
