@@ -85,7 +85,7 @@ def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool,
     import torch
 
     has_gpu = torch.cuda.is_available()
-    reason = "as asked"
+    reason = "as given"
     if engine == "auto":
         engine, reason = _auto_engine(has_gpu=has_gpu)
     entry = ENGINES[engine]
@@ -107,40 +107,40 @@ def _auto_engine(*, has_gpu: bool) -> tuple[str, str]:
     return "vllm", "vLLM and a GPU are available"
 
 
-def choose_dtype(asked: str, *, deterministic: bool) -> machine.DtypeChoice:
+def choose_dtype(requested: str, *, deterministic: bool) -> machine.DtypeChoice:
     """Resolve the dtype by the rules of `shards.runtime.machine`; `deterministic` makes `auto` float32.
 
     Raises:
         EvalError: The dtype is unknown.
     """
-    if asked not in DTYPES:
-        raise EvalError(f"dtype {asked!r} is unknown; expected one of {', '.join(DTYPES)}")
-    if asked == "auto" and deterministic:
-        return machine.DtypeChoice(dtype="float32", asked=asked, why="auto: --deterministic")
+    if requested not in DTYPES:
+        raise EvalError(f"dtype {requested!r} is unknown; expected one of {', '.join(DTYPES)}")
+    if requested == "auto" and deterministic:
+        return machine.DtypeChoice(dtype="float32", requested=requested, reason="auto: --deterministic")
     import torch
 
-    return machine.choose_dtype(asked, gpu=machine.gpu(torch))
+    return machine.choose_dtype(requested, gpu=machine.gpu(torch))
 
 
-def announcement(settings: EngineSettings, reason: str, asked_dtype: str) -> list[str]:
+def announcement(settings: EngineSettings, reason: str, requested_dtype: str) -> list[str]:
     """Return the lines to print before generation: engine, dtype, threads, and a warning about a slow dtype.
 
     The slowdown of a dtype that this machine emulates is measured by this call.
     """
     import torch
 
-    choice = choose_dtype(asked_dtype, deterministic=settings.deterministic)
+    choice = choose_dtype(requested_dtype, deterministic=settings.deterministic)
     warning = machine.bfloat16_warning(choice, torch, device="cuda" if torch.cuda.is_available() else "cpu")
     line = f"engine {settings.engine} ({reason}), {choice}, {machine.num_threads()}"
     return [warning, line] if warning else [line]
 
 
-def hardware(asked_dtype: str, *, deterministic: bool) -> dict[str, Any]:
+def hardware(requested_dtype: str, *, deterministic: bool) -> dict[str, Any]:
     """Return what a result records of the machine that generated the answers."""
     import torch
 
     return {
-        "dtype_why": choose_dtype(asked_dtype, deterministic=deterministic).reason,
+        "dtype_why": choose_dtype(requested_dtype, deterministic=deterministic).reason,
         "threads": machine.num_threads().number,
         "machine": machine.describe(torch),
     }
