@@ -10,7 +10,7 @@ NOT limited here: paths (by Landlock), memory and time (by resource limits).
 
 from __future__ import annotations
 
-import platform
+import os
 import struct
 from functools import cache
 
@@ -76,7 +76,7 @@ _PRCTL_COMMANDS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
 
 def supported() -> bool:
     """Say whether this module knows the call numbers of this processor."""
-    return platform.machine() in _ARCHITECTURES
+    return os.uname().machine in _ARCHITECTURES
 
 
 @cache
@@ -86,7 +86,7 @@ def build_filter() -> bytes:
     Raises:
         KeyError: The processor is neither x86-64 nor AArch64 (call `supported` first).
     """
-    column, architecture = _ARCHITECTURES[platform.machine()]
+    column, architecture = _ARCHITECTURES[os.uname().machine]
     bodies = {numbers[column]: _answer(_ALLOW) for numbers in _ALLOWED.values()}
     bodies |= {_GUARDED[name][column]: body for name, body in _guards().items()}
     bodies[_CLONE3] = _answer(_ERRNO | _ENOSYS)
