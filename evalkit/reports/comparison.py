@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.outputs.files import read_json
+from evalkit.reports.score_file import ScoreFile, Verdicts, read_score
 from evalkit.scoring import stats
 
 
@@ -46,67 +45,6 @@ class Comparison:
         return "no difference shown"
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result of `evalkit score`, without verdicts `infra_error`, which say nothing about the model.
-
-    Returns:
-        The JSON result, with `path` added.
-
-    Raises:
-        EvalError: The file is missing or is no such result.
-    """
-    result = read_json(path, what="a result of 'evalkit score'")
-    if not isinstance(result, dict) or not all(isinstance(result.get(key), dict) for key in ("scores", "tasks")):
-        raise EvalError(f"{path}: holds no scores; expected a result of 'evalkit score --json'")
-    if problem := _format_error(result):
-        raise EvalError(f"{path}: {problem}; expected a result of 'evalkit score --json'; score again")
-    return result | {"path": str(path), "tasks": _without_infra_errors(result["tasks"])}
-
-
-def _format_error(result: dict[str, Any]) -> str:
-    """Return how a result deviates from the format of `evalkit score`; "" if it does not."""
-    for key in ("scores", "tasks", "data", "protocol", "checkpoint", "samples"):
-        if not isinstance(result.get(key), dict | None):
-            return f"{key} is no object"
-    for name, score in result["scores"].items():
-        if not isinstance(score, dict) or not isinstance(score.get("interval", {}), dict):
-            return f"the score of {name} is no object"
-        for metric, interval in score.get("interval", {}).items():
-            values = [interval.get(key) for key in ("mean", "low", "high")] if isinstance(interval, dict) else [None]
-            if not all(isinstance(value, int | float) for value in values):
-                return f"{metric} of {name} is no number with an interval"
-    for name, data in (result.get("data") or {}).items():
-        if not isinstance(data, dict) or not all(isinstance(data.get(key, ""), str) for key in ("id_prefix", "sha256")):
-            return f"the data of {name} is not named by id_prefix and sha256"
-    for task, verdicts in result["tasks"].items():
-        if not isinstance(verdicts, list) or not all(
-            isinstance(verdict, dict) and "passed" in verdict for verdict in verdicts
-        ):
-            return f"{task} has no list of verdicts"
-    return ""
-
-
-def _without_infra_errors(tasks: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the tasks without verdicts `infra_error`; tasks without any other verdict are left out."""
-    checked = {
-        task: [verdict for verdict in verdicts if verdict.get("outcome") != "infra_error"]
-        for task, verdicts in tasks.items()
-    }
-    return {task: verdicts for task, verdicts in checked.items() if verdicts}
-
-
-def source_of(result: dict[str, Any]) -> str:
-    """Return the source of the checkpoint, or the path of the samples; "?" if unknown."""
-    return str((result.get("checkpoint") or {}).get("source") or (result.get("samples") or {}).get("path") or "?")
-
-
-def tasks_of(result: dict[str, Any], benchmark: str) -> dict[str, list[dict[str, Any]]]:
-    """Return a benchmark's verdicts by its own task ids; all verdicts where the result does not record the prefix."""
-    prefix = (result.get("data") or {}).get(benchmark, {}).get("id_prefix", "")
-    own = prefix.rpartition(":")[2]
-    return {own + key[len(prefix) :]: value for key, value in result["tasks"].items() if key.startswith(prefix)}
-
-
 def compare(paths: list[Path]) -> list[Comparison]:
     """Compare the first result with each other one, on every benchmark that both hold.
 
@@ -115,54 +53,53 @@ def compare(paths: list[Path]) -> list[Comparison]:
     """
     if len(paths) < 2:
         raise EvalError("expected at least two results of 'evalkit score'; name another")
-    results = [read_result(path) for path in paths]
+    first, *others = (read_score(path) for path in paths)
     comparisons = [
-        _compare(results[0], other, benchmark)
-        for other in results[1:]
-        for benchmark in results[0]["scores"]
-        if benchmark in other["scores"]
+        _compare(first, other, benchmark) for other in others for benchmark in first.scores if benchmark in other.scores
     ]
     if not comparisons:
         raise EvalError(f"{paths[0]} and {paths[1]} hold no common benchmark; score both with the same --tasks")
     return comparisons
 
 
-def _compare(first: dict[str, Any], second: dict[str, Any], benchmark: str) -> Comparison:
-    for result in (first, second):
-        if not {"id_prefix", "sha256"} <= (result.get("data") or {}).get(benchmark, {}).keys():
-            raise EvalError(f"{result['path']}: does not record the data of {benchmark}; score again")
-    first_tasks, second_tasks = tasks_of(first, benchmark), tasks_of(second, benchmark)
+def _compare(first: ScoreFile, second: ScoreFile, benchmark: str) -> Comparison:
+    for score in (first, second):
+        if not {"id_prefix", "sha256"} <= score.data.get(benchmark, {}).keys():
+            raise EvalError(f"{score.path}: does not record the data of {benchmark}; score again")
+    first_tasks, second_tasks = first.tasks_of(benchmark), second.tasks_of(benchmark)
     shared = [task for task in first_tasks if task in second_tasks]
     if not shared:
-        raise EvalError(f"{first['path']} and {second['path']} share no problem of {benchmark}: nothing to pair")
-    shares = [[_share(tasks[task]) for task in shared] for tasks in (first_tasks, second_tasks)]
-    remarks = []
-    for what, ours, theirs in (
-        ("protocols", protocol_name(first, benchmark), protocol_name(second, benchmark)),
-        ("data", first["data"][benchmark]["sha256"][:12], second["data"][benchmark]["sha256"][:12]),
-    ):
-        if ours != theirs:
-            remarks.append(f"their {what} differ: {ours} and {theirs}")
+        raise EvalError(f"{first.path} and {second.path} share no problem of {benchmark}: nothing to pair")
+    first_shares = {task: _share(first_tasks[task]) for task in shared}
+    second_shares = {task: _share(second_tasks[task]) for task in shared}
+    remarks = _differences(first, second, benchmark)
     if len(shared) < max(len(first_tasks), len(second_tasks)):
         remarks.append(f"only {len(shared)} problems are in both")
     return Comparison(
         benchmark=benchmark,
-        first=source_of(first),
-        second=source_of(second),
+        first=first.source,
+        second=second.source,
         num_problems=len(shared),
-        first_share=sum(shares[0]) / len(shared),
-        second_share=sum(shares[1]) / len(shared),
-        difference=stats.difference(shares[0], shares[1]),
-        only_first=tuple(task for task, ours, theirs in zip(shared, *shares, strict=True) if ours > 0 == theirs),
-        only_second=tuple(task for task, ours, theirs in zip(shared, *shares, strict=True) if theirs > 0 == ours),
+        first_share=sum(first_shares.values()) / len(shared),
+        second_share=sum(second_shares.values()) / len(shared),
+        difference=stats.difference(list(first_shares.values()), list(second_shares.values())),
+        only_first=tuple(task for task in shared if first_shares[task] and not second_shares[task]),
+        only_second=tuple(task for task in shared if second_shares[task] and not first_shares[task]),
         remarks=tuple(remarks),
     )
 
 
-def protocol_name(result: dict[str, Any], benchmark: str) -> str:
-    """Return the name of the protocol that a benchmark was scored with."""
-    return str(((result.get("protocol") or {}).get(benchmark) or {}).get("name", "not recorded"))
+def _differences(first: ScoreFile, second: ScoreFile, benchmark: str) -> list[str]:
+    """Return remarks about different protocols and data."""
+    remarks = []
+    protocols = first.protocol_of(benchmark), second.protocol_of(benchmark)
+    if protocols[0] != protocols[1]:
+        remarks.append(f"their protocols differ: {protocols[0]} and {protocols[1]}")
+    digests = first.data[benchmark]["sha256"][:12], second.data[benchmark]["sha256"][:12]
+    if digests[0] != digests[1]:
+        remarks.append(f"their data differ: {digests[0]} and {digests[1]}")
+    return remarks
 
 
-def _share(verdicts: list[dict[str, Any]]) -> float:
+def _share(verdicts: Verdicts) -> float:
     return sum(bool(verdict["passed"]) for verdict in verdicts) / len(verdicts)

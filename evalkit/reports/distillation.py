@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.reports.benchmark_rows import benchmark_rows, results_of
-from evalkit.reports.comparison import read_result, source_of
 from evalkit.reports.measures import HeldOutMeasure, measures_of, missing_measures, paired_difference
 from evalkit.reports.run_dir import TrainingRun, read_run
+from evalkit.reports.score_file import ScoreFile, read_score
 from evalkit.scoring.stats import Estimate
 from evalkit.tasks.registry import title_of
 from evalkit.text import visible
@@ -70,7 +70,7 @@ def build(run_dirs: list[Path], *, scores: list[Path]) -> Report:
     Raises:
         EvalError: A folder holds no finished run, or a file is broken.
     """
-    results = [read_result(path) for path in scores]
+    results = [read_score(path) for path in scores]
     sections = []
     for folder in run_dirs:
         run = read_run(folder)
@@ -79,9 +79,7 @@ def build(run_dirs: list[Path], *, scores: list[Path]) -> Report:
     return Report(sections=tuple(sections))
 
 
-def _section(
-    run: TrainingRun, control: TrainingRun | None, results: Sequence[dict[str, Any]], *, only: bool
-) -> Section:
+def _section(run: TrainingRun, control: TrainingRun | None, results: Sequence[ScoreFile], *, only: bool) -> Section:
     benchmark_cells, benchmark_remarks = _benchmark_rows(run, control, results, only=only)
     completions, missing_completions = _completions(run, control)
     return Section(
@@ -115,7 +113,7 @@ def _measure_row(run: TrainingRun, control: TrainingRun | None, key: str, measur
 
 
 def _benchmark_rows(
-    run: TrainingRun, control: TrainingRun | None, results: Sequence[dict[str, Any]], *, only: bool
+    run: TrainingRun, control: TrainingRun | None, results: Sequence[ScoreFile], *, only: bool
 ) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
     """Return the rows of benchmarks, and remarks about them.
 
@@ -126,9 +124,8 @@ def _benchmark_rows(
     assumed = ""
     if not run_results and only and len(results) == 1 and results[0] not in control_results:
         run_results = list(results)
-        source = source_of(results[0])
-        titles = " and ".join(title_of(name) for name in results[0]["scores"]) or "The result"
-        assumed = f"{titles} was scored on {source}, taken to be this run's checkpoint"
+        titles = " and ".join(title_of(name) for name in results[0].scores) or "The result"
+        assumed = f"{titles} was scored on {results[0].source}, taken to be this run's checkpoint"
     table = benchmark_rows(run_results, control_results)
     cells: list[tuple[str, ...]] = [
         (row.label, ABSENT, row.run, row.control if control else ABSENT, row.difference) for row in table.rows

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from evalkit.cli import main
-from evalkit.reports.comparison import read_result
+from evalkit.reports.score_file import read_score
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
@@ -160,7 +160,7 @@ def test_a_run_in_which_nothing_could_be_judged_says_so(tmp_path: Path, monkeypa
     result = tmp_path / "s-evalkit" / "score.json"
     assert json.loads(result.read_text())["scores"]["humaneval"]["infra_errors"] == 1
     assert (tmp_path / "s-evalkit" / "score.html").is_file()
-    assert read_result(result)["tasks"] == {}
+    assert read_score(result).tasks == {}
 
 
 def test_a_limit_that_the_machine_refuses_is_not_the_programs_failure():
