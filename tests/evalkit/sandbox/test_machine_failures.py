@@ -22,22 +22,19 @@ from click.testing import CliRunner, Result
 from evalkit.cli import main
 from evalkit.reports.score_file import read_score
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import CheckJob, Verdict
+from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import grader as grade
 from evalkit.scoring.grader import Grader
 from evalkit.scoring.metrics import summarise
 from tests.evalkit.processes import descendants
+from tests.evalkit.sandbox.jobs import job
 
 ROOT = Path(__file__).resolve().parents[3]
 HOLDS_700_MB = "    return x + y\n_b = bytearray(b'x') * (700 << 20)\n"
 
 
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-
-
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
-    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
 
 
 def call(*args: object) -> Result:

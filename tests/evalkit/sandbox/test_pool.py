@@ -18,12 +18,9 @@ from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import CheckJob, Verdict
 from tests.evalkit.processes import alive, descendants
+from tests.evalkit.sandbox.jobs import job
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
-    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
 
 
 def test_a_checker_that_does_not_answer_is_replaced(monkeypatch: pytest.MonkeyPatch):

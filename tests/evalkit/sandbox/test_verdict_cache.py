@@ -5,12 +5,9 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from evalkit.sandbox.verdict import CheckJob, Verdict
+from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
-
-
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
-    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
+from tests.evalkit.sandbox.jobs import job
 
 
 def test_a_doubtful_verdict_is_not_remembered(tmp_path):

@@ -11,10 +11,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring.grader import Grader
-
-
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
-    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
+from tests.evalkit.sandbox.jobs import job
 
 
 class _Flaky:

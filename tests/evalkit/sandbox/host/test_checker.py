@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from evalkit.sandbox.pool import Pool
-from evalkit.sandbox.verdict import CheckJob
 from evalkit.tasks.base import Benchmark
-
-ROOT = Path(__file__).resolve().parents[4]
-
-
-def job(program: str, test: str = "assert f(1) == 2", **settings) -> CheckJob:
-    return CheckJob(program=program, entry_points=("f",), prelude="", test=test, **settings)
+from tests.evalkit.sandbox.jobs import job
 
 
 def test_all_humaneval_references_pass(pool: Pool, humaneval: Benchmark):
