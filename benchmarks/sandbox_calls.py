@@ -46,7 +46,7 @@ def literal_calls(problem: Problem) -> list[str]:
 
 def programs(*, copies: int, num_calls: int) -> list[ProgramCalls]:
     """Return the programs and their calls."""
-    rows = []
+    rows: list[ProgramCalls] = []
     for copy, problem in itertools.product(range(copies), registry.load("humaneval").problems):
         calls = literal_calls(problem)
         calls = [*itertools.islice(itertools.cycle(calls), num_calls)]

@@ -22,16 +22,23 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import _common
 from shards.runtime.machine import DTYPES
 
+if TYPE_CHECKING:
+    import shards
+    from student_train.data.loader import Step
+    from student_train.training.run_context import RunContext
+
 
 def main() -> None:
+    """Run all ways in turn and print one JSON object."""
     parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="")
@@ -48,15 +55,13 @@ def main() -> None:
 
     import shards
     from student_train.config import Config
-    from student_train.data.loader import Rows, Stream, read_step
     from student_train.training.build_run import build_run
     from student_train.training.distributed import init_distributed
     from student_train.training.hardware import settle
     from student_train.training.runtime import Runtime
     from student_train.training.state import Handover
-    from student_train.training.train_step import take_step
 
-    asked = Config(
+    requested = Config(
         shards=options.shards,
         student=options.student,
         student_layers=options.student_layers,
@@ -66,84 +71,116 @@ def main() -> None:
         device=options.device,
         threads=options.threads,
     )
-    with init_distributed(asked.device) as world, s3_copy(Path(options.shards)) as url:
-        hardware = settle(asked, device=world.device)
-        config = hardware.config
-        places = {"local": shards.open(options.shards), "s3": shards.open(url)}
-        this = build_run(config, places["local"], Handover(segments=[]), Runtime(world=world))
-        plan = this.first_leg.plan
-        read, reading = {}, {}
-        for name, cache in places.items():
-            rows = Rows(cache)
-            started = time.perf_counter()
-            read[name] = [read_step(rows, plan, this.batches, step=s) for s in range(plan.steps_per_epoch)]
-            tokens = sum(step.num_positions for step in read[name])
-            reading[name] = round(tokens / (time.perf_counter() - started))
+    with init_distributed(requested.device) as world, s3_copy(Path(options.shards)) as url:
+        hardware = settle(requested, device=world.device)
+        caches = {"local": shards.open(options.shards), "s3": shards.open(url)}
+        context = build_run(hardware.config, caches["local"], Handover(segments=[]), Runtime(world=world))
+        read = {name: read_epoch(context, cache) for name, cache in caches.items()}
+        steps = read["local"][0][: options.steps]
+        passes = time_passes(context, caches, steps, rounds=options.rounds)
+    batches = [batch for step in read["local"][0] for batch in step.batches]
+    facts = {
+        "reading_alone_tokens_per_s": {name: rate for name, (_, rate) in read.items()},
+        "waste": round(waste(batches), 5),
+        "rows": sum(len(batch.rows) for batch in batches),
+        "steps": len(steps),
+        "rounds": options.rounds,
+        "batch_tokens": options.batch_tokens,
+        "device": str(world.device),
+        **hardware.to_dict(),
+        "torch": torch.__version__,
+        "date": _common.today(),
+    }
+    print(json.dumps(summary(passes) | facts))
 
-        def one_pass(steps: Any, waited: list[float], total: list[float]) -> float:
-            took = []
-            started = time.perf_counter()
-            for step in steps:
-                waited.append(time.perf_counter() - started if took else 0.0)
-                take_step(
-                    this.distiller,
-                    this.optimizer,
-                    step.batches,
-                    number=step.number,
-                    lr=1e-6,
-                    clip=1.0,
-                    world=world,
-                    weights=this.objective.weights(this.objective.initial_state()),
-                )
-                if world.device.type == "cuda":
-                    torch.cuda.synchronize()
-                took.append(time.perf_counter() - started)
-                started = time.perf_counter()
-            total += took
-            return statistics.median(took)
 
-        ready = read["local"][: options.steps]
-        one_pass(ready, [], [])
-        waited: dict[str, list[float]] = {name: [] for name in ("memory", *places)}
-        total: dict[str, list[float]] = {name: [] for name in ("memory", *places)}
-        medians: dict[str, list[float]] = {"memory": [], **{name: [] for name in places}}
-        for turn in range(options.rounds):
-            for name in sorted(medians, reverse=turn % 2 == 1):
-                with ExitStack() as stack:
-                    steps = ready
-                    if name in places:
-                        steps = stack.enter_context(
-                            Stream(places[name], plan, this.batches, first=0, last=len(ready), prefetch=4)
-                        )
-                    medians[name].append(one_pass(steps, waited[name], total[name]))
-    ratios = {name: [a / b for a, b in zip(medians[name], medians["memory"], strict=True)] for name in ("local", "s3")}
-    batches = [batch for step in read["local"] for batch in step.batches]
-    print(
-        json.dumps(
-            {
-                "ratio": {name: round(statistics.median(found), 4) for name, found in ratios.items()},
-                "ratios": {name: [round(r, 4) for r in found] for name, found in ratios.items()},
-                "waiting": {name: round(sum(waited[name]) / sum(total[name]), 5) for name in places},
-                "step_s": {name: round(statistics.median(found), 4) for name, found in medians.items()},
-                "reading_alone_tokens_per_s": reading,
-                "waste": round(waste(batches), 5),
-                "rows": sum(len(b.rows) for b in batches),
-                "steps": len(ready),
-                "rounds": options.rounds,
-                "batch_tokens": options.batch_tokens,
-                "device": str(world.device),
-                **hardware.to_dict(),
-                "torch": torch.__version__,
-                "date": _common.today(),
-            }
+@dataclass
+class Passes:
+    """Times of the passes of one way, in seconds."""
+
+    medians: list[float] = field(default_factory=list)
+    """Median step of each pass."""
+    waited: float = 0.0
+    total: float = 0.0
+
+
+def read_epoch(context: RunContext, cache: shards.Cache) -> tuple[list[Step], int]:
+    """Return the steps of an epoch and the tokens per second of reading them in one thread."""
+    from student_train.data.loader import Rows, read_step
+
+    rows, plan = Rows(cache), context.first_leg.plan
+    started = time.perf_counter()
+    steps = [read_step(rows, plan, context.batches, step=step) for step in range(plan.steps_per_epoch)]
+    seconds = time.perf_counter() - started
+    return steps, round(sum(step.num_positions for step in steps) / seconds)
+
+
+def time_passes(
+    context: RunContext, caches: dict[str, shards.Cache], steps: list[Step], *, rounds: int
+) -> dict[str, Passes]:
+    """Take the same steps from memory and through the reading thread of each cache, in turn."""
+    from student_train.data.loader import Stream
+
+    run_pass(context, steps, Passes())  # warm-up
+    passes = {name: Passes() for name in ("memory", *caches)}
+    for turn in range(rounds):
+        for name in sorted(passes, reverse=turn % 2 == 1):
+            if name == "memory":
+                run_pass(context, steps, passes[name])
+                continue
+            plan = context.first_leg.plan
+            with Stream(caches[name], plan, context.batches, first=0, last=len(steps), prefetch=4) as stream:
+                run_pass(context, stream, passes[name])
+    return passes
+
+
+def run_pass(context: RunContext, steps: Iterable[Step], passes: Passes) -> None:
+    """Take the steps of one pass and add its times."""
+    import torch
+
+    from student_train.training.train_step import take_step
+
+    weights = context.objective.weights(context.objective.initial_state())
+    seconds: list[float] = []
+    started = time.perf_counter()
+    for step in steps:
+        passes.waited += time.perf_counter() - started if seconds else 0.0
+        take_step(
+            context.distiller,
+            context.optimizer,
+            step.batches,
+            number=step.number,
+            lr=1e-6,
+            clip=1.0,
+            world=context.world,
+            weights=weights,
         )
-    )
+        if context.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    passes.total += sum(seconds)
+    passes.medians.append(statistics.median(seconds))
+
+
+def summary(passes: dict[str, Passes]) -> dict[str, Any]:
+    """Return ratios to memory, shares of waiting and seconds per step."""
+    memory = passes["memory"].medians
+    streamed = {name: way for name, way in passes.items() if name != "memory"}
+    ratios = {name: [a / b for a, b in zip(way.medians, memory, strict=True)] for name, way in streamed.items()}
+    return {
+        "ratio": {name: round(statistics.median(values), 4) for name, values in ratios.items()},
+        "ratios": {name: [round(value, 4) for value in values] for name, values in ratios.items()},
+        "waiting": {name: round(way.waited / way.total, 5) for name, way in streamed.items()},
+        "step_s": {name: round(statistics.median(way.medians), 4) for name, way in passes.items()},
+    }
 
 
 def waste(batches: list[Any]) -> float:
     """Return the share of padding; a row has one more token than positions with a target."""
     places = sum(batch.tokens_BT.numel() for batch in batches)
-    return 1 - sum(batch.num_positions + len(batch.rows) for batch in batches) / places
+    share: float = 1 - sum(batch.num_positions + len(batch.rows) for batch in batches) / places
+    return share
 
 
 @contextmanager
