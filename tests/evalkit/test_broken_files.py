@@ -1,6 +1,6 @@
 """Broken samples, checkpoints, results and run folders give a one-line error.
 
-The readers of many modules, so it has no counterpart.
+No counterpart: the readers of many modules.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Verdicts on published samples of Qwen2.5-Coder-1.5B equal the published ones.
 
-A whole flow (tasks, time limits, sandbox), so it has no counterpart.
+No counterpart: a whole flow (tasks, time limits, sandbox).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Processes of the real engine end soon after the command that started them, however it ends.
 
-No single module is tested here: whole commands run, and are killed while their engine loads or works.
+No counterpart: whole commands run, and are killed while their engine loads or works.
 """
 
 from __future__ import annotations
