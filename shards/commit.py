@@ -19,7 +19,7 @@ from shards.format.batch import num_tokens, row_digests
 from shards.format.manifest import ChunkEntry, ShardEntry
 from shards.format.schema import canonical_json
 from shards.format.side_files import ENTRY_SUFFIX
-from shards.storage.atomic import sync_folder, write_atomic
+from shards.storage.atomic import sync_path, write_atomic
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _MAGIC_BYTES = 8
@@ -93,7 +93,7 @@ def commit_shard(temporary: Path, shard: Path, entry: ShardEntry, schema: pa.Sch
         if error.errno not in _NO_LINKS:
             raise
         os.replace(temporary, shard)
-    sync_folder(shard.parent)
+    sync_path(shard.parent)
     write_atomic(entry_path(shard), canonical_json(entry.to_dict()))
     return entry
 

@@ -56,16 +56,16 @@ def write_atomic(path: Path, content: bytes) -> None:
 def rename_durably(temporary: Path, path: Path) -> None:
     """Rename a finished, synced file in its directory, and sync the directory."""
     os.replace(temporary, path)
-    sync_folder(path.parent)
+    sync_path(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a directory durable."""
-    folder = os.open(path, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make the content of a file, or the names in a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

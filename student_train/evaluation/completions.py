@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.errors import first_line
-from student_train.outputs import files
+from shards.storage.atomic import write_atomic
 
 FORMAT = 1
 NAME = "completions.json"
@@ -102,4 +102,4 @@ def write(out: Path, *, student: Sequence[str], teacher: Sequence[str] | None) -
         "max_new_tokens": MAX_NEW_TOKENS,
         "completions": {**roles, "student": list(student)},
     }
-    files.write_text(out / NAME, json.dumps(record, indent=1) + "\n")
+    write_atomic(out / NAME, (json.dumps(record, indent=1) + "\n").encode())

@@ -24,8 +24,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from shards.storage.atomic import sync_path
 from student_train.errors import CheckpointError
-from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, sync
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room
 from student_train.training.distributed import World
 
 STATE_VERSION = 2
@@ -81,7 +82,7 @@ def save(
             return place
         _write_state(temporary, state, files)
         temporary.rename(place)
-        sync(place.parent)
+        sync_path(place.parent)
     for old in steps(out)[:-keep]:
         shutil.rmtree(path_of(out, step=old))
     return place
@@ -108,8 +109,8 @@ def _write_state(temporary: Path, state: dict[str, Any], files: dict[str, str]) 
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1)
     (temporary / "state.json").write_text(text, encoding="utf-8")
     for entry in temporary.iterdir():
-        sync(entry)
-    sync(temporary)
+        sync_path(entry)
+    sync_path(temporary)
 
 
 def read_state(out: Path, *, step: int) -> dict[str, Any] | None:

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from shards.storage.atomic import sync_path
 from student_train.model.sources import tokenizer_files
-from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, sync
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room
 
 
 def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
@@ -39,7 +40,7 @@ def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str) -> None:
         mode = (temporary / "config.json").stat().st_mode
         for entry in sorted(temporary.iterdir()):
             entry.chmod(mode)  # safetensors makes its files readable by their owner only
-            sync(entry)
+            sync_path(entry)
             entry.rename(out / entry.name)
         temporary.rmdir()
-        sync(out)
+        sync_path(out)

@@ -1,41 +1,18 @@
-"""Atomic writes, room on disk, and what a crash leaves behind."""
+"""Room on disk, and what a crash leaves behind. Small files are written by `shards.storage.atomic`."""
 
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shards.storage.temp_files import remove_leftovers
 from student_train.errors import CheckpointError
 
 TEMPORARY = ".incomplete-"
-"""Prefix of files and folders that are being written."""
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically.
-
-    Raises:
-        CheckpointError: The disk is full.
-    """
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically.
-
-    Raises:
-        CheckpointError: The disk is full.
-    """
-    temporary = path.with_name(TEMPORARY + path.name)
-    with full_disk_errors(path.parent, len(content), temporary):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        sync(temporary)
-        temporary.rename(path)
+"""Prefix of checkpoints and models that are being written."""
 
 
 def remove_incomplete(out: Path) -> None:
@@ -43,6 +20,7 @@ def remove_incomplete(out: Path) -> None:
     for folder in (out, out / "checkpoints"):
         for entry in folder.glob(TEMPORARY + "*") if folder.is_dir() else ():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    remove_leftovers(out)
 
 
 def require_room(out: Path, needed: int) -> None:
@@ -112,12 +90,3 @@ def _bytes(number: int) -> str:
         if number >= 10 * size:
             return f"{number / size:,.1f} {unit}"
     return f"{number:,} bytes"
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

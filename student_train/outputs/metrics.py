@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from shards.storage.atomic import write_atomic
 from student_train.config import Config
 from student_train.errors import TrainError
-from student_train.outputs import files
 
 
 class Board(Protocol):
@@ -108,7 +108,7 @@ def _reopen(path: Path, first: int, log: Callable[[str], None]) -> Any:
                 kept.append(line)
     if damaged:
         log(f"{path}: left out {damaged} damaged lines; the others are kept")
-    files.write_bytes(path, b"".join(kept))
+    write_atomic(path, b"".join(kept))
     return path.open("a", encoding="utf-8")
 
 
@@ -154,7 +154,7 @@ class _WeightsAndBiases:
             ) from None
         id_file = out / "wandb" / "id"
         if not id_file.is_file():
-            files.write_text(id_file, uuid.uuid4().hex[:12])
+            write_atomic(id_file, uuid.uuid4().hex[:12].encode())
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "teacherless"),
             name=out.absolute().name,

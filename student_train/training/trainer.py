@@ -17,6 +17,7 @@ from typing import Any
 import shards
 from shards.live import open_live
 from shards.reports.summary import licence_line
+from shards.storage.atomic import write_atomic
 from student_train.config import Config
 from student_train.evaluation import completions
 from student_train.evaluation.completions import try_to_complete
@@ -212,6 +213,6 @@ def _finish(context: RunContext, model: Any, record: dict[str, Any], handover: H
         has_teacher = context.config.objective == "kd"
         completions.write(out, student=texts, teacher=handover.teacher_completions if has_teacher else None)
     rows = lines(after, handover.before or [], context.objective.measures)
-    files.write_text(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    files.write_text(out / "run.json", json.dumps(record, indent=1) + "\n")
+    write_atomic(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomic(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
     context.log(result_line(out, record))

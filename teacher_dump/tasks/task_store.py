@@ -10,11 +10,10 @@ complete.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
+import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -31,8 +30,7 @@ from shards.errors import CorruptShardError
 from shards.format.chunk import RowInfo
 from shards.format.manifest import FileEntry
 from shards.format.schema import canonical_json
-from shards.storage.atomic import cannot_write, rename_durably, write_atomic
-from shards.storage.temp_files import temp_path
+from shards.storage.atomic import atomic_writer, write_atomic
 from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.errors import DumpError
 from teacher_dump.tasks.task import Task
@@ -82,26 +80,16 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
         StoreError: The disk is full.
         DumpError: The corpus cannot be read.
     """
-    path = out / TASKS_FOLDER / _WINDOWS
-    temporary = temp_path(path)
+    readable_tasks = _named_read_errors(tasks)
+    first = next(readable_tasks, None)
+    if first is None:
+        return 0
     blocks: list[list[Any]] = []
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for task in _named_read_errors(tasks):
-                block = _pack(task.windows)
-                blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        if not blocks:
-            return 0
-        rename_durably(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with atomic_writer(out / TASKS_FOLDER / _WINDOWS) as file:
+        for task in itertools.chain([first], readable_tasks):
+            block = _pack(task.windows)
+            blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
+            file.write(block)
     index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(drop_log.save(out)), "tasks": blocks}
     write_atomic(out / TASKS_FOLDER / _INDEX, canonical_json(index))
     return len(blocks)
