@@ -36,10 +36,10 @@ MEASURES: dict[str, HeldOutMeasure] = {
         plot_title="held-out KL to the teacher, nats/token",
     ),
     "chunk_kl": HeldOutMeasure(
-        label="held-out KL of text chunks, nats/chunk",
+        label="held-out KL of spans, nats/span",
         numerator="chunk_kl_sum",
         denominator="chunks",
-        plot_title="held-out KL of text chunks, nats/chunk",
+        plot_title="held-out KL of spans, nats/span",
     ),
     "cell_kl": HeldOutMeasure(
         label="held-out KL of prefix cells, nats/boundary",

@@ -213,7 +213,7 @@ def test_a_run_across_tokenizers_shows_its_own_measures(tmp_path: Path):
     report = build([folder], scores=[])
     table = {row[0]: row[1:] for row in report.sections[0].rows}
     labels = [
-        "held-out KL of text chunks, nats/chunk",
+        "held-out KL of spans, nats/span",
         "held-out KL of prefix cells, nats/boundary",
         "held-out bits per byte",
         "held-out top-1 agreement with teacher",
