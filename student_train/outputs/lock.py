@@ -160,7 +160,7 @@ def _read(file: Any) -> dict[str, Any]:
     """Return the holder of the lock; {} where the file does not name one."""
     try:
         return dict(json.loads(os.pread(file.fileno(), 4096, 0)))
-    except (ValueError, TypeError, OSError):
+    except (ValueError, TypeError, OSError, RecursionError):
         return {}
 
 

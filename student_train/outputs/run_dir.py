@@ -87,10 +87,13 @@ def read_record(out: Path) -> dict[str, Any]:
     """
     record = _record_of(out)
     if record is None:
-        raise CheckpointError(
-            f"{out / 'run.json'}: found a damaged record; delete that file and give the command again"
-        )
+        raise damaged_record(out)
     return record
+
+
+def damaged_record(out: Path) -> CheckpointError:
+    """Return the error for a record with damaged content."""
+    return CheckpointError(f"{out / 'run.json'}: found a damaged record; delete that file and give the command again")
 
 
 def _record_of(out: Path) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from student_train.model.base import base_digests, known_base_digests
 from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
-from student_train.outputs.run_dir import Identity, is_finished, newest_state, read_record
+from student_train.outputs.run_dir import Identity, damaged_record, is_finished, newest_state, read_record
 from student_train.outputs.run_record import describe, held_out_record, result_line, run_record
 from student_train.training.build_run import build_run
 from student_train.training.distributed import World, init_distributed
@@ -110,7 +110,11 @@ def _train_unless_finished(job: _Job, handover: Handover, world: World, log: Log
             world.barrier()
             return handover
     log(f"{out}: finished earlier, nothing to do; name another --out for another run")
-    return Handover.from_record(read_record(out))
+    record = read_record(out)
+    try:
+        return Handover.from_record(record)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise damaged_record(out) from error
 
 
 class _TeacherCompletions:

@@ -143,6 +143,16 @@ def test_a_trainer_on_another_host_without_signs_of_life_is_taken_over(
         assert "taking over from process 1 on elsewhere" in said[0]
 
 
+@pytest.mark.parametrize("content", [b"[" * 4096, b"\xff\xfe", bytes(200), b'["pid"]', b'{"pid": NaN}'])
+def test_a_damaged_lock_file_does_not_keep_a_trainer_out(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "WATCHED_S", 0.1)
+    (tmp_path / LOCK_NAME).write_bytes(content)
+    with locked(tmp_path, ALONE, log=lambda line: None):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
+
+
 def test_signs_of_life_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_S", 0.02)
     with locked(tmp_path / "out", ALONE, log=pytest.fail):
@@ -288,6 +298,18 @@ def test_a_damaged_record_is_said_and_written_again(
     damage(out / "run.json")
     shutil.rmtree(out / "checkpoints")
     with pytest.raises(CheckpointError, match=r"run.json: found a damaged record and no checkpoint to resume from"):
+        run(config(world, out))
+
+
+@pytest.mark.parametrize(("name", "value"), [("tokens", float("nan")), ("kept", "x"), ("num_layers", None)])
+def test_a_record_with_damaged_values_is_one_line(
+    name: str, value: Any, world: Any, at_home: Any, trained: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    record = json.loads((out / "run.json").read_text())
+    record["student"]["layer_choice"][name] = value
+    (out / "run.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"run.json: found a damaged record; delete that file and give"):
         run(config(world, out))
 
 
