@@ -12,11 +12,11 @@ from teacher_dump.fidelity.views import RecordView
 from tests.teacher_dump.fidelity.conftest import exact_row
 
 
-def test_draws_lie_where_the_offsets_put_them(made: Any) -> None:
+def test_draws_are_at_the_places_of_their_offsets(made: Any) -> None:
     layout, window, exact, _, u = exact_row(made, 1)
-    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
+    records = RecordView.from_chunk(shards.open(made.out)[0].row(1))
     next_ids = window.tokens[1:].astype(np.int64)
-    right = compare_with_exact(said, exact, labels=next_ids, offsets=u, layout=layout)["draws"]
-    wrong = compare_with_exact(said, exact, labels=next_ids, offsets=(u + 0.5) % 1, layout=layout)["draws"]
+    right = compare_with_exact(records, exact, labels=next_ids, offsets=u, layout=layout)["draws"]
+    wrong = compare_with_exact(records, exact, labels=next_ids, offsets=(u + 0.5) % 1, layout=layout)["draws"]
     assert (right.absolute == 0).all()
     assert (wrong.absolute > 0).mean() > 0.5

@@ -17,17 +17,17 @@ from teacher_dump.model.teachers import resolve
 from tests.teacher_dump.fidelity.conftest import exact_row
 
 
-def test_losses_are_those_of_their_definitions(made: Any) -> None:
+def test_distortions_follow_their_definitions(made: Any) -> None:
     layout, window, exact, logits, u = exact_row(made, 1)
     model = resolve(made.model)
     known = engine_config(made, model, record_layout(made, model)[1])
     point = RecordsAtThreshold(layout.threshold, layout)
     point.add(window, exact, logits, u, torch.from_numpy(known.whitespace_mask()))
-    said = RecordView.from_chunk(shards.open(made.out)[0].row(1))
-    found = distortions(said, exact)
+    records = RecordView.from_chunk(shards.open(made.out)[0].row(1))
+    found = distortions(records, exact)
     for p in range(0, len(exact.p), 5):
         t = exact.p[p]
-        part = said.slice(p, p + 1)
+        part = records.slice(p, p + 1)
         estimate, kept = np.zeros_like(t), np.zeros(len(t), bool)
         estimate[part.head_ids], kept[part.head_ids] = part.head_probs, True
         for i in part.draw_ids:
@@ -38,9 +38,11 @@ def test_losses_are_those_of_their_definitions(made: Any) -> None:
         assert found["error2"][p] == pytest.approx(((estimate - t) ** 2).sum(), rel=1e-9)
         assert found["kl_tail_even"][p] == pytest.approx((t * np.log(t / even)).sum(), rel=1e-6)
         assert found["kl_tail_dropped"][p] == pytest.approx((head[kept] * np.log(head[kept] / t[kept])).sum(), rel=1e-9)
-        ours = [*t[part.head_ids], tail]
-        theirs = [*part.head_probs, part.tail[0]]
-        assert found["kl_stored"][p] == pytest.approx(sum(a * np.log(a / b) for a, b in zip(ours, theirs, strict=True)))
+        exact_masses = [*t[part.head_ids], tail]
+        stored_masses = [*part.head_probs, part.tail[0]]
+        assert found["kl_stored"][p] == pytest.approx(
+            sum(a * np.log(a / b) for a, b in zip(exact_masses, stored_masses, strict=True))
+        )
     assert point.sums.mean("kl_stored") < 1e-4
 
 

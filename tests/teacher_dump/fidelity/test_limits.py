@@ -1,4 +1,4 @@
-"""Does the check find records that an engine got wrong everywhere, also where the check's own engine is as wrong?"""
+"""Tests of the limits: errors in all records are found, also if the check's own engine has the same error."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def changed(settings: Any, out: Path, change: Callable[[dict[str, np.ndarray], A
     return replace(settings, out=out)
 
 
-def test_a_cache_is_what_its_teacher_said(made: Any) -> None:
+def test_records_of_an_unchanged_cache_pass(made: Any) -> None:
     found = check(made, ALL)
     cache = shards.open(made.out)
     assert found["sound"], found["problems"]
@@ -145,7 +145,7 @@ def swap_head_ids(streams: dict[str, np.ndarray], cache: Any) -> None:
         (change_a_scalar("realised_codes"), "realised token"),
     ],
 )
-def test_one_changed_value_is_found_though_every_digest_fits(
+def test_one_changed_value_is_found_although_every_digest_matches(
     made: Any, tmp_path: Path, change: Any, named: str
 ) -> None:
     found = check(changed(made, tmp_path / "c", change), ALL)
@@ -169,7 +169,7 @@ def other_weights(teacher: Path, out: Path) -> Path:
     return out
 
 
-def test_a_cache_of_other_weights_is_refused_by_name_and_found_if_it_lies(
+def test_a_cache_of_other_weights_is_refused_and_detected_under_a_false_name(
     made: Any, tiny_teacher: Path, tmp_path: Path
 ) -> None:
     other = other_weights(tiny_teacher, tmp_path / "other")
@@ -218,9 +218,9 @@ def test_the_command_prints_a_table_and_inspect_shows_the_check(made: Any, tmp_p
     from shards.cli import main as inspect
 
     arguments = ["--model", made.model, "--out", str(made.out), "--check", "3"]
-    done = run_command(*arguments)
-    assert done.exit_code == 0, done.output
-    assert "head probabilities" in done.output
+    result = run_command(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "head probabilities" in result.output
     found = json.loads((made.out / "check.json").read_bytes())
     assert found["rows"] == 3
     assert found["manifest_sha256"] == shards.open(made.out).manifest_sha256
@@ -240,13 +240,13 @@ def test_the_command_prints_a_table_and_inspect_shows_the_check(made: Any, tmp_p
 
 def test_a_wrong_cache_exits_with_1_and_names_the_place(made: Any, tmp_path: Path) -> None:
     wrong = changed(made, tmp_path / "c", raise_a_head_probability)
-    done = run_command("--model", made.model, "--out", str(wrong.out), "--check", str(ALL))
-    assert done.exit_code == 1
-    assert "head probabilities: row 0 position" in done.output
+    result = run_command("--model", made.model, "--out", str(wrong.out), "--check", str(ALL))
+    assert result.exit_code == 1
+    assert "head probabilities: row 0 position" in result.output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--check", "0"], "--check 0: expected at least 1 row"),
         (["--check", "2", "--out", "nowhere"], "found no manifest.json"),
@@ -254,7 +254,7 @@ def test_a_wrong_cache_exits_with_1_and_names_the_place(made: Any, tmp_path: Pat
         (["--check-file", "x.json"], "--check-file goes with --check"),
     ],
 )
-def test_bad_requests_are_one_line(made: Any, arguments: list[str], said: str) -> None:
-    done = run_command("--model", made.model, "--out", str(made.out), *arguments)
-    assert done.exit_code in (1, 2)
-    assert said in done.output
+def test_bad_requests_are_one_line(made: Any, arguments: list[str], message: str) -> None:
+    result = run_command("--model", made.model, "--out", str(made.out), *arguments)
+    assert result.exit_code in (1, 2)
+    assert message in result.output

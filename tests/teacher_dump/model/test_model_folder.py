@@ -15,7 +15,7 @@ from teacher_dump.model.model_folder import load_tokenizer, strip_paths
 from tests.teacher_dump.helpers import assert_refused, change_weights
 
 
-def test_what_is_no_path_stays_in_a_tokenizers_file() -> None:
+def test_only_paths_are_removed_from_a_tokenizer_file() -> None:
     raw = b'{"bos_token": "/", "chat_template": "/x", "name_or_path": "org/name", "model_max_length": 8}'
     assert strip_paths(raw) == raw
     assert json.loads(strip_paths(b'{"vocab_file": "/home/x/v", "eos_token": "e"}')) == {"eos_token": "e"}
@@ -35,8 +35,8 @@ def test_a_tokenizer_that_samples_is_refused(
     with pytest.raises(ShardError, match=rf"the tokenizer samples \({field} .* expected a function of the text"):
         TokenizerRules.load(teacher).fingerprint()
     if kind == "BPE":
-        said = "it samples" if value == 0.1 else "the tokenizer samples"
-        assert_refused(teacher, corpus_folder, tmp_path, said)
+        message = "it samples" if value == 0.1 else "the tokenizer samples"
+        assert_refused(teacher, corpus_folder, tmp_path, message)
 
 
 def test_a_tokenizer_that_samples_without_saying_so_is_found_by_asking_twice(
@@ -94,7 +94,7 @@ def remote_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (cut, "the file is cut"),
         (flip_header, "without a safetensors header"),
@@ -113,10 +113,10 @@ def remote_tokenizer(folder: Path) -> None:
     ],
 )
 def test_a_teacher_that_cannot_be_used_is_one_line_before_anything_is_written(
-    damage: Any, said: str, teacher: Path, corpus_folder: Path, tmp_path: Path
+    damage: Any, message: str, teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     damage(teacher)
-    assert_refused(teacher, corpus_folder, tmp_path, said)
+    assert_refused(teacher, corpus_folder, tmp_path, message)
 
 
 def test_a_tokenizer_with_code_of_its_own_is_refused_without_asking(

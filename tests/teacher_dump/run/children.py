@@ -1,4 +1,4 @@
-"""What the crash tests run in children: dumps in processes that are forked with everything imported.
+"""Child processes of the crash tests: dumps in processes that are forked with all modules imported.
 
 A fork server preloads this file, so that a child starts in milliseconds and can be killed at any moment of its work.
 """
@@ -33,11 +33,11 @@ USED = (
     PreTrainedTokenizerFast,
     teacher_dump.engines.hf,
 )
-"""Named for their own sake: transformers imports them on first use."""
+"""Referenced here because transformers imports them on first use."""
 FAILED = 9
-"""Exit code of a dump that ended with an error that a person can mend."""
+"""Exit code of a dump that ended with a ShardError."""
 OPERATIONS = ("fsync", "link", "replace", "unlink")
-"""Of `os`, before and after each of which a child may be killed."""
+"""Functions of `os`; a child may be killed before and after each call."""
 
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
@@ -50,7 +50,7 @@ def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
 
 
 def run(config: DumpConfig) -> None:
-    """Dump, quietly."""
+    """Run a dump without output."""
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
@@ -60,7 +60,7 @@ def run(config: DumpConfig) -> None:
 
 
 def run_and_count(config: DumpConfig, result: Path) -> None:
-    """Dump, and write how many moments before and after operations there were, and the seconds."""
+    """Run a dump, and write the number of moments before and after operations, and the seconds."""
     moments = _at_each_moment(lambda number: None)
     begin = time.monotonic()
     run(config)
@@ -68,13 +68,13 @@ def run_and_count(config: DumpConfig, result: Path) -> None:
 
 
 def run_until_moment(config: DumpConfig, last: int) -> None:
-    """Dump, and die without a word at a moment."""
+    """Run a dump, and kill the process at a moment."""
     _at_each_moment(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == last else None)
     run(config)
 
 
 def run_until_full(config: DumpConfig, last: int) -> None:
-    """Dump on a disk on which nothing can be made durable or renamed from a moment on."""
+    """Run a dump on a disk that is full from a moment on: files can be neither made durable nor renamed."""
 
     def full(number: int) -> None:
         if number >= last and number % 2:
@@ -85,13 +85,13 @@ def run_until_full(config: DumpConfig, last: int) -> None:
 
 
 def run_with_small_files(config: DumpConfig, largest: int) -> None:
-    """Dump where the system refuses files of more bytes: writes fail half-way."""
+    """Run a dump with a limit on the size of files, so that writes fail half-way."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     run(config)
 
 
 def run_command(arguments: list[str], slow_engine_s: float = 0.0, slow_end_s: float = 0.0) -> None:
-    """Run the command; windows and the clean-up take this much longer."""
+    """Run the command, with a delay in each window and in the clean-up."""
     torch.set_num_threads(1)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     to_row, remove_own = task_runner.to_row, dump.remove_own
@@ -108,17 +108,17 @@ def run_command(arguments: list[str], slow_engine_s: float = 0.0, slow_end_s: fl
     cli.main(arguments)
 
 
-def _at_each_moment(told: Callable[[int], None], names: tuple[str, ...] = OPERATIONS) -> list[int]:
-    """Call `told` with the number of each moment before (odd) and after (even) an operation; return their count."""
+def _at_each_moment(on_moment: Callable[[int], None], names: tuple[str, ...] = OPERATIONS) -> list[int]:
+    """Call `on_moment` with the number of each moment before (odd) and after (even) an operation; return the count."""
     count = [0]
 
     def watched(operation: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **options: Any) -> Any:
             count[0] += 1
-            told(count[0])
+            on_moment(count[0])
             result = operation(*given, **options)
             count[0] += 1
-            told(count[0])
+            on_moment(count[0])
             return result
 
         return call

@@ -1,8 +1,10 @@
-"""Is nothing lost and nothing doubled, whatever happens to a dump?
+"""Tests of crashes: no row is lost or doubled, whatever interrupts a dump.
+
+No counterpart: these tests interrupt whole dumps.
 
 Fifty kills at random moments: about half by the clock, half right before or after an operation on the file system,
-alone or two workers at once. Full disks, an unreachable store, signals, dead engines. After each, the same command ends
-with the cache that an uninterrupted run makes, to the last bit.
+of one worker or two. Full disks, an unreachable store, signals, crashed engines. After each, the same command ends with
+the cache that an uninterrupted run makes, to the last bit.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ LIMIT_S = 120
 
 
 class Whole:
-    """What an uninterrupted run makes, and what it takes."""
+    """Result and duration of an uninterrupted run."""
 
     def __init__(self, config: DumpConfig, notes: Path) -> None:
         self.config = config
@@ -95,10 +97,10 @@ def end(child: BaseProcess) -> int | None:
     return child.exitcode
 
 
-def wait_for(found: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds."""
     deadline = time.monotonic() + LIMIT_S
-    while not found():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
@@ -195,7 +197,7 @@ def test_a_write_that_fails_half_way(whole: Whole, tmp_path: Path, largest: int)
     assert whole.completed(tmp_path / "o")
 
 
-def test_a_store_that_goes_away_while_a_cache_is_published(whole: Whole, tmp_path: Path, s3: Proxy) -> None:  # noqa: F811
+def test_a_store_that_fails_while_a_cache_is_published(whole: Whole, tmp_path: Path, s3: Proxy) -> None:  # noqa: F811
     cache = shards.open(whole.config.out)
     for faults in (("reset",), ("503",)):
         s3.misbehave(1.0, *faults)
@@ -225,7 +227,7 @@ def command(whole: Whole, out: Path) -> list[str]:
 
 
 def part_of_a_shard(out: Path) -> bool:
-    """Return whether a task is in hand."""
+    """Return whether a task is being run."""
     return any(out.glob(".*.arrow.*.part"))
 
 
@@ -238,7 +240,7 @@ def test_a_signal_ends_the_run_cleanly(whole: Whole, tmp_path: Path, kind: signa
     _send(child, kind)
     assert end(child) == 128 + kind
     assert not any(n.endswith(".part") for n in names(out))
-    # SIGUSR1 finishes the task in hand, the others abandon it.
+    # SIGUSR1 finishes the current task, the others abandon it.
     assert len(list(out.glob("*.arrow"))) == before + (kind == signal.SIGUSR1)
     assert not (out / "manifest.json").exists()
     assert whole.completed(out)
@@ -305,6 +307,6 @@ def test_a_bug_keeps_its_traceback(whole: Whole, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", ""])
-def test_a_share_that_is_none_is_named(text: str, whole: Whole, tmp_path: Path) -> None:
+def test_an_invalid_share_is_an_error_with_the_expected_form(text: str, whole: Whole, tmp_path: Path) -> None:
     with pytest.raises(shards.ShardError, match="expected I/N with I from 1 to N"):
         whole.into(tmp_path, worker=text)

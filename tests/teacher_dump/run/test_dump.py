@@ -1,4 +1,4 @@
-"""Is a dump complete, repeatable and safe to kill?"""
+"""Tests of a dump: it is complete and repeatable, and its errors are one line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.teacher_dump.conftest import PADDED_VOCAB
 from tests.teacher_dump.helpers import dump_config, run_command
 
 
-def test_a_dump_verifies_and_says_who_the_teacher_was(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_a_dump_verifies_and_records_its_teacher(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     outcome = dump(dump_config(tiny_teacher, corpus_folder, tmp_path))
     cache = outcome.cache
     assert verify(cache) == []
@@ -106,20 +106,20 @@ def test_padding_of_the_vocabulary_gets_no_probability(tiny_teacher: Path, corpu
     assert max(int(c.draw_ids.max()) for c in cache) < cache.manifest.layout.vocab_size
 
 
-def test_batches_do_not_change_what_a_row_says(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_batches_do_not_change_the_records_of_a_row(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     settings = dump_config(tiny_teacher, corpus_folder, tmp_path)
     model = resolve(settings.model)
     _, spec = record_layout(settings, model)
     engine = TransformersEngine(engine_config(settings, model, spec))
     cache = dump(settings).cache
     rows = [c.row(r) for c in cache for r in range(len(c.rows))][:5]
-    wanted = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
-    alone = [next(engine.capture([w])) for w in wanted]
-    for one, together in zip(alone, engine._forward(wanted), strict=True):
+    windows = [Window(info=r.rows[0], tokens=np.array(r.tokens)) for r in rows]
+    alone = [next(engine.capture([w])) for w in windows]
+    for one, together in zip(alone, engine._forward(windows), strict=True):
         assert np.array_equal(one[:, : spec.head_slots], together[:, : spec.head_slots])
 
 
-def test_a_second_run_does_nothing_and_says_so(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_a_second_run_changes_nothing_and_reports_it(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(tmp_path / "o")]
     arguments += ["--engine", "transformers", "--max-tokens", "300", "--window-tokens", "48", "--task-tokens", "150"]
     first = run_command(*arguments)
@@ -159,7 +159,7 @@ def test_the_writer_touches_only_its_own_names(tiny_teacher: Path, corpus_folder
 
 
 @pytest.mark.slow
-def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
+def test_a_killed_dump_resumes_and_ends_with_the_same_rows(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     whole = dump(dump_config(tiny_teacher, corpus_folder, tmp_path / "whole")).cache
@@ -192,7 +192,7 @@ def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--model", "no-such-name"], "neither a short name"),
         (["--model", "smollm2-135m", "--data", "nowhere.jsonl"], "found no such file"),
@@ -204,10 +204,10 @@ def test_a_killed_dump_goes_on_and_ends_with_the_same_rows(
     ],
 )
 @pytest.mark.teacher
-def test_bad_input_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_bad_input_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], message: str) -> None:
     result = run_command(*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers")
     assert result.exit_code == 1
-    assert said in result.output
+    assert message in result.output
     assert result.output.strip().count("\n") == 0
 
 
@@ -261,7 +261,7 @@ def test_the_reduction_of_the_engine_is_the_reduction_of_the_model(
     assert np.array_equal(packed[:, : spec.head_slots], expected.head_ids.numpy())
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_is_complete(
+def test_a_full_disk_is_one_line_and_keeps_finished_tasks(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     mount = tmp_path / "small"

@@ -28,9 +28,9 @@ def test_another_folder_of_the_same_name_is_another_teacher(teacher: Path, corpu
     other = Path(shutil.copytree(teacher, tmp_path / "b" / "sharp"))
     assert run_small_dump(other, corpus_folder, tmp_path / "o").exit_code == 0  # the same weights at another place
     change_weights(other, sharpen)
-    done = run_small_dump(other, corpus_folder, tmp_path / "o")
-    assert done.exit_code == 1
-    assert "weights_sha256" in done.output
+    result = run_small_dump(other, corpus_folder, tmp_path / "o")
+    assert result.exit_code == 1
+    assert "weights_sha256" in result.output
 
 
 def test_another_configuration_of_the_same_weights_is_another_teacher(
@@ -51,9 +51,9 @@ def test_a_folder_with_the_name_of_a_known_teacher_never_stands_for_it(
     shutil.copytree(teacher, tmp_path / "w" / "codellama-70b")
     monkeypatch.chdir(tmp_path / "w")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    done = CliRunner().invoke(main, ["--model", "codellama-70b", "--fetch"])
-    assert done.exit_code == 1
-    assert "not on this machine" in done.output
+    result = CliRunner().invoke(main, ["--model", "codellama-70b", "--fetch"])
+    assert result.exit_code == 1
+    assert "not on this machine" in result.output
     assert resolve("./codellama-70b").teacher.name == "codellama-70b"
     assert resolve("./codellama-70b").teacher.repo == ""
 
@@ -81,12 +81,12 @@ def test_another_corpus_of_the_same_name_is_refused(teacher: Path, tmp_path: Pat
         (tmp_path / place / "src" / "a.py").write_text(text)
     out = tmp_path / "o"
     assert run_small_dump(teacher, tmp_path / "c1" / "src", out).exit_code == 0
-    done = run_small_dump(teacher, tmp_path / "c2" / "src", out)
-    assert done.exit_code == 1
-    assert "the files of --data have other names or sizes" in done.output
+    result = run_small_dump(teacher, tmp_path / "c2" / "src", out)
+    assert result.exit_code == 1
+    assert "the files of --data have other names or sizes" in result.output
     shutil.rmtree(tmp_path / "c1")  # what is finished can be used without its corpus
-    done = run_small_dump(teacher, tmp_path / "c1" / "src", out)
-    assert "already complete" in done.output, done.output
+    result = run_small_dump(teacher, tmp_path / "c1" / "src", out)
+    assert "already complete" in result.output, result.output
 
 
 def test_a_plan_of_an_earlier_release_is_continued(teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_plan_of_an_earlier_release_is_continued(teacher: Path, corpus_folder:
     out.mkdir()
     content = canonical_json({"fingerprint": identity_digest(old), "identity": old})
     (out / "plan.json").write_bytes(content)
-    done = run_small_dump(teacher, corpus_folder, out)
-    assert done.exit_code == 0, done.output
+    result = run_small_dump(teacher, corpus_folder, out)
+    assert result.exit_code == 0, result.output
     assert (out / "plan.json").read_bytes() == content
     other = Path(shutil.copytree(corpus_folder, tmp_path / "other"))
     assert "data " in run_small_dump(teacher, other, out).output
@@ -113,22 +113,22 @@ def test_a_damaged_plan_is_written_again_where_the_shards_are_of_the_same_settin
     assert run_small_dump(teacher, corpus_folder, out).exit_code == 0
     plan = (out / "plan.json").read_bytes()
     (out / "plan.json").write_bytes(damage)
-    done = run_small_dump(teacher, corpus_folder, out, "--seed", "1")
-    assert done.exit_code == 1
-    assert "not a readable plan, and 000000-" in done.output
-    done = run_small_dump(teacher, corpus_folder, out)
-    assert "already complete" in done.output, done.output
+    result = run_small_dump(teacher, corpus_folder, out, "--seed", "1")
+    assert result.exit_code == 1
+    assert "not a readable plan, and 000000-" in result.output
+    result = run_small_dump(teacher, corpus_folder, out)
+    assert "already complete" in result.output, result.output
     assert (out / "plan.json").read_bytes() == plan
 
 
-def test_a_corpus_that_was_mended_is_read_by_the_same_command(teacher: Path, tmp_path: Path) -> None:
+def test_a_repaired_corpus_is_read_by_the_same_command(teacher: Path, tmp_path: Path) -> None:
     import gzip
 
     data, raw = tmp_path / "t.jsonl.gz", gzip.compress(json.dumps({"content": "x = 1\n" * 30}).encode())
     data.write_bytes(raw[:-10])
     assert "is truncated" in run_small_dump(teacher, data, tmp_path / "o").output
     data.write_bytes(raw)
-    done = run_small_dump(teacher, data, tmp_path / "o")
-    assert done.exit_code == 0, done.output
+    result = run_small_dump(teacher, data, tmp_path / "o")
+    assert result.exit_code == 0, result.output
     data.unlink()
     assert "already complete" in run_small_dump(teacher, data, tmp_path / "o").output

@@ -21,7 +21,7 @@ class Clock:
             beat.tick()
 
 
-def test_a_log_hears_of_the_engines_start_and_of_its_first_batch() -> None:
+def test_a_log_reports_the_start_of_the_engine_and_its_first_batch() -> None:
     clock, out = Clock(), io.StringIO()
     beat = Heartbeat(out=out, clock=clock, first="reading the corpus")
     with ProgressBar(beat, clock=clock) as bar:

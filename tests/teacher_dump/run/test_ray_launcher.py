@@ -1,4 +1,4 @@
-"""Do tasks on a real Ray cluster make the same cache, with a worker killed in the middle of a task?"""
+"""Tests of Ray: a local cluster makes the same cache, with a worker killed during a task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 class Killer(threading.Thread):
-    """Kills the first worker, not this process, that has a task in hand."""
+    """Kills the first worker, other than this process, that runs a task."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -34,7 +34,7 @@ class Killer(threading.Thread):
         self.finished = threading.Event()
 
     def run(self) -> None:
-        """Look for a shard that is being written; its temporary name says by whom."""
+        """Look for a shard that is being written; its temporary name holds the process id."""
         while self.killed is None and not self.finished.is_set():
             for part in self._folder.glob(".*.arrow.*.part"):
                 owner = re.search(r"-(\d+)-\d+\.part$", part.name)
@@ -80,7 +80,7 @@ def test_two_ray_workers_one_of_them_killed_make_the_same_cache(
     assert "Traceback" not in shown.out + shown.err  # Ray says in a few lines that a worker died
 
 
-def test_a_cluster_that_is_not_there_is_one_line() -> None:
+def test_an_unreachable_cluster_is_one_line() -> None:
     with pytest.raises(shards.ShardError, match=r"--ray 127\.0\.0\.1:1: .*expected the address of a running cluster"):
         check_address("127.0.0.1:1")
     for address in ("local", "auto", "ray://somewhere:10001"):

@@ -1,4 +1,4 @@
-"""Is a list of tasks on disk what was found, and never mistaken for another?"""
+"""Tests of the task list on disk: it is read back unchanged, and damage or another fingerprint is detected."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def windows(number: int) -> list[Window]:
     ]
 
 
-def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
+def test_tasks_are_read_back_unchanged(tmp_path: Path) -> None:
     found = list(group_into_tasks(windows(40), task_tokens=100, fingerprint="f"))
     counts = Counter({"documents": 40})
     assert task_store.save(tmp_path, "f", iter(found), counts, DropLog()) == len(found) > 5
@@ -61,7 +61,7 @@ def test_tasks_come_back_as_they_were_found(tmp_path: Path) -> None:
     assert task_store.load(tmp_path, "f") is None
 
 
-def test_no_task_is_no_list(tmp_path: Path) -> None:
+def test_an_empty_corpus_writes_no_list(tmp_path: Path) -> None:
     assert task_store.save(tmp_path, "f", [], Counter(), DropLog()) == 0
     assert task_store.load(tmp_path, "f") is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
         list(read.tasks[0].windows)
 
 
-def test_a_prepared_folder_needs_its_corpus_no_more(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_a_prepared_folder_no_longer_needs_its_corpus(tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "corpus"
     shutil.copytree(corpus_folder, moved)
     options = ["--model", str(tiny_teacher), "--data", str(moved), "--out", str(tmp_path / "o"), "--engine"]
@@ -114,8 +114,8 @@ def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(
     (tmp_path / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(sources, "read", fails)
     arguments = ["--model", str(tiny_teacher), "--data", str(tmp_path), "--out", str(tmp_path / "o")]
-    done = CliRunner().invoke(main, [*arguments, "--engine", "transformers", "--prepare", "--decontaminate", "none"])
-    assert done.exit_code == 1
-    assert done.output == (
+    result = CliRunner().invoke(main, [*arguments, "--engine", "transformers", "--prepare", "--decontaminate", "none"])
+    assert result.exit_code == 1
+    assert result.output == (
         "error: /corpus/a.py: cannot read the corpus (Input/output error); check the file and your permissions\n"
     )

@@ -1,4 +1,4 @@
-"""Are rows slices of one document, whole, unpadded, and cut where both tokenizers can meet?"""
+"""Tests of windowing: rows are unpadded slices of one document, cut at line starts where possible."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_rows_are_slices_of_one_document_each_and_lose_nothing(texts: list[str],
         of_document.setdefault(row.info.document, []).append(row)
     assert len(of_document) == len(texts)
     for text in texts:
-        mine = of_document[document(text).sha256]
+        windows_of_document = of_document[document(text).sha256]
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-        joined = [i for row in mine for i in row.tokens[len(PREFIX) :].tolist()]
+        joined = [i for row in windows_of_document for i in row.tokens[len(PREFIX) :].tolist()]
         assert joined == whole  # one tokenisation, sliced: nothing added between, nothing left out
-        assert all(tuple(row.tokens[: len(PREFIX)]) == PREFIX for row in mine)
-        assert all(len(PREFIX) < len(row.tokens) <= room + len(PREFIX) for row in mine)
-        ends = [row.info.byte_end for row in mine]
-        assert [row.info.byte_start for row in mine] == [0, *ends[:-1]]
+        assert all(tuple(row.tokens[: len(PREFIX)]) == PREFIX for row in windows_of_document)
+        assert all(len(PREFIX) < len(row.tokens) <= room + len(PREFIX) for row in windows_of_document)
+        ends = [row.info.byte_end for row in windows_of_document]
+        assert [row.info.byte_start for row in windows_of_document] == [0, *ends[:-1]]
         assert ends[-1] == len(text.encode())
 
 

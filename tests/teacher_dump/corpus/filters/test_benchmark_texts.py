@@ -16,7 +16,7 @@ from teacher_dump.errors import DumpError
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ("mbpp", "expected none, auto, humaneval or NAME=SOURCE"),
         ("mbpp=nowhere.jsonl", "found no such file"),
@@ -26,11 +26,11 @@ from teacher_dump.errors import DumpError
         ("mbpp={broken}", "not readable"),
     ],
 )
-def test_a_benchmark_that_cannot_be_had_is_named(tmp_path: Path, value: str, said: str) -> None:
+def test_an_unavailable_benchmark_is_an_error_that_names_it(tmp_path: Path, value: str, message: str) -> None:
     for name, text in (("empty", ""), ("wrong", '{"a": 1}'), ("broken", "{")):
         (tmp_path / f"{name}.jsonl").write_text(text)
         value = value.replace(f"{{{name}}}", str(tmp_path / f"{name}.jsonl"))
-    with pytest.raises(DumpError, match=said):
+    with pytest.raises(DumpError, match=message):
         load_benchmarks(value)
 
 

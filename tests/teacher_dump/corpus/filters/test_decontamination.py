@@ -88,7 +88,7 @@ def test_a_prompt_is_found_in_a_comment_a_string_and_json(mbpp: Path) -> None:
     assert found(contamination, "# Write a function to weigh a parcel.\n") is None
 
 
-def test_dropped_documents_are_listed_and_the_summary_says_what_was_checked(mbpp: Path, tmp_path: Path) -> None:
+def test_dropped_documents_are_listed_and_the_summary_names_the_benchmark(mbpp: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "solution.py").write_text(renamed(ROW["code"].replace("\r", "")) + "\nprint(1)\n")
@@ -102,6 +102,6 @@ def test_dropped_documents_are_listed_and_the_summary_says_what_was_checked(mbpp
     (line,) = map(json.loads, (tmp_path / entry.name).read_text().splitlines())
     assert (line["path"], line["filter"]) == ("solution.py", "contains mbpp")
     assert line["detail"].startswith("solution of mbpp/7: ")
-    said = "\n".join(summary_lines(corpus.counts, provenance(filters)))
-    assert "checked against mbpp: 1 problems (mbpp.jsonl, sha256" in said
-    assert "1 document contained one" in said
+    message = "\n".join(summary_lines(corpus.counts, provenance(filters)))
+    assert "checked against mbpp: 1 problems (mbpp.jsonl, sha256" in message
+    assert "1 document contained one" in message

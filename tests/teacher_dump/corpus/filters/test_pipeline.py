@@ -32,10 +32,10 @@ def test_a_dump_records_its_filters_and_refuses_others(tiny_teacher: Path, corpu
     out = tmp_path / "o"
     arguments = ["--model", str(tiny_teacher), "--data", str(corpus_folder), "--out", str(out)]
     arguments += ["--engine", "transformers", "--max-tokens", "150", "--window-tokens", "48", "--decontaminate", "none"]
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
     for line in ("6  documents read", "1  dropped: exact duplicate", "NOT checked against any benchmark"):
-        assert line in done.output
+        assert line in result.output
     manifest = shards.open(out).manifest
     raw = (out / "dropped.jsonl").read_bytes()
     assert hashlib.sha256(raw).hexdigest() == manifest.corpus["dropped_sha256"]

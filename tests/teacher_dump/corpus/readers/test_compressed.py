@@ -65,11 +65,13 @@ def test_a_skippable_frame_of_zstandard_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gz", "bz2", "xz", "zst"])
-def test_the_command_says_in_one_line_that_its_source_is_cut(kind: str, tiny_teacher: Path, tmp_path: Path) -> None:
+def test_a_truncated_source_is_a_one_line_error_of_the_command(kind: str, tiny_teacher: Path, tmp_path: Path) -> None:
     raw = COMPRESS[kind](rows(50))
     (tmp_path / f"t.jsonl.{kind}").write_bytes(raw[: len(raw) // 2])
     arguments = ["--model", str(tiny_teacher), "--data", str(tmp_path / f"t.jsonl.{kind}")]
-    done = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers", "--prepare"])
-    assert done.exit_code == 1
-    assert done.output.count("\n") == 1
-    assert f"t.jsonl.{kind}: the {kind} stream is truncated" in done.output
+    result = CliRunner().invoke(
+        main, [*arguments, "--out", str(tmp_path / "o"), "--engine", "transformers", "--prepare"]
+    )
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1
+    assert f"t.jsonl.{kind}: the {kind} stream is truncated" in result.output

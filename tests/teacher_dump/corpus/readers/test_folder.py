@@ -14,7 +14,7 @@ from teacher_dump.errors import DumpError
 from tests.teacher_dump.corpus.readers.conftest import GOOD, drops, lines
 
 
-def test_what_is_no_file_that_can_be_read_is_listed_and_never_opened(tmp_path: Path) -> None:
+def test_special_files_and_broken_links_are_listed_and_never_opened(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     (folder / "package.py").mkdir(parents=True)
     (folder / "package.py" / "inside.py").write_text("x = 1\n")
@@ -43,7 +43,7 @@ def test_a_folder_with_sources_and_tables_is_refused_with_both_numbers(tmp_path:
 
 
 @pytest.mark.parametrize("hidden", [".git", ".venv", ".cache"])
-def test_hidden_folders_are_never_read_and_what_is_left_out_is_counted(hidden: str, tmp_path: Path) -> None:
+def test_hidden_folders_are_never_read_and_skipped_files_are_counted(hidden: str, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     (tmp_path / "b.js").write_text("x")
     (tmp_path / "tests").mkdir()

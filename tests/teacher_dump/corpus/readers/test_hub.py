@@ -43,15 +43,15 @@ def test_a_hub_data_set_is_streamed_at_its_revision(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         ("Dataset 'bigcode/the-stack-dedup' is a gated dataset on the Hub.", "accept the terms .* `hf auth login`"),
         ("Dataset doesn't exist on the Hub or cannot be accessed.", "check the name and the revision"),
         (ConnectionError("no route"), "the hub cannot be reached"),
     ],
 )
-def test_a_hub_data_set_that_cannot_be_had_is_explained(
-    error: str | Exception, said: str, monkeypatch: pytest.MonkeyPatch
+def test_an_unavailable_hub_data_set_is_an_error_with_the_remedy(
+    error: str | Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets
 
@@ -59,7 +59,7 @@ def test_a_hub_data_set_that_cannot_be_had_is_explained(
         raise error if isinstance(error, Exception) else datasets.exceptions.DatasetNotFoundError(error)
 
     monkeypatch.setattr(datasets, "load_dataset", load)
-    with pytest.raises(DumpError, match=said):
+    with pytest.raises(DumpError, match=message):
         next(iter(Corpus(data="bigcode/the-stack-dedup@17cad72:data/python", seed=0)))
 
 
@@ -75,7 +75,7 @@ def test_a_hub_data_set_without_a_revision_is_pinned_once(monkeypatch: pytest.Mo
     assert pin_revision("stdlib") == "stdlib"
 
 
-def test_names_of_data_sets_are_told_from_missing_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_data_sets_differ_from_missing_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for data in ("org/name", "org/name@rev:a/b", "hub:name"):
         assert is_hub_id(data)
     for data in ("./nowhere", "/no/where", "a/b/c", "nowhere"):
@@ -84,7 +84,7 @@ def test_names_of_data_sets_are_told_from_missing_paths(tmp_path: Path, monkeypa
             list(itertools.islice(sources.read(data), 1))
 
 
-def test_what_names_a_hub_data_set_is_told_from_a_path(tmp_path: Path) -> None:
+def test_names_of_data_sets_differ_from_existing_paths(tmp_path: Path) -> None:
     assert is_hub_id("org/name")
     assert not is_hub_id("stdlib")
     assert not is_hub_id(str(tmp_path))

@@ -16,7 +16,7 @@ from tests.teacher_dump.corpus.readers.conftest import drops, lines
     "other",
     [b'"n": "caf\xe9"', b'"n": "\\ud800"', b'"n": 1e999999', b'"n": NaN', b'"content": "a", "path": "caf\xe9.py"'],
 )
-def test_what_is_in_columns_that_are_not_text_never_costs_a_row(other: bytes, tmp_path: Path) -> None:
+def test_columns_other_than_the_text_never_drop_a_row(other: bytes, tmp_path: Path) -> None:
     texts, listed, _ = drops(lines(tmp_path, b'{"content": "a", ' + other + b"}"))
     assert (texts, listed) == (["a"], [])
 

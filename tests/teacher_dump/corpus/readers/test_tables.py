@@ -84,7 +84,7 @@ def test_rows_of_parquet_that_are_null_or_no_utf8_are_dropped_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         (pa.table({"content": [1, 2]}), "found int64 in column content, expected strings"),
         (pa.table({"x": ["a"]}), "found columns x, expected the text in one of content"),
@@ -92,9 +92,11 @@ def test_rows_of_parquet_that_are_null_or_no_utf8_are_dropped_alone(tmp_path: Pa
         (pa.table({"content": [datetime.datetime(2020, 1, 1)]}), "found timestamp.* expected strings"),
     ],
 )
-def test_a_parquet_file_without_a_column_of_text_is_refused_by_name(table: pa.Table, said: str, tmp_path: Path) -> None:
+def test_a_parquet_file_without_a_column_of_text_is_refused_by_name(
+    table: pa.Table, message: str, tmp_path: Path
+) -> None:
     pq.write_table(table, tmp_path / "t.parquet")
-    with pytest.raises(DumpError, match=rf"t\.parquet: {said}"):
+    with pytest.raises(DumpError, match=rf"t\.parquet: {message}"):
         list(read(str(tmp_path / "t.parquet")))
 
 
@@ -107,7 +109,7 @@ def test_a_parquet_file_without_a_column_of_text_is_refused_by_name(table: pa.Ta
         (pa.array([[("id", "MIT")]] * 2, pa.map_(pa.string(), pa.string())), ["", ""]),
     ],
 )
-def test_a_column_of_licences_in_another_form_is_never_taken_for_none(
+def test_a_licence_column_of_another_type_never_counts_as_missing(
     licences: pa.Array, expected: list[str], tmp_path: Path
 ) -> None:
     pq.write_table(pa.table({"content": ["a", "b"], "licenses": licences}), tmp_path / "t.parquet")
@@ -137,14 +139,14 @@ def test_tables_are_read_with_their_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [("{", "line 1: not JSON"), ("[1]", "found list"), ('{"a": 1}', "found columns a"), ("", "")],
 )
-def test_a_bad_table_is_named(tmp_path: Path, content: str, said: str) -> None:
+def test_a_bad_table_is_named(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(content)
-    if said:
-        with pytest.raises(DumpError, match=said):
+    if message:
+        with pytest.raises(DumpError, match=message):
             list(Corpus(data=str(path), seed=0))
     else:
         assert list(Corpus(data=str(path), seed=0)) == []
