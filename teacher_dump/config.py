@@ -66,7 +66,7 @@ class DumpConfig:
         metadata={"help": "Store every id of at least this probability exactly; draw samples from the rest."},
     )
     temperatures: tuple[float, ...] = (1.5, 2.0, 4.0)
-    """Temperatures whose log Z is stored."""
+    """Temperatures T of the stored log Z_T."""
     dtype: str = field(
         default="auto",
         metadata={

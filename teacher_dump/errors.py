@@ -5,7 +5,7 @@ from __future__ import annotations
 from shards.errors import ShardError
 
 DEAD_ENGINE_CODE = 75
-"""Exit code of a process whose engine died: EX_TEMPFAIL of sysexits.h, "temporary failure, try again"."""
+"""Exit code after a crash of the engine: EX_TEMPFAIL of sysexits.h, "temporary failure, try again"."""
 
 
 class DumpError(ShardError):

@@ -111,8 +111,8 @@ def require_same_teacher(cache: Cache, model: LocalTeacher) -> None:
     made = f"{cache.store.root} was made by {stored.name}" + (f" ({origin})" if origin else "")
     if stored.weights_sha256 != given.weights_sha256:
         raise DumpError(
-            f"--model {given.name}: its weights have the digest {given.weights_sha256[:12]}, but {made}, whose weights "
-            f"have {stored.weights_sha256[:12]}; give --model the teacher that made the cache"
+            f"--model {given.name}: its weights have the digest {given.weights_sha256[:12]}, but {made}, with weights "
+            f"of digest {stored.weights_sha256[:12]}; give --model the teacher that made the cache"
         )
     tokenizer = model.rules.fingerprint()
     if cache.manifest.tokenizer.fingerprint != tokenizer or cache.manifest.layout.vocab_size != given.vocab_size:

@@ -60,7 +60,7 @@ def write_draft(job: DumpJob) -> Manifest:
 
 
 def complete_cache(out: Path, draft: Manifest, entries: list[ShardEntry]) -> Cache:
-    """Write the manifest of a cache whose tasks are all finished, and return the cache."""
+    """Write the manifest after the last task is finished, and return the complete cache."""
     manifest = replace(draft, shards=tuple(entries))
     if (out / MANIFEST_NAME).exists():  # of another worker that saw the last task finish, or of an earlier run
         cache = open_cache(out)

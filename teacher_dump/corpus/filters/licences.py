@@ -30,7 +30,7 @@ _AND = re.compile(r"\s+and\s+|\s*[,&]\s*")
 
 @dataclass(frozen=True, slots=True)
 class LicenceFilter:
-    """Drop a document whose licence is not allowed, or not stated in a corpus that has a field for it."""
+    """Drop a document without an allowed licence; in a corpus with a licence field, also one without a licence."""
 
     allowed: frozenset[str]
     """SPDX identifiers in lower case."""

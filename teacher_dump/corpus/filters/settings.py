@@ -32,14 +32,14 @@ class FilterSettings:
         default=100.0,
         metadata={
             "option": "--max-mean-line-length",
-            "help": "Drop documents whose lines have more characters on average.",
+            "help": "Drop documents with more characters per line on average.",
         },
     )
     min_alphanumeric: float = field(
         default=0.25, metadata={"help": "Drop documents with a smaller share of letters and digits."}
     )
     keep_generated: bool = field(
-        default=False, metadata={"help": "Keep documents whose first lines state that a program generated them."}
+        default=False, metadata={"help": "Keep documents that are marked as generated in their first lines."}
     )
     near_duplicates: float = field(
         default=0.85,

@@ -56,7 +56,7 @@ def cannot_read(file: Path, error: OSError) -> DumpError:
 
 
 class _PlainFile(io.RawIOBase):
-    """A file whose errors are DumpErrors."""
+    """A file that raises DumpError where it cannot be read."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()

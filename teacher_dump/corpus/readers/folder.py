@@ -18,7 +18,7 @@ from teacher_dump.corpus.readers.tables import TABLE_SUFFIXES
 from teacher_dump.errors import DumpError
 
 _TEST_FOLDERS = {"test", "tests", "idle_test"}
-"""Folders whose Python files are not read. Their tables are read if the folder holds no sources."""
+"""Folders of tests. Their Python files are not read; their tables are read if the corpus holds no sources."""
 _PACKAGE_FOLDERS = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
 """Folders that are skipped: they hold installed packages or caches."""
 

@@ -1,0 +1,42 @@
+"""Tests of the command line: version, debugging, and options that exclude each other."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from shards.errors import ShardError
+from teacher_dump.cli import main
+
+
+def test_the_version_is_the_packages() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"teacher-dump, version {version('teacherless')}\n"
+
+
+def test_debug_keeps_the_traceback_of_an_error(tmp_path: Path) -> None:
+    arguments = ["--model", "no-such-name", "--out", str(tmp_path / "o")]
+    plain = CliRunner().invoke(main, arguments)
+    assert (plain.exit_code, plain.output.count("\n")) == (1, 1)
+    assert isinstance(plain.exception, SystemExit)
+    debugged = CliRunner().invoke(main, [*arguments, "--debug"])
+    assert isinstance(debugged.exception, ShardError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--check", "2", "--plan"], "--check and --plan"),
+        (["--check", "2", "--fetch"], "--check and --plan or --fetch"),
+        (["--check-file", "x.json"], "--check-file goes with --check"),
+        (["--machine", "8xH100"], "--machine goes with --plan"),
+    ],
+)
+def test_options_that_exclude_each_other_are_a_usage_error(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
