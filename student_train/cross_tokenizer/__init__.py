@@ -1,1 +1,1 @@
-"""Distillation into a student whose tokenizer differs from the teacher's."""
+"""Distillation into a student with another tokenizer than the teacher's."""

@@ -5,8 +5,8 @@ no text is decoded and encoded in between. A *shared boundary* is a byte at whic
 models predict the continuation of the same text. Boundaries inside a UTF-8 character, at the ends of a row, and before
 its first token are not counted (a SentencePiece row may begin with a dummy space).
 
-A row whose bytes the student's tokenizer does not reproduce is left out. A row that is too long for the student is cut
-at a shared boundary. Both are counted.
+A row is left out where the student's tokenizer does not reproduce its bytes. A row that is too long for the student is
+cut at a shared boundary. Both are counted.
 
 Arrays hold several rows one after another. Shapes: R rows, P student positions, B shared boundaries, W word spans.
 """

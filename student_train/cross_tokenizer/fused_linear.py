@@ -7,7 +7,7 @@ The gradient of a word span needs all of its positions at once, so blocks are cu
 span is predicted by the first position after it. Where that position belongs to the next block, both blocks compute its
 logits.
 
-Shapes: N places of a batch, P positions, p positions whose logits a block has, n positions whose terms it has,
+Shapes: N places of a batch, P positions, p positions with logits in a block, n positions with terms in it,
 W word spans, B boundaries with cells, b boundaries of a block, K cells without OTHER, V vocabulary size, H hidden size.
 """
 
@@ -106,15 +106,15 @@ def gradient_norms(
 
 @dataclass(frozen=True, slots=True)
 class SpanBlock(LogitBlock):
-    """Positions whose logits are computed together, and the terms that they give."""
+    """Positions of which the logits are computed together, and their terms."""
 
     end: int
-    """One past the last position whose terms are counted: `stop`, or `stop - 1` where the last position only predicts
+    """One past the last position with terms in the block: `stop`, or `stop - 1` where the last position only predicts
     the whitespace after the last span."""
     spans: slice
     """Word spans of the block."""
     boundaries: slice
-    """Boundaries whose position is in the block."""
+    """Boundaries with a position in the block."""
 
 
 def span_blocks(targets: CrossTargets, vocab_size: int) -> Iterator[SpanBlock]:

@@ -17,8 +17,8 @@ unbiased. It keeps the KL unbiased too, which is linear in that mass except for 
 with mass are evaluated; OTHER takes the rest of the student's mass. With the head alone (to measure, not to train),
 draws in no range of the head count in OTHER. Then the KL is a lower bound of the KL of the continuations.
 
-`matched` is the conservative form of the literature: one cell for each teacher token whose exact bytes are a token of
-the student, without blanks, digits and line breaks. All else is in OTHER, and draws are not used.
+`matched` is the conservative form of the literature: one cell for each teacher token that has the exact bytes of a
+student's token, without blanks, digits and line breaks. All else is in OTHER, and draws are not used.
 
 Shapes: U teacher ids, R roots, B boundaries, K roots of a boundary (padded), V student ids.
 """
@@ -258,7 +258,7 @@ class _Keys:
         return key, mass
 
     def innermost(self, head: Int64, keys: Int64) -> Int64:
-        """Return, for each key, the last key of `head` whose range at its boundary holds the key's root; -1 if none.
+        """Return, for each key, the last key of `head` with a range that holds the key's root; -1 if none.
 
         `head` is ascending.
         """

@@ -125,7 +125,7 @@ class CrossRows:
     row_B: Int64
     """Row of each boundary with cells."""
     left_out: Counter[str]
-    """Counts of what was left out, `Alignment.counts`."""
+    """Counts of left-out rows and tokens, `Alignment.counts`."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -42,7 +42,7 @@ _PROBE = (
     "def f(x):\n    if x:\n        return [1, 23, 456]\n\n\nclass A:\r\n\t\t'''caf\u00e9 \u4e2d\u6587 \U0001f600'''\n"
     "                 x = '\u0301\x00\x7f'  # \t  \n"
 )
-"""Text whose bytes a tokenizer must reproduce."""
+"""Text that a tokenizer must reproduce to the byte."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,13 +94,13 @@ class Vocabulary:
         return [self.strings[i] for i in self.order]
 
     def range_of(self, start: bytes) -> tuple[int, int]:
-        """Return [low, high) of `order`: the ids whose bytes begin with `start`, which is not empty."""
+        """Return [low, high) of `order`: the ids with bytes that begin with `start`, which is not empty."""
         above = start.rstrip(b"\xff")
         high = above[:-1] + bytes([above[-1] + 1]) if above else None
         return bisect_left(self._sorted, start), len(self._sorted) if high is None else bisect_left(self._sorted, high)
 
     def equal_to(self, raw: bytes) -> tuple[int, int]:
-        """Return [low, high) of `order`: the ids whose bytes are `raw`; empty where there is none."""
+        """Return [low, high) of `order`: the ids with the bytes `raw`; empty without any."""
         return bisect_left(self._sorted, raw), bisect_left(self._sorted, raw + b"\x00")
 
 

@@ -2,7 +2,7 @@
 
 Whether rows may share a sequence depends on the model: one mask is wrong for layers with a sliding window, and
 convolutions and recurrent states carry over from row to row under any mask. The choice is the first of
-`packing.LAYOUTS` whose hidden states equal those of the rows alone.
+`packing.LAYOUTS` in which hidden states equal those of the rows alone.
 """
 
 from __future__ import annotations

@@ -36,22 +36,22 @@ class ChunkSource(Protocol):
 
 
 class Batcher(Protocol):
-    """Makes batches of rows: an objective."""
+    """Maker of batches: an objective."""
 
     def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
-        """Return `rows` (chunks of one row each) as batches."""
+        """Return rows, given as chunks of one row each, as batches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSpec:
-    """How rows of a step become batches."""
+    """How the rows of a step become batches."""
 
     batcher: Batcher
-    """Makes the batches."""
+    """The objective of the run."""
     packing: Packing
-    """How rows share them."""
+    """How rows share batches and sequences."""
     held_out: float
-    """Share of documents that are not trained on, 0..1."""
+    """Share of held-out documents, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class Step:
     number: int
     """Global step, from 0."""
     batches: tuple[Batch, ...]
-    """Batches whose gradients add up; empty if every row of the step is held out."""
+    """Batches of accumulated gradients; empty if every row of the step is held out."""
 
     @property
     def num_positions(self) -> int:
@@ -114,12 +114,12 @@ class Rows:
 
 
 def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int = 0, world_size: int = 1) -> Step:
-    """Return global step `step` as `rank` sees it."""
-    found = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
-    kept = [row for row in found if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
-    if spec.packing.layout == "padded":  # rows of one length leave no padding
-        kept.sort(key=lambda row: -len(row.tokens))
-    return Step(number=step, batches=spec.batcher.batches(kept, spec.packing))
+    """Return the batches of `rank` of `world_size` at global step `step`."""
+    step_rows = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
+    training = [row for row in step_rows if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
+    if spec.packing.layout == "padded":  # neighbours of similar length need little padding
+        training.sort(key=lambda row: -len(row.tokens))
+    return Step(number=step, batches=spec.batcher.batches(training, spec.packing))
 
 
 class Stream:

@@ -52,11 +52,11 @@ class Packing:
     layout: str = "mask"
     """How rows share a sequence, one of `LAYOUTS`."""
     widest: int | None = None
-    """Most places of a sequence that rows share; None without a limit."""
+    """Most tokens of a sequence that rows share; None without a limit."""
 
 
 class BatchTargets(Protocol):
-    """What a batch predicts. Only the objective that made a batch looks inside."""
+    """Targets of a batch. Only the objective that made the batch reads their content."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,13 +81,13 @@ class Batch:
     attention_mask_B1TT: torch.Tensor | None
     """bool, True where a query may attend to a key; None where plain causal attention, or the model's own masks, do."""
     index_P: torch.Tensor
-    """int64 places, flattened over bins, that predict a token."""
+    """int64 place of each position with a target, flattened over bins."""
     targets: BatchTargets
-    """What they predict."""
+    """Targets of the positions."""
     rows: tuple[RowInfo, ...]
     """The rows, in the order of their positions."""
     row_positions: tuple[int, ...]
-    """Number of positions with a target of each row."""
+    """Positions with a target of each row."""
 
     @property
     def num_positions(self) -> int:
@@ -126,8 +126,8 @@ def groups(lengths: list[int], packing: Packing) -> list[slice]:
     slices, start, held, longest = [], 0, 0, 0
     for i, length in enumerate(lengths):
         longest = max(longest, length)
-        places = longest * (i + 1 - start) if packing.layout == "padded" else held + length
-        if held and places > packing.micro_tokens:
+        tokens = longest * (i + 1 - start) if packing.layout == "padded" else held + length
+        if held and tokens > packing.micro_tokens:
             slices.append(slice(start, i))
             start, held, longest = i, 0, length
         held += length
@@ -137,7 +137,7 @@ def groups(lengths: list[int], packing: Packing) -> list[slice]:
 
 
 def bins(lengths: list[int], *, widest: int | None = None) -> tuple[list[list[int]], int]:
-    """Assign rows to bins whose width is the narrowest multiple of the longest row that wastes little.
+    """Assign rows to bins of a width that is the narrowest multiple of the longest row with little waste.
 
     First fit, longest rows first; a pure function of the lengths. One bin of all rows wastes nothing, so the search
     ends.
@@ -252,7 +252,7 @@ def pack(rows: Sequence[TokenRow], targets: BatchTargets, packing: Packing, *, s
 
 
 def empty_batch(targets: BatchTargets) -> Batch:
-    """Return a batch of one token that predicts nothing; `targets` are those of no position."""
+    """Return a batch of one token without labels; `targets` are those of no position."""
     return Batch(
         tokens_BT=torch.zeros(1, 1, dtype=torch.int64),
         position_ids_BT=None,

@@ -60,7 +60,7 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class LogitBlock:
-    """Positions whose logits are computed together."""
+    """Positions of which the logits are computed together."""
 
     start: int
     """First position."""

@@ -7,7 +7,7 @@ by these two, so no autograd graph is needed. `fused_linear.py` passes the deriv
 Let t be the teacher, s the student and tau the teacher's mass outside the stored head:
 
 forward-kl         sum over head and draws of w (-log s) - H(t), w the stored weights. The draws make it an unbiased
-                   estimate of KL(t || s). Positions whose tail is too small for draws use the bucket.
+                   estimate of KL(t || s). Positions with a tail too small for draws use the bucket.
 bucket-forward-kl  KL(t || s) on the partition {each head id, all other ids}. A lower bound of KL(t || s), too small by
                    tau times the KL of the two tails.
 bucket-reverse-kl  KL(s || t) on that partition (Gu et al. 2023, MiniLLM, without the on-policy part).
@@ -44,7 +44,7 @@ from student_train.losses.targets import Targets
 SMALLEST_TEACHER = 2.0**-24
 """Smallest teacher's mass in the reverse KL, half a float32 ulp of one: a smaller tail reads as zero."""
 _LOWEST_LOG = -1e4
-"""Smallest log of the student's tail; a student whose ids are all in the head has none."""
+"""Smallest log of the student's tail; a student without ids outside the head has none."""
 
 
 class DivergenceGrad(NamedTuple):

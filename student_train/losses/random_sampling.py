@@ -1,7 +1,7 @@
 """Random-sampling KD, simulated on a cache of heads and draws.
 
 Random-sampling KD (Anshumann et al. 2025) stores N ids drawn independently from the teacher's softmax t and estimates t
-by counts / N. A cache of heads and draws does not hold t but an unbiased estimate e of it, whose weights sum to one.
+by counts / N. A cache of heads and draws does not hold t but an unbiased estimate e of it with weights that sum to one.
 N ids drawn from e have E[counts / N | e] = e, and E[e] = t, so the result is unbiased for t too. Its variance is the
 sum of the variances of both steps, slightly more than that of N ids drawn from t. The mass of a tail without draws is
 one class, the bucket.

@@ -247,7 +247,7 @@ def _linear_weights(
 
 
 def _specialist(label_P: Int64, subset: tuple[int, ...], head: _Entries, draws: _Entries, *, top_P: Int64) -> Targets:
-    """Return targets whose head is the whole subset at every position, and whose tail is one class for other ids.
+    """Return targets with the whole subset as the head of every position, and one class for all other ids as its tail.
 
     The weights come from head and draws, so they are unbiased for each id.
     """

@@ -39,6 +39,6 @@ def part_weights(
 
 
 def smooth_norms(norms: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
-    """Return smoothed norms after a measurement; a part whose norm is zero or not finite keeps its old one."""
+    """Return smoothed norms after a measurement; a part with a norm of zero, or not finite, keeps its old one."""
     usable = {part: norm for part, norm in measured.items() if norm > 0.0 and math.isfinite(norm)}
     return norms | {part: _DECAY * norms.get(part, norm) + (1.0 - _DECAY) * norm for part, norm in usable.items()}

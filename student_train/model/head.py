@@ -71,7 +71,7 @@ def find_logit_map(model: Any) -> LogitMap:
             factor = max(1.0, _LARGE / max(float(projected.abs().max()), 1e-6))
             with _enlarged_input(head, factor) as calls:
                 expected = model(input_ids=ids, use_cache=False).logits[0].float()
-                if calls:  # a model that multiplies by the matrix itself is compared without the factor
+                if calls:  # a model that multiplies by the matrix itself never calls the module
                     projected = head(hidden)[0].float()
     except StudentError:
         raise
@@ -119,7 +119,7 @@ def _scale(model: Any, projected: torch.Tensor, expected: torch.Tensor, cap: flo
 
 
 def _positive_settings(model: Any, part: str) -> list[float]:
-    """Return the positive numbers of the text configuration whose names contain `part`."""
+    """Return the positive numbers of the text configuration with `part` in their names."""
     settings = vars(model.config.get_text_config()).items()
     return [float(v) for name, v in settings if part in name and type(v) in (int, float) and v > 0]
 

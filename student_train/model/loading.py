@@ -68,7 +68,7 @@ def load(
         seed: Seed of a model that starts fresh.
         choose: Rule that picks the layers to keep.
         on_teacher: Called with the teacher's uncut model where that is the student.
-        log: Called with one line about what was left out.
+        log: Called with one line about tensors that are left out.
 
     Raises:
         StudentError: The student is unavailable, or does not fit the shards.

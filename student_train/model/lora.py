@@ -85,7 +85,7 @@ def _without_adapter(model: Any) -> list[str]:
 
 
 def _more_than_a_product(model: Any) -> set[int]:
-    """Return the ids of modules of own linear classes whose output is not the product, or was not observed."""
+    """Return the ids of linear modules of other classes that compute more than the product, or were not called."""
     own = [m for m in model.modules() if isinstance(m, nn.Linear) and type(m).forward is not nn.Linear.forward]
     more = {id(m) for m in own}
 
