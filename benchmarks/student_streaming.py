@@ -138,9 +138,10 @@ def run_pass(context: RunContext, steps: Iterable[Step], passes: Passes) -> None
     """Take the steps of one pass and add its times."""
     import torch
 
-    from student_train.training.train_step import take_step
+    from student_train.training.train_step import UpdateSettings, take_step
 
     weights = context.objective.weights(context.objective.initial_state())
+    update = UpdateSettings(lr=1e-6, clip=1.0, weights=weights)
     seconds: list[float] = []
     started = time.perf_counter()
     for step in steps:
@@ -150,10 +151,8 @@ def run_pass(context: RunContext, steps: Iterable[Step], passes: Passes) -> None
             context.optimizer,
             step.batches,
             number=step.number,
-            lr=1e-6,
-            clip=1.0,
+            update=update,
             world=context.world,
-            weights=weights,
         )
         if context.world.device.type == "cuda":
             torch.cuda.synchronize()

@@ -20,6 +20,14 @@ from shards.runtime.interrupts import interruptible
 from student_train.config import Config, from_dict
 from student_train.errors import Interrupted, TrainError
 
+_HELP = """Train a student on a teacher's stored records, with no teacher in memory.
+
+\b
+  student-train --shards shards/
+  student-train --shards demo/shards/ --out demo/ckpt/ --student-layers 12 --max-steps 200 --control
+
+The same command resumes a stopped run from its newest checkpoint.
+"""
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -48,7 +56,7 @@ def _option(item: dataclasses.Field[Any]) -> Callable[[_Command], _Command]:
     )
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @_config_options
 @click.option(
     "--specialist",
@@ -65,14 +73,7 @@ def _option(item: dataclasses.Field[Any]) -> Callable[[_Command], _Command]:
 @standard_options("student-train")
 @click.pass_context
 def main(context: click.Context, /, repeat: str | None, specialist: str | None, debug: bool, **settings: Any) -> None:
-    """Train a student on a teacher's stored records, with no teacher in memory.
-
-    \b
-      student-train --shards shards/
-      student-train --shards demo/shards/ --out demo/ckpt/ --student-layers 12 --max-steps 200 --control
-
-    The same command resumes a stopped run from its newest checkpoint.
-    """
+    """Run the command."""
     with (
         interruptible(),
         one_line_errors(TrainError, ShardError, prefix="student-train", debug=debug, exit_code=_exit_code),

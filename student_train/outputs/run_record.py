@@ -59,27 +59,35 @@ def run_record(
                 name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")
             },
         },
-        "student": {
-            "source": student.source,
-            "layers": student.layers,
-            **({"layer_choice": student.layer_choice.to_dict()} if student.layer_choice else {}),
-            "parameters": count_parameters(student),
-            "weights_sha256": state.base.weights_sha256,
-            "config_sha256": state.base.config_sha256,
-            **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
-        },
+        "student": _student_record(student, state),
         "versions": versions(),
         "command": command,
         "hardware": hardware.to_dict(),
-        "train": {
-            "steps": state.step,
-            "tokens": state.tokens,
-            "seconds": state.seconds,
-            "tokens_per_s": state.tokens / max(state.seconds, 1e-9),
-            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
-            **({"left_out": state.objective.left_out} if state.objective else {}),
-        },
+        "train": _train_record(state),
         "held_out": held_out,
+    }
+
+
+def _student_record(student: Student, state: TrainState) -> dict[str, Any]:
+    return {
+        "source": student.source,
+        "layers": student.layers,
+        **({"layer_choice": student.layer_choice.to_dict()} if student.layer_choice else {}),
+        "parameters": count_parameters(student),
+        "weights_sha256": state.base.weights_sha256,
+        "config_sha256": state.base.config_sha256,
+        **({"other_tokenizer": student.other_tokenizer} if student.other_tokenizer else {}),
+    }
+
+
+def _train_record(state: TrainState) -> dict[str, Any]:
+    return {
+        "steps": state.step,
+        "tokens": state.tokens,
+        "seconds": state.seconds,
+        "tokens_per_s": state.tokens / max(state.seconds, 1e-9),
+        **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
+        **({"left_out": state.objective.left_out} if state.objective else {}),
     }
 
 

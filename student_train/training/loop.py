@@ -19,7 +19,7 @@ from student_train.outputs.progress import Progress
 from student_train.training.optimizer import learning_rate
 from student_train.training.run_context import RunContext
 from student_train.training.state import TrainState
-from student_train.training.train_step import StepResult, take_step
+from student_train.training.train_step import StepResult, UpdateSettings, take_step
 
 
 class TrainingLoop:
@@ -88,24 +88,25 @@ class TrainingLoop:
         context, config = self.context, self.context.config
         # Dropout is seeded by the step, so a resumed run draws the same.
         torch.manual_seed(config.seed * 1_000_003 + step.number)
-        lr = learning_rate(config, step=step.number, total=context.total_steps)
-        weights = context.objective.weights(self.state.objective)
+        update = UpdateSettings(
+            lr=learning_rate(config, step=step.number, total=context.total_steps),
+            clip=config.clip,
+            weights=context.objective.weights(self.state.objective),
+            measure_norms=context.objective.measures_norms(step.number),
+        )
         result = take_step(
             context.distiller,
             context.optimizer,
             step.batches,
             number=step.number + 1,
-            lr=lr,
-            clip=config.clip,
+            update=update,
             world=context.world,
-            weights=weights,
             stop=context.runtime.signals.stop,
-            measure=context.objective.measures_norms(step.number),
         )
         seconds = time.perf_counter() - started
         self._advance(step, result, seconds)
         if context.world.is_main and result.positions:
-            metrics.write("metrics.jsonl", self._metrics_line(result, weights, lr=lr, seconds=seconds))
+            metrics.write("metrics.jsonl", self._metrics_line(result, update, seconds=seconds))
         note = f"loss {result.loss:.4f}" if result.positions else "nothing"
         progress.advance(steps=1, tokens=result.positions, note=note)
         is_last = self.state.step == context.total_steps
@@ -136,15 +137,13 @@ class TrainingLoop:
                 "nothing was updated; more such steps are counted in run.json as empty_steps"
             )
 
-    def _metrics_line(
-        self, result: StepResult, weights: dict[str, float], *, lr: float, seconds: float
-    ) -> dict[str, Any]:
+    def _metrics_line(self, result: StepResult, update: UpdateSettings, *, seconds: float) -> dict[str, Any]:
         """Return the line of `metrics.jsonl` of a step."""
         return {
             "step": self.state.step,
             "loss": result.loss,
-            **self.context.objective.metrics(result.means, weights),
-            "lr": lr,
+            **self.context.objective.metrics(result.means, update.weights),
+            "lr": update.lr,
             "tokens": self.state.tokens,
             "tokens_per_s": result.positions / seconds,
         }

@@ -22,6 +22,20 @@ from student_train.training.distributed import World, full_tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateSettings:
+    """How one update is computed."""
+
+    lr: float
+    """Learning rate."""
+    clip: float
+    """Largest norm of the gradient; 0 does not clip."""
+    weights: dict[str, float]
+    """Weight of each part of the loss."""
+    measure_norms: bool = False
+    """Whether gradient norms of the parts are measured, on each rank's first batch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StepResult:
     """What one step measured, on all ranks."""
 
@@ -45,12 +59,9 @@ def take_step(
     batches: tuple[Batch, ...],
     *,
     number: int,
-    lr: float,
-    clip: float,
+    update: UpdateSettings,
     world: World,
-    weights: dict[str, float],
     stop: bool = False,
-    measure: bool = False,
 ) -> StepResult:
     """Do one optimiser step. A collective.
 
@@ -59,17 +70,15 @@ def take_step(
         optimizer: Optimiser of the student's parameters.
         batches: This rank's batches.
         number: Number of the step, for errors.
-        lr: Learning rate.
-        clip: Largest norm of the gradient; 0 does not clip.
+        update: How the update is computed.
         world: All ranks.
-        weights: Weight of each part of the loss.
         stop: Whether this rank was asked to stop.
-        measure: Whether gradient norms of the parts are measured, on each rank's first batch.
 
     Raises:
         TrainError: The loss or the gradient is not finite. Nothing was updated.
     """
     objective: Objective = distiller.objective
+    weights = update.weights
     left_out = sum((batch.targets.left_out for batch in batches), Counter())
     counts = {part: sum(batch.targets.counts[part] for batch in batches) for part in weights}
     gathered = world.gather((counts, len(batches), stop, dict(left_out)))
@@ -79,16 +88,16 @@ def take_step(
     if totals["ce"] == 0:
         return StepResult(loss=0.0, means={}, positions=0, stop=stop, left_out=all_left_out)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = update.lr
     optimizer.zero_grad(set_to_none=True)
     padding = max(number for _, number, *_ in gathered) - len(batches)
     padded = (*batches, *(objective.empty_batch() for _ in range(padding)))
     scale = LossScale(weights=weights, totals=totals)
-    sums, bad, norms = _accumulate(distiller, padded, scale, device=world.device, measure=measure)
+    sums, bad, norms = _accumulate(distiller, padded, scale, device=world.device, measure=update.measure_norms)
     results = world.gather((sums, bad, norms))
     _require_finite(number, [row for _, rows, _ in results for row in rows])
     means = {part: sum(sums[part] for sums, _, _ in results) / max(1, totals[part]) for part in weights}
-    norm = nn.utils.clip_grad_norm_(distiller.parameters(), clip if clip > 0 else math.inf)
+    norm = nn.utils.clip_grad_norm_(distiller.parameters(), update.clip if update.clip > 0 else math.inf)
     _require_finite_gradient(number, float(full_tensor(norm)))
     optimizer.step()
     return StepResult(
@@ -97,7 +106,7 @@ def take_step(
         positions=totals["ce"],
         stop=stop,
         left_out=all_left_out,
-        norms=_mean_norms([norms for _, _, norms in results]) if measure else {},
+        norms=_mean_norms([norms for _, _, norms in results]) if update.measure_norms else {},
     )
 
 
