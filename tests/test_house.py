@@ -51,8 +51,6 @@ KNOWN_WIDE_FUNCTIONS = {
 # Tests that have not moved to the folder of their module yet.
 KNOWN_UNMIRRORED_TESTS = {
     "crash",
-    "golden",
-    "second_reader",
 }
 
 

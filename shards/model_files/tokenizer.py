@@ -47,7 +47,7 @@ class TokenizerRules:
                 f"{folder}: found no tokenizer.json, expected a fast tokenizer; save it with save_pretrained first"
             ) from None
         except OSError as error:
-            raise ShardError(f"{path}: cannot read ({error.strerror or error}); check your rights to it") from None
+            raise ShardError(f"{path}: cannot read ({error.strerror or error}); check your permissions") from None
         except (ValueError, RecursionError) as error:
             raise ShardError(f"{path}: found no JSON ({error}); fetch the tokenizer again") from None
         model = data.get("model") if isinstance(data, dict) else None

@@ -70,9 +70,9 @@ def sync_path(path: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that cannot be written, with its cause and its remedy."""
-    remedy = "free some room or check the rights"
+    remedy = "free some space or check the permissions"
     if error.errno == errno.EROFS:
-        remedy = "make that disk writable, or name another place"
+        remedy = "make that disk writable, or choose another path"
     return StoreError(
         f"{path}: cannot write ({error.strerror or error}); {remedy}, then run again: complete files are kept"
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shards.format.schema import HEAD_STEP, TAIL_STEP, Layout
+from shards.format.schema import HEAD_STEP, MAX_CODE, TAIL_STEP, Layout
 from teacher_dump.fidelity.views import ExactDistribution, Float64, Int64, RecordView
 
 _PLACE_TOLERANCE = 1e-7
@@ -221,7 +221,7 @@ def _scalars(
     positions, owner = np.arange(len(records.tail)), records.head_owner
     # The label's log-probability is stored separately only outside the head.
     outside = ~np.bincount(owner, records.head_ids == labels[owner], len(records.tail)).astype(bool)
-    lowest = -65535 * layout.realised_step
+    lowest = -MAX_CODE * layout.realised_step
     label_logp = np.abs(records.label_logp - np.maximum(other.label_logp, lowest))
     roots = [np.sqrt(np.clip(x, 0, layout.entropy_max) / layout.entropy_max) for x in (records.entropy, other.entropy)]
     log_z = np.abs(records.log_z - other.log_z)

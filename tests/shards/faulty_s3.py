@@ -1,4 +1,4 @@
-"""A real S3 server on loopback, and a proxy before it that fails, stalls and truncates on purpose, by a seed."""
+"""An S3 server on loopback, behind a proxy that fails, stalls and truncates replies at random by a seed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,88 @@ FAULTS = ("500", "503", "reset", "stall", "cut", "short", "flip")
 BUCKET = "bucket"
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Forwards one request, and may damage its reply."""
+
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _any(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.proxy.lock:
+            self.proxy.requests.append((self.command, self.path, self.headers.get("Range", "")))
+        fault = self.proxy.choose(self.command)
+        try:
+            self._answer(body, fault)
+        except OSError:  # the client gave up
+            self.close_connection = True
+
+    def _answer(self, body: bytes, fault: str) -> None:
+        if fault in ("500", "503"):
+            self.send_response(int(fault))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            return
+        if fault == "stall":
+            time.sleep(self.proxy.stall_s)
+        reply, content = self._forward(body)
+        length, content = self._damaged(content, fault) if self.command == "GET" else (len(content), content)
+        self.send_response_only(reply.status)
+        for name, value in reply.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        stated = reply.getheader("Content-Length", "0") if self.command == "HEAD" else str(length)
+        self.send_header("Content-Length", stated)
+        self.end_headers()
+        self.wfile.write(content)
+        if fault == "cut":
+            self.close_connection = True
+
+    def _forward(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        upstream = http.client.HTTPConnection(*self.proxy.behind, timeout=30)
+        # The server requires a name and checks no signature, so a web client can read, too.
+        anyone = "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request, Signature=0"
+        upstream.request(self.command, self.path, body, {"Authorization": anyone, **dict(self.headers.items())})
+        reply = upstream.getresponse()
+        content = reply.read()
+        upstream.close()
+        return reply, content
+
+    def _damaged(self, content: bytes, fault: str) -> tuple[int, bytes]:
+        """Return the stated length and the content of a reply."""
+        length = len(content)
+        if fault == "short":
+            content = content[: length // 2]
+            length = len(content)
+        elif fault == "cut":
+            content = content[: length // 2]
+        elif fault == "flip" and content:
+            place = self.proxy.random_place(length)
+            content = content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]
+        return length, content
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 class Proxy:
-    """Forwards to the server behind. `rate` of the requests meet one of `faults`."""
+    """Forwards to the server behind it. A share `rate` of the requests meets one of `faults`."""
 
     def __init__(self, behind: tuple[str, int]) -> None:
+        self.behind = behind
         self.rate = 0.0
         self.faults: tuple[str, ...] = FAULTS
         self.stall_s = 3.0
@@ -34,82 +112,19 @@ class Proxy:
         self.requests: list[tuple[str, str, str]] = []
         """Method, path and range of each request."""
         self.met: Counter[str] = Counter()
+        self.lock = threading.Lock()
         self._chances = random.Random(0)
-        self._lock = threading.Lock()
-        proxy = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def _any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with proxy._lock:
-                    proxy.requests.append((self.command, self.path, self.headers.get("Range", "")))
-                fault = proxy.choose(self.command)
-                try:
-                    self._answer(body, fault)
-                except OSError:  # the client gave up
-                    self.close_connection = True
-
-            def _answer(self, body: bytes, fault: str) -> None:
-                if fault in ("500", "503"):
-                    self.send_response(int(fault))
-                    self.send_header("Content-Length", "0")
-                    self.end_headers()
-                    return
-                if fault == "reset":
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self.close_connection = True
-                    return
-                if fault == "stall":
-                    time.sleep(proxy.stall_s)
-                upstream = http.client.HTTPConnection(*behind, timeout=30)
-                # The server wants a name, and checks no signature: so a web client can read, too.
-                anyone = "AWS4-HMAC-SHA256 Credential=nobody/20260101/us-east-1/s3/aws4_request, Signature=0"
-                headers = {"Authorization": anyone, **dict(self.headers.items())}
-                upstream.request(self.command, self.path, body, headers)
-                reply = upstream.getresponse()
-                content = reply.read()
-                upstream.close()
-                told = len(content)
-                if fault == "short" and self.command == "GET":
-                    content = content[: len(content) // 2]
-                    told = len(content)
-                if fault == "cut" and self.command == "GET":
-                    content = content[: len(content) // 2]
-                if fault == "flip" and self.command == "GET" and content:
-                    changed = bytearray(content)
-                    changed[proxy._chances.randrange(len(changed))] ^= 4
-                    content = bytes(changed)
-                self.send_response_only(reply.status)
-                for name, value in reply.getheaders():
-                    if name.lower() not in ("content-length", "transfer-encoding", "connection"):
-                        self.send_header(name, value)
-                length = reply.getheader("Content-Length", "0") if self.command == "HEAD" else str(told)
-                self.send_header("Content-Length", length)
-                self.end_headers()
-                self.wfile.write(content)
-                if fault == "cut":
-                    self.close_connection = True
-
-            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _any
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                pass
-
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def random_place(self, length: int) -> int:
+        """Return a random index below `length`."""
+        return self._chances.randrange(length)
+
     def choose(self, method: str) -> str:
-        """Return the fault that this request meets, or ""."""
-        with self._lock:
+        """Return the fault for this request, "" for none."""
+        with self.lock:
             if method not in self.fault_methods or self._chances.random() >= self.rate:
                 return ""
             fault = self._chances.choice(self.faults)
@@ -117,8 +132,8 @@ class Proxy:
             return fault
 
     def misbehave(self, rate: float, *faults: str, seed: int = 0) -> None:
-        """From now on, let `rate` of the requests meet one of `faults` (all where none is named)."""
-        with self._lock:
+        """Set the share of requests that meet one of `faults`, by default all, and clear the recorded requests."""
+        with self.lock:
             self.rate, self.faults = rate, faults or FAULTS
             self._chances = random.Random(seed)
             self.requests, self.met = [], Counter()
@@ -130,7 +145,7 @@ class Proxy:
 
 
 def s3_settings(url: str) -> dict[str, Any]:
-    """Return fsspec's settings for a server at this address; botocore's own retries are off, ours are tested."""
+    """Return fsspec's settings for a server at this address, without botocore's own retries."""
     return {
         "endpoint_url": url,
         "key": "nobody",

@@ -1,4 +1,4 @@
-"""Is a finished shard known for what it is, whoever wrote it and whoever was killed?"""
+"""Tests of naming finished shards, and of recovering their entries after a kill."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Does this version still read, and still write, what version 1 is? Golden files, byte for byte.
+"""Tests that format version 1 is read and written byte for byte, with golden files.
 
-`python -m tests.shards.test_golden` made them; a change of the format makes a new folder beside this one, never a new
-content for it.
+`python -m tests.shards.test_golden` made the files. They never change: a change of the format adds a new folder.
+
+No counterpart: reading, writing and verifying are tested together, against files of an earlier release.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def digests(cache: shards.Cache) -> list[dict[str, str]]:
 
 
 def as_rows(chunk: Chunk) -> list[Row]:
-    """Return what a teacher would have to say for a chunk to be written as it is."""
+    """Return the records that are encoded to the codes of a chunk."""
     return [_as_row(chunk.row(r)) for r in range(len(chunk.rows))]
 
 
@@ -101,7 +102,7 @@ def test_the_file_is_the_same_to_the_last_byte(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     if GOLDEN.exists():
-        raise SystemExit(f"{GOLDEN} is there already, and stays as it is for ever")
+        raise SystemExit(f"{GOLDEN} exists already and must not change")
     make_cache(GOLDEN, shards=1, rows=4, chunk_tokens=60)
     (GOLDEN / "expected.json").write_text(json.dumps(digests(shards.open(GOLDEN)), indent=1) + "\n")
     (GOLDEN / "made_with.json").write_text(json.dumps({"pyarrow": pa.__version__}) + "\n")

@@ -1,4 +1,4 @@
-"""Is a cache complete or absent, and does damage ever go unnoticed?"""
+"""Tests of reading caches: rows in order, and an error for every kind of damage."""
 
 from __future__ import annotations
 

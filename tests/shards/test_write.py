@@ -47,7 +47,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "fsync", full)
     writer = ShardWriter(tmp_path, "a.arrow", layout=LAYOUT, task="a", fingerprint="f", chunk_tokens=10)
-    with pytest.raises(StoreError, match=r"No space left on device.*free some room"), writer:
+    with pytest.raises(StoreError, match=r"No space left on device.*free some space"), writer:
         writer.write(make_row(np.random.default_rng(0)))
         writer.close()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Does a text come back as it was, and only that text? Caches without tokens, and their owner's corpus."""
+"""Tests of caches without tokens, and of restoring exactly the original tokens from a corpus."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_no_flipped_bit_of_a_cache_without_text_goes_unseen(tmp_path: Path) -> N
 
 
 def test_records_without_text_that_contradict_each_other_are_seen(tmp_path: Path) -> None:
-    """What a wrong writer could make: digests fit, the lists do not."""
+    """Records of a faulty writer: the digests are right, the lists contradict each other."""
     from shards.format.batch import decode_records, read_batch
 
     make_cache(tmp_path / "c", shards=1, rows=4)

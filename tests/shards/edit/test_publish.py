@@ -1,4 +1,4 @@
-"""Does a cache arrive as it left: through a bad network, after a kill, without its text, with a card?"""
+"""Tests of publishing and fetching: over a faulty network, after a kill, without tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def puts(proxy: Proxy) -> list[str]:
 
 
 def until_done(action: Callable[[], object]) -> None:
-    """Repeat what may give up on a bad network, as its user would: what was moved stays."""
+    """Repeat a transfer that may give up on a faulty network, as a user does. Transferred files are kept."""
     for _ in range(5):
         with contextlib.suppress(ShardError):
             action()
@@ -97,7 +97,7 @@ def test_a_bad_network_changes_nothing(
 
 
 def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> None:
-    """The process is killed when the third shard is on its way: no manifest is there, and what is there stays."""
+    """The process is killed while it sends the third shard: there is no manifest, and sent files are kept."""
     folder = tmp_path / "cache"
     make_cache(folder, shards=6, rows=3)
     program = textwrap.dedent(

@@ -1,12 +1,9 @@
-"""Are changed caches true? What was withdrawn is gone, merged rows are there once, the rest is untouched."""
+"""Tests of withdrawing documents: their rows are removed, and all others are unchanged."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -15,43 +12,8 @@ from shards.cli import main
 from shards.edit.publish import publish
 from shards.edit.withdraw import withdraw
 from shards.errors import ShardError
-from shards.format.batch import Row
-from shards.format.manifest import ShardEntry
-from shards.read import Cache
-from shards.storage.atomic import write_atomic
 from shards.verify import verify
-from shards.write import ShardWriter
-from tests.shards.conftest import LAYOUT, make_manifest, make_row
-
-
-def write_cache(folder: Path, shards_of_rows: list[list[Row]], **changes: Any) -> Cache:
-    """Write a cache of given rows."""
-    entries: list[ShardEntry] = []
-    for number, rows in enumerate(shards_of_rows):
-        writer = ShardWriter(
-            folder, f"{number:06d}.arrow", layout=LAYOUT, task=str(number), fingerprint="f", chunk_tokens=80
-        )
-        with writer:
-            for row in rows:
-                writer.write(row)
-            entries.append(writer.close())
-    write_atomic(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
-    return shards.open(folder)
-
-
-def some_rows(count: int, *, seed: int, path: str = "folder/file.py", source: str = "a/repository") -> list[Row]:
-    rng = np.random.default_rng(seed)
-    rows = [make_row(rng, tokens=int(rng.integers(8, 50))) for _ in range(count)]
-    return [replace(r, info=replace(r.info, path=path, source=source)) for r in rows]
-
-
-def rows_of(cache: Cache) -> list[tuple[object, ...]]:
-    """Return every row's origin and content, in order."""
-    return [
-        (row.rows[0], row.tokens.tolist(), row.head_ids.tolist(), row.head_probs.tolist(), row.label_logp.tolist())
-        for chunk in cache
-        for row in (chunk.row(r) for r in range(len(chunk.rows)))
-    ]
+from tests.shards.edit.conftest import rows_of, some_rows, write_cache
 
 
 def test_documents_are_withdrawn_by_hash_source_and_path(tmp_path: Path) -> None:

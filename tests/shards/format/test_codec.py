@@ -1,4 +1,4 @@
-"""Does what is encoded come back, and how far off is what is quantised?"""
+"""Tests of encoding and decoding: exact ids, bounded quantisation errors, refused input."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_quantised_fields_stay_within_the_steps_that_the_format_promises() -> No
     def all_rows(name: str) -> np.ndarray:
         return np.concatenate([getattr(r, name) for r in rows])
 
-    # Even steps in asin(sqrt(p)): at most sin(2 theta) x half a step; the largest takes up its position's errors.
+    # Even steps in asin(sqrt(p)): at most sin(2 theta) x half a step; the largest has the sum of its position's errors.
     assert np.abs(chunk.head_probs - all_rows("head_probs")).max() < 0.012
     assert np.abs(chunk.log_z - all_rows("log_z")).max() <= LAYOUT.log_z_step / 2 + 1e-6
     step = 2 * np.sqrt(all_rows("entropy") * LAYOUT.entropy_max) / 255 + LAYOUT.entropy_max / 255**2
@@ -80,7 +80,7 @@ def test_quantised_fields_stay_within_the_steps_that_the_format_promises() -> No
 
 
 def test_a_small_tail_keeps_its_size_beside_two_large_probabilities() -> None:
-    # Were the tail the difference, rounding of the two would swamp it.
+    # If the tail were the remainder, the rounding errors of the two would exceed it.
     tails = np.array([0.002, 0.004, 0.01, 0.03])
     chunk = round_trip([with_head([[0.5, 0.5 - t] for t in tails])])
     assert np.abs(chunk.tail_mass / tails - 1).max() < 0.12

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,8 @@ from click.testing import CliRunner
 
 import shards
 from shards.cli import main
-from shards.edit.publish import publish
 from shards.errors import CorruptShardError, FormatVersionError, ShardError
 from shards.format.manifest import Manifest
-from shards.format.side_files import seal_json, seal_plan
-from shards.verify import verify
 from teacher_dump.run.identity import identity_digest
 
 
@@ -38,24 +34,6 @@ def test_a_newer_format_is_refused_by_version(cache_folder: Path) -> None:
 def test_a_manifest_comes_back_as_it_was(cache_folder: Path) -> None:
     manifest = shards.open(cache_folder).manifest
     assert Manifest.from_bytes(manifest.to_bytes(), where="x") == manifest
-
-
-def add_side_files(folder: Path) -> None:
-    identity = {"format": 1, "data": "stdlib", "seed": 0}
-    plan = {"fingerprint": identity_digest(identity), "identity": identity, "place": "0" * 64}
-    (folder / "plan.json").write_bytes(seal_plan(plan))
-    (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
-
-
-@pytest.fixture
-def folder(cache_folder: Path) -> Path:
-    """Return a cache with every kind of file that a command of ours leaves in one."""
-    add_side_files(cache_folder)
-    published = cache_folder.with_name("published")
-    publish(shards.open(cache_folder), str(published))
-    shutil.copy(published / "README.md", cache_folder)
-    assert verify(shards.open(cache_folder)) == []
-    return cache_folder
 
 
 @pytest.mark.parametrize(

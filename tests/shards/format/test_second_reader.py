@@ -1,6 +1,8 @@
-"""Is docs/format.md enough? A second reader, written from that page alone: pyarrow and the standard library.
+"""A second reader, written from docs/format.md alone with pyarrow and the standard library.
 
 It shares no code with the package, decodes position by position in plain Python, and must agree to the last bit.
+
+No counterpart: it tests that docs/format.md describes what the package writes.
 """
 
 from __future__ import annotations

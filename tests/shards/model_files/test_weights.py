@@ -1,4 +1,4 @@
-"""Digests and soundness of weight files."""
+"""Tests of the digests and the checks of weight files."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Are the facts about a cache what its decoded records say, and do they read as they should?"""
+"""Tests of the statistics of a cache, compared with its decoded records."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,8 @@ import pytest
 
 import shards
 from shards.format.batch import build_batch
-from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, measure, reader_losses, tail_counts
+from shards.reports.statistics import QUANTILES, captured_quantiles, field_bytes, reader_losses, tail_counts
 from tests.shards.conftest import LAYOUT, make_cache, make_row
-
-
-@pytest.fixture
-def reported(cache_folder: Path) -> shards.Cache:
-    """Return a cache with its report, as a dump leaves it."""
-    cache = shards.open(cache_folder)
-    (cache_folder / "manifest.json").write_bytes(replace(cache.manifest, report=measure(cache)).to_bytes())
-    return shards.open(cache_folder)
 
 
 def test_quantiles_are_numpys_over_the_decoded_cache(reported: shards.Cache) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the lines that long work prints, under a clock that the tests set."""
+"""Tests of progress lines, with a clock that the tests set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do children end with the process that started them, however it ends?"""
+"""Tests of child processes that end with the process that started them, however it ends."""
 
 from __future__ import annotations
 

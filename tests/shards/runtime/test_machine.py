@@ -1,4 +1,4 @@
-"""The processor as Linux describes it, in folders that imitate /proc and /sys."""
+"""Tests of the choice of floating-point type and threads, and of the description of the machine."""
 
 from __future__ import annotations
 

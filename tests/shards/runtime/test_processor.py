@@ -1,4 +1,4 @@
-"""Tests of the processor as Linux describes it, in folders that imitate /proc and /sys."""
+"""Tests of reading the processor, in directories that imitate /proc and /sys."""
 
 from __future__ import annotations
 

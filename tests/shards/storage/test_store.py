@@ -1,55 +1,24 @@
-"""Does reading from anywhere give the truth or a named error, and does the cache of chunks keep its limit?"""
+"""Tests of reading and writing through a faulty network: the right bytes, or an error that names the file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import numpy as np
 import pytest
 
 import shards
 import shards.storage.store as store_module
-from shards.edit.publish import publish
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
-from shards.format.side_files import seal_json, seal_plan
 from shards.read import Cache
 from shards.storage.store import open_store
-from shards.verify import verify
-from teacher_dump.run.identity import identity_digest
-from tests.shards.conftest import make_cache
 from tests.shards.faulty_s3 import Proxy
-
-URL = "s3://bucket/cache"
-FIELDS = ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "label_logp", "log_z", "entropy")
-
-
-def content(cache: Cache, i: int) -> list[bytes]:
-    chunk = cache[i]
-    return [np.ascontiguousarray(getattr(chunk, name)).tobytes() for name in FIELDS]
-
-
-@pytest.fixture
-def cache_folder(tmp_path: Path) -> Path:
-    """Return the folder of a cache of some twenty chunks."""
-    make_cache(tmp_path / "cache", rows=16, chunk_tokens=50)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def remote(s3: Proxy, cache_folder: Path) -> Cache:
-    """Return the test cache, opened from the S3 server."""
-    store = open_store(URL)
-    for name in ("000000.arrow", "000001.arrow", "tokenizer/tokenizer.json", "manifest.json"):
-        store.put(name, (cache_folder / name).read_bytes())
-    s3.misbehave(0)
-    return shards.open(URL)
+from tests.shards.storage.conftest import URL, content
 
 
 def test_one_chunk_is_one_ranged_read(s3: Proxy, remote: Cache, cache_folder: Path) -> None:
@@ -189,26 +158,8 @@ def test_a_place_that_can_only_be_read_is_named(s3: Proxy) -> None:
         open_store("http://127.0.0.1:9/x").put("a", b"x")
 
 
-def add_side_files(folder: Path) -> None:
-    identity = {"format": 1, "data": "stdlib", "seed": 0}
-    plan = {"fingerprint": identity_digest(identity), "identity": identity, "place": "0" * 64}
-    (folder / "plan.json").write_bytes(seal_plan(plan))
-    (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
-
-
-@pytest.fixture
-def folder(cache_folder: Path) -> Path:
-    """Return a cache with every kind of file that a command of ours leaves in one."""
-    add_side_files(cache_folder)
-    published = cache_folder.with_name("published")
-    publish(shards.open(cache_folder), str(published))
-    shutil.copy(published / "README.md", cache_folder)
-    assert verify(shards.open(cache_folder)) == []
-    return cache_folder
-
-
-def test_too_little_memory_is_not_called_a_bad_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(folder)
+def test_too_little_memory_is_not_called_a_bad_network(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(cache_folder)
 
     def fails(*_: object, **__: object) -> None:
         raise MemoryError
