@@ -15,8 +15,24 @@ from shards.commit import entry_path
 from shards.edit.withdraw import withdraw
 from shards.errors import ShardError
 from shards.format.schema import canonical_json
+from shards.format.side_files import PROBLEM_OF
 from shards.verify import find_problems, fix_plan, verify
 from teacher_dump.run.identity import identity_digest
+
+
+def assert_every_flip_is_found(folder: Path, name: str) -> None:
+    """Flip a bit of each byte of a side file. The checks find all of them, and `verify` uses the checks."""
+    raw = (folder / name).read_bytes()
+    assert PROBLEM_OF[name](raw) is None
+    for byte in range(len(raw)):
+        assert PROBLEM_OF[name](flipped(raw, byte)) is not None, byte
+    for byte in (0, len(raw) // 2, len(raw) - 1):
+        (folder / name).write_bytes(flipped(raw, byte))
+        assert not passes(folder), byte
+
+
+def flipped(raw: bytes, byte: int) -> bytes:
+    return raw[:byte] + bytes([raw[byte] ^ 1]) + raw[byte + 1 :]
 
 
 def passes(folder: Path) -> bool:
@@ -61,9 +77,7 @@ def test_a_plan_of_an_earlier_release_is_checked_by_its_fingerprint(folder: Path
     raw = canonical_json({"fingerprint": identity_digest(identity), "identity": identity})
     (folder / "plan.json").write_bytes(raw)
     assert passes(folder)
-    for byte in range(len(raw)):
-        (folder / "plan.json").write_bytes(raw[:byte] + bytes([raw[byte] ^ 1]) + raw[byte + 1 :])
-        assert not passes(folder), byte
+    assert_every_flip_is_found(folder, "plan.json")
 
 
 def test_side_files_are_not_a_part_of_the_cache(folder: Path) -> None:
@@ -83,12 +97,8 @@ def test_a_card_that_somebody_wrote_is_let_through(folder: Path) -> None:
 
 def test_the_note_of_an_edit_is_checked(cache_folder: Path, tmp_path: Path) -> None:
     withdraw(shards.open(cache_folder), (shards.open(cache_folder)[0].rows[0].document,), tmp_path / "w")
-    note = tmp_path / "w" / "edit.json"
-    raw = note.read_bytes()
     assert verify(shards.open(tmp_path / "w")) == []
-    for byte in range(len(raw)):
-        note.write_bytes(raw[:byte] + bytes([raw[byte] ^ 1]) + raw[byte + 1 :])
-        assert not passes(tmp_path / "w")
+    assert_every_flip_is_found(tmp_path / "w", "edit.json")
 
 
 def test_files_that_nothing_is_known_of_are_named_but_no_problem(folder: Path) -> None:
