@@ -54,8 +54,8 @@ def test_a_folder_with_the_name_of_a_known_teacher_never_stands_for_it(
     result = CliRunner().invoke(main, ["--model", "codellama-70b", "--fetch"])
     assert result.exit_code == 1
     assert "not on this machine" in result.output
-    assert resolve("./codellama-70b").teacher.name == "codellama-70b"
-    assert resolve("./codellama-70b").teacher.repo == ""
+    teacher_of_folder = resolve("./codellama-70b").teacher
+    assert (teacher_of_folder.name, teacher_of_folder.repo) == ("codellama-70b", "")
 
 
 def test_no_file_of_a_cache_names_a_place_of_this_machine(teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
