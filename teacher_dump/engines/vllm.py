@@ -72,6 +72,7 @@ class VllmEngine:
                 f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 splits layers over GPUs only; "
                 "leave the option out, or use --tensor-parallel-size"
             )
+        _require_fixed_rope(config)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         bind_children()
@@ -249,3 +250,24 @@ def _architecture(folder: Path) -> str:
     if names[0] not in ModelRegistry.get_supported_archs():
         raise DumpError(f"{folder}: vLLM has no {names[0]}; use --engine transformers")
     return str(names[0])
+
+
+def _require_fixed_rope(config: EngineConfig) -> None:
+    """Refuse rotary factors that depend on the length of a row.
+
+    vLLM selects LongRoPE's factors once, by the largest length. transformers selects them by the length of each row.
+
+    Raises:
+        DumpError: Windows can be longer than the length where the factors change.
+    """
+    model_config = json.loads((config.folder / "config.json").read_bytes())
+    text_config = model_config.get("text_config") or model_config
+    rope = text_config.get("rope_parameters") or text_config.get("rope_scaling") or {}
+    for settings in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        kind = settings.get("rope_type") or settings.get("type")
+        change = settings.get("original_max_position_embeddings") or text_config.get("original_max_position_embeddings")
+        if kind in ("longrope", "su") and change and config.window_tokens > change:
+            raise DumpError(
+                f"{config.folder}: found LongRoPE factors that change at {change:,} tokens, which vLLM applies by the "
+                f"largest row alone; expected --window-tokens of at most {change}, or use --engine transformers"
+            )

@@ -27,7 +27,7 @@ pytestmark = [
 
 LIMIT_S = 5.0
 """Seconds after the end of a command within which its processes end."""
-LOAD_S = 300.0
+LOAD_S = 600.0
 """Seconds that an engine may take to load on a busy machine."""
 END_S = 60.0
 """Seconds that a command may take to end after a signal."""

@@ -85,11 +85,13 @@ from teacher_dump.engines.sparsify import sparsify
 torch.set_num_threads(1)
 # Not ru_maxrss: a child inherits its parent's across fork and exec, and the tests' process is the larger one.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-spec, weight, hidden, white = RecordSpec(), torch.randn({vocab}, 8), torch.randn(600, 8), torch.zeros({vocab})
-ids, u, step = torch.zeros(600, dtype=torch.int64), torch.zeros(600, dtype=torch.float64), spec.block_positions({vocab})
+spec, step = RecordSpec(), RecordSpec.block_positions({vocab})
+count = step + 2  # a whole block, and the start of the next one
+weight, hidden, white = torch.randn({vocab}, 8), torch.randn(count, 8), torch.zeros({vocab})
+ids, u = torch.zeros(count, dtype=torch.int64), torch.zeros(count, dtype=torch.float64)
 (hidden[:2] @ weight.T).softmax(1)
 before = peak()
-for i in range(0, 600, step):
+for i in range(0, count, step):
     part = slice(i, i + step)
     sparsify(hidden[part] @ weight.T, ids[part], u[part], spec=spec, whitespace_V=white).pack()
 print(peak() - before)

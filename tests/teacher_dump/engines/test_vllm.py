@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import queue
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from teacher_dump.engines.vllm import Reply, VllmEngine, next_reply
+from teacher_dump.engines.vllm import Reply, VllmEngine, _require_fixed_rope, next_reply
 from teacher_dump.errors import DeadEngineError, DumpError
 from tests.teacher_dump.engines.test_blockwise_logits import engine_config
 
@@ -40,3 +41,14 @@ def test_layers_shared_out_without_gpus_are_refused_before_the_engine_starts(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DumpError, match=r"^--pipeline-parallel-size 2: found no GPU"):
         VllmEngine(engine_config(tmp_path, pipeline_parallel_size=2))
+
+
+@pytest.mark.parametrize("place", ["rope_parameters", "rope_scaling"])
+def test_rotary_factors_that_depend_on_the_length_of_a_row_are_refused(tmp_path: Path, place: str) -> None:
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps({place: rope}))
+    with pytest.raises(
+        DumpError, match=r"found LongRoPE factors that change at 64 tokens.* --window-tokens of at most 64"
+    ):
+        VllmEngine(engine_config(tmp_path, window_tokens=65))
+    _require_fixed_rope(engine_config(tmp_path, window_tokens=64))
