@@ -27,9 +27,10 @@ class ModelTest:
     source: str
     """The assert statement."""
     times_written: int
-    """Number of generated texts that contain it among their first valid asserts."""
+    """How often it is among the first valid asserts of the generated texts."""
     input: int | None
-    """Index of the call that it checks, among `TaskEvidence.inputs`; None for an opaque test."""
+    """Index of the call that it checks, among `TaskEvidence.inputs`; None for an opaque test, and where the call is
+    part of a larger expression or is not among the inputs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

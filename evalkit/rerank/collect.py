@@ -1,0 +1,263 @@
+"""Collect evidence: execute each distinct program once per distinct call, and compare in the host.
+
+    with Pool() as pool, EvidenceStore(path, limits=EVIDENCE_LIMITS, note=print) as store:
+        collection = collect(problems, samples, tests, settings=EvidenceSettings(), pool=pool, store=store, ...)
+        for evidence in collection:
+            ...
+        collection.counts.to_dict()
+
+The programs of all problems form one stream through the sandbox, so its checkers stay busy from the first problem to
+the last, and only what the store does not hold is executed. Programs that differ in comments and layout only are
+executed once, but stay apart in the evidence: CodeT and SRank count distinct texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from evalkit.request import ScoreCallbacks
+from evalkit.rerank.call_tests import call_output
+from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.inputs.sources import GENERATOR_CALL, generated_calls, require_sources
+from evalkit.rerank.model_tests import WrittenTest
+from evalkit.rerank.store import EvidenceStore, program_digest
+from evalkit.rerank.task_plan import EvidenceSettings, TaskPlan, assemble, clusters_by_source, plan_task
+from evalkit.samples.base import Sample
+from evalkit.sandbox.execute import CallLimits, ProgramCalls, ProgramResult, execute_calls
+from evalkit.sandbox.pool import Pool
+from evalkit.tasks.base import Problem
+
+EVIDENCE_LIMITS = CallLimits(call_cpu_s=0.1, program_cpu_s=2.0, memory_bytes=1 << 30, value_bytes=4096)
+"""Limits of each program. CodeT allows 0.1 s a test. A program that hangs in every call stops after about 16 calls."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvidenceCounts:
+    """Counts of a collection, for reports."""
+
+    tasks: int = 0
+    samples: int = 0
+    empty_samples: int = 0
+    """Samples whose own text is empty."""
+    programs: int = 0
+    """Distinct texts of programs."""
+    distinct_programs: int = 0
+    """Programs that differ in more than comments and layout."""
+    inputs: int = 0
+    """Distinct calls that are inputs, over all problems."""
+    inputs_by_source: dict[str, int] = field(default_factory=dict)
+    tests: int = 0
+    """Distinct model-written tests."""
+    opaque_tests: int = 0
+    """Tests that run as statements beside the program."""
+    tasks_without_tests: int = 0
+    examples: int = 0
+    """Visible tests: examples of docstrings, and asserts that the protocol shows."""
+    outputs: int = 0
+    """Pairs of a distinct program and a source that it evaluates."""
+    outputs_executed: int = 0
+    """Those that the evidence file did not hold."""
+    outputs_failed: int = 0
+    """Those that could not be executed (`infra_error`). The next run tries again."""
+    clusters_by_source: dict[str, int] = field(default_factory=dict)
+    """Sum over problems of the clusters that the inputs of each source separate by themselves."""
+    clusters: int = 0
+    """Sum over problems of the clusters that all inputs separate."""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all counts, as a result records them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """The calls of one program that the store does not hold."""
+
+    digest: bytes
+    program: str
+    calls: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _OpenTask:
+    """A planned problem and the number of its programs whose results are awaited."""
+
+    plan: TaskPlan
+    waiting: deque[_Work]
+    num_calls: int
+
+
+def collect(
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    tests: Mapping[str, Sequence[WrittenTest]],
+    *,
+    settings: EvidenceSettings,
+    pool: Pool,
+    store: EvidenceStore,
+    callbacks: ScoreCallbacks,
+    generators: Mapping[str, Sequence[str]] | None = None,
+) -> Collection:
+    """Return an iterable over the evidence of the problems that have samples, in their order.
+
+    Args:
+        problems: The problems.
+        samples: Samples of these problems; others are ignored.
+        tests: Model-written tests by task id; empty for methods that need none.
+        settings: Sources of inputs and visible tests.
+        pool: A running pool.
+        store: An open store.
+        callbacks: Progress.
+        generators: Programs by task id that define `generate_inputs()`, for the source `generator`.
+
+    Raises:
+        EvalError: A source of inputs is unknown.
+    """
+    require_sources(settings.inputs)
+    by_task: dict[str, list[Sample]] = {problem.task_id: [] for problem in problems}
+    for sample in samples:
+        if sample.task_id in by_task:
+            by_task[sample.task_id].append(sample)
+    chosen = [problem for problem in problems if by_task[problem.task_id]]
+    return Collection(
+        _Inputs(problems=chosen, samples=by_task, tests=tests, generators=generators or {}, settings=settings),
+        pool,
+        store,
+        callbacks,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Inputs:
+    problems: Sequence[Problem]
+    samples: Mapping[str, Sequence[Sample]]
+    tests: Mapping[str, Sequence[WrittenTest]]
+    generators: Mapping[str, Sequence[str]]
+    settings: EvidenceSettings
+
+
+class Collection:
+    """An iterable over evidence, and its counts."""
+
+    def __init__(self, inputs: _Inputs, pool: Pool, store: EvidenceStore, callbacks: ScoreCallbacks) -> None:
+        self._inputs, self._pool, self._store, self._callbacks = inputs, pool, store, callbacks
+        self._open: deque[_OpenTask] = deque()
+        self.counts = EvidenceCounts()
+        """Counts of the problems that were yielded so far."""
+
+    def __iter__(self) -> Iterator[TaskEvidence]:
+        """Execute what is missing; yield the evidence of each problem as soon as it is complete.
+
+        Raises:
+            EvalError: The store cannot be written.
+        """
+        started = time.monotonic()
+        total = sum(len(self._inputs.samples[problem.task_id]) for problem in self._inputs.problems)
+        self._callbacks.start("collecting evidence", total)
+        try:
+            results = execute_calls(self._work(), pool=self._pool, limits=self._store.limits)
+            for result in results:
+                yield from self._complete(started)
+                self._add(self._open[0], result)
+            yield from self._complete(started)
+            self._store.flush()
+        finally:
+            self._callbacks.stop()
+
+    def _complete(self, started: float) -> Iterator[TaskEvidence]:
+        """Yield the evidence of the first open problems that wait for no result."""
+        while self._open and not self._open[0].waiting:
+            task = self._open.popleft()
+            evidence = assemble(task.plan, self._store)
+            self.counts = self._counted(task, evidence, seconds=time.monotonic() - started)
+            self._callbacks.step(len(task.plan.program_N))
+            yield evidence
+
+    def _work(self) -> Iterator[ProgramCalls]:
+        """Yield the programs of all problems with the calls that the store does not hold."""
+        generated = self._generated()
+        for problem in self._inputs.problems:
+            task_id = problem.task_id
+            plan = plan_task(
+                problem,
+                self._inputs.samples[task_id],
+                self._inputs.tests.get(task_id, ()),
+                generated.get(task_id, ()),
+                self._inputs.settings,
+            )
+            works = self._missing(plan)
+            num_calls = sum(len(work.calls) for work in works)
+            self._open.append(_OpenTask(plan, deque(works), num_calls))
+            for work in works:
+                yield ProgramCalls(program=work.program, calls=work.calls)
+
+    def _missing(self, plan: TaskPlan) -> list[_Work]:
+        programs = dict(zip(plan.digests, plan.programs, strict=True))
+        pairs = [(digest, program, plan.calls) for digest, program in programs.items()]
+        if plan.helper_calls:
+            pairs.append((program_digest(plan.helper), plan.helper, plan.helper_calls))
+        works = []
+        for digest, program, calls in pairs:
+            missing = tuple(call for call in calls if self._store.get(self._store.key(digest, call)) is None)
+            if missing:
+                works.append(_Work(digest=digest, program=program, calls=missing))
+        return works
+
+    def _add(self, task: _OpenTask, result: ProgramResult) -> None:
+        work = task.waiting.popleft()
+        for call, call_result in zip(work.calls, result.calls, strict=True):
+            self._store.add(work.digest, call, call_output(call_result))
+
+    def _generated(self) -> dict[str, tuple[str, ...]]:
+        """Return the calls of the model-written generators, which run in the sandbox."""
+        if "generator" not in self._inputs.settings.inputs:
+            return {}
+        pairs = [
+            (problem, source)
+            for problem in self._inputs.problems
+            if problem.entry_points
+            for source in self._inputs.generators.get(problem.task_id, ())
+        ]
+        jobs = [ProgramCalls(program=source, calls=(GENERATOR_CALL,)) for _, source in pairs]
+        calls: dict[str, tuple[str, ...]] = {}
+        for (problem, _), result in zip(pairs, execute_calls(jobs, pool=self._pool), strict=True):
+            new = generated_calls(result.calls[0], problem.entry_points[0])
+            calls[problem.task_id] = calls.get(problem.task_id, ()) + new
+        return calls
+
+    def _counted(self, task: _OpenTask, evidence: TaskEvidence, *, seconds: float) -> EvidenceCounts:
+        """Return the counts with those of one more problem."""
+        counts, plan = self.counts, task.plan
+        samples = self._inputs.samples[plan.task_id]
+        distinct = len(set(plan.digests))
+        sources = {name: evidence.input_sources.count(name) for name in dict.fromkeys(evidence.input_sources)}
+        failed = sum(text.startswith("infra_error") for row in evidence.texts for text in row)
+        return replace(
+            counts,
+            tasks=counts.tasks + 1,
+            samples=counts.samples + len(samples),
+            empty_samples=counts.empty_samples + sum(not (s.solution or s.completion or "").strip() for s in samples),
+            programs=counts.programs + len(plan.programs),
+            distinct_programs=counts.distinct_programs + distinct,
+            inputs=counts.inputs + len(plan.inputs),
+            inputs_by_source=_sum(counts.inputs_by_source, sources),
+            tests=counts.tests + len(plan.tests),
+            opaque_tests=counts.opaque_tests + sum(test.is_opaque for test in plan.tests),
+            tasks_without_tests=counts.tasks_without_tests + (not plan.tests),
+            examples=counts.examples + len(plan.examples),
+            outputs=counts.outputs + distinct * len(plan.calls) + len(plan.helper_calls),
+            outputs_executed=counts.outputs_executed + task.num_calls,
+            outputs_failed=counts.outputs_failed + failed,
+            clusters_by_source=_sum(counts.clusters_by_source, clusters_by_source(evidence)),
+            clusters=counts.clusters + len({row.tobytes() for row in evidence.output_PI}),
+            seconds=seconds,
+        )
+
+
+def _sum(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return {name: counts.get(name, 0) + more.get(name, 0) for name in {**counts, **more}}

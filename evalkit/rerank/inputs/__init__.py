@@ -1,0 +1,1 @@
+"""Inputs: the calls on which programs are compared, by source."""
