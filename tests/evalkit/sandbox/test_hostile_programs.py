@@ -102,7 +102,6 @@ def test_no_harm_comes_from(name: str, pool: Pool, outside: Outside):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_nothing_is_left_behind_by_all_of_them(outside: Outside, tmp_path: Path):
     before = descendants()
     with Pool(workers=2) as checkers:

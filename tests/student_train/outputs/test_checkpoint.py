@@ -1,4 +1,4 @@
-"""Is a checkpoint complete or absent, whatever happens while it is written?"""
+"""A checkpoint is complete or absent, whatever happens while it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the boards get what the lines say, once, however often a run goes on?"""
+"""Metrics reach the log and the boards once, however often a run is resumed."""
 
 from __future__ import annotations
 

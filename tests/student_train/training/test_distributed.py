@@ -1,4 +1,4 @@
-"""Do two processes train what one trains, and can each continue what the other began? Real torchrun, gloo, FSDP2."""
+"""Two processes train what one process trains, and each resumes the other's run: torchrun, gloo, FSDP2."""
 
 from __future__ import annotations
 
