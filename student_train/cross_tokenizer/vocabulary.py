@@ -8,8 +8,8 @@ To add a tokenizer family:
 1. In `shards/model_files/tokenizer.py`, write a function from a piece to its bytes, as `_byte_level_piece`, and return
    it from `TokenizerRules._piece_decoder` for the family. `load_vocabulary` checks the rest: each ASCII character has a
    token, and the tokens of a text give its bytes back.
-2. In `tests/student_train/cross_tokenizer/conftest.py`, write a tokenizer of the family in `folders`. Add it to the
-   pairs in `test_alignment.py` and `test_fused_linear.py` there, which check alignment, losses and gradients.
+2. In `tests/student_train/cross_tokenizer/conftest.py`, add a tokenizer of the family to `TOKENIZERS` and to `PAIRS`.
+   The tests there then check round trips, alignment, cells, losses and gradients.
 3. Name the family in `docs/cross_tokenizer.md`.
 
 Shapes: V ids of the student's projection.

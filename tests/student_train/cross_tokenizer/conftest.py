@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import types
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ import pytest
 from shards.format.chunk import Chunk, RowInfo
 from student_train.cross_tokenizer.vocabulary import Vocabulary, load_vocabulary
 
-PAIRS = [("sentencepiece", "byte-level"), ("plain", "byte-level"), ("byte-level", "sentencepiece")]
-"""Names of teacher's and student's tokenizer, as in the fixture `folders`."""
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tokenizers"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/tokenizers")
 
@@ -208,14 +207,25 @@ def edited_tokenizer(folder: Path, out: Path, **changes: Any) -> Path:
     return out
 
 
+TOKENIZERS = {
+    "sentencepiece": train_sentencepiece,
+    "plain": partial(train_sentencepiece, dummy=False),
+    "byte-level": train_byte_level,
+}
+"""Writers of a tokenizer into a folder, by name; `plain` has no dummy space, like Gemma's."""
+PAIRS = [("sentencepiece", "byte-level"), ("plain", "byte-level"), ("byte-level", "sentencepiece")]
+"""Teacher's and student's tokenizers that are aligned."""
+LOSS_PAIRS = [names for names in PAIRS if "plain" not in names]
+"""Pairs that losses and gradients are computed for; a dummy space makes no difference to them."""
+
+
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tokenizers by family; `plain` is a SentencePiece one without dummy space, like Gemma's."""
+    """Return the folder of each of `TOKENIZERS`."""
     root = tmp_path_factory.mktemp("tokenizers")
-    train_sentencepiece(root / "sentencepiece")
-    train_sentencepiece(root / "plain", dummy=False)
-    train_byte_level(root / "byte-level")
-    return {name: root / name for name in ("sentencepiece", "plain", "byte-level")}
+    for name, write in TOKENIZERS.items():
+        write(root / name)
+    return {name: root / name for name in TOKENIZERS}
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,9 @@ from student_train.cross_tokenizer.terms import ALM_TEMPERATURE, IdOrder
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
 from student_train.losses import blockwise
 from student_train.losses.blockwise import Projection
+from tests.student_train.cross_tokenizer.conftest import LOSS_PAIRS
 
 H = 8
-
-
-PAIRS = [("sentencepiece", "byte-level"), ("byte-level", "sentencepiece")]
 
 
 KINDS = ("cells", "matched", "uld")
@@ -239,7 +237,7 @@ def check(
         torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("names", LOSS_PAIRS)
 @pytest.mark.parametrize("parts", [("ce",), ("alm",), ("cells",), ("matched",), ("uld",), ("ce", "alm", "cells")])
 def test_value_and_gradient_equal_the_dense_reference(
     names: tuple[str, str], parts: tuple[str, ...], vocabularies: dict[str, Vocabulary], cross: Any

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from student_train.cross_tokenizer.alignment import align
 from student_train.cross_tokenizer.vocabulary import Vocabulary, load_vocabulary, require_round_trip
 from student_train.errors import StudentError
-from tests.student_train.cross_tokenizer.conftest import REAL, edited_tokenizer, needs_real
+from tests.student_train.cross_tokenizer.conftest import REAL, TOKENIZERS, edited_tokenizer, needs_real
 
 # What tokenizers stumble over, between arbitrary characters. U+2581 is SentencePiece's own sign for a space.
 PARTS = st.one_of(
@@ -28,7 +28,7 @@ PARTS = st.one_of(
 TEXTS = st.lists(PARTS, min_size=1, max_size=12).map("".join).filter(bool)
 
 
-@pytest.mark.parametrize("name", ["sentencepiece", "plain", "byte-level"])
+@pytest.mark.parametrize("name", TOKENIZERS)
 @settings(max_examples=30, deadline=None)
 @given(text=TEXTS)
 def test_tokens_spell_out_the_bytes_of_any_text(name: str, text: str, vocabularies: dict[str, Vocabulary]) -> None:
