@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,15 @@ from pathlib import Path
 
 PACKAGES = ("shards", "teacher_dump", "student_train", "evalkit")
 NOT_COUNTED = ("__init__", "__main__")
+NO_CODE = (
+    tokenize.ENCODING,
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+)
 COMMAND_DECORATORS = ("command", "group", "option", "argument", "pass_context")
 
 
@@ -124,6 +134,18 @@ def lines_per_file(root: Path) -> dict[str, int]:
     return {str(path.relative_to(root)): len(path.read_text().splitlines()) for path in source_files(root)}
 
 
+def code_lines(path: Path) -> int:
+    """Count the lines of a file without blank lines, comments and docstrings."""
+    documented: set[int] = set()
+    for node in ast.walk(_tree(path)):
+        # A string as a statement documents what is above it: a module, a class, a function or a field.
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            documented |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    with path.open("rb") as file:
+        tokens = [t for t in tokenize.tokenize(file.readline) if t.type not in NO_CODE]
+    return len({line for t in tokens for line in range(t.start[0], t.end[0] + 1)} - documented)
+
+
 def _decorator_name(node: ast.expr) -> str:
     target = node.func if isinstance(node, ast.Call) else node
     return target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
@@ -177,6 +199,7 @@ def figures(root: Path) -> dict[str, str]:
         "folders": str(len(folders)),
         "source files in the fullest folder": f"{folders[fullest]} (`{fullest}`)",
         "lines": f"{sum(lines.values()):,}",
+        "lines without comments and docstrings": f"{sum(map(code_lines, source_files(root))):,}",
         "longest file, lines": f"{lines[longest_file]} (`{longest_file}`)",
         "files over 350 lines": str(sum(n > 350 for n in lines.values())),
         "longest function, lines": f"{longest.num_lines} (`{longest}`)",
