@@ -31,8 +31,10 @@ from evalkit.sandbox.execute import CallLimits, ProgramCalls, ProgramResult, exe
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Problem
 
-EVIDENCE_LIMITS = CallLimits(call_cpu_s=0.1, program_cpu_s=2.0, memory_bytes=1 << 30, value_bytes=4096)
-"""Limits of each program. CodeT allows 0.1 s a test. A program that hangs in every call stops after about 16 calls."""
+EVIDENCE_LIMITS = CallLimits(
+    call_cpu_s=0.1, program_cpu_s=10.0, most_timeouts=8, memory_bytes=1 << 30, value_bytes=4096
+)
+"""Limits of each program. CodeT allows 0.1 s a test. A program that hangs in 8 calls in a row is not run further."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,7 @@ class _OpenTask:
     plan: TaskPlan
     waiting: deque[_Work]
     num_calls: int
+    num_failed: int = 0
 
 
 def collect(
@@ -157,6 +160,8 @@ class Collection:
             EvalError: The store cannot be written.
         """
         started = time.monotonic()
+        self.counts = EvidenceCounts()
+        self._open.clear()
         total = sum(len(self._inputs.samples[problem.task_id]) for problem in self._inputs.problems)
         self._callbacks.start("collecting evidence", total)
         try:
@@ -212,6 +217,7 @@ class Collection:
         work = task.waiting.popleft()
         for call, call_result in zip(work.calls, result.calls, strict=True):
             self._store.add(work.digest, call, call_output(call_result))
+            task.num_failed += call_result.outcome == "infra_error"
 
     def _generated(self) -> dict[str, tuple[str, ...]]:
         """Return the calls of the model-written generators, which run in the sandbox."""
@@ -236,7 +242,6 @@ class Collection:
         samples = self._inputs.samples[plan.task_id]
         distinct = len(set(plan.digests))
         sources = {name: evidence.input_sources.count(name) for name in dict.fromkeys(evidence.input_sources)}
-        failed = sum(text.startswith("infra_error") for row in evidence.texts for text in row)
         return replace(
             counts,
             tasks=counts.tasks + 1,
@@ -252,7 +257,7 @@ class Collection:
             examples=counts.examples + len(plan.examples),
             outputs=counts.outputs + distinct * len(plan.calls) + len(plan.helper_calls),
             outputs_executed=counts.outputs_executed + task.num_calls,
-            outputs_failed=counts.outputs_failed + failed,
+            outputs_failed=counts.outputs_failed + task.num_failed,
             clusters_by_source=_sum(counts.clusters_by_source, clusters_by_source(evidence)),
             clusters=counts.clusters + len({row.tobytes() for row in evidence.output_PI}),
             seconds=seconds,

@@ -17,7 +17,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import astuple
 from pathlib import Path
@@ -171,53 +172,63 @@ class EvidenceStore:
 
     def _read(self, path: Path) -> int:
         """Read all complete chunks; return the offset of their end."""
-        head = SCHEMA.serialize().to_pybytes()
         if not path.exists() or path.stat().st_size == 0:
-            replace_file(path, head)
-            return len(head)
-        damaged, other_versions = 0, {}
+            replace_file(path, SCHEMA.serialize().to_pybytes())
+        unused: Counter[str] = Counter()
         with pa.OSFile(str(path)) as source:
-            try:
-                reader = pa.ipc.open_stream(source)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise EvalError(f"{path}: is no evidence file; name another file, or remove this one") from error
-            if not reader.schema.equals(SCHEMA, check_metadata=True):
-                raise EvalError(
-                    f"{path}: holds other columns than evidence of version {EVIDENCE_VERSION}; name another file"
-                )
-            end, problem = source.tell(), ""
-            while True:
+            reader = _reader(path, source)
+            end, is_cut = source.tell(), False
+            while not is_cut:
                 try:
                     batch, metadata = reader.read_next_batch_with_custom_metadata()
                 except StopIteration:
                     break
-                except (pa.ArrowInvalid, OSError) as error:
-                    problem = str(error)
-                    break
+                except (pa.ArrowInvalid, OSError):
+                    is_cut = True
+                    continue
                 end = source.tell()
-                fields = {name.decode(): text.decode() for name, text in (metadata or {}).items()}
-                if fields.get("blake2b") != _batch_digest(batch):
-                    damaged += batch.num_rows
-                elif (version := fields.get("version", "")) != self._version:
-                    other_versions[version] = other_versions.get(version, 0) + batch.num_rows
+                if problem := self._problem(batch, metadata):
+                    unused[problem] += batch.num_rows
                 else:
                     self._load(batch)
-        if problem:
-            size = path.stat().st_size
-            self._note(
-                f"{path}: a run ended while it wrote; its last {size - end:,} bytes are cut off and computed again"
-            )
-        if damaged:
-            self._note(f"{path}: {damaged:,} outputs are damaged and are computed again")
-        for version, num_rows in other_versions.items():
-            self._note(f"{path}: {num_rows:,} outputs are of {version}, not {self._version}: computed again")
-        return end
+        if is_cut:
+            size = path.stat().st_size - end
+            self._note(f"{path}: a run ended while it wrote; the last {size:,} bytes are cut off and computed again")
+        for problem, num_rows in unused.items():
+            self._note(f"{path}: {num_rows:,} outputs are {problem}: computed again")
+        return int(end)
+
+    def _problem(self, batch: pa.RecordBatch, metadata: Mapping[bytes, bytes] | None) -> str:
+        """Return why a chunk is not used; "" if it is."""
+        fields = {name.decode(): text.decode() for name, text in (metadata or {}).items()}
+        if fields.get("blake2b") != _batch_digest(batch):
+            return "damaged"
+        version = fields.get("version", "")
+        return "" if version == self._version else f"of {version}, not {self._version}"
 
     def _load(self, batch: pa.RecordBatch) -> None:
         keys = batch.column("key").to_pylist()
         columns = [batch.column(name).to_pylist() for name in _OUTPUT_COLUMNS]
         for key, values in zip(keys, zip(*columns, strict=True), strict=True):
             self._outputs[key] = _interned(CallOutput._make(values))
+
+
+def _reader(path: Path, source: pa.NativeFile) -> pa.RecordBatchStreamReader:
+    """Return a reader of the chunks in an evidence file.
+
+    Raises:
+        EvalError: It is none, or has other columns.
+    """
+    try:
+        reader = pa.ipc.open_stream(source)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise EvalError(f"{path}: is no evidence file; name another file, or remove this one") from error
+    if not reader.schema.equals(SCHEMA, check_metadata=True):
+        raise EvalError(
+            f"{path}: has other columns than evidence of version {EVIDENCE_VERSION}; name another file, or remove "
+            "this one"
+        )
+    return reader
 
 
 def _interned(output: CallOutput) -> CallOutput:

@@ -219,8 +219,11 @@ def _code(output: CallOutput, codes: dict[str, int]) -> int:
     return -1 - codes.setdefault(f"{output.outcome} {output.exception}", len(codes))
 
 
-def _matrices(rows: list[_Row], inputs: int, tests: int, examples: int) -> tuple[Int64, Bool, Bool, Bool, list]:
-    parts = list(zip(*rows, strict=True)) or [(), (), (), (), ()]
+_Matrices = tuple[Int64, Bool, Bool, Bool, list[tuple[str, ...]]]
+
+
+def _matrices(rows: list[_Row], inputs: int, tests: int, examples: int) -> _Matrices:
+    parts = list(zip(*rows, strict=True))
     return (
         np.array(parts[0], np.int64).reshape(len(rows), inputs),
         np.array(parts[1], np.bool_).reshape(len(rows), inputs),

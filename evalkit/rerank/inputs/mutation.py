@@ -120,7 +120,12 @@ def _mutate_dict(value: dict[Any, Any], generator: random.Random) -> dict[Any, A
     key = generator.choice(list(value))
     rest = {other: item for other, item in value.items() if other != key}
     new_key, new_item = _mutate(key, generator), _mutate(value[key], generator)
-    kinds = ({}, {key: new_item}, {new_key: value[key]}, {key: value[key], new_key: new_item})
+    kinds: tuple[dict[Any, Any], ...] = (
+        {},
+        {key: new_item},
+        {new_key: value[key]},
+        {key: value[key], new_key: new_item},
+    )
     return rest | generator.choice(kinds)
 
 

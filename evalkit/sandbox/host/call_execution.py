@@ -132,7 +132,7 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
     """
     calls, deadline = job["calls"], time.monotonic() + job["wall_s"]
     results: list[dict[str, Any]] = []
-    cpu_s, doubtful, program, rest = 0.0, False, _RAN, None
+    cpu_s, doubtful, program, rest, timeouts = 0.0, False, _RAN, None, 0
     while rest is None and len(results) < max(1, len(calls)):
         left_s, wall_s = job["program_cpu_s"] - cpu_s, deadline - time.monotonic()
         if left_s <= 0:
@@ -143,10 +143,14 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             text = f"not run: all calls together took {job['wall_s']:.1f} s by the clock"
             rest, doubtful = {"outcome": "timeout_wall", "text": text}, True
             break
+        if (most := job["most_timeouts"]) is not None and timeouts >= most:
+            rest = {"outcome": "timeout_cpu", "text": f"not run: {timeouts} calls before it used up their CPU time"}
+            break
         guest = _GuestRun(zygote, job, total_s=left_s, wall_s=wall_s)
         guest.run(calls[len(results) : len(results) + job["guest_calls"]])
         cpu_s += guest.cpu_s
         doubtful |= guest.doubtful
+        timeouts = 0 if guest.results else timeouts
         results += guest.results
         if guest.failure is not None and not guest.started:
             rest = program = guest.failure
@@ -154,6 +158,7 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             rest = guest.failure
         elif guest.failure is not None:
             results.append(guest.failure)
+            timeouts = timeouts + 1 if guest.failure["outcome"] == "timeout_cpu" else 0
         elif not calls:
             break
     if rest is not None:
