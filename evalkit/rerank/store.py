@@ -193,7 +193,7 @@ class EvidenceStore:
                     self._load(batch)
         if is_cut:
             size = path.stat().st_size - end
-            self._note(f"{path}: a run ended while it wrote; the last {size:,} bytes are cut off and computed again")
+            self._note(f"{path}: the last {size:,} bytes are no complete chunk: cut off and computed again")
         for problem, num_rows in unused.items():
             self._note(f"{path}: {num_rows:,} outputs are {problem}: computed again")
         return int(end)
