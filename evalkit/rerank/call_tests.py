@@ -20,17 +20,11 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from evalkit.rerank.call_output import CallOutput, literal_output
 from evalkit.rerank.model_tests import in_block
-from evalkit.sandbox.execute import CallResult
-from evalkit.sandbox.wire.canonical import value_digest
 from evalkit.sandbox.wire.errors import UnsupportedValueError
-from evalkit.sandbox.wire.values import encode
-from evalkit.text import one_line
-
-TEXT_CHARACTERS = 100
-"""Longest text of an output."""
 
 _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 _WRAPPERS = frozenset(
@@ -38,30 +32,6 @@ _WRAPPERS = frozenset(
     | {"str", "sum", "tuple"}
 )
 """Built-in functions around a call whose value is compared in the host. None of them can say what is expected."""
-
-
-class CallOutput(NamedTuple):
-    """What one program returned for one call: all that is stored of it."""
-
-    outcome: str
-    """As in `sandbox.execute.CallResult`."""
-    digest: str = ""
-    """Of a value: equal values have equal digests."""
-    kind: str = ""
-    """Type of the plain value, such as `int`."""
-    exception: str = ""
-    text: str = ""
-    """One line for people of at most `TEXT_CHARACTERS`."""
-    number: float = math.nan
-    """The value where it is a real number, else NaN."""
-    truth: int = -1
-    """1 and 0 for true and false values; -1 where there is none."""
-    cpu_s: float = 0.0
-
-    @property
-    def is_value(self) -> bool:
-        """Whether the call returned a value."""
-        return self.outcome == "value"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,58 +77,6 @@ class SplitTest:
         if expected is not None and not expected.is_value:
             return False
         return _COMPARISONS[self.comparison](self, output, expected or output)
-
-
-def call_output(result: CallResult) -> CallOutput:
-    """Return what is kept of a call's result."""
-    if result.outcome != "value":
-        text = result.text[:TEXT_CHARACTERS]
-        exception = one_line(result.exception)[:TEXT_CHARACTERS]
-        return CallOutput(result.outcome, exception=exception, text=text, cpu_s=result.cpu_s)
-    kind, number, truth = _properties(result)
-    text = result.text[:TEXT_CHARACTERS]
-    return CallOutput("value", result.digest, kind, "", text, number, truth, result.cpu_s)
-
-
-def _properties(result: CallResult) -> tuple[str, float, int]:
-    """Return kind, number and truth of a value; a value that is too long has no kind, and is true."""
-    try:
-        value = result.value()
-    except (ValueError, RecursionError, MemoryError):
-        return "", math.nan, 1
-    return _kind(value), _number(value), _truth(value)
-
-
-def _kind(value: Any) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, (str, bytes, bytearray)):
-        return math.nan  # float() reads text
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    except (TypeError, ValueError, ArithmeticError):
-        return math.nan
-
-
-def _truth(value: Any) -> int:
-    try:
-        return int(bool(value))
-    except (TypeError, ValueError, ArithmeticError):  # an array of several items
-        return -1
-
-
-def _literal_output(value: Any) -> CallOutput:
-    """Return a literal as if a program had returned it.
-
-    Raises:
-        UnsupportedValueError, ValueError: It has no plain form, such as `...`.
-    """
-    return CallOutput("value", value_digest(encode(value)), _kind(value), "", "", _number(value), _truth(value))
 
 
 def _is(test: SplitTest, output: CallOutput, expected: CallOutput) -> bool:
@@ -272,7 +190,7 @@ class _Splitter:
             container = _literal(right)
             if not isinstance(container, tuple | list | set | dict):
                 return None  # `f(1) in "text"` looks for a part of the text
-            return self._test(left, operator, items=tuple(_literal_output(item).digest for item in container))
+            return self._test(left, operator, items=tuple(literal_output(item).digest for item in container))
         if self._needs_program(right):
             other = self._test(right, "==")
             if other is None or operator not in ("==", "!="):
@@ -286,7 +204,7 @@ class _Splitter:
             return None  # whether equal objects are one object is the interpreter's matter
         if operator in ("<", "<=", ">", ">=") and not isinstance(value, int | float):
             return None
-        return self._test(left, operator, expected=_literal_output(value))
+        return self._test(left, operator, expected=literal_output(value))
 
     def _isclose(self, node: ast.expr) -> SplitTest | None:
         """Return the test in `math.isclose(f(x), 0.5, rel_tol=1e-3)`, in either order of sides."""
@@ -303,7 +221,7 @@ class _Splitter:
         limits = (tolerance.get("rel_tol", 1e-9), tolerance.get("abs_tol", 0.0))
         if min(limits) < 0:
             return None
-        return self._test(call, "close", tolerance=limits, expected=_literal_output(_literal(value)))
+        return self._test(call, "close", tolerance=limits, expected=literal_output(_literal(value)))
 
     def _near(self, left: ast.expr, operator: str, right: ast.expr) -> SplitTest | None:
         """Return the test in `abs(f(x) - 0.5) < 1e-3`, in either order of sides."""
@@ -321,7 +239,7 @@ class _Splitter:
         call, value = sides if self._needs_program(sides[0]) else reversed(sides)
         if _literal_number(value) is None:
             return None
-        return self._test(call, f"near {operator}", tolerance=(0.0, limit), expected=_literal_output(_literal(value)))
+        return self._test(call, f"near {operator}", tolerance=(0.0, limit), expected=literal_output(_literal(value)))
 
     def _needs_program(self, node: ast.expr) -> bool:
         return any(isinstance(part, ast.Name) and part.id in self._names for part in ast.walk(node))

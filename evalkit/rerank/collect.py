@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from evalkit.request import ScoreCallbacks
-from evalkit.rerank.call_tests import call_output
+from evalkit.rerank.call_output import call_output
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.inputs.sources import GENERATOR_CALL, generated_calls, require_sources
 from evalkit.rerank.model_tests import WrittenTest

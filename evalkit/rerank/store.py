@@ -30,7 +30,7 @@ import pyarrow as pa
 from evalkit.errors import EvalError
 from evalkit.outputs.files import replace_file
 from evalkit.outputs.paths import locked
-from evalkit.rerank.call_tests import CallOutput
+from evalkit.rerank.call_output import CallOutput
 from evalkit.sandbox.execute import CallLimits
 from evalkit.sandbox.program_key import program_key
 from evalkit.sandbox.verdict_cache import CACHE_VERSION

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalkit.rerank.call_tests import CallOutput, SplitTest, split_test
+from evalkit.rerank.call_output import CallOutput
+from evalkit.rerank.call_tests import SplitTest, split_test
 from evalkit.rerank.evidence import Bool, Int32, Int64, ModelTest, TaskEvidence
 from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.sources import INPUT_SOURCES, combine

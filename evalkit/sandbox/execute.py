@@ -78,6 +78,8 @@ class CallLimits:
         for name in ("call_cpu_s", "program_cpu_s", "memory_bytes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.most_timeouts is not None and self.most_timeouts < 1:
+            raise ValueError(f"most_timeouts is {self.most_timeouts}, expected a positive number or None")
 
     @property
     def wall_s(self) -> float:

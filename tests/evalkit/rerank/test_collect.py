@@ -318,7 +318,7 @@ with Pool(workers=2) as pool, EvidenceStore(Path(sys.argv[1]), limits=t.LIMITS, 
     print("open", flush=True)
     list(t.collection(pool, store, t.MANY, t.ASSERTS[:2]))
 """
-MANY = {number: [f"return x + {place % 7}, {place}, {number}" for place in range(10)] for number in range(20)}
+MANY = {number: [f"return x + {place % 7}, {place}, {number}" for place in range(8)] for number in range(12)}
 
 
 def test_a_killed_run_goes_on(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +334,7 @@ def test_a_killed_run_goes_on(pool: Pool, tmp_path: Path, monkeypatch: pytest.Mo
         assert run.stdout is not None
         assert run.stdout.readline() == b"open\n"
         deadline = time.monotonic() + 120
-        while path.stat().st_size < 8000 and run.poll() is None and time.monotonic() < deadline:
+        while path.stat().st_size < 4000 and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(run.pid, signal.SIGKILL)
     finally:

@@ -15,7 +15,7 @@ import pytest
 
 from evalkit.errors import EvalError
 from evalkit.rerank import store as store_module
-from evalkit.rerank.call_tests import CallOutput
+from evalkit.rerank.call_output import CallOutput
 from evalkit.rerank.store import SCHEMA, EvidenceStore, program_digest
 from evalkit.sandbox.execute import CallLimits
 

@@ -115,6 +115,16 @@ def test_a_program_has_a_limit_over_all_its_calls(pool: Pool):
     assert result.cpu_s < 1.5
 
 
+def test_a_program_that_hangs_in_several_calls_in_a_row_is_not_run_further(pool: Pool):
+    limits = CallLimits(call_cpu_s=0.1, most_timeouts=2)
+    assert outcomes(run(pool, "", LOOP, "1", LOOP, "2", limits=limits)) == ["timeout_cpu", "value"] * 2
+    result = run(pool, "", "1", LOOP, LOOP, "2", "3", limits=limits)
+    assert outcomes(result) == ["value"] + ["timeout_cpu"] * 4
+    assert result.calls[-1].text == "not run: 2 calls before it used up their CPU time"
+    with pytest.raises(ValueError, match="most_timeouts is 0, expected a positive number"):
+        CallLimits(most_timeouts=0)
+
+
 def test_memory_is_limited(pool: Pool):
     limits = CallLimits(memory_bytes=256 << 20)
     assert outcomes(run(pool, "", "len(bytearray(1 << 28))", "1", limits=limits)) == ["oom", "value"]
