@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -176,5 +177,7 @@ def test_the_readme_commands_in_an_empty_folder_name_what_is_missing(
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 1
     assert expected in done.stderr
-    assert done.stderr.strip().count("\n") == 0
+    # A slow machine prints a line such as "starting 12 s" every ten seconds.
+    lines = [line for line in done.stderr.splitlines() if not re.search(r"\d s$", line)]
+    assert len(lines) == 1
     assert list(tmp_path.iterdir()) == []

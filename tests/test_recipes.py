@@ -43,6 +43,7 @@ def python(project: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_add_a_divergence(project: Path) -> None:
     """Jeffreys' divergence, KL(t || s) + KL(s || t), on the partition of the head and one class for all other ids."""
     divergences = project / "student_train" / "losses" / "divergences.py"

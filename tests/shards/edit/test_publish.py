@@ -96,6 +96,7 @@ def test_a_bad_network_changes_nothing(
     assert verify(there) == []
 
 
+@pytest.mark.slow
 def test_a_publish_that_was_killed_is_continued(s3: Proxy, tmp_path: Path) -> None:
     """The process is killed while it sends the third shard: there is no manifest, and sent files are kept."""
     folder = tmp_path / "cache"

@@ -112,6 +112,7 @@ def test_a_growing_cache_shows_its_complete_shards_until_the_manifest_counts(dum
     assert shown.cache.manifest_sha256 == dump.manifest.sha256
 
 
+@pytest.mark.slow
 def test_every_row_is_read_once_before_any_is_read_twice(dump: Dump, tmp_path: Path, world: Any) -> None:
     settings = config(dump.place, tmp_path / "out", max_steps=10_000)
     grow = [lambda: dump.shard(1), lambda: (dump.shard(3), dump.shard(0)), lambda: dump.shard(2), dump.finish]
@@ -180,6 +181,7 @@ def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
     assert f"continuing at step {saved} of 16" in "".join(said)
 
 
+@pytest.mark.slow
 def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
     dump: Dump, tmp_path: Path, at_home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_run_stopped_twice_ends_in_the_same_bits(
     assert (out / "held_out.jsonl").read_bytes() == (finished / "held_out.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     # A slow step gives the kill a moment to hit: after the checkpoint of step 10, before the end.

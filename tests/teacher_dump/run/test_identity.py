@@ -44,6 +44,7 @@ def test_another_configuration_of_the_same_weights_is_another_teacher(
     assert "config_sha256" in run_small_dump(teacher, corpus_folder, tmp_path / "o").output
 
 
+@pytest.mark.slow
 def test_a_folder_with_the_name_of_a_known_teacher_never_stands_for_it(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_scores_of_the_base_inputs_stand_beside_those_of_all():
     assert "base" not in summarise({"0": [Verdict(outcome="pass")]}).to_dict()
 
 
+@pytest.mark.slow
 def test_many_slow_calls_pass_and_one_long_call_fails(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[[x] for x in range(40)])
     burn = "import time\ndef burn(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n"
@@ -97,6 +98,7 @@ def test_a_call_without_end_costs_a_second(pool: Pool, tmp_path: Path):
         assert verdict.cpu_s < 4.0
 
 
+@pytest.mark.slow
 def test_a_call_that_sleeps_too_long_fails(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[])
     verdict = pool.check_alone(task.job("import time\ndef f(x):\n    time.sleep(30)\n    return x"))
@@ -104,6 +106,7 @@ def test_a_call_that_sleeps_too_long_fails(pool: Pool, tmp_path: Path):
     assert "a call from f(0) on slept for" in verdict.detail
 
 
+@pytest.mark.slow
 def test_a_slow_reference_gives_its_input_more_time(pool: Pool, tmp_path: Path):
     slow = "from time import process_time as t\ndef f(x):\n    end = t() + {}\n    while t() < end: pass\n    return x"
     task = write_task(tmp_path, slow.format("0.4 * (x == 1)"), base=[[0], [1], [2]], plus=[])
