@@ -57,6 +57,10 @@ class EvidenceCounts:
     opaque_tests: int = 0
     """Tests that run as statements beside the program."""
     tasks_without_tests: int = 0
+    tasks_with_one_program: int = 0
+    """Problems all samples of which are the same text."""
+    tasks_without_values: int = 0
+    """Problems with inputs for which no program returned a value."""
     examples: int = 0
     """Visible tests: examples of docstrings, and asserts that the protocol shows."""
     outputs: int = 0
@@ -173,6 +177,8 @@ class Collection:
             self._store.flush()
         finally:
             self._callbacks.stop()
+        for line in _notes(self.counts):
+            self._callbacks.note(line)
 
     def _complete(self, started: float) -> Iterator[TaskEvidence]:
         """Yield the evidence of the first open problems that wait for no result."""
@@ -254,6 +260,8 @@ class Collection:
             tests=counts.tests + len(plan.tests),
             opaque_tests=counts.opaque_tests + sum(test.is_opaque for test in plan.tests),
             tasks_without_tests=counts.tasks_without_tests + (not plan.tests),
+            tasks_with_one_program=counts.tasks_with_one_program + (len(plan.programs) == 1 < len(samples)),
+            tasks_without_values=counts.tasks_without_values + bool(plan.inputs and not evidence.is_value_PI.any()),
             examples=counts.examples + len(plan.examples),
             outputs=counts.outputs + distinct * len(plan.calls) + len(plan.helper_calls),
             outputs_executed=counts.outputs_executed + task.num_calls,
@@ -266,3 +274,19 @@ class Collection:
 
 def _sum(counts: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return {name: counts.get(name, 0) + more.get(name, 0) for name in {**counts, **more}}
+
+
+def _notes(counts: EvidenceCounts) -> list[str]:
+    """Return a line for each peculiarity of samples and programs."""
+    lines = {
+        f"{counts.empty_samples} of {counts.samples} samples are empty": counts.empty_samples,
+        f"{counts.tasks_with_one_program} of {counts.tasks} problems have equal samples only": (
+            counts.tasks_with_one_program
+        ),
+        f"{counts.tasks_without_values} of {counts.tasks} problems have no program that returns a value for an input": (
+            counts.tasks_without_values
+        ),
+        f"{counts.outputs_failed} of {counts.outputs} outputs are missing, because the machine failed (infra_error); "
+        "run again to execute them": counts.outputs_failed,
+    }
+    return [line for line, number in lines.items() if number]

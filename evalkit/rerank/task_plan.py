@@ -26,6 +26,7 @@ from evalkit.tasks.base import Problem
 _LIMITS = frozenset({"timeout_cpu", "timeout_wall", "oom", "infra_error"})
 """Outcomes of calls that ran into a limit. Nothing is known of their value, so no two of them are equal."""
 _FIRST_LIMIT = -(1 << 40)
+_HELPER_IMPORTS = "import collections, datetime, itertools, math, re, string\n"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,7 @@ class TaskPlan:
     inputs: dict[str, str]
     """Source of each input."""
     helper: str
-    """Program in which expected expressions are evaluated: the prompt, if it is a module."""
+    """Program in which expected expressions are evaluated: the prompt, if it is a module, and common imports."""
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def plan_task(
         times_written=tuple(test.times_written for test in written),
         examples=examples,
         inputs=inputs,
-        helper=problem.prompt if _is_module(problem.prompt) else "",
+        helper=(f"{problem.prompt}\n" if _is_module(problem.prompt) else "") + _HELPER_IMPORTS,
     )
 
 

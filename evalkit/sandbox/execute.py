@@ -67,7 +67,7 @@ class CallLimits:
     """CPU time of all calls of a program and of its own statements, in seconds. When it is used up, the other calls are
     not run and have the outcome `timeout_cpu`. A low limit bounds the cost of programs that hang in every call."""
     most_timeouts: int | None = None
-    """Consecutive calls beyond their CPU time after which the other calls are not run and have the outcome
+    """Consecutive calls beyond their time after which the other calls are not run and have the outcome
     `timeout_cpu`; None for no such limit."""
     memory_bytes: int = MEMORY_BYTES
     """Address space of a guest."""

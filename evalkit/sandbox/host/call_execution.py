@@ -22,6 +22,7 @@ from evalkit.sandbox.wire.values import decode
 
 _SLACK_S = 0.02
 """CPU time of an answer beside the call: to encode and to send it."""
+_TIMEOUTS = ("timeout_cpu", "timeout_wall")
 _RAN: dict[str, Any] = {"outcome": "ran", "text": ""}
 _TEXT_BYTES = 1 << 16
 """Longest answer whose value is rebuilt to show its start."""
@@ -144,7 +145,7 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             rest, doubtful = {"outcome": "timeout_wall", "text": text}, True
             break
         if (most := job["most_timeouts"]) is not None and timeouts >= most:
-            rest = {"outcome": "timeout_cpu", "text": f"not run: {timeouts} calls before it used up their CPU time"}
+            rest = {"outcome": "timeout_cpu", "text": f"not run: {timeouts} calls before it used up their time"}
             break
         guest = _GuestRun(zygote, job, total_s=left_s, wall_s=wall_s)
         guest.run(calls[len(results) : len(results) + job["guest_calls"]])
@@ -158,7 +159,7 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
             rest = guest.failure
         elif guest.failure is not None:
             results.append(guest.failure)
-            timeouts = timeouts + 1 if guest.failure["outcome"] == "timeout_cpu" else 0
+            timeouts = timeouts + 1 if guest.failure["outcome"] in _TIMEOUTS else 0
         elif not calls:
             break
     if rest is not None:

@@ -45,8 +45,10 @@ class Callbacks:
 
     def __init__(self) -> None:
         self.total, self.done, self.is_open = 0, 0, False
+        self.notes: list[str] = []
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def start(self, what: str, total: int) -> None:
         self.total, self.is_open = total, True
@@ -172,10 +174,22 @@ def test_calls_that_ran_into_a_limit_equal_no_other_output(pool: Pool) -> None:
     assert not evidence.passed_PT.any()
 
 
-@pytest.mark.parametrize("bodies", [["return 1"] * 50, ["raise KeyError"] * 3 + ["return ("], [""]])
-def test_equal_and_broken_programs_give_evidence(pool: Pool, bodies: list[str]) -> None:
-    (evidence,) = collection(pool, memory(), {0: bodies})
+@pytest.mark.parametrize(
+    ("bodies", "note"),
+    [
+        (["return 1"] * 50, "1 of 1 problems have equal samples only"),
+        (
+            ["raise KeyError"] * 3 + ["return ("],
+            "1 of 1 problems have no program that returns a value for an input",
+        ),
+        ([""], "1 of 1 samples are empty"),
+    ],
+)
+def test_equal_and_broken_programs_give_evidence_and_are_said(pool: Pool, bodies: list[str], note: str) -> None:
+    callbacks = Callbacks()
+    (evidence,) = collection(pool, memory(), {0: bodies}, callbacks=callbacks)
     assert len(evidence.program_N) == len(bodies)
+    assert callbacks.notes == [note]
     assert evidence.output_PI.shape == (len(set(bodies)), len(evidence.inputs))
 
 

@@ -120,7 +120,7 @@ def test_a_program_that_hangs_in_several_calls_in_a_row_is_not_run_further(pool:
     assert outcomes(run(pool, "", LOOP, "1", LOOP, "2", limits=limits)) == ["timeout_cpu", "value"] * 2
     result = run(pool, "", "1", LOOP, LOOP, "2", "3", limits=limits)
     assert outcomes(result) == ["value"] + ["timeout_cpu"] * 4
-    assert result.calls[-1].text == "not run: 2 calls before it used up their CPU time"
+    assert result.calls[-1].text == "not run: 2 calls before it used up their time"
     with pytest.raises(ValueError, match="most_timeouts is 0, expected a positive number"):
         CallLimits(most_timeouts=0)
 
