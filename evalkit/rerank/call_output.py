@@ -6,11 +6,15 @@ Objects of a program never reach these functions: `CallResult` holds plain forms
 
 from __future__ import annotations
 
+import ast
+import builtins
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from evalkit.sandbox.execute import CallResult
 from evalkit.sandbox.wire.canonical import value_digest
+from evalkit.sandbox.wire.errors import UnsupportedValueError
 from evalkit.sandbox.wire.values import encode
 from evalkit.text import one_line
 
@@ -92,3 +96,21 @@ def literal_output(value: Any) -> CallOutput:
         UnsupportedValueError, ValueError: It has no plain form.
     """
     return CallOutput("value", value_digest(encode(value)), _kind(value), "", "", _number(value), _truth(value))
+
+
+def value_source(output: CallOutput) -> str | None:
+    """Return an expression that has a program's value or raises its exception; None if there is none."""
+    if output.outcome == "exception":
+        error = getattr(builtins, output.exception, None)
+        is_error = isinstance(error, type) and issubclass(error, Exception)
+        return f"(_ for _ in ()).throw({output.exception if is_error else 'Exception'}())"
+    return _literal_text(output.text, output.digest) if output.is_value else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _literal_text(text: str, digest: str) -> str | None:
+    """Return the text of a value if it is a literal of that value; a text that was cut is none."""
+    try:
+        return text if literal_output(ast.literal_eval(text)).digest == digest else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, UnsupportedValueError):
+        return None

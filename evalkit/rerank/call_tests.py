@@ -8,9 +8,12 @@
     assert any(x for x in f(1))    opaque: a statement, which passes if it raises nothing
 
 A call test is compared outside the program's process, on the plain form of the value. Objects that equal everything
-arrive as the built-in value that they hold, or do not arrive. An opaque test runs beside the program, on values that
-are first rebuilt as built-in types: that stops objects with an `__eq__` of their own, but not a program that changes
-the interpreter that it runs in.
+arrive as the built-in value that they hold, or do not arrive, and a program never sees what is expected of it.
+
+An opaque test whose calls have literal arguments runs in a guest without the program, on the values that the program
+returned for these calls. Any other opaque test, such as one with a loop, runs beside the program, on values that are
+first rebuilt as built-in types. That stops objects with an `__eq__` of their own, but not a program that reads the test
+from the stack.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from __future__ import annotations
 import ast
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evalkit.rerank.call_output import CallOutput, literal_output
+from evalkit.rerank.call_output import CallOutput, literal_output, value_source
 from evalkit.rerank.model_tests import in_block
 from evalkit.sandbox.wire.errors import UnsupportedValueError
 
@@ -58,11 +61,28 @@ class SplitTest:
     """`other` calls an entry point too."""
     other_is_call: bool = False
     """`other` is one call of an entry point: an input."""
+    calls: tuple[str, ...] = ()
+    """Of an opaque test that runs without the program: the calls in it. `evaluated` is then the rest of it."""
 
     @property
     def is_opaque(self) -> bool:
         """Whether the test runs as a statement beside the program."""
         return not self.comparison
+
+    def statements(self, outputs: Mapping[str, CallOutput]) -> str | None:
+        """Return the statements of an opaque test, with the values of its calls in place of the calls.
+
+        Args:
+            outputs: Outputs of a program, among them those for `calls`.
+
+        Returns:
+            The statements; None if a call ran into a limit or its value has no short literal. The test then fails.
+        """
+        values = [value_source(outputs[call]) for call in self.calls]
+        if None in values:
+            return None
+        lines = [f"_value_{place} = lambda: {value}\n" for place, value in enumerate(values)]
+        return "".join(lines) + self.evaluated
 
     def passes(self, output: CallOutput, other: CallOutput | None = None) -> bool:
         """Return whether a program passes.
@@ -138,7 +158,7 @@ def split_test(source: str, entry_points: tuple[str, ...]) -> SplitTest:
                 return test
     except (*_UNPARSABLE, UnsupportedValueError):
         pass
-    return SplitTest(source=source, evaluated=_guarded(source, entry_points))
+    return _opaque(source, entry_points)
 
 
 def call_source(node: ast.expr, entry_points: frozenset[str]) -> str | None:
@@ -287,20 +307,35 @@ def _plain_call(function):
 """
 
 
-def _guarded(source: str, entry_points: tuple[str, ...]) -> str:
-    """Return the statements of an opaque test, in which the entry points return values of built-in types."""
+def _opaque(source: str, entry_points: tuple[str, ...]) -> SplitTest:
+    """Return a test that runs as statements: without the program where its calls have literal arguments only."""
     block = in_block(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(block)
         names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in entry_points]
-        if not names or not all(isinstance(node.ctx, ast.Load) for node in names):
-            return block
-        used = sorted({node.id for node in names})
-        for node in names:
-            node.id = f"_plain_{node.id}"
-        wrappers = "".join(f"_plain_{name} = _plain_call({name})\n" for name in used)
-        return f"{_PLAIN}{wrappers}{ast.unparse(tree)}\n"
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_literal_call(node, names)]
+        if len(calls) < len(names) or not names:
+            return SplitTest(source=source, evaluated=_guarded(block, tree, names))
+        sources = tuple(dict.fromkeys(ast.unparse(node) for node in calls))
+        for node, call in [(node, ast.unparse(node)) for node in calls]:
+            node.func, node.args, node.keywords = ast.Name(f"_value_{sources.index(call)}"), [], []
+        return SplitTest(source=source, evaluated=f"{ast.unparse(tree)}\n", calls=sources)
     except _UNPARSABLE:
+        return SplitTest(source=source, evaluated=block)
+
+
+def _is_literal_call(node: ast.Call, names: list[ast.Name]) -> bool:
+    return node.func in names and all(map(_is_literal, [*node.args, *(keyword.value for keyword in node.keywords)]))
+
+
+def _guarded(block: str, tree: ast.Module, names: list[ast.Name]) -> str:
+    """Return the statements of a test beside the program, whose functions return values of built-in types."""
+    if not names or not all(isinstance(node.ctx, ast.Load) for node in names):
         return block
+    used = sorted({node.id for node in names})
+    for node in names:
+        node.id = f"_plain_{node.id}"
+    wrappers = "".join(f"_plain_{name} = _plain_call({name})\n" for name in used)
+    return f"{_PLAIN}{wrappers}{ast.unparse(tree)}\n"

@@ -25,7 +25,7 @@ from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.inputs.sources import GENERATOR_CALL, generated_calls, require_sources
 from evalkit.rerank.model_tests import WrittenTest
 from evalkit.rerank.store import EvidenceStore, program_digest
-from evalkit.rerank.task_plan import EvidenceSettings, TaskPlan, assemble, clusters_by_source, plan_task
+from evalkit.rerank.task_plan import EvidenceSettings, TaskPlan, assemble, clusters_by_source, plan_task, statements_of
 from evalkit.samples.base import Sample
 from evalkit.sandbox.execute import CallLimits, ProgramCalls, ProgramResult, execute_calls
 from evalkit.sandbox.pool import Pool
@@ -55,7 +55,7 @@ class EvidenceCounts:
     tests: int = 0
     """Distinct model-written tests."""
     opaque_tests: int = 0
-    """Tests that run as statements beside the program."""
+    """Tests that run as statements."""
     tasks_without_tests: int = 0
     tasks_with_one_program: int = 0
     """Problems all samples of which are the same text."""
@@ -97,6 +97,7 @@ class _OpenTask:
     waiting: deque[_Work]
     num_calls: int
     num_failed: int = 0
+    num_statements: int = 0
 
 
 def collect(
@@ -184,6 +185,7 @@ class Collection:
         """Yield the evidence of the first open problems that wait for no result."""
         while self._open and not self._open[0].waiting:
             task = self._open.popleft()
+            self._run_statements(task)
             evidence = assemble(task.plan, self._store)
             self.counts = self._counted(task, evidence, seconds=time.monotonic() - started)
             self._callbacks.step(len(task.plan.program_N))
@@ -225,6 +227,21 @@ class Collection:
             self._store.add(work.digest, call, call_output(call_result))
             task.num_failed += call_result.outcome == "infra_error"
 
+    def _run_statements(self, task: _OpenTask) -> None:
+        """Execute the opaque tests that need no program. Each has its own guest: one that hangs costs no other."""
+        digest = program_digest(task.plan.helper)
+        works = []
+        for sources in statements_of(task.plan, self._store):
+            task.num_statements += len(sources)
+            missing = tuple(call for call in sources if self._store.get(self._store.key(digest, call)) is None)
+            if missing:
+                works.append(_Work(digest=digest, program=task.plan.helper, calls=missing))
+        task.num_calls += sum(len(work.calls) for work in works)
+        task.waiting.extend(works)
+        jobs = [ProgramCalls(program=work.program, calls=work.calls) for work in works]
+        for result in execute_calls(jobs, pool=self._pool, limits=self._store.limits):
+            self._add(task, result)
+
     def _generated(self) -> dict[str, tuple[str, ...]]:
         """Return the calls of the model-written generators, which run in the sandbox."""
         if "generator" not in self._inputs.settings.inputs:
@@ -263,7 +280,7 @@ class Collection:
             tasks_with_one_program=counts.tasks_with_one_program + (len(plan.programs) == 1 < len(samples)),
             tasks_without_values=counts.tasks_without_values + bool(plan.inputs and not evidence.is_value_PI.any()),
             examples=counts.examples + len(plan.examples),
-            outputs=counts.outputs + distinct * len(plan.calls) + len(plan.helper_calls),
+            outputs=counts.outputs + distinct * len(plan.calls) + len(plan.helper_calls) + task.num_statements,
             outputs_executed=counts.outputs_executed + task.num_calls,
             outputs_failed=counts.outputs_failed + task.num_failed,
             clusters_by_source=_sum(counts.clusters_by_source, clusters_by_source(evidence)),

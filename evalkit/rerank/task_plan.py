@@ -79,7 +79,10 @@ class TaskPlan:
 
 
 def _sources(test: SplitTest) -> Iterator[str]:
-    yield test.evaluated
+    if test.calls:
+        yield from test.calls
+    else:
+        yield test.evaluated
     if test.other_needs_program:
         yield test.other
 
@@ -154,7 +157,8 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
     distinct = {digest: place for place, digest in enumerate(dict.fromkeys(plan.digests))}
     place_P = np.array([distinct[digest] for digest in plan.digests], np.int64)
     helper = program_digest(plan.helper)
-    expected = {call: _stored(store, helper, call) for call in plan.helper_calls}
+    opaque = [source for sources in statements_of(plan, store) for source in sources]
+    expected = {source: _stored(store, helper, source) for source in (*plan.helper_calls, *opaque)}
     calls, columns = plan.calls, {call: column for column, call in enumerate(plan.inputs)}
     codes: dict[str, int] = {}
     rows = []
@@ -184,6 +188,22 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
     )
 
 
+def statements_of(plan: TaskPlan, store: EvidenceStore) -> list[tuple[str, ...]]:
+    """Return the distinct statements of each opaque test that runs without the program.
+
+    The outputs of the calls in these tests are in the store.
+    """
+    digests, statements = dict.fromkeys(plan.digests), []
+    for test in dict.fromkeys(plan.tests + plan.examples):
+        if test.calls:
+            outputs = [
+                {call: _stored(store, digest, call) for call in test.calls} for digest in dict.fromkeys(plan.digests)
+            ]
+            sources = dict.fromkeys(test.statements(values) for values in outputs)
+            statements.append(tuple(source for source in sources if source is not None))
+    return statements
+
+
 def _stored(store: EvidenceStore, digest: bytes, call: str) -> CallOutput:
     output = store.get(store.key(digest, call))
     assert output is not None, f"{call[:100]} was not executed"
@@ -199,6 +219,9 @@ def _program_row(
     """Return codes, marks of values, passed tests, passed examples and texts of one program."""
 
     def passes(test: SplitTest) -> bool:
+        if test.calls:
+            statements = test.statements(outputs)
+            return statements is not None and expected[statements].is_value
         other = (outputs if test.other_needs_program else expected)[test.other] if test.other else None
         return test.passes(outputs[test.evaluated], other)
 

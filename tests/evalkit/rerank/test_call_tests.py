@@ -12,7 +12,7 @@ import pytest
 
 from evalkit.rerank.call_output import CallOutput, call_output
 from evalkit.rerank.call_tests import SplitTest, split_test
-from evalkit.sandbox.execute import CallLimits, CallResult, ProgramCalls, execute_calls
+from evalkit.sandbox.execute import CallResult, ProgramCalls, execute_calls
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.wire.canonical import value_digest
 from evalkit.sandbox.wire.values import encode
@@ -34,7 +34,9 @@ NUMBER_FORMS = [
 
 def output(value: Any) -> CallOutput:
     form = encode(value)
-    return call_output(CallResult(outcome="value", digest=value_digest(form), form=form, has_form=True))
+    return call_output(
+        CallResult(outcome="value", digest=value_digest(form), form=form, has_form=True, text=repr(value)[:120])
+    )
 
 
 def passes_in_python(source: str, value: Any) -> bool:
@@ -177,42 +179,54 @@ def h(x): return [Equal(77)]
 """
 
 
-def test_objects_that_equal_everything_pass_no_test_of_their_value(pool: Pool) -> None:
-    sources = [
-        "{0}(1) == 5",
-        "5 == {0}(1)",
-        "{0}(1) in [5]",
-        "abs({0}(1) - 5) < 1",
-        "{0}(1) == [5]",
-        "sorted({0}(1)) == [5]",
-    ]
-    sources += [
-        "{0}(1) == 5 and {0}(2) == 6",
-        "any(x == 5 for x in [{0}(1)])",
-        "({0}(1) == 5) == True",
-        "[{0}(1)] == [5]",
-    ]
-    sources += ["{0}(1) is 5", "5 in {0}(1)", "{0}(1)[0] == 5", "round({0}(1), 2) == 5", "set({0}(1)) == set([5])"]
-    tests = [split_test(f"assert {source.format(name)}", (name,)) for source in sources for name in "fgh"]
-    calls = tuple(test.evaluated for test in tests)
-    job = ProgramCalls(program=HOSTILE, calls=calls)
-    (result,) = execute_calls([job], pool=pool, limits=CallLimits(call_cpu_s=0.5))
-    passed = [
+def passed_by(pool: Pool, program: str, tests: list[SplitTest]) -> list[str]:
+    """Return the sources of the tests that a program passes."""
+    calls = tuple(dict.fromkeys(call for test in tests for call in (test.calls or (test.evaluated,))))
+    (result,) = execute_calls([ProgramCalls(program=program, calls=calls)], pool=pool)
+    outputs = {call: call_output(answer) for call, answer in zip(calls, result.calls, strict=True)}
+    statements = [test.statements(outputs) or "1 / 0" if test.calls else "0" for test in tests]
+    (alone,) = execute_calls([ProgramCalls(program="", calls=tuple(statements))], pool=pool)
+    return [
         test.source
-        for test, call in zip(tests, result.calls, strict=True)
-        if test.passes(call_output(call), output([5]) if test.other else None)
+        for test, answer in zip(tests, alone.calls, strict=True)
+        if (answer.outcome == "value" if test.calls else test.passes(outputs[test.evaluated], output([5])))
     ]
-    assert passed == []
+
+
+def test_objects_that_equal_everything_pass_no_test_of_their_value(pool: Pool) -> None:
+    sources = ["{0}(1) == 5", "5 == {0}(1)", "{0}(1) in [5]", "abs({0}(1) - 5) < 1", "{0}(1) == [5]"]
+    sources += ["{0}(1) == 5 and {0}(2) == 6", "any(x == 5 for x in [{0}(1)])", "({0}(1) == 5) == True"]
+    sources += ["{0}(1) is 5", "5 in {0}(1)", "{0}(1)[0] == 5", "round({0}(1), 2) == 5", "set({0}(1)) == set([5])"]
+    sources += ["[{0}(1)] == [5]", "sorted({0}(1)) == [5]", "all({0}(x) == 5 for x in [1])"]
+    tests = [split_test(f"assert {source.format(name)}", (name,)) for source in sources for name in "fgh"]
+    assert passed_by(pool, HOSTILE, tests) == []
+
+
+HONEST = """
+def f(x): return [x, x + 1]
+def g(x): return iter({x: 'a'})
+def h(x): return float(x)
+def e(x): raise KeyError(x)
+"""
 
 
 def test_opaque_tests_pass_for_honest_programs(pool: Pool) -> None:
-    program = "def f(x): return [x, x + 1]\ndef g(x): return iter({x: 'a'})\ndef h(x): return float(x)"
     sources = ["any(x == 2 for x in f(1))", "f(1) == [1, 2] and f(2) == [2, 3]", "isinstance(f(1), list)"]
-    sources += ["next(g(3)) == 3 and True", "h(1).is_integer()", "1 == len(list(g(3))) < 2"]
-    tests = [split_test(f"assert {source}", ("f", "g", "h")) for source in sources]
+    sources += ["all(next(g(x)) == x for x in [3])", "h(1).is_integer()", "all(len(list(g(x))) == 1 for x in (1, 2))"]
+    sources += ["f(1) != 2 or e(1)", "f(1).append(5) is None and f(1) == [1, 2]", "0 < h(2) < 3\nfor _ in 'ab': h(1)"]
+    tests = [split_test(f"assert {source}", ("f", "g", "h", "e")) for source in sources]
+    tests.append(split_test("assert True\ntry:\n    e(1)\n    assert False\nexcept KeyError:\n    pass", ("e",)))
     assert all(test.is_opaque for test in tests)
-    (result,) = execute_calls([ProgramCalls(program=program, calls=tuple(t.evaluated for t in tests))], pool=pool)
-    assert [call.outcome for call in result.calls] == ["value"] * len(tests), result.calls
+    assert sum(bool(test.calls) for test in tests) == len(tests) - 2
+    assert passed_by(pool, HONEST, tests) == [test.source for test in tests]
+
+
+def test_a_value_without_a_short_literal_passes_no_opaque_test() -> None:
+    test = split_test("assert 0 < len(f(1)) < 900", ("f",))
+    assert test.calls == ("f(1)",)
+    assert test.statements({"f(1)": output("x" * 500)}) is None
+    assert test.statements({"f(1)": CallOutput("timeout_cpu")}) is None
+    assert test.statements({"f(1)": CallOutput("value", "0" * 32, text="1")}) is None
 
 
 def test_huge_sources_are_opaque_or_split_but_never_an_error() -> None:

@@ -218,8 +218,8 @@ def test_only_what_is_new_is_executed(pool: Pool, tmp_path: Path) -> None:
     more, fifth = run({0: HARMLESS[:3]}, ASSERTS)
     assert (first, second, third) == (9, 0, 0)
     assert fourth == 3
-    # New are f(0), f('a'), f(1)[0] and two opaque tests, and two expected expressions that need no program.
-    assert fifth == 3 * 5 + 2
+    # New are f(0), f('a') and f(1)[0], two expected expressions, and two opaque tests with two values of f(1) each.
+    assert fifth == 3 * 3 + 2 + 2 * 2
     whole = list(collection(pool, memory(), {0: HARMLESS[:3]}, inputs=("tests", "examples")))
     for one, other in zip(more, whole, strict=True):
         assert (one.inputs, one.tests, one.texts) == (other.inputs, other.tests, other.texts)
@@ -239,6 +239,10 @@ HOSTILE = [
     "import inspect\n    for info in inspect.stack():\n        for line in info.code_context or []:\n"
     "            if '==' in line: return eval(line.split('==')[1])\n    return 99",
     # disables the comparison in its own process
+    # reads the constants of the code that calls it
+    "import sys\n    frame, found = sys._getframe(1), []\n    while frame:\n        found += frame.f_code.co_consts\n"
+    "        frame = frame.f_back\n    numbers = [c for c in found if type(c) is int and c != x]\n"
+    "    return numbers[0] if numbers else 99",
     "import builtins\n    builtins.AssertionError = type('A', (Exception,), {})\n    return 99",
     "import gc\n    for item in gc.get_objects():\n"
     "        if isinstance(item, dict) and 'expected' in item: return item['expected']\n    return 99",
