@@ -196,9 +196,7 @@ def statements_of(plan: TaskPlan, store: EvidenceStore) -> list[tuple[str, ...]]
     digests, statements = dict.fromkeys(plan.digests), []
     for test in dict.fromkeys(plan.tests + plan.examples):
         if test.calls:
-            outputs = [
-                {call: _stored(store, digest, call) for call in test.calls} for digest in dict.fromkeys(plan.digests)
-            ]
+            outputs = [{call: _stored(store, digest, call) for call in test.calls} for digest in digests]
             sources = dict.fromkeys(test.statements(values) for values in outputs)
             statements.append(tuple(source for source in sources if source is not None))
     return statements
