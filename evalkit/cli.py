@@ -20,6 +20,7 @@ from evalkit.options import CheckpointName, TaskNames, UserPath
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
+from evalkit.subcommands.rerank import rerank
 from evalkit.tasks.registry import BENCHMARKS
 from evalkit.text import one_line, visible
 from shards.runtime.command_line import fail, standard_options
@@ -278,3 +279,6 @@ def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], mark
     built = build(list(run_dirs), scores=list(scores))
     write(built, out=out, markdown=markdown)
     console.print_report(built, out)
+
+
+main.add_command(rerank)

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
     from evalkit.outputs.result import Evaluation
     from evalkit.reports.comparison import Comparison
     from evalkit.reports.distillation import Report
+    from evalkit.rerank.run import RerankOutcome
     from evalkit.scoring.metrics import PassRates
+    from evalkit.scoring.stats import Estimate
     from evalkit.tasks.protocols import PromptProtocol
+
+_WITHOUT_TOKENS = "collecting"
+"""First word of the phases that generate nothing."""
 
 
 class _LiteralConsole(Console):
@@ -53,6 +58,7 @@ class ScoreProgress:
         self._task: TaskID | None = None
         self._steps = self._total = self._tokens = 0
         self._started = 0.0
+        self._what = ""
         self._phase = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -73,6 +79,7 @@ class ScoreProgress:
         """Begin a phase of `total` samples."""
         self._steps = self._tokens = 0
         self._total = total
+        self._what = what
         self._started = time.monotonic()
         if not self._print.is_terminal:
             self._phase.enter_context(self._print.counting(self._status))
@@ -91,12 +98,18 @@ class ScoreProgress:
 
     def step(self, steps: int = 1, tokens: int = 0) -> None:
         """Advance by a number of samples and generated tokens."""
-        if not self._tokens:
+        if not self._tokens and self._generates:
             self._started = time.monotonic()  # the rate excludes the loading of the model
         self._steps += steps
         self._tokens += tokens
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=steps, rate=f"{self._rate():,.0f} tokens/s")
+            rate = f"{self._rate():,.0f} tokens/s" if self._generates else ""
+            self._bar.update(self._task, advance=steps, rate=rate)
+
+    @property
+    def _generates(self) -> bool:
+        """Whether the phase generates tokens; only then are tokens printed."""
+        return not self._what.startswith(_WITHOUT_TOKENS)
 
     def _rate(self) -> float:
         return self._tokens / max(time.monotonic() - self._started, 1e-6)
@@ -104,9 +117,10 @@ class ScoreProgress:
     def _status(self) -> str:
         text = f"{self._steps} of {self._total} samples"
         elapsed_s = time.monotonic() - self._started
-        if not self._tokens:
+        if self._generates and not self._tokens:
             return f"{text}, loading the model and reading the first prompts, {elapsed_s:.0f} s"
-        text += f", {self._tokens:,} tokens, {self._rate():,.0f} tokens/s"
+        if self._generates:
+            text += f", {self._tokens:,} tokens, {self._rate():,.0f} tokens/s"
         if not self._steps:
             return f"{text}, {elapsed_s:.0f} s"
         return f"{text}, {elapsed_s / self._steps * (self._total - self._steps):.0f} s left"
@@ -117,6 +131,9 @@ class ScoreProgress:
             self._bar.stop()
             self._bar = None
         self._phase.close()
+        if not self._generates:
+            self.note(f"{self._what}: {self._steps} samples in {time.monotonic() - self._started:.0f} s")
+            return
         self.note(
             f"generated {self._steps} samples, {self._tokens:,} tokens in {time.monotonic() - self._started:.0f} s "
             f"({self._rate():,.0f} tokens/s)"
@@ -161,6 +178,47 @@ def _add_rates(table: Table, name: str, rates: PassRates, problems: int, outcome
             f"{rates.solved} of {problems}" if index == 0 else "",
             outcomes if index == 0 else "",
         )
+
+
+def print_rerank(outcome: RerankOutcome, result: dict[str, Any]) -> None:
+    """Print one row per method, the counts of the evidence, and the paths of all outputs.
+
+    Args:
+        outcome: What was ranked.
+        result: Its JSON result.
+    """
+    console = _LiteralConsole()
+    visible_methods = result["visible_tests"]["methods"]
+    metrics = list(next(iter(outcome.scores.values())).estimates)
+    table = _table("method", *metrics, "pass@1 - random", "remark")
+    for method, score in outcome.scores.items():
+        cells = [f"{100 * score.estimates[metric].mean:.1f}" for metric in metrics[1:]]
+        if metrics:
+            cells.insert(0, _percent(score.estimates[metrics[0]]))
+        change = score.differences.get("pass@1")
+        remark = "visible tests" if method in visible_methods else "any sample passes" if method == "oracle" else ""
+        table.add_row(method, *cells, _percent(change, sign="+") if change and method != "random" else "-", remark)
+    console.print(table)
+    counts, request = outcome.counts, outcome.request
+    console.print(
+        f"{counts.tasks} problems, {counts.samples:,} samples, {counts.distinct_programs:,} distinct programs, "
+        f"{counts.inputs:,} calls, {counts.tests:,} tests; {counts.outputs_executed:,} of {counts.outputs:,} outputs "
+        f"executed in {counts.seconds:.1f} s",
+        soft_wrap=True,
+    )
+    for source, clusters in counts.clusters_by_source.items():
+        console.print(f"inputs from {source}: {counts.inputs_by_source[source]:,}, {clusters:,} clusters")
+    if request.limit:
+        console.print(f"only the first {request.limit} problems: this is not the benchmark's score")
+    for label, path in (("result", request.result), ("page", request.page), ("evidence", request.evidence)):
+        if path is not None:
+            console.print(f"{label + ':':<9} {one_line(str(path))}", soft_wrap=True)
+
+
+def _percent(estimate: Estimate, *, sign: str = "") -> str:
+    """Return mean and interval in percent, the interval on a line of its own."""
+    mean, low, high = (format(100 * value, f"{sign}.1f") for value in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean}\n[{low}, {high}]"
 
 
 def print_comparisons(comparisons: list[Comparison]) -> None:

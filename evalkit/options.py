@@ -56,3 +56,15 @@ class TaskNames(click.ParamType["tuple[str, ...]"]):
         if not names:
             self.fail("names no benchmark; expected one such as humaneval", param, ctx)
         return names
+
+
+class CommaSeparated(click.ParamType["tuple[str, ...]"]):
+    """Names separated by commas; the command checks them."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the distinct names in their order."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))

@@ -1,13 +1,15 @@
 """The table of rankers.
 
 To add a ranker: write a function from `TaskEvidence` to `Ranking` in `evalkit/rerank/rankers/`, and add it to
-`RANKERS`. It sees the evidence only, never verdicts or the benchmark's own tests.
+`RANKERS`. It sees the evidence only, never verdicts or the benchmark's own tests. A ranker that needs no model-written
+tests is named in `WITHOUT_TESTS` too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
+from evalkit.errors import EvalError
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.rankers import agreement, counting, functional_overlap
 from evalkit.rerank.ranking import Ranking
@@ -29,3 +31,36 @@ RANKERS: dict[str, Ranker] = {
     "combined": functional_overlap.combined,
 }
 """Rankers by the name that `--methods` takes."""
+
+WITHOUT_TESTS = frozenset({"random", "majority", "majority-valid", "alphacode"})
+"""Rankers that need no model-written tests."""
+
+WITHOUT_OUTPUTS = frozenset({"random", "max-pass", "codet", "b4", "aces"})
+"""Rankers that do not compare outputs, so that the choice of inputs does not matter to them."""
+
+BASELINE = "random"
+"""The ranker that all methods are compared with."""
+
+ORACLE = "oracle"
+"""The name under which the upper bound is reported: any sample passes. It is no ranker."""
+
+
+def choose_methods(names: Sequence[str], rankers: Mapping[str, Ranker], *, has_tests: bool) -> tuple[str, ...]:
+    """Return the names of the rankers to run: `BASELINE` first, then those that are named.
+
+    Args:
+        names: Names of rankers, or `ORACLE`, which is always reported; none for all that the inputs allow.
+        rankers: The known rankers.
+        has_tests: Whether there are model-written tests.
+
+    Raises:
+        EvalError: A name is unknown, or a ranker needs tests and there are none.
+    """
+    for name in names:
+        if name not in rankers and name != ORACLE:
+            raise EvalError(f"--methods: {name!r} is unknown, expected some of {', '.join([*rankers, ORACLE])}")
+        if not has_tests and name in rankers and name not in WITHOUT_TESTS:
+            raise EvalError(f"--methods: {name} needs model-written tests; add --tests FILE, or leave the method out")
+    allowed = [name for name in rankers if has_tests or name in WITHOUT_TESTS]
+    chosen = [name for name in names if name != ORACLE] if names else allowed
+    return tuple(dict.fromkeys([BASELINE, *chosen]))

@@ -1,0 +1,288 @@
+"""Choose among samples: evidence, rankings, verdicts and scores of one benchmark.
+
+The stages run in this order, and the verdicts come last: a ranking is finished before the benchmark's own tests run.
+
+| stage | module |
+|---|---|
+| samples and tests | `samples/merged.py`, `rerank/model_tests.py` |
+| evidence | `rerank/collect.py` |
+| rankings | `rerank/registry.py` |
+| verdicts | `scoring/execution.py`, with the cache of verdicts |
+| scores | `scoring/method_scores.py` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evalkit.cache_dirs import cache_dir
+from evalkit.errors import EvalError
+from evalkit.outputs.files import is_special, require_writable
+from evalkit.outputs.paths import locked, refuse_overlap
+from evalkit.request import ScoreCallbacks
+from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect
+from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.inputs.sources import require_sources
+from evalkit.rerank.model_tests import WrittenTests, read_tests
+from evalkit.rerank.ranking import Ranking
+from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, Ranker, choose_methods
+from evalkit.rerank.store import EvidenceStore
+from evalkit.rerank.task_plan import EvidenceSettings
+from evalkit.samples.given_file import program_files
+from evalkit.samples.merged import MergedSamples, read_merged
+from evalkit.sandbox.guest.isolation import Layer
+from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.verdict import Verdict
+from evalkit.sandbox.verdict_cache import VerdictCache
+from evalkit.scoring.execution import SampleExecutor
+from evalkit.scoring.method_scores import MethodScore, score_methods
+from evalkit.scoring.time_limits import calibrate
+from evalkit.tasks import registry
+from evalkit.tasks.base import Benchmark, Problem
+
+USUAL_PICKS = (1, 2, 5, 10)
+"""Values of k for which pass@k is reported, up to the smallest number of samples of a problem."""
+
+VISIBLE = ("auto", "shown", "hidden")
+"""Values of `RerankRequest.visible_tests`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankRequest:
+    """Settings of one `evalkit rerank`."""
+
+    samples: tuple[Path, ...]
+    """Files or folders of samples; `-` is standard input."""
+    tests: Path | None = None
+    """Model-written tests; None for the methods that need none."""
+    task: str = "humaneval"
+    """Name of the benchmark."""
+    methods: tuple[str, ...] = ()
+    """Names of rankers; none for all that the inputs allow."""
+    inputs: tuple[str, ...] = ()
+    """Sources of inputs; none for the calls of the tests, or without tests for examples and their mutations."""
+    visible_tests: str = "auto"
+    """Whether the model saw the examples of the prompt: `shown`, `hidden`, or `auto`: as the rows' prompts say. Where
+    rows name no prompt, docstring examples count as shown and the benchmark's assertions as hidden."""
+    result: Path
+    page: Path | None = None
+    evidence: Path
+    """The evidence file, which is extended."""
+    sanitize: bool = False
+    limit: int | None = None
+    strict: bool = False
+    workers: int | None = None
+    data_dir: Path | None = None
+    use_cache: bool = True
+    """Read and write cached verdicts."""
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of inputs, with the default filled in."""
+        return self.inputs or (("tests",) if self.tests is not None else ("examples", "mutation"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedProblem:
+    """One problem with every method's ranking and the verdicts of its samples."""
+
+    problem: Problem
+    evidence: TaskEvidence
+    rankings: dict[str, Ranking]
+    """Ranking of each method."""
+    verdicts: tuple[Verdict, ...]
+    """[N] Verdict of each sample."""
+
+    @property
+    def passed(self) -> tuple[bool, ...]:
+        """[N] Whether each sample passes the benchmark's tests."""
+        return tuple(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def num_failed(self) -> int:
+        """Samples that could not be executed on this machine; if there are any, the problem is not scored."""
+        return sum(verdict.outcome == "infra_error" for verdict in self.verdicts)
+
+    def first(self, method: str) -> int:
+        """Return the sample that a method puts first: the earliest one of its first group."""
+        return self.rankings[method].order(len(self.verdicts))[0]
+
+    def rate(self, method: str, k: int) -> float:
+        """Return the expected pass@k of a method; for `ORACLE`, whether any sample passes."""
+        if method == ORACLE:
+            return float(any(self.passed))
+        return self.rankings[method].pass_at_k(self.passed, k)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RerankOutcome:
+    """Outcome of one `evalkit rerank`; `outputs/rerank_result.py` writes it as JSON."""
+
+    request: RerankRequest
+    benchmark: Benchmark
+    samples: MergedSamples
+    tests: WrittenTests | None
+    settings: EvidenceSettings
+    counts: EvidenceCounts
+    problems: tuple[RankedProblem, ...]
+    scores: dict[str, MethodScore]
+    """Score of each method; `ORACLE` is the last."""
+    layers: tuple[Layer, ...]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Methods with a ranking."""
+        return tuple(method for method in self.scores if method != ORACLE)
+
+    @property
+    def num_failed(self) -> int:
+        """Samples that could not be executed on this machine."""
+        return sum(problem.num_failed for problem in self.problems)
+
+
+def rerank(
+    request: RerankRequest, callbacks: ScoreCallbacks, *, rankers: Mapping[str, Ranker] = RANKERS
+) -> RerankOutcome:
+    """Rank the samples of one benchmark by every method, and score the rankings.
+
+    Args:
+        request: What to rank. The evidence file is written here; result and page are the caller's.
+        callbacks: Progress.
+        rankers: Rankers by name.
+
+    Raises:
+        EvalError: An input is missing or broken, a setting is wrong, or an output cannot be written.
+    """
+    methods = choose_methods(request.methods, rankers, has_tests=request.tests is not None)
+    require_sources(request.sources())
+    benchmark = registry.load(request.task, data_dir=request.data_dir)
+    _check_outputs(request)
+    samples = read_merged(
+        request.samples, benchmark, sanitize=request.sanitize, limit=request.limit, note=callbacks.note
+    )
+    tests = _read_tests(request, benchmark, callbacks)
+    settings = _evidence_settings(request, samples)
+    with ExitStack() as stack:
+        if not is_special(request.result):
+            stack.enter_context(locked(request.result))
+        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
+        store = stack.enter_context(EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note))
+        collection = collect(
+            samples.problems,
+            samples.samples,
+            tests.by_task if tests is not None else {},
+            settings=settings,
+            pool=pool,
+            store=store,
+            callbacks=callbacks,
+        )
+        ranked = [(evidence, {method: rankers[method](evidence) for method in methods}) for evidence in collection]
+        _require_inputs(request, methods, collection.counts)
+        verdicts = _verdicts(request, samples, pool, callbacks)
+        layers = tuple(pool.layers)
+    problems = tuple(
+        RankedProblem(problem=problem, evidence=evidence, rankings=rankings, verdicts=verdicts[problem.task_id])
+        for problem, (evidence, rankings) in zip(samples.problems, ranked, strict=True)
+    )
+    return RerankOutcome(
+        request=request,
+        benchmark=benchmark,
+        samples=samples,
+        tests=tests,
+        settings=settings,
+        counts=collection.counts,
+        problems=problems,
+        scores=_scores(methods, problems, callbacks),
+        layers=layers,
+    )
+
+
+def _check_outputs(request: RerankRequest) -> None:
+    """Refuse outputs that would overwrite an input or one another, or that cannot be written."""
+    inputs = [*registry.data_files(request.data_dir)]
+    for path in (*request.samples, *([request.tests] if request.tests is not None else [])):
+        inputs += program_files(path) if path.is_dir() else [path] if str(path) != "-" else []
+    outputs = {"--json": request.result, "--html": request.page, "--evidence": request.evidence}
+    refuse_overlap(outputs, inputs)
+    for output in outputs.values():
+        if output is not None:
+            require_writable(output)
+
+
+def _read_tests(request: RerankRequest, benchmark: Benchmark, callbacks: ScoreCallbacks) -> WrittenTests | None:
+    if request.tests is None:
+        return None
+    tests = read_tests(request.tests, benchmark, note=callbacks.note)
+    if not tests.num_tests:
+        raise EvalError(
+            f"{request.tests}: holds no valid test in {tests.num_texts} texts; expected texts that follow 'assert '; "
+            "check the file, or leave --tests out"
+        )
+    return tests
+
+
+def _evidence_settings(request: RerankRequest, samples: MergedSamples) -> EvidenceSettings:
+    """Return the settings of the evidence: examples count only where the model saw them."""
+    settings = EvidenceSettings(inputs=request.sources())
+    if request.visible_tests != "auto":
+        shown = request.visible_tests == "shown"
+        return replace(settings, docstring_examples=shown, shown_tests=shown)
+    prompts = [(problem, samples.prompts.get(problem.task_id)) for problem in samples.problems]
+    named = [(problem, prompt) for problem, prompt in prompts if prompt is not None]
+    if not named:
+        return settings
+    return replace(
+        settings,
+        docstring_examples=any(problem.prompt.strip() in prompt for problem, prompt in named if problem.prompt.strip()),
+        shown_tests=any(test in prompt for problem, prompt in named for test in problem.shown_tests),
+    )
+
+
+def _require_inputs(request: RerankRequest, methods: Sequence[str], counts: EvidenceCounts) -> None:
+    """Refuse to report methods that had nothing to go by.
+
+    Raises:
+        EvalError: There is neither an input nor a test nor an example, so that all methods would pick at random.
+    """
+    if methods != (BASELINE,) and not (counts.inputs or counts.tests or counts.examples):
+        raise EvalError(
+            f"--inputs {','.join(request.sources())}: no problem has an input, so that every method would pick at "
+            "random; add --tests FILE, or --visible-tests shown if the model saw the prompt's examples"
+        )
+
+
+def _verdicts(
+    request: RerankRequest, samples: MergedSamples, pool: Pool, callbacks: ScoreCallbacks
+) -> Mapping[str, tuple[Verdict, ...]]:
+    """Return the verdicts of the benchmark's own tests, by task id and sample."""
+    with closing(VerdictCache(cache_dir() if request.use_cache else None)) as cache:
+        limits = calibrate(samples.problems, pool, cache)
+        for task_id, verdict in limits.failed.items():
+            callbacks.note(f"warning: the reference of {task_id} does not pass on this machine ({verdict.outcome})")
+        executor = SampleExecutor(samples.problems, limits.cpu_s, pool, cache)
+        for sample in samples.samples:
+            executor.add(sample)
+        if executor.num_distinct:
+            callbacks.note(f"executing {executor.num_distinct} programs against the benchmark's own tests")
+        verdicts: dict[str, list[Verdict]] = {problem.task_id: [] for problem in samples.problems}
+        for execution in executor.finish():
+            verdicts[execution.sample.task_id].append(execution.verdict)
+    return {task_id: tuple(items) for task_id, items in verdicts.items()}
+
+
+def _scores(
+    methods: Sequence[str], problems: Sequence[RankedProblem], callbacks: ScoreCallbacks
+) -> dict[str, MethodScore]:
+    """Return the scores of all methods over the problems whose samples could all be executed."""
+    scored = [problem for problem in problems if not problem.num_failed]
+    fewest = min((len(problem.verdicts) for problem in scored), default=0)
+    picks = [k for k in USUAL_PICKS if k <= fewest]
+    if picks and len(picks) < len(USUAL_PICKS):
+        callbacks.note(f"pass@k is reported up to k = {picks[-1]}: a problem has only {fewest} samples")
+    rates = {
+        method: {f"pass@{k}": [problem.rate(method, k) for problem in scored] for k in picks}
+        for method in (*methods, ORACLE)
+    }
+    return score_methods(rates, baseline=BASELINE)

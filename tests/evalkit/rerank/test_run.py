@@ -1,0 +1,103 @@
+"""Rankings before verdicts: no ground truth reaches a ranker. A toy ranker is added as the recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.rerank import run as run_module
+from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.ranking import Ranking
+from evalkit.rerank.registry import RANKERS, choose_methods
+from evalkit.rerank.run import RankedProblem, RerankOutcome, RerankRequest, rerank
+from evalkit.sandbox.verdict import Verdict
+from evalkit.tasks.base import Benchmark, Problem
+from tests.evalkit.rerank.sample_runs import write_samples, write_tests
+from tests.evalkit.rerank.toy_evidence import evidence_of
+
+
+class Notes:
+    """Callbacks that keep the lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def start(self, what: str, total: int) -> None: ...
+    def step(self, steps: int = 1, tokens: int = 0) -> None: ...
+    def stop(self) -> None: ...
+
+
+def run_with(benchmark: Benchmark, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> RerankOutcome:
+    folder.mkdir()
+    monkeypatch.setattr("evalkit.tasks.registry.load", lambda name, data_dir=None: benchmark)
+    request = RerankRequest(
+        samples=(write_samples(folder),),
+        tests=write_tests(folder),
+        inputs=("tests", "examples", "mutation"),
+        result=folder / "r.json",
+        evidence=folder / "e.arrow",
+        limit=3,
+        **settings,
+    )
+    return rerank(request, Notes())
+
+
+def test_the_benchmarks_tests_change_verdicts_and_no_ranking(
+    humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(problem: Problem) -> Problem:
+        check = "def check(candidate):\n    assert False\n"
+        return replace(problem, test=problem.test + "\n" + check + f"check({problem.entry_points[0]})\n", reference="")
+
+    other = replace(humaneval, problems=tuple(changed(problem) for problem in humaneval.problems))
+    first = run_with(humaneval, tmp_path / "a", monkeypatch)
+    second = run_with(other, tmp_path / "b", monkeypatch)
+    assert [problem.rankings for problem in first.problems] == [problem.rankings for problem in second.problems]
+    assert all(set(problem.rankings) == set(RANKERS) for problem in first.problems)
+    assert [sum(problem.passed) for problem in first.problems] == [2, 1, 2]
+    assert [sum(problem.passed) for problem in second.problems] == [0, 0, 0]
+    assert first.scores["oracle"].estimates["pass@1"].mean == 1.0
+    assert second.scores["oracle"].estimates["pass@1"].mean == 0.0
+
+
+def test_a_toy_ranker_is_added_by_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shortest(evidence: TaskEvidence) -> Ranking:
+        lengths = [len(evidence.programs[program]) for program in evidence.program_N]
+        return Ranking.of((-float(length), [sample]) for sample, length in enumerate(lengths))
+
+    monkeypatch.setitem(RANKERS, "shortest", shortest)
+    assert choose_methods(["shortest", "oracle"], RANKERS, has_tests=True) == ("random", "shortest")
+    assert "shortest" in choose_methods([], RANKERS, has_tests=True)
+
+
+def ranked(outcomes: list[str]) -> RankedProblem:
+    evidence = evidence_of(outputs=[[0], [1]], passed=[[True], [False]], samples=[0, 1, 1])
+    problem = Problem(task_id="toy/0", prompt="", entry_points=("f",), prelude="", test="", reference="")
+    rankings = {name: RANKERS[name](evidence) for name in ("random", "majority")}
+    verdicts = tuple(Verdict(outcome=outcome) for outcome in outcomes)
+    return RankedProblem(problem=problem, evidence=evidence, rankings=rankings, verdicts=verdicts)
+
+
+def test_the_first_choice_and_the_rates_follow_the_ranking() -> None:
+    problem = ranked(["pass", "wrong", "pass"])
+    assert (problem.first("majority"), problem.first("random")) == (1, 0)
+    assert problem.rate("majority", 1) == 0.5
+    assert problem.rate("majority", 2) == 1.0
+    assert problem.rate("random", 1) == pytest.approx(2 / 3)
+    assert problem.rate("oracle", 1) == 1.0
+
+
+def test_a_problem_whose_samples_could_not_be_executed_is_not_scored() -> None:
+    notes = Notes()
+    problems = [ranked(["pass", "wrong", "wrong"]), ranked(["pass", "infra_error", "wrong"])]
+    scores = run_module._scores(["random", "majority"], problems, notes)
+    assert scores["random"].estimates["pass@1"].mean == pytest.approx(1 / 3)
+    assert list(scores["majority"].estimates) == ["pass@1", "pass@2"]
+    assert notes.lines == ["pass@k is reported up to k = 2: a problem has only 3 samples"]
+    assert run_module._scores(["random"], problems[1:], notes)["random"].estimates == {}
