@@ -1,4 +1,4 @@
-"""Digests of a model's weights, and checks that the weight files are complete and free of NaN.
+"""Digests of a model's weights, and checks that the weight files are complete and finite.
 
 Only the files are read: neither torch nor transformers is needed. The identity of a model is the digest of its weight
 files, never the name of its directory. Large files are hashed once: the digest is kept in the user's cache, under the
@@ -112,7 +112,9 @@ def read_header(file: Path) -> list[TensorHeader]:
 
 
 def require_sound(folder: Path) -> None:
-    """Check that a model's weights are complete, not cut, and free of NaN.
+    """Check that a model's weights are complete, not cut, and finite.
+
+    Infinity is accepted in a tensor of zeros and infinities: a mask that was saved with the weights.
 
     Values are checked in directories of up to 20 GB. Weights in other formats than safetensors are not checked.
 
@@ -125,9 +127,9 @@ def require_sound(folder: Path) -> None:
     if sum(file.stat().st_size for file in files) > _SCANNED_AT_MOST:
         return
     for file, tensors in headers.items():
-        if not _remembered(file).get("no_nan"):
-            _refuse_nan(file, tensors)
-            _remember(file, no_nan=True)
+        if not _remembered(file).get("finite"):
+            _refuse_infinite(file, tensors)
+            _remember(file, finite=True)
 
 
 def _parse_header(file: Path, header: dict[str, Any], *, start: int) -> list[TensorHeader]:
@@ -163,12 +165,20 @@ def _require_complete(folder: Path, names: set[str]) -> None:
         raise _damaged(folder, f"found parts of weights ({min(names)}), but no {_INDEX}, which lists them")
 
 
-def _refuse_nan(file: Path, tensors: list[TensorHeader]) -> None:
+def _refuse_infinite(file: Path, tensors: list[TensorHeader]) -> None:
     for tensor in tensors:
-        if tensor.dtype in _DTYPES:
-            num_nan = sum(_count_nan(block, tensor.dtype) for block in _blocks(file, tensor))
-            if num_nan:
-                raise _damaged(file, f"tensor {tensor.name} has {num_nan:,} values that are NaN")
+        if tensor.dtype not in _DTYPES:
+            continue
+        num_nan = num_infinite = 0
+        is_mask = True
+        for block in _blocks(file, tensor):
+            nan, infinite = _count_special(block, tensor.dtype)
+            num_nan, num_infinite = num_nan + nan, num_infinite + infinite
+            is_mask = is_mask and np.count_nonzero(block) == infinite
+        if num_nan:
+            raise _damaged(file, f"tensor {tensor.name} has {num_nan:,} values that are NaN")
+        if num_infinite and not is_mask:
+            raise _damaged(file, f"tensor {tensor.name} has {num_infinite:,} values that are infinite")
 
 
 def _blocks(file: Path, tensor: TensorHeader) -> Iterator[Any]:
@@ -180,10 +190,16 @@ def _blocks(file: Path, tensor: TensorHeader) -> Iterator[Any]:
         yield values[begin : begin + _BLOCK_VALUES]
 
 
-def _count_nan(values: Any, dtype: str) -> int:
-    if dtype == "BF16":  # NaN is above infinity, whose exponent bits are all 1
-        return int(np.count_nonzero((values & np.uint16(0x7FFF)) > np.uint16(0x7F80)))
-    return int(np.count_nonzero(np.isnan(values)))
+def _count_special(values: Any, dtype: str) -> tuple[int, int]:
+    """Return the number of NaN and of infinities."""
+    if dtype == "BF16":  # the exponent bits of both are all 1; NaN is above infinity
+        magnitudes = values & np.uint16(0x7FFF)
+        special = int(np.count_nonzero(magnitudes >= np.uint16(0x7F80)))
+        num_nan = int(np.count_nonzero(magnitudes > np.uint16(0x7F80))) if special else 0
+    else:
+        special = int(np.count_nonzero(~np.isfinite(values)))
+        num_nan = int(np.count_nonzero(np.isnan(values))) if special else 0
+    return num_nan, special - num_nan
 
 
 def _file_digest(file: Path) -> str:
@@ -203,7 +219,7 @@ def _file_digest(file: Path) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Facts about large files in the user's cache: the sha256, and that there is no NaN
+# Facts about large files in the user's cache: the sha256, and that all values are finite
 
 
 def _note_path(file: Path) -> Path:

@@ -77,6 +77,17 @@ def require_parallelism(engine: str, *, tensor_parallel_size: int, pipeline_para
             )
 
 
+def require_supported(engine: str, config: EngineConfig) -> None:
+    """Check what an engine can tell about a teacher without being loaded.
+
+    Raises:
+        DumpError: The engine cannot run this teacher with these settings.
+    """
+    module = importlib.import_module(ENGINES[engine].target.partition(":")[0])
+    if hasattr(module, "require_supported"):
+        module.require_supported(config)
+
+
 def describe_engine(engine: str, config: EngineConfig) -> dict[str, Any]:
     """Return name, version, dtype, device and parallelism of an engine, for the manifest.
 

@@ -72,7 +72,7 @@ class VllmEngine:
                 f"--pipeline-parallel-size {stages}: found no GPU, and vLLM 0.32 splits layers over GPUs only; "
                 "leave the option out, or use --tensor-parallel-size"
             )
-        _require_fixed_rope(config)
+        require_supported(config)
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         bind_children()
@@ -252,8 +252,8 @@ def _architecture(folder: Path) -> str:
     return str(names[0])
 
 
-def _require_fixed_rope(config: EngineConfig) -> None:
-    """Refuse rotary factors that depend on the length of a row.
+def require_supported(config: EngineConfig) -> None:
+    """Refuse rotary factors that depend on the length of a row. No part of vLLM is imported.
 
     vLLM selects LongRoPE's factors once, by the largest length. transformers selects them by the length of each row.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from teacher_dump.errors import DumpError
+from teacher_dump.model.declared_model import auto_class
 from teacher_dump.model.model_folder import require_decoder_only
 
 _SHOWN_KEYS = 3
@@ -33,7 +34,7 @@ def load(folder: Path, *, dtype: str) -> Any:
         require_decoder_only(config, folder)
         # The fused kernels of mixtures of experts do not support float64.
         experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
-        model, info = _auto_class(config).from_pretrained(
+        model, info = auto_class(config).from_pretrained(
             folder, dtype=getattr(torch, dtype), output_loading_info=True, **experts
         )
     except DumpError:
@@ -59,17 +60,3 @@ def forward_options(model: Any) -> dict[str, Any]:
     """Return the arguments of a model's forward besides the token ids: no KV cache, if it accepts the option."""
     parameters = inspect.signature(model.forward).parameters
     return {"use_cache": False} if "use_cache" in parameters else {}
-
-
-def _auto_class(config: Any) -> Any:
-    """Return the transformers class that loads a config: a causal LM, or a multimodal model that generates text."""
-    import transformers
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    )
-
-    multimodal = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) in multimodal:
-        return transformers.AutoModelForImageTextToText
-    return transformers.AutoModelForCausalLM

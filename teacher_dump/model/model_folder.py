@@ -36,8 +36,8 @@ def load_config(folder: Path) -> dict[str, Any]:
     return flat
 
 
-def require_known_architecture(folder: Path) -> None:
-    """Check that transformers can load a folder's config without code of the folder, and that it is a decoder.
+def require_known_architecture(folder: Path) -> Any:
+    """Return a folder's transformers config, loaded without code of the folder, after a check that it is a decoder's.
 
     Raises:
         DumpError: It is not.
@@ -52,6 +52,7 @@ def require_known_architecture(folder: Path) -> None:
             "without code of the folder's own"
         ) from None
     require_decoder_only(config, folder)
+    return config
 
 
 def require_decoder_only(config: Any, folder: Path) -> None:

@@ -11,6 +11,7 @@ from shards.format.manifest import Teacher
 from shards.model_files.tokenizer import TokenizerRules
 from shards.model_files.weights import read_header, require_sound, weights_sha256
 from teacher_dump.errors import DumpError
+from teacher_dump.model.declared_model import require_declared_model
 from teacher_dump.model.fetch import download, unpack
 from teacher_dump.model.model_folder import (
     load_config,
@@ -56,11 +57,12 @@ def resolve(name: str, *, revision: str | None = None) -> LocalTeacher:
     else:
         folder = download(entry.repo if entry else name, entry.revision if entry else revision)
     config = load_config(folder)
-    require_known_architecture(folder)
+    architecture = require_known_architecture(folder)
     rules = TokenizerRules.load(folder)
     require_ids_in_embedding(rules, config["vocab_size"])
     tokenizer = load_tokenizer(folder)
     require_sound(folder)
+    require_declared_model(folder, architecture)
     return LocalTeacher(
         folder=folder,
         teacher=_identity(name, entry, folder, vocab_size=min(config["vocab_size"], max(rules.pieces.values()) + 1)),

@@ -22,9 +22,10 @@ from teacher_dump.config import DumpConfig
 from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.drop_log import DROP_LOG_NAME, DropLog
 from teacher_dump.corpus.readers.hub import pin_revision
+from teacher_dump.corpus.readers.sources import require_present
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
-from teacher_dump.engines.registry import ENGINES, require_parallelism, select_engine
+from teacher_dump.engines.registry import ENGINES, require_parallelism, require_supported, select_engine
 from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import load_tokenizer, require_quantiser
@@ -89,10 +90,13 @@ def prepare_job(config: DumpConfig) -> DumpJob:
         tensor_parallel_size=config.tensor_parallel_size,
         pipeline_parallel_size=config.pipeline_parallel_size,
     )
+    if not (task_store.exists(config.out) or (config.out / MANIFEST_NAME).exists()):
+        require_present(config.data)  # later starts in the folder no longer need the corpus
     model = resolve(config.model, revision=config.revision)
     if ENGINES[engine].uses_transformers:
         require_quantiser(model.folder)
     layout, spec = record_layout(config, model)
+    require_supported(engine, engine_config(config, model, spec))
     identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
     task_list = _load_or_write_tasks(config, model, fingerprint)
     return DumpJob(

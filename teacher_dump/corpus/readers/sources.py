@@ -45,12 +45,32 @@ def read(data: str, counts: Counter[str] | None = None) -> Iterator[RawDocument]
     path = Path(data)
     if path.is_dir():
         return _read_folder(path, Counter() if counts is None else counts)
-    if not path.is_file():
+    require_present(data)
+    return read_tables([path])
+
+
+def require_present(data: str) -> None:
+    """Check that a local corpus exists, and that a folder holds documents of one kind. No document is read.
+
+    Raises:
+        DumpError: It does not.
+    """
+    path = Path(data)
+    if not _is_local(data):
+        return
+    if path.is_dir():
+        listing = list_folder(path)
+        listing.require_one_kind()
+        if not (listing.tables or listing.sources or listing.unreadable):
+            raise DumpError(
+                f"--data {printable(data)}: found no usable document (nothing to read), expected at least one; check "
+                "the path"
+            )
+    elif not path.is_file():
         raise DumpError(
             f"--data {printable(data)}: found no such file, expected stdlib, a folder, parquet or JSONL files, or a "
             "hub data set org/name"
         )
-    return read_tables([path])
 
 
 def portable_name(data: str) -> str:

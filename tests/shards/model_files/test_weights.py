@@ -20,12 +20,25 @@ def write_bfloat16(path: Path, bits: list[int]) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + np.array(bits, "<u2").tobytes())
 
 
-@pytest.mark.parametrize("bits", [0x7F81, 0xFFC0, 0x7FFF])
-def test_nan_of_bfloat16_is_found_and_infinity_is_let_through(bits: int, tmp_path: Path) -> None:
-    write_bfloat16(tmp_path / "model.safetensors", [0x3F80, 0x7F80, 0xFF80, 0x0001])
+@pytest.mark.parametrize(
+    ("bits", "kind"),
+    [(0x7F81, "NaN"), (0xFFC0, "NaN"), (0x7FFF, "NaN"), (0x7F80, "infinite"), (0xFF80, "infinite")],
+)
+def test_nan_and_infinity_of_bfloat16_are_found(bits: int, kind: str, tmp_path: Path) -> None:
+    write_bfloat16(tmp_path / "model.safetensors", [0x3F80, 0x7F7F, 0x0001])
     weights.require_sound(tmp_path)
     write_bfloat16(tmp_path / "model.safetensors", [0x3F80, bits])
-    with pytest.raises(ShardError, match="tensor w has 1 values that are NaN"):
+    with pytest.raises(ShardError, match=f"tensor w has 1 values that are {kind}"):
+        weights.require_sound(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_infinity_of_every_type_is_counted_except_in_a_mask(dtype: str, tmp_path: Path) -> None:
+    mask = np.array([0, -np.inf, -np.inf, 0], dtype)
+    save_file({"mask": mask, "w": np.ones(3, dtype)}, tmp_path / "model.safetensors")
+    weights.require_sound(tmp_path)
+    save_file({"mask": mask, "w": mask + np.array(1, dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(ShardError, match="tensor w has 2 values that are infinite"):
         weights.require_sound(tmp_path)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from teacher_dump.engines.vllm import Reply, VllmEngine, _require_fixed_rope, next_reply
+from teacher_dump.engines.vllm import Reply, VllmEngine, next_reply, require_supported
 from teacher_dump.errors import DeadEngineError, DumpError
 from tests.teacher_dump.engines.test_blockwise_logits import engine_config
+from tests.teacher_dump.helpers import run_small_dump
 
 LOG = Path("/tmp/engine.log")
 
@@ -51,4 +52,16 @@ def test_rotary_factors_that_depend_on_the_length_of_a_row_are_refused(tmp_path:
         DumpError, match=r"found LongRoPE factors that change at 64 tokens.* --window-tokens of at most 64"
     ):
         VllmEngine(engine_config(tmp_path, window_tokens=65))
-    _require_fixed_rope(engine_config(tmp_path, window_tokens=64))
+    require_supported(engine_config(tmp_path, window_tokens=64))
+
+
+def test_they_are_refused_before_anything_is_written(teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    factors = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "original_max_position_embeddings": 32, **factors}
+    config = json.loads((teacher / "config.json").read_text())
+    (teacher / "config.json").write_text(json.dumps({**config, "rope_parameters": rope}))
+    result = run_small_dump(teacher, corpus_folder, tmp_path / "refused", "--engine", "vllm")
+    assert result.exit_code == 1
+    assert "found LongRoPE factors that change at 32 tokens" in result.output
+    assert not (tmp_path / "refused").exists()
