@@ -30,7 +30,7 @@ def require_declared_model(folder: Path, config: Any) -> None:
     """Check that a config is a causal language model's, and that the safetensors files hold its weights.
 
     The weights of a quantised model are not compared: their names depend on the method. Neither are those of other
-    files than safetensors. Where neither is compared, the model is still built.
+    files than safetensors, or without accelerate, which the extra `dump` installs. Such a model is only built.
 
     Args:
         folder: Transformers folder.
@@ -129,7 +129,8 @@ def _load_on_meta(folder: Path, config: Any, model_class: Any) -> tuple[Any, dic
 
     files = sorted(folder.glob("*.safetensors"))
     with _silent():
-        if not files or getattr(config, "quantization_config", None) is not None:
+        has_names = files and getattr(config, "quantization_config", None) is None
+        if not has_names or importlib.util.find_spec("accelerate") is None:
             with torch.device("meta"):
                 return model_class(config), {}
         names = {
@@ -137,8 +138,6 @@ def _load_on_meta(folder: Path, config: Any, model_class: Any) -> tuple[Any, dic
             for file in files
             for tensor in read_header(file)
         }
-        # Without accelerate, only what is missing gets storage.
-        device = {"device_map": "meta"} if importlib.util.find_spec("accelerate") is not None else {}
         model, info = model_class.from_pretrained(
             None,
             config=config,
@@ -146,7 +145,7 @@ def _load_on_meta(folder: Path, config: Any, model_class: Any) -> tuple[Any, dic
             dtype=torch.bfloat16,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `_require_weights` refuses them
-            **device,
+            device_map="meta",
         )
     return model, info
 
