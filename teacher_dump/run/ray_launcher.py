@@ -24,6 +24,7 @@ from teacher_dump.engines.errors import engine_errors
 from teacher_dump.engines.registry import start_engine
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.run.callbacks import Callbacks
+from teacher_dump.run.cluster_watchdog import cluster_watchdog
 from teacher_dump.run.job import DumpJob, prepare_job
 from teacher_dump.run.signals import StopSignals
 from teacher_dump.run.task_runner import run_task
@@ -166,11 +167,12 @@ def _cluster(ray: Any, config: DumpConfig) -> Iterator[None]:
         ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level="ERROR", **local_options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _unusable_address(address, first_line(error)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        remove_leftovers(config.out)  # of actors on this machine, which were killed
+    with cluster_watchdog() if address == "local" else contextlib.nullcontext():
+        try:
+            yield
+        finally:
+            ray.shutdown()
+            remove_leftovers(config.out)  # of actors on this machine, which were killed
 
 
 def _unusable_address(address: str, reason: str) -> DumpError:
