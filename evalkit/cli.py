@@ -16,15 +16,15 @@ import click
 from click.core import ParameterSource
 
 from evalkit.errors import EvalError
-from evalkit.options import CheckpointName, TaskNames, UserPath
+from evalkit.options import COUNT, CheckpointName, TaskNames, UserPath, generation_options
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
 from evalkit.subcommands.rerank import rerank
+from evalkit.subcommands.write_tests import write_tests
 from evalkit.tasks.registry import BENCHMARKS
 from evalkit.text import one_line, visible
 from shards.runtime.command_line import fail, standard_options
-from shards.runtime.machine import DTYPES
 
 if TYPE_CHECKING:
     from evalkit.outputs.result import Evaluation
@@ -56,7 +56,6 @@ class _Group(click.Group):
             )
 
 
-_COUNT = click.IntRange(min=1)
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
     "deterministic",
@@ -92,22 +91,8 @@ def main(debug: bool) -> None:
 )
 @click.option("--json", "result", type=UserPath(), help="File of the result. [default: score.json in --out]")
 @click.option("--out", type=UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
-@click.option("--protocol", help="Prompt and sampling settings; see 'evalkit protocols'. [default: the benchmark's]")
-@click.option("--engine", default="auto", show_default=True, help="auto, vllm or transformers.")
-@click.option("--max-new-tokens", type=int, help="Maximum length of an answer in tokens. [default: the protocol's]")
-@click.option("--n", "num_samples", type=_COUNT, help="Answers per problem. [default: the protocol's]")
-@click.option("--temperature", type=float, help="Sampling temperature; 0 is greedy. [default: the protocol's]")
-@click.option("--top-p", type=float, help="Probability mass to sample from. [default: the protocol's]")
-@click.option("--batch-size", type=_COUNT, help="Answers generated concurrently. [default: by engine and device]")
-@click.option(
-    "--dtype",
-    type=click.Choice([*DTYPES, "float16"]),
-    default="auto",
-    show_default=True,
-    help="Type of weights and arithmetic. auto: bfloat16 where the GPU or the processor computes in it, else float32.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling.")
-@click.option("--limit", type=_COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
+@generation_options
+@click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
 @click.option(
     "--deterministic", is_flag=True, help="Fix the composition of batches; float32 unless --dtype names another type."
 )
@@ -118,7 +103,7 @@ def main(debug: bool) -> None:
     show_default=True,
     help="strict refuses to run unless every layer of the sandbox is on.",
 )
-@click.option("--workers", type=_COUNT, help="Programs executed concurrently. [default: three per two processors]")
+@click.option("--workers", type=COUNT, help="Programs executed concurrently. [default: three per two processors]")
 @click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
 @click.option("--html", "page", type=UserPath(), help="HTML page of the result. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
@@ -282,3 +267,4 @@ def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], mark
 
 
 main.add_command(rerank)
+main.add_command(write_tests)

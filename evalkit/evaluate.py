@@ -15,9 +15,8 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 
 from evalkit.cache_dirs import cache_dir
-from evalkit.generation.checkpoint import Checkpoint, find_checkpoint
-from evalkit.generation.run import CheckpointSource, choose_engine
-from evalkit.generation.weights import check_weights
+from evalkit.generation.checkpoint import find_checkpoint
+from evalkit.generation.run import CheckpointSource, report_weights
 from evalkit.outputs.files import is_special, write_json
 from evalkit.outputs.paths import locked
 from evalkit.outputs.preflight import check_outputs
@@ -62,7 +61,7 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
         benchmarks = [registry.load(name, data_dir=request.data_dir) for name in request.tasks]
         check_outputs(request, checkpoint)
         if checkpoint is not None:
-            _report_weights(checkpoint, request, callbacks)
+            report_weights(checkpoint, request, callbacks)
         if not is_special(request.result):
             stack.enter_context(locked(request.result))
         evaluation = _run(request, benchmarks, source, selector or AllSamples(), callbacks)
@@ -71,13 +70,6 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
         if request.page is not None:
             write_page(request.page, result, {item.name: item.problems for item in evaluation.benchmarks})
     return evaluation
-
-
-def _report_weights(checkpoint: Checkpoint, request: Request, callbacks: ScoreCallbacks) -> None:
-    engine = choose_engine(request).settings.engine
-    callbacks.note(f"checking the weights of {checkpoint.source}")
-    for warning in check_weights(checkpoint, engine=engine):
-        callbacks.note(warning)
 
 
 def _run(

@@ -1,14 +1,20 @@
-"""Types of the command line's parameters."""
+"""Types of the command line's parameters, and the options of all commands that generate."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from evalkit.text import visible
+from shards.runtime.machine import DTYPES
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+COUNT = click.IntRange(min=1)
+"""Type of an option that counts something."""
 
 
 class UserPath(click.Path):
@@ -68,3 +74,32 @@ class CommaSeparated(click.ParamType["tuple[str, ...]"]):
         if isinstance(value, tuple):
             return value
         return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+
+
+_GENERATION_OPTIONS = (
+    click.option(
+        "--protocol", help="Prompt and sampling settings; see 'evalkit protocols'. [default: the benchmark's]"
+    ),
+    click.option("--engine", default="auto", show_default=True, help="auto, vllm or transformers."),
+    click.option("--max-new-tokens", type=int, help="Maximum length of an answer in tokens. [default: the protocol's]"),
+    click.option("--n", "num_samples", type=COUNT, help="Answers per problem. [default: the protocol's]"),
+    click.option("--temperature", type=float, help="Sampling temperature; 0 is greedy. [default: the protocol's]"),
+    click.option("--top-p", type=float, help="Probability mass to sample from. [default: the protocol's]"),
+    click.option("--batch-size", type=COUNT, help="Answers generated concurrently. [default: by engine and device]"),
+    click.option(
+        "--dtype",
+        type=click.Choice([*DTYPES, "float16"]),
+        default="auto",
+        show_default=True,
+        help="Type of weights and arithmetic. auto: bfloat16 where the GPU or the processor computes in it, else "
+        "float32.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of sampling."),
+)
+
+
+def generation_options(command: _Command) -> _Command:
+    """Add the options that decide what is generated and how."""
+    for option in reversed(_GENERATION_OPTIONS):
+        command = option(command)
+    return command

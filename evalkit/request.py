@@ -1,4 +1,4 @@
-"""Settings of one `evalkit score`, and the callbacks that report its progress."""
+"""Settings of one `evalkit score` or `evalkit write-tests`, and the callbacks that report its progress."""
 
 from __future__ import annotations
 
@@ -11,19 +11,13 @@ from evalkit.outputs.paths import beside
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """Settings of one `evalkit score`."""
+class GenerationRequest:
+    """Settings of a generation."""
 
     checkpoint: str | None = None
-    """A folder or hub id; None where `samples` is given."""
-    samples: Path | None = None
-    """A file or folder of samples generated elsewhere; `-` is standard input."""
+    """A folder or hub id; None where samples are given."""
     tasks: tuple[str, ...] = ("humaneval",)
     """Names of benchmarks."""
-    result: Path
-    """Path of the JSON result; generated samples are written beside it."""
-    page: Path | None = None
-    """Path of the HTML page; None for no page."""
     protocol: str | None = None
     """Name of the protocol; None for the default of each benchmark."""
     engine: str = "auto"
@@ -37,13 +31,34 @@ class Request:
     dtype: str = "auto"
     seed: int = 0
     limit: int | None = None
-    """Score only so many problems, the first ones. Such a score is not the benchmark's score."""
+    """Use only so many problems, the first ones. Such a score is not the benchmark's score."""
     deterministic: bool = False
+    data_dir: Path | None = None
+
+    @property
+    def writes_tests(self) -> bool:
+        """Whether the answers are tests, in place of solutions."""
+        return False
+
+    def sample_path(self, task: str) -> Path:
+        """Return the path of the answers that are generated for one benchmark."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request(GenerationRequest):
+    """Settings of one `evalkit score`."""
+
+    samples: Path | None = None
+    """A file or folder of samples generated elsewhere; `-` is standard input."""
+    result: Path
+    """Path of the JSON result; generated samples are written beside it."""
+    page: Path | None = None
+    """Path of the HTML page; None for no page."""
     strict: bool = False
     """Refuse to run unless every layer of the sandbox is on."""
     workers: int | None = None
     """Programs that are executed concurrently."""
-    data_dir: Path | None = None
     sanitize: bool = False
     """Execute only the program in each of `samples`."""
     use_cache: bool = True
@@ -56,6 +71,33 @@ class Request:
     def sample_path(self, task: str) -> Path:
         """Return the path of the samples that are generated for one benchmark."""
         return beside(self.result, ".samples.jsonl" if self.tasks == (task,) else f".{task}.samples.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriteTestsRequest(GenerationRequest):
+    """Settings of one `evalkit write-tests`."""
+
+    out: Path
+    """The test file, or its name without the benchmark where there are several; `.gz` at its end compresses it."""
+
+    @property
+    def writes_tests(self) -> bool:
+        """Whether the answers are tests, in place of solutions."""
+        return True
+
+    def test_path(self, task: str) -> Path:
+        """Return the path of the test file of one benchmark: `tests.TASK.jsonl` where there are several."""
+        if self.tasks == (task,):
+            return self.out
+        stem = self.out.name.removesuffix(".gz").removesuffix(".jsonl")
+        return self.out.with_name(f"{stem}.{task}{self.out.name.removeprefix(stem)}")
+
+    def sample_path(self, task: str) -> Path:
+        """Return the path of the file that grows: the test file, or `tests.partial.jsonl` for `tests.jsonl.gz`."""
+        path = self.test_path(task)
+        if path.suffix != ".gz":
+            return path
+        return path.with_name(f"{path.name.removesuffix('.gz').removesuffix('.jsonl')}.partial.jsonl")
 
 
 class ScoreCallbacks(Protocol):

@@ -10,8 +10,9 @@ from typing import Any
 from evalkit.generation.base import Answer, EngineSettings, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.generation.engine import EngineChoice, announcement, choose_settings, hardware, load_engine
+from evalkit.generation.weights import check_weights
 from evalkit.outputs.files import sha256_text
-from evalkit.request import Request, ScoreCallbacks
+from evalkit.request import GenerationRequest, ScoreCallbacks
 from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.sample_file import SampleFile
 from evalkit.samples.sanitize import sanitize
@@ -25,13 +26,13 @@ class CheckpointSource:
     """Samples that a checkpoint generates. See `SampleSource` for the interface."""
 
     checkpoint: Checkpoint
-    request: Request
+    request: GenerationRequest
     callbacks: ScoreCallbacks
 
     def plan(self, benchmark: Benchmark) -> SamplePlan:
         """Return the problems that the protocol covers."""
         protocol = adjust(
-            find(self.request.protocol, task=benchmark.name),
+            find(self.request.protocol, task=benchmark.name, tests=self.request.writes_tests),
             max_new_tokens=self.request.max_new_tokens,
             temperature=self.request.temperature,
             top_p=self.request.top_p,
@@ -106,11 +107,23 @@ class CheckpointSource:
         return {"checkpoint": self.checkpoint.to_dict(), "samples": None}
 
 
-def choose_engine(request: Request) -> EngineChoice:
+def choose_engine(request: GenerationRequest) -> EngineChoice:
     """Resolve engine, batch size and dtype of a request; see `choose_settings`."""
     return choose_settings(
         request.engine, batch_size=request.batch_size, deterministic=request.deterministic, dtype=request.dtype
     )
+
+
+def report_weights(checkpoint: Checkpoint, request: GenerationRequest, callbacks: ScoreCallbacks) -> None:
+    """Check the weights against the configuration before an engine starts, and report warnings.
+
+    Raises:
+        EvalError: The weights do not fit the configuration, or the engine is unknown or not installed.
+    """
+    engine = choose_engine(request).settings.engine
+    callbacks.note(f"checking the weights of {checkpoint.source}")
+    for warning in check_weights(checkpoint, engine=engine):
+        callbacks.note(warning)
 
 
 def missing_prompts(
@@ -146,7 +159,8 @@ def _recorded(protocol: PromptProtocol) -> dict[str, Any]:
 
     A setting that a later version adds then leaves the samples of earlier runs valid.
     """
-    return {key: value for key, value in protocol.to_dict().items() if value is not False}
+    described = ("visible_tests",)  # says what the prompt form shows, and decides nothing
+    return {key: value for key, value in protocol.to_dict().items() if value is not False and key not in described}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -185,8 +199,8 @@ class _SampleTemplate:
         return Sample(
             task_id=prompt.task_id,
             index=prompt.index,
-            completion=text if self.protocol.answer == "completion" else None,
-            solution=text if self.protocol.answer == "solution" else None,
+            completion=text if self.protocol.answer in ("completion", "tests") else None,
+            solution=self._solution(prompt, text),
             raw=raw,
             prompt=prompt.text,
             stop_reason=answer.stop_reason,
@@ -195,3 +209,8 @@ class _SampleTemplate:
             settings=dict(self.settings),
             run=self.run,
         )
+
+    def _solution(self, prompt: Prompt, text: str) -> str | None:
+        if self.protocol.answer == "continuation":
+            return prompt.text + text
+        return text if self.protocol.answer == "solution" else None

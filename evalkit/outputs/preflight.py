@@ -1,4 +1,4 @@
-"""Check the outputs of a score before anything runs: none overwrites an input, and all can be written."""
+"""Check the outputs of a command before anything runs: none overwrites an input, and all can be written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from evalkit.errors import EvalError
 from evalkit.generation.checkpoint import Checkpoint, identity_files, would_belong
 from evalkit.outputs.files import is_special, require_writable
 from evalkit.outputs.paths import refuse_overlap
-from evalkit.request import Request
+from evalkit.request import Request, WriteTestsRequest
 from evalkit.samples.given_file import program_files
 from evalkit.tasks.registry import data_files
 
@@ -38,6 +38,34 @@ def check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
     for path in (request.result, request.page):
         if path is not None:
             require_writable(path)
+
+
+def check_test_files(request: WriteTestsRequest, checkpoint: Checkpoint) -> None:
+    """Refuse test files that would overwrite an input or join a checkpoint, or that cannot be written.
+
+    Args:
+        request: The settings, with the path of the test file.
+        checkpoint: The checkpoint that writes the tests.
+
+    Raises:
+        EvalError: An output is not acceptable.
+    """
+    outputs: dict[str, Path | None] = {}
+    for task in request.tasks:
+        path, growing = request.test_path(task), request.sample_path(task)
+        if is_special(path):
+            raise EvalError(f"--out {path}: tests are resumed from their file; name a file in a folder")
+        outputs["--out" if request.tasks == (task,) else f"the tests of {task}:"] = path
+        if growing != path:
+            outputs[f"the tests of {task} so far:"] = growing
+    inputs = data_files(request.data_dir)
+    if checkpoint.folder is not None:
+        inputs += identity_files(checkpoint.folder)
+        _refuse_joining(checkpoint.folder, outputs)
+    refuse_overlap(outputs, inputs)
+    for output in outputs.values():
+        if output is not None:
+            require_writable(output)
 
 
 def _refuse_joining(folder: Path, outputs: dict[str, Path | None]) -> None:

@@ -11,6 +11,7 @@ import builtins
 import json
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def load_mbpp(data_dir: Path | None) -> Benchmark:
         _problem(row, description=row["text"], setup=row["test_setup_code"].replace("\r", "")) for row in rows
     )
     return Benchmark(name="mbpp", problems=problems, source=f"{MBPP.title}, {path.name}", sha256=MBPP.sha256)
+
+
+def load_mbpp_train(data_dir: Path | None) -> Benchmark:
+    """Read the tasks 601 to 974, which the authors set apart for training; see `load_mbpp`."""
+    return _part(load_mbpp(data_dir), "train", first_id=601, last_id=974)
+
+
+def load_mbpp_validation(data_dir: Path | None) -> Benchmark:
+    """Read the tasks 511 to 600, which the authors set apart for validation; see `load_mbpp`."""
+    return _part(load_mbpp(data_dir), "validation", first_id=511, last_id=600)
+
+
+def _part(benchmark: Benchmark, name: str, *, first_id: int, last_id: int) -> Benchmark:
+    """Return the tasks of a benchmark with numbers from `first_id` to `last_id`, both included."""
+    ids = {f"Mbpp/{number}" for number in range(first_id, last_id + 1)}
+    problems = tuple(problem for problem in benchmark.problems if problem.task_id in ids)
+    return replace(benchmark, name=f"{benchmark.name}:{name}", problems=problems, excluded_ids=excluded_ids(problems))
 
 
 def load_mbpp_sanitized(data_dir: Path | None) -> Benchmark:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from evalkit.tasks import codet_prompts
 from evalkit.tasks.base import Benchmark, Problem
 from evalkit.tasks.protocols import PromptProtocol, task_number
 
@@ -70,11 +71,46 @@ def _mbpp_question(problem: Problem) -> str:
     )
 
 
+def _without_examples(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(text=codet_prompts.without_examples(problem))
+
+
+def _signature(problem: Problem, benchmark: Benchmark) -> PromptText:
+    return PromptText(text=codet_prompts.signature_with_description(problem))
+
+
+def _tests(stub: PromptForm) -> PromptForm:
+    """Return the form that asks a base model for tests of the function that `stub` begins."""
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        name = codet_prompts.tested_name(problem)
+        return PromptText(text=codet_prompts.begin_tests(stub(problem, benchmark).text, name))
+
+    return form
+
+
+def _tests_chat(stub: PromptForm) -> PromptForm:
+    """Return the form that asks a chat model for tests of the function that `stub` begins."""
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        name = codet_prompts.tested_name(problem)
+        question = codet_prompts.ask_for_tests(stub(problem, benchmark).text, name)
+        return PromptText(user=question, text=codet_prompts.BEGUN_ANSWER)
+
+    return form
+
+
 PROMPT_FORMS: dict[str, PromptForm] = {
     "verbatim": _verbatim,
     "stripped": _stripped,
     "stripped-newline": _stripped_newline,
     "chat": _chat,
     "mbpp-3shot": _mbpp_3shot,
+    "without-examples": _without_examples,
+    "without-examples-tests": _tests(_without_examples),
+    "without-examples-tests-chat": _tests_chat(_without_examples),
+    "signature": _signature,
+    "signature-tests": _tests(_signature),
+    "signature-tests-chat": _tests_chat(_signature),
 }
 """Prompt forms by the name that protocols use."""

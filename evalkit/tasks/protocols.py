@@ -29,7 +29,9 @@ class PromptProtocol:
     prompt: str
     """Form of the prompt: a key of `evalkit.tasks.prompts.PROMPT_FORMS`."""
     answer: str = "completion"
-    """`completion`: the answer continues the problem's prompt. `solution`: the answer is a complete program."""
+    """`completion`: the answer continues the problem's prompt. `solution`: the answer is a complete program.
+    `continuation`: prompt and answer together are a complete program. `tests`: the answer continues `assert ` with
+    tests of the problem, for `evalkit write-tests`."""
     first_id: int | None = None
     """Lowest task number; None for all tasks."""
     last_id: int | None = None
@@ -46,6 +48,8 @@ class PromptProtocol:
     """Answers per problem."""
     sanitize: bool = False
     """Reduce an answer to its program: imports, and definitions that the entry point needs."""
+    visible_tests: bool = True
+    """The prompt shows tests of the problem, or examples with inputs and outputs."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, as a result records them."""
@@ -55,6 +59,14 @@ class PromptProtocol:
 _CODEX_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 _EVALPLUS_STOPS = ("<|endoftext|>", "<|endofmask|>", "</s>", "\nif __name__", "\ndef main(", "\nprint(")
 _EVALPLUS_HUMANEVAL_STOPS = (*_EVALPLUS_STOPS, "\ndef ", "\nclass ", "\nimport ", "\nfrom ", "\nassert ")
+_CODET_SAMPLING: dict[str, Any] = {
+    "max_new_tokens": 300,
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "num_samples": 100,
+    "visible_tests": False,
+}
+_MBPP_FORMS = ("mbpp", "mbpp-sanitized", "mbpp:train", "mbpp:validation")
 
 PROTOCOLS: tuple[PromptProtocol, ...] = (
     PromptProtocol(
@@ -101,6 +113,32 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         prompt="stripped",
         stop=_CODEX_STOPS,
         max_new_tokens=500,
+    ),
+    PromptProtocol(
+        name="humaneval-codet-v1",
+        tasks=("humaneval", "humaneval+"),
+        source="CodeT (arXiv 2207.10397): the prompt without the examples in its docstring",
+        prompt="without-examples",
+        stop=_CODEX_STOPS,
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
+        name="humaneval-codet-tests-v1",
+        tasks=("humaneval", "humaneval+"),
+        source="CodeT (arXiv 2207.10397): as humaneval-codet-v1, with an empty body and the beginning of an assert",
+        prompt="without-examples-tests",
+        answer="tests",
+        stop=(),
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
+        name="humaneval-codet-tests-chat-v1",
+        tasks=("humaneval", "humaneval+"),
+        source="as humaneval-codet-tests-v1, for chat models: a message, and an answer that begins in a code block",
+        prompt="without-examples-tests-chat",
+        answer="tests",
+        stop=("\n```",),
+        **_CODET_SAMPLING,
     ),
     PromptProtocol(
         name="mbpp-3shot-v1",
@@ -156,28 +194,69 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         max_new_tokens=768,
         sanitize=True,
     ),
+    PromptProtocol(
+        name="mbpp-codet-v1",
+        tasks=_MBPP_FORMS,
+        source="CodeT (arXiv 2207.10397): imports and signature of the reference, and the task as a docstring",
+        prompt="signature",
+        answer="continuation",
+        stop=_CODEX_STOPS,
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
+        name="mbpp-codet-tests-v1",
+        tasks=_MBPP_FORMS,
+        source="CodeT (arXiv 2207.10397): as mbpp-codet-v1, with an empty body and the beginning of an assert",
+        prompt="signature-tests",
+        answer="tests",
+        stop=(),
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
+        name="mbpp-codet-tests-chat-v1",
+        tasks=_MBPP_FORMS,
+        source="as mbpp-codet-tests-v1, for chat models: a message, and an answer that begins in a code block",
+        prompt="signature-tests-chat",
+        answer="tests",
+        stop=("\n```",),
+        **_CODET_SAMPLING,
+    ),
 )
 
 
-def find(name: str | None, *, task: str) -> PromptProtocol:
+def find(name: str | None, *, task: str, tests: bool = False) -> PromptProtocol:
     """Return a protocol.
 
     Args:
         name: Name of the protocol; None for the default of `task`.
         task: Name of the benchmark.
+        tests: Return a protocol for writing tests in place of solutions.
 
     Raises:
-        EvalError: There is no such protocol, or it does not cover `task`.
+        EvalError: There is no such protocol, it does not cover `task`, or it is not for writing tests or solutions.
     """
+    suitable = [protocol for protocol in PROTOCOLS if (protocol.answer == "tests") == tests]
     if name is None:
-        return next(protocol for protocol in PROTOCOLS if task in protocol.tasks)
+        for protocol in suitable:
+            if task in protocol.tasks:
+                return protocol
+        raise EvalError(f"no protocol writes tests for {task}; expected one of {', '.join(tasks_with_tests())}")
     for protocol in PROTOCOLS:
         if protocol.name == name:
+            if protocol not in suitable:
+                wrong, command = ("solutions", "score") if tests else ("tests", "write-tests")
+                raise EvalError(f"protocol {name} writes {wrong}; it is for 'evalkit {command}', choose another")
             if task not in protocol.tasks:
                 raise EvalError(f"protocol {name} is for {', '.join(protocol.tasks)}, not {task}; choose another")
             return protocol
-    known = ", ".join(protocol.name for protocol in PROTOCOLS)
+    known = ", ".join(protocol.name for protocol in suitable)
     raise EvalError(f"protocol {name!r} is unknown; expected one of {known}")
+
+
+def tasks_with_tests() -> tuple[str, ...]:
+    """Return the benchmarks for which a protocol writes tests."""
+    tests = (protocol for protocol in PROTOCOLS if protocol.answer == "tests")
+    return tuple(dict.fromkeys(task for protocol in tests for task in protocol.tasks))
 
 
 def adjust(protocol: PromptProtocol, **settings: Any) -> PromptProtocol:

@@ -15,7 +15,14 @@ from evalkit.tasks.base import Benchmark
 from evalkit.tasks.data_files import candidate_paths
 from evalkit.tasks.evalplus import HUMANEVAL_PLUS, MBPP_PLUS, load_humaneval_plus, load_mbpp_plus
 from evalkit.tasks.humaneval import HUMANEVAL_NAMES, load_humaneval
-from evalkit.tasks.mbpp import MBPP, MBPP_SANITIZED, load_mbpp, load_mbpp_sanitized
+from evalkit.tasks.mbpp import (
+    MBPP,
+    MBPP_SANITIZED,
+    load_mbpp,
+    load_mbpp_sanitized,
+    load_mbpp_train,
+    load_mbpp_validation,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +41,8 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "humaneval": BenchmarkEntry(title="HumanEval", load=load_humaneval, file_names=HUMANEVAL_NAMES),
     "humaneval+": BenchmarkEntry(title="HumanEval+", load=load_humaneval_plus, file_names=HUMANEVAL_PLUS.names),
     "mbpp": BenchmarkEntry(title="MBPP", load=load_mbpp, file_names=MBPP.names),
+    "mbpp:train": BenchmarkEntry(title="MBPP train", load=load_mbpp_train, file_names=MBPP.names),
+    "mbpp:validation": BenchmarkEntry(title="MBPP validation", load=load_mbpp_validation, file_names=MBPP.names),
     "mbpp-sanitized": BenchmarkEntry(title="MBPP sanitized", load=load_mbpp_sanitized, file_names=MBPP_SANITIZED.names),
     "mbpp+": BenchmarkEntry(title="MBPP+", load=load_mbpp_plus, file_names=MBPP_PLUS.names),
 }

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from evalkit.errors import EvalError
 from evalkit.tasks import prompts, protocols, registry
 
 
@@ -31,3 +34,19 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
                 problem = protocols.covered_problems(protocol, benchmark)[0]
                 assert prompts.build_prompt(protocol, problem, benchmark).text
     assert len({protocol.name for protocol in protocols.PROTOCOLS}) == len(protocols.PROTOCOLS)
+
+
+def test_protocols_for_tests_are_chosen_only_for_tests():
+    for name in protocols.tasks_with_tests():
+        assert protocols.find(None, task=name).answer != "tests"
+        assert protocols.find(None, task=name, tests=True).answer == "tests"
+    assert protocols.find(None, task="mbpp:train").name == "mbpp-codet-v1"
+    with pytest.raises(EvalError, match="writes tests; it is for 'evalkit write-tests'"):
+        protocols.find("mbpp-codet-tests-v1", task="mbpp")
+    with pytest.raises(EvalError, match="no protocol writes tests for mbpp\\+"):
+        protocols.find(None, task="mbpp+", tests=True)
+
+
+def test_forms_of_codet_show_no_tests():
+    hidden = {protocol.name for protocol in protocols.PROTOCOLS if not protocol.visible_tests}
+    assert hidden == {protocol.name for protocol in protocols.PROTOCOLS if "-codet-" in protocol.name}

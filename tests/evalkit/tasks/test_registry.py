@@ -40,6 +40,15 @@ def test_only_tasks_that_pass_objects_are_checked_in_the_programs_interpreter(sh
     assert [problem for problem in (*sanitized.problems, *humaneval.problems) if problem.inline] == []
 
 
+@pytest.mark.parametrize(("name", "first", "last"), [("mbpp:train", 601, 974), ("mbpp:validation", 511, 600)])
+def test_parts_of_mbpp_hold_their_range_and_leave_other_tasks_out(shared_data: Path, name: str, first: int, last: int):
+    part = registry.load(name, data_dir=shared_data)
+    assert part.name == name
+    assert [problem.task_id for problem in part.problems] == [f"Mbpp/{i}" for i in range(first, last + 1)]
+    assert len(part.excluded_ids) == 974 - len(part.problems)
+    assert set(part.problems) <= set(registry.load("mbpp", data_dir=shared_data).problems)
+
+
 def test_a_verdict_from_the_programs_interpreter_is_flagged(pool: Pool, shared_data: Path):
     problem = next(p for p in registry.load("mbpp", data_dir=shared_data).problems if p.task_id == "Mbpp/367")
     assert pool.check_alone(problem.job(problem.reference)).in_process
