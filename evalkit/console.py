@@ -190,14 +190,14 @@ def print_rerank(outcome: RerankOutcome, result: dict[str, Any]) -> None:
     console = _LiteralConsole()
     visible_methods = result["visible_tests"]["methods"]
     metrics = list(next(iter(outcome.scores.values())).estimates)
-    table = _table("method", *metrics, "pass@1 - random", "remark")
+    table = _table("method", *metrics, "pass@1 - random")
     for method, score in outcome.scores.items():
         cells = [f"{100 * score.estimates[metric].mean:.1f}" for metric in metrics[1:]]
         if metrics:
             cells.insert(0, _percent(score.estimates[metrics[0]]))
         change = score.differences.get("pass@1")
-        remark = "visible tests" if method in visible_methods else "any sample passes" if method == "oracle" else ""
-        table.add_row(method, *cells, _percent(change, sign="+") if change and method != "random" else "-", remark)
+        remark = "\nvisible tests" if method in visible_methods else "\nany sample" if method == "oracle" else ""
+        table.add_row(method + remark, *cells, _percent(change, sign="+") if change and method != "random" else "-")
     console.print(table)
     counts, request = outcome.counts, outcome.request
     console.print(
