@@ -157,6 +157,8 @@ def rerank(
     """
     methods = choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
+    if "generator" in request.sources():
+        raise EvalError("--inputs generator: no option names a file of generators yet; leave this source out")
     benchmark = registry.load(request.task, data_dir=request.data_dir)
     _check_outputs(request)
     samples = read_merged(

@@ -30,7 +30,7 @@ _COUNT = click.IntRange(min=1)
     "--inputs",
     default="",
     type=CommaSeparated(),
-    help="Sources of inputs, separated by commas: tests, examples, mutation, generator. [default: tests; without "
+    help="Sources of inputs, separated by commas: tests, examples, mutation. [default: tests; without "
     "--tests: examples,mutation]",
 )
 @click.option(

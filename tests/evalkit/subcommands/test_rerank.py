@@ -115,6 +115,7 @@ def test_unknown_names_are_errors_that_list_the_known_ones(tmp_path: Path) -> No
     samples = write_samples(tmp_path)
     assert "--methods: 'best' is unknown, expected some of random, majority," in failure(samples, "--methods", "best")
     assert "--inputs: 'x' is unknown, expected some of tests, examples" in failure(samples, "--inputs", "x")
+    assert "no option names a file of generators yet" in failure(samples, "--inputs", "generator")
     assert "task 'x' is unknown; expected one of humaneval" in failure(samples, "--tasks", "x")
     assert "codet needs model-written tests; add --tests FILE" in failure(samples, "--methods", "codet,random")
     done = call("rerank", samples, "--tasks", "humaneval,mbpp")
