@@ -28,6 +28,20 @@ TEMPERATURES = (2.0,)
 TEACHER = "tiny-teacher"
 WEIGHTS = "ab" * 32
 
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+"""Sizes of a tiny model, for configurations of any architecture."""
+
 
 def llama(*, vocab: int, layers: int = 4, seed: int = 0, spread: float = 0.3, tied: bool = True) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -19,19 +19,8 @@ from student_train.losses.targets import TargetSpec
 from student_train.model.head import find_logit_map
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import SameTokenizer
+from tests.student_train.conftest import SIZES
 
-SIZES = {
-    "vocab_size": 60,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
 OBJECTIVE = SameTokenizer(
     loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
     targets=TargetSpec(vocab_size=60, target_kind="linear"),
