@@ -81,9 +81,10 @@ class TransformersGenerationEngine:
             for row, new_id in zip(rows, model.next_ids(logits_BV, [row.generator for row in rows]), strict=True):
                 row.new_ids.append(new_id)
             on_tokens(len(rows))
+            tails = self._tokenizer.batch_decode([row.new_ids[-_TAIL_IDS:] for row in rows])
             unfinished = []
-            for position, row in enumerate(rows):
-                if (answer := self._finished(row, context)) is None:
+            for position, (row, tail) in enumerate(zip(rows, tails, strict=True)):
+                if (answer := self._finished(row, tail, context)) is None:
                     unfinished.append(position)
                 else:
                     on_answer(answer)
@@ -91,11 +92,10 @@ class TransformersGenerationEngine:
             if rows:
                 logits_BV = model.decode([row.new_ids[-1] for row in rows], unfinished)
 
-    def _finished(self, row: _Row, context: int) -> Answer | None:
-        """Return the answer if it has ended: by an end id, by a stop string, or by its maximum length."""
+    def _finished(self, row: _Row, tail: str, context: int) -> Answer | None:
+        """Return the answer if it has ended: by an end id, by a stop string in its `tail`, or by its maximum length."""
         is_full = len(row.new_ids) >= min(self._protocol.max_new_tokens, context - len(row.prompt_ids))
         ended = row.new_ids[-1] in self._ends
-        tail = self._tokenizer.decode(row.new_ids[-_TAIL_IDS:])
         if not (is_full or ended or cut_at_stop(tail, self._protocol.stop)[1]):
             return None
         answer = make_answer(self._tokenizer, row.prompt, row.prompt_ids, row.new_ids, self._protocol, self._ends)
@@ -151,14 +151,14 @@ class _Model:
     def next_ids(self, logits_BV: torch.Tensor, generators: list[random.Random]) -> list[int]:
         """Return the next id of each row: the most probable one, or a sample from the nucleus."""
         if self._protocol.temperature == 0:
-            return [int(token_id) for token_id in logits_BV.argmax(-1)]
+            return list(logits_BV.argmax(-1).tolist())
         masked_BV = mask_outside_top_p(logits_BV / self._protocol.temperature, self._protocol.top_p)
         probs_BV = masked_BV.double().softmax(-1)
         # Inverse transform sampling: one random number per row, equal on every device.
         draws_B1 = torch.tensor([[gen.random()] for gen in generators], dtype=torch.float64, device=probs_BV.device)
         cumulative_BV = probs_BV.cumsum(-1)
         ids_B1 = torch.searchsorted(cumulative_BV, draws_B1 * cumulative_BV[:, -1:], right=True)
-        return [int(token_id) for token_id in ids_B1.squeeze(-1)]
+        return list(ids_B1.squeeze(-1).tolist())
 
     def _forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
         optional: dict[str, Any] = {}

@@ -75,6 +75,16 @@ def _without_examples(problem: Problem, benchmark: Benchmark) -> PromptText:
     return PromptText(text=codet_prompts.without_examples(problem))
 
 
+def _solution_chat(stub: PromptForm) -> PromptForm:
+    """Return the form that asks a chat model for the function that `stub` begins."""
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        beginning = stub(problem, benchmark).text.strip()
+        return PromptText(user=f"{_CHAT_QUESTION}\n```python\n{beginning}\n```", text=_CHAT_ANSWER)
+
+    return form
+
+
 def _signature(problem: Problem, benchmark: Benchmark) -> PromptText:
     return PromptText(text=codet_prompts.signature_with_description(problem))
 
@@ -107,9 +117,11 @@ PROMPT_FORMS: dict[str, PromptForm] = {
     "chat": _chat,
     "mbpp-3shot": _mbpp_3shot,
     "without-examples": _without_examples,
+    "without-examples-chat": _solution_chat(_without_examples),
     "without-examples-tests": _tests(_without_examples),
     "without-examples-tests-chat": _tests_chat(_without_examples),
     "signature": _signature,
+    "signature-chat": _solution_chat(_signature),
     "signature-tests": _tests(_signature),
     "signature-tests-chat": _tests_chat(_signature),
 }

@@ -123,6 +123,16 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         **_CODET_SAMPLING,
     ),
     PromptProtocol(
+        name="humaneval-codet-chat-v1",
+        tasks=("humaneval", "humaneval+"),
+        source="as humaneval-codet-v1, for chat models: the question and answer of humaneval-evalplus-chat-v1",
+        prompt="without-examples-chat",
+        answer="solution",
+        stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
+        sanitize=True,
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
         name="humaneval-codet-tests-v1",
         tasks=("humaneval", "humaneval+"),
         source="CodeT (arXiv 2207.10397): as humaneval-codet-v1, with an empty body and the beginning of an assert",
@@ -201,6 +211,16 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         prompt="signature",
         answer="continuation",
         stop=_CODEX_STOPS,
+        **_CODET_SAMPLING,
+    ),
+    PromptProtocol(
+        name="mbpp-codet-chat-v1",
+        tasks=_MBPP_FORMS,
+        source="as mbpp-codet-v1, for chat models: the question and answer of humaneval-evalplus-chat-v1",
+        prompt="signature-chat",
+        answer="solution",
+        stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
+        sanitize=True,
         **_CODET_SAMPLING,
     ),
     PromptProtocol(
