@@ -13,7 +13,7 @@ import click
 
 from shards.errors import ShardError
 from shards.runtime.command_line import fail, standard_options
-from teacher_dump.cli_options import build_settings, options_from
+from shards.runtime.settings_options import build_settings, options_from
 from teacher_dump.config import DumpConfig
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
 from teacher_dump.run.signals import Stopped, StopSignals

@@ -1,4 +1,4 @@
-"""Settings of a dump, validated once. `cli_options` turns fields with help text into command-line options."""
+"""Settings of a dump, validated once. A field with a help text is also a command-line option."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from teacher_dump.errors import DumpError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilterSettings:
-    """Settings of the corpus filters; `teacher_dump.cli_options` turns each field into an option."""
+    """Settings of the corpus filters; `shards.runtime.settings_options` turns each field into an option."""
 
     licences: str = field(
         default="permissive",

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 import click
 from click.testing import CliRunner
 
+from shards.runtime.settings_options import build_settings, options_from
 from teacher_dump.cli import main
-from teacher_dump.cli_options import build_settings, options_from
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus.filters.settings import FilterSettings
 
