@@ -10,13 +10,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from shards.errors import ShardError
 from shards.runtime.command_line import one_line_errors, standard_options
 from shards.runtime.interrupts import interruptible
+from shards.runtime.settings_options import options_from
 from student_train.config import Config, from_dict
 from student_train.errors import Interrupted, TrainError
 
@@ -28,36 +29,10 @@ _HELP = """Train a student on a teacher's stored records, with no teacher in mem
 
 The same command resumes a stopped run from its newest checkpoint.
 """
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _config_options(command: _Command) -> _Command:
-    """Add an option to a command for each field of `Config` with a help text."""
-    for item in reversed(dataclasses.fields(Config)):
-        if "help" in item.metadata:
-            command = _option(item)(command)
-    return command
-
-
-def _option(item: dataclasses.Field[Any]) -> Callable[[_Command], _Command]:
-    """Return the option of a field, with the field's type, default and help text."""
-    name = item.name.replace("_", "-")
-    kind: Any = type(item.default)
-    if choices := item.metadata["choices"]:
-        kind = click.Choice(choices)
-    return click.option(
-        f"--{name}/--no-{name}" if kind is bool else f"--{name}",
-        item.name,
-        default=item.default,
-        show_default=True,
-        type=kind,
-        metavar=item.metadata["metavar"],
-        help=item.metadata["help"],
-    )
 
 
 @click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@_config_options
+@options_from(Config, negations=True)
 @click.option(
     "--specialist",
     type=click.Path(dir_okay=False),

@@ -1,7 +1,7 @@
 """Settings of a training run, validated once.
 
 The resolved configuration is written beside every output. `identity` is the part that decides the result: a checkpoint
-resumes only under the same identity. `cli.py` turns every field with a help text into a command-line option.
+resumes only under the same identity. Every field with a help text is also a command-line option.
 """
 
 from __future__ import annotations

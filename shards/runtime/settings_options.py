@@ -1,8 +1,8 @@
 """Command-line options generated from the fields of a settings dataclass.
 
 A field with `metadata={"help": ...}` becomes an option with the field's type and default. Further keys of the metadata:
-`option`, its name where it is not the field's; `metavar`; `choices`; `default_text`, shown in place of the default. A
-field that is itself a settings dataclass contributes its own fields.
+`option`, its name where it is not the field's; `metavar`; `choices`, where not every value is accepted; `default_text`,
+shown in place of the default. A field that is itself a settings dataclass contributes its own fields.
 """
 
 from __future__ import annotations
@@ -17,11 +17,17 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Settings = TypeVar("_Settings")
 
 
-def options_from(settings: type) -> Callable[[_Command], _Command]:
-    """Return a decorator that adds the options of a settings dataclass to a click command."""
+def options_from(settings: type, *, negations: bool = False) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds the options of a settings dataclass to a click command.
+
+    Args:
+        settings: The dataclass.
+        negations: A field that is true or false becomes `--name/--no-name`, which can also switch off what is on by
+            default or in a record. Otherwise it becomes the flag `--name`.
+    """
 
     def decorate(command: _Command) -> _Command:
-        for option in reversed(list(_options(settings))):
+        for option in reversed(list(_options(settings, negations=negations))):
             command = option(command)
         return command
 
@@ -37,7 +43,7 @@ def build_settings(settings: type[_Settings], parameters: dict[str, Any]) -> _Se
             default.
 
     Raises:
-        DumpError: A value is out of range.
+        Exception: What the dataclass raises for a value that is out of range.
     """
     hints = get_type_hints(settings)
     values = {}
@@ -49,27 +55,27 @@ def build_settings(settings: type[_Settings], parameters: dict[str, Any]) -> _Se
     return settings(**values)
 
 
-def _options(settings: type) -> Iterator[Callable[[Any], Any]]:
+def _options(settings: type, *, negations: bool) -> Iterator[Callable[[Any], Any]]:
     hints = get_type_hints(settings)
     for item in fields(settings):
         if is_dataclass(hints[item.name]):
-            yield from _options(hints[item.name])
+            yield from _options(hints[item.name], negations=negations)
         elif "help" in item.metadata:
-            yield _option(item, hints[item.name])
+            yield _option(item, hints[item.name], negations=negations)
 
 
-def _option(item: Field[Any], hint: Any) -> Callable[[Any], Any]:
-    name = item.metadata.get("option", f"--{item.name.replace('_', '-')}")
-    help_text = item.metadata["help"]
-    if hint is bool:
-        return click.option(name, item.name, is_flag=True, help=help_text)
+def _option(item: Field[Any], hint: Any, *, negations: bool) -> Callable[[Any], Any]:
+    keys = item.metadata
+    name = keys.get("option", f"--{item.name.replace('_', '-')}")
+    if hint is bool and not negations:
+        return click.option(name, item.name, is_flag=True, help=keys["help"])
     kinds = [kind for kind in get_args(hint) if kind is not type(None)] or [hint]  # the type without `| None`
     return click.option(
-        name,
+        f"{name}/--no-{name.removeprefix('--')}" if hint is bool else name,
         item.name,
-        type=click.Choice(item.metadata["choices"]) if "choices" in item.metadata else kinds[0],
+        type=click.Choice(keys["choices"]) if keys.get("choices") else kinds[0],
         default=item.default,
-        show_default=item.metadata.get("default_text", True),
-        metavar=item.metadata.get("metavar"),
-        help=help_text,
+        show_default=keys.get("default_text", True),
+        metavar=keys.get("metavar"),
+        help=keys["help"],
     )

@@ -1,7 +1,8 @@
-"""Tests of the command line: version, debugging, and options that exclude each other."""
+"""Tests of the command line: version, debugging, and options that exclude each other, settings as options."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 
 from shards.errors import ShardError
 from teacher_dump.cli import main
+from teacher_dump.config import DumpConfig
+from teacher_dump.corpus.filters.settings import FilterSettings
 
 
 def test_the_version_is_the_packages() -> None:
@@ -40,3 +43,10 @@ def test_options_that_exclude_each_other_are_a_usage_error(arguments: list[str],
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_every_setting_of_a_dump_is_an_option_of_the_command() -> None:
+    names = {parameter.name for parameter in main.params}
+    without_option = {"filters", "temperatures"}
+    assert {f.name for f in fields(DumpConfig)} - without_option <= names
+    assert {f.name for f in fields(FilterSettings)} <= names

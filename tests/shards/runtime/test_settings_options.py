@@ -1,17 +1,14 @@
-"""Tests of the options generated from settings: names, types, defaults, nested settings."""
+"""Tests of the options generated from settings: names, types, defaults, nested settings, negations."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 
 import click
 from click.testing import CliRunner
 
 from shards.runtime.settings_options import build_settings, options_from
-from teacher_dump.cli import main
-from teacher_dump.config import DumpConfig
-from teacher_dump.corpus.filters.settings import FilterSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +55,22 @@ def test_each_field_with_help_is_an_option_and_nested_settings_are_built() -> No
     assert "[default: (all)]" in CliRunner().invoke(toy, ["--help"]).output
 
 
-def test_every_setting_of_a_dump_is_an_option_of_the_command() -> None:
-    names = {parameter.name for parameter in main.params}
-    without_option = {"filters", "temperatures"}
-    assert {f.name for f in fields(DumpConfig)} - without_option <= names
-    assert {f.name for f in fields(FilterSettings)} <= names
+@dataclass(frozen=True, kw_only=True)
+class ToySwitches:
+    """Settings that are on or off."""
+
+    loud: bool = field(default=True, metadata={"help": "Be loud."})
+    dry_run: bool = field(default=False, metadata={"help": "Do nothing."})
+
+
+def test_with_negations_each_switch_goes_both_ways_and_shows_its_default() -> None:
+    @click.command()
+    @options_from(ToySwitches, negations=True)
+    def switches(**parameters: object) -> None:
+        click.echo(json.dumps(parameters))
+
+    for arguments, loud, dry_run in ((["--no-loud"], False, False), (["--loud", "--dry-run"], True, True)):
+        assert json.loads(CliRunner().invoke(switches, arguments).output) == {"loud": loud, "dry_run": dry_run}
+    text = CliRunner().invoke(switches, ["--help"]).output
+    assert "--loud / --no-loud" in text
+    assert "[default: no-dry-run]" in text
