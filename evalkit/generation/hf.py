@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import torch
 
+from evalkit.generation import grouped_attention
 from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.generation.decoding import (
@@ -183,10 +184,13 @@ def _load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
 
     logging.disable_progress_bar()
     machine.use_threads(torch)
+    on_gpu = torch.cuda.is_available()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.source, revision=checkpoint.revision, dtype=getattr(torch, settings.dtype)
         )
     except Exception as error:  # safetensors, torch and each model class raise their own errors on bad files
         raise loading_error(checkpoint, "model", error) from error
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    if on_gpu and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(grouped_attention.register())
+    return model.eval().to("cuda" if on_gpu else "cpu")

@@ -75,6 +75,8 @@ class Benchmark:
     """Digest of the file that was read."""
     excluded_ids: frozenset[str] = frozenset()
     """Ids of problems that only a larger or older form of this benchmark has; samples of them are left out."""
+    is_part: bool = False
+    """The problems are a range of a benchmark, such as `mbpp:train`: the range of a protocol does not apply."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a result records of the benchmark's data."""

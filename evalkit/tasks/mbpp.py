@@ -80,7 +80,8 @@ def _part(benchmark: Benchmark, name: str, *, first_id: int, last_id: int) -> Be
     """Return the tasks of a benchmark with numbers from `first_id` to `last_id`, both included."""
     ids = {f"Mbpp/{number}" for number in range(first_id, last_id + 1)}
     problems = tuple(problem for problem in benchmark.problems if problem.task_id in ids)
-    return replace(benchmark, name=f"{benchmark.name}:{name}", problems=problems, excluded_ids=excluded_ids(problems))
+    name = f"{benchmark.name}:{name}"
+    return replace(benchmark, name=name, problems=problems, excluded_ids=excluded_ids(problems), is_part=True)
 
 
 def load_mbpp_sanitized(data_dir: Path | None) -> Benchmark:

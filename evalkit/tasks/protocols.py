@@ -33,7 +33,7 @@ class PromptProtocol:
     `continuation`: prompt and answer together are a complete program. `tests`: the answer continues `assert ` with
     tests of the problem, for `evalkit write-tests`."""
     first_id: int | None = None
-    """Lowest task number; None for all tasks."""
+    """Lowest task number; None for all tasks. A part of a benchmark, such as `mbpp:train`, is covered whole."""
     last_id: int | None = None
     """Highest task number; None for all tasks."""
     stop: tuple[str, ...]
@@ -211,6 +211,8 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         prompt="signature",
         answer="continuation",
         stop=_CODEX_STOPS,
+        first_id=11,
+        last_id=510,
         **_CODET_SAMPLING,
     ),
     PromptProtocol(
@@ -221,6 +223,8 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         answer="solution",
         stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
         sanitize=True,
+        first_id=11,
+        last_id=510,
         **_CODET_SAMPLING,
     ),
     PromptProtocol(
@@ -230,6 +234,8 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         prompt="signature-tests",
         answer="tests",
         stop=(),
+        first_id=11,
+        last_id=510,
         **_CODET_SAMPLING,
     ),
     PromptProtocol(
@@ -239,6 +245,8 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         prompt="signature-tests-chat",
         answer="tests",
         stop=("\n```",),
+        first_id=11,
+        last_id=510,
         **_CODET_SAMPLING,
     ),
 )
@@ -301,7 +309,7 @@ def adjust(protocol: PromptProtocol, **settings: Any) -> PromptProtocol:
 def covered_problems(protocol: PromptProtocol, benchmark: Benchmark) -> list[Problem]:
     """Return the problems of the benchmark that the protocol covers."""
     low, high = protocol.first_id, protocol.last_id
-    if low is None or high is None:
+    if benchmark.is_part or low is None or high is None:
         return list(benchmark.problems)
     return [problem for problem in benchmark.problems if low <= task_number(problem) <= high]
 

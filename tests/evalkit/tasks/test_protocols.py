@@ -36,6 +36,21 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
     assert len({protocol.name for protocol in protocols.PROTOCOLS}) == len(protocols.PROTOCOLS)
 
 
+def test_codets_forms_of_mbpp_cover_the_test_split_or_the_part_that_is_named(shared_data: Path):
+    covered = {
+        name: protocols.covered_problems(
+            protocols.find("mbpp-codet-v1", task=name), registry.load(name, data_dir=shared_data)
+        )
+        for name in ("mbpp", "mbpp-sanitized", "mbpp:train", "mbpp:validation")
+    }
+    assert {name: len(problems) for name, problems in covered.items()} == {
+        "mbpp": 500,
+        "mbpp-sanitized": 257,
+        "mbpp:train": 374,
+        "mbpp:validation": 90,
+    }
+
+
 def test_protocols_for_tests_are_chosen_only_for_tests():
     for name in protocols.tasks_with_tests():
         assert protocols.find(None, task=name).answer != "tests"
