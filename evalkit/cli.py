@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from evalkit.errors import EvalError
-from evalkit.options import COUNT, CheckpointName, TaskNames, UserPath, generation_options
+from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, UserPath, generation_options
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
@@ -58,7 +58,7 @@ class _Group(click.Group):
 
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
-    "deterministic",
+    "deterministic", "rerank",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
 
@@ -92,6 +92,13 @@ def main(debug: bool) -> None:
 @click.option("--json", "result", type=UserPath(), help="File of the result. [default: score.json in --out]")
 @click.option("--out", type=UserPath(), help="Folder of the result. [default: CHECKPOINT/evalkit]")
 @generation_options
+@click.option(
+    "--rerank",
+    default="",
+    type=CommaSeparated(),
+    help="Also let the checkpoint write tests, choose among its answers by these methods, separated by commas, such as "
+    "srank, and score the choices. The default protocol is then one that shows no tests.",
+)
 @click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
 @click.option(
     "--deterministic", is_flag=True, help="Fix the composition of batches; float32 unless --dtype names another type."

@@ -160,6 +160,11 @@ def print_scores(evaluation: Evaluation, result: Path, page: Path | None = None)
         if not score.rates.estimates:
             table.add_row(benchmark.name, "none", "-", "-", "0 of 0", outcomes)
     console.print(table)
+    for benchmark in evaluation.benchmarks:
+        if benchmark.choices is not None:
+            from evalkit.outputs.rerank_result import choices_dict  # a plain score imports neither numpy nor pyarrow
+
+            print_choices(benchmark.choices, choices_dict(benchmark.choices))
     if evaluation.limit:
         console.print(f"only the first {evaluation.limit} problems: this is not the benchmark's score")
     console.print(f"result: {one_line(str(result))}", soft_wrap=True)
@@ -187,6 +192,17 @@ def print_rerank(outcome: RerankOutcome, result: dict[str, Any]) -> None:
         outcome: What was ranked.
         result: Its JSON result.
     """
+    print_choices(outcome, result)
+    console, request = _LiteralConsole(), outcome.request
+    if request.limit:
+        console.print(f"only the first {request.limit} problems: this is not the benchmark's score")
+    for label, path in (("result", request.result), ("page", request.page), ("evidence", request.evidence)):
+        if path is not None:
+            console.print(f"{label + ':':<9} {one_line(str(path))}", soft_wrap=True)
+
+
+def print_choices(outcome: RerankOutcome, result: dict[str, Any]) -> None:
+    """Print one row per method and the counts of the evidence; the arguments are those of `print_rerank`."""
     console = _LiteralConsole()
     visible_methods = result["visible_tests"]["methods"]
     metrics = list(next(iter(outcome.scores.values())).estimates)
@@ -199,7 +215,7 @@ def print_rerank(outcome: RerankOutcome, result: dict[str, Any]) -> None:
         remark = "\nvisible tests" if method in visible_methods else "\nany sample" if method == "oracle" else ""
         table.add_row(method + remark, *cells, _percent(change, sign="+") if change and method != "random" else "-")
     console.print(table)
-    counts, request = outcome.counts, outcome.request
+    counts = outcome.counts
     console.print(
         f"{counts.tasks} problems, {counts.samples:,} samples, {counts.distinct_programs:,} distinct programs, "
         f"{counts.inputs:,} calls, {counts.tests:,} tests; {counts.outputs_executed:,} of {counts.outputs:,} outputs "
@@ -208,11 +224,6 @@ def print_rerank(outcome: RerankOutcome, result: dict[str, Any]) -> None:
     )
     for source, clusters in counts.clusters_by_source.items():
         console.print(f"inputs from {source}: {counts.inputs_by_source[source]:,}, {clusters:,} clusters")
-    if request.limit:
-        console.print(f"only the first {request.limit} problems: this is not the benchmark's score")
-    for label, path in (("result", request.result), ("page", request.page), ("evidence", request.evidence)):
-        if path is not None:
-            console.print(f"{label + ':':<9} {one_line(str(path))}", soft_wrap=True)
 
 
 def _percent(estimate: Estimate, *, sign: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Score a checkpoint or samples in four stages: generate, execute, select, score.
+"""Score a checkpoint or samples in four stages: generate, execute, select, score. On request, methods also choose.
 
 | stage | interface | implementations |
 |---|---|---|
@@ -6,6 +6,7 @@
 | execute | `evalkit.scoring.execution.SampleExecutor` | the sandbox, with a cache of verdicts |
 | select | `evalkit.rerank.base.Selector` | `AllSamples` |
 | score | `evalkit.scoring.metrics.summarise` | pass@k with intervals |
+| choose, with `--rerank` | `evalkit.rerank.run.rank_samples` | methods, by tests that the same checkpoint writes |
 
 Frozen values pass between the stages: `SamplePlan`, `GeneratedSamples`, `Execution`, `ProblemResult`, `BenchmarkScore`.
 """
@@ -13,6 +14,8 @@ Frozen values pass between the stages: `SamplePlan`, `GeneratedSamples`, `Execut
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from evalkit.cache_dirs import cache_dir
 from evalkit.generation.checkpoint import find_checkpoint
@@ -35,6 +38,9 @@ from evalkit.scoring.metrics import summarise
 from evalkit.scoring.time_limits import TimeLimits, calibrate
 from evalkit.tasks import registry
 from evalkit.tasks.base import Benchmark
+
+if TYPE_CHECKING:
+    from evalkit.scoring.choosing import ChooseStage
 
 
 def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector | None = None) -> Evaluation:
@@ -59,13 +65,21 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
             file = stack.enter_context(open_given(request.samples))
             source = GivenSampleSource(file=file, sanitize=request.sanitize, limit=request.limit, callbacks=callbacks)
         benchmarks = [registry.load(name, data_dir=request.data_dir) for name in request.tasks]
+        choosing: ChooseStage | None = None
+        if request.rerank and checkpoint is not None:
+            from evalkit.scoring.choosing import ChooseStage  # a plain score imports neither numpy nor pyarrow
+
+            choosing = ChooseStage(checkpoint=checkpoint, request=request, callbacks=callbacks)
+            choosing.check(benchmarks)
         check_outputs(request, checkpoint)
         if checkpoint is not None:
             report_weights(checkpoint, request, callbacks)
         if not is_special(request.result):
             stack.enter_context(locked(request.result))
-        evaluation = _run(request, benchmarks, source, selector or AllSamples(), callbacks)
+        evaluation = _run(request, benchmarks, source, selector or AllSamples(), callbacks, choosing)
         result = evaluation.to_dict()
+        if choosing is not None:
+            result["rerank"] = {item.name: choosing.write(item) for item in evaluation.benchmarks}
         write_json(request.result, result)
         if request.page is not None:
             write_page(request.page, result, {item.name: item.problems for item in evaluation.benchmarks})
@@ -78,11 +92,12 @@ def _run(
     source: SampleSource,
     selector: Selector,
     callbacks: ScoreCallbacks,
+    choosing: ChooseStage | None,
 ) -> Evaluation:
     cache = VerdictCache(cache_dir() if request.use_cache else None)
     with closing(cache), Pool(workers=request.workers, strict=request.strict) as pool:
         _warn_unconfined(pool.layers, callbacks)
-        runner = _BenchmarkRunner(source, selector, pool, cache, callbacks)
+        runner = _BenchmarkRunner(source, selector, pool, cache, callbacks, choosing)
         results = tuple(runner.run(benchmark) for benchmark in benchmarks)
         layers = tuple(pool.layers)
     if cache.problem:
@@ -105,21 +120,26 @@ class _BenchmarkRunner:
         pool: Pool,
         cache: VerdictCache,
         callbacks: ScoreCallbacks,
+        choosing: ChooseStage | None,
     ) -> None:
         self._source, self._selector, self._pool, self._cache = source, selector, pool, cache
-        self._callbacks = callbacks
+        self._callbacks, self._choosing = callbacks, choosing
 
     def run(self, benchmark: Benchmark) -> BenchmarkResult:
         plan = self._source.plan(benchmark)
         limits = self._time_limits(plan)
         executor = SampleExecutor(plan.problems, limits.cpu_s, self._pool, self._cache)
         generated = self._source.generate(plan, on_sample=executor.add)
+        tests = self._choosing.write_tests(plan) if self._choosing is not None else None
         executions = self._finish(executor, generated.samples, num_reused=generated.num_reused)
         problems = select(self._selector, plan.problems, executions)
         score = summarise(
             {item.problem.task_id: [execution.verdict for execution in item.executions] for item in problems}
         )
-        return BenchmarkResult(plan=plan, limits=limits, generated=generated, problems=problems, score=score)
+        result = BenchmarkResult(plan=plan, limits=limits, generated=generated, problems=problems, score=score)
+        if self._choosing is None or tests is None:
+            return result
+        return replace(result, choices=self._choosing.choose(plan, tests, executions, self._pool))
 
     def _time_limits(self, plan: SamplePlan) -> TimeLimits:
         limits = calibrate(plan.problems, self._pool, self._cache)

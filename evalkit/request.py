@@ -40,6 +40,11 @@ class GenerationRequest:
         """Whether the answers are tests, in place of solutions."""
         return False
 
+    @property
+    def is_for_choosing(self) -> bool:
+        """Whether the answers are samples to choose among, or tests to choose by: the default protocol hides tests."""
+        return self.writes_tests
+
     def sample_path(self, task: str) -> Path:
         """Return the path of the answers that are generated for one benchmark."""
         raise NotImplementedError
@@ -63,14 +68,38 @@ class Request(GenerationRequest):
     """Execute only the program in each of `samples`."""
     use_cache: bool = True
     """Read and write cached verdicts."""
+    rerank: tuple[str, ...] = ()
+    """Methods that choose among the samples, by tests that the same checkpoint writes; none for a score alone."""
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.samples is None):
             raise EvalError("expected either a checkpoint or --samples FILE; name one of them")
+        if self.rerank and self.checkpoint is None:
+            raise EvalError("--rerank is for a CHECKPOINT, which writes the tests; for samples use 'evalkit rerank'")
+
+    @property
+    def is_for_choosing(self) -> bool:
+        """Whether the samples are to choose among: the default protocol hides tests."""
+        return bool(self.rerank)
 
     def sample_path(self, task: str) -> Path:
         """Return the path of the samples that are generated for one benchmark."""
-        return beside(self.result, ".samples.jsonl" if self.tasks == (task,) else f".{task}.samples.jsonl")
+        return self._beside(task, ".samples.jsonl")
+
+    def test_path(self, task: str) -> Path:
+        """Return the path of the tests that the checkpoint writes for one benchmark."""
+        return self._beside(task, ".tests.jsonl")
+
+    def evidence_path(self, task: str) -> Path:
+        """Return the path of the evidence of one benchmark's samples."""
+        return self._beside(task, ".evidence.arrow")
+
+    def rerank_page(self, task: str) -> Path | None:
+        """Return the path of the page with every problem's clusters and choices; None for no page."""
+        return self._beside(task, ".rerank.html") if self.page is not None else None
+
+    def _beside(self, task: str, suffix: str) -> Path:
+        return beside(self.result, suffix if self.tasks == (task,) else f".{task}{suffix}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

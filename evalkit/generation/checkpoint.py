@@ -100,6 +100,20 @@ def find_checkpoint(source: str) -> Checkpoint:
     return _on_hub(source)
 
 
+def has_chat_template(checkpoint: Checkpoint) -> bool:
+    """Return whether the checkpoint names a template of chats, so that it was trained to answer messages."""
+    if checkpoint.folder is None:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.source, revision=checkpoint.revision)
+        return bool(getattr(tokenizer, "chat_template", None))
+    if any(checkpoint.folder.glob("chat_template*")):
+        return True
+    path = checkpoint.folder / "tokenizer_config.json"
+    settings = read_json(path, what="the settings of a tokenizer") if path.is_file() else {}
+    return isinstance(settings, dict) and bool(settings.get("chat_template"))
+
+
 def _in_folder(source: str, folder: Path) -> Checkpoint:
     _check_config(source, folder)
     _check_weight_files(source, folder)

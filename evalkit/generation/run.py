@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalkit.generation.base import Answer, EngineSettings, Prompt
-from evalkit.generation.checkpoint import Checkpoint
+from evalkit.generation.checkpoint import Checkpoint, has_chat_template
 from evalkit.generation.engine import EngineChoice, announcement, choose_settings, hardware, load_engine
 from evalkit.generation.weights import check_weights
 from evalkit.outputs.files import sha256_text
@@ -18,7 +18,7 @@ from evalkit.samples.sample_file import SampleFile
 from evalkit.samples.sanitize import sanitize
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.prompts import build_prompt
-from evalkit.tasks.protocols import PromptProtocol, adjust, covered_problems, find
+from evalkit.tasks.protocols import PromptProtocol, adjust, covered_problems, find, find_for_choosing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class CheckpointSource:
     def plan(self, benchmark: Benchmark) -> SamplePlan:
         """Return the problems that the protocol covers."""
         protocol = adjust(
-            find(self.request.protocol, task=benchmark.name, tests=self.request.writes_tests),
+            self._protocol(benchmark.name),
             max_new_tokens=self.request.max_new_tokens,
             temperature=self.request.temperature,
             top_p=self.request.top_p,
@@ -40,6 +40,13 @@ class CheckpointSource:
         )
         problems = covered_problems(protocol, benchmark)[: self.request.limit]
         return SamplePlan(benchmark=benchmark, problems=tuple(problems), protocol=protocol)
+
+    def _protocol(self, task: str) -> PromptProtocol:
+        """Return the protocol that the request names, or the default one."""
+        request = self.request
+        if request.protocol is None and request.is_for_choosing:
+            return find_for_choosing(task=task, tests=request.writes_tests, chat=has_chat_template(self.checkpoint))
+        return find(request.protocol, task=task, tests=request.writes_tests)
 
     def generate(self, plan: SamplePlan, *, on_sample: Callable[[Sample], None]) -> GeneratedSamples:
         """Deliver the samples that earlier runs left, then generate and store the others."""
@@ -86,7 +93,8 @@ class CheckpointSource:
             choice.settings, f"{choice.reason}; protocol {plan.protocol.name}", self.request.dtype
         ):
             self.callbacks.note(line)
-        self.callbacks.start(f"generating {plan.benchmark.name}", len(prompts))
+        texts = "tests of " if plan.protocol.answer == "tests" else ""
+        self.callbacks.start(f"generating {texts}{plan.benchmark.name}", len(prompts))
         try:
             with load_engine(self.checkpoint, plan.protocol, choice.settings) as engine:
                 engine.generate(prompts, on_answer=on_answer, on_tokens=lambda tokens: self.callbacks.step(0, tokens))

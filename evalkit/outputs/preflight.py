@@ -29,6 +29,10 @@ def check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
         if is_special(request.result):
             raise EvalError(f"--json {request.result}: the samples go beside the result; name a file in a folder")
         outputs |= {f"the samples of {name}:": request.sample_path(name) for name in request.tasks}
+        for name in request.tasks if request.rerank else ():
+            outputs[f"the tests of {name}:"] = request.test_path(name)
+            outputs[f"the evidence of {name}:"] = request.evidence_path(name)
+            outputs[f"the choices of {name}:"] = request.rerank_page(name)
         if checkpoint.folder is not None:
             inputs += identity_files(checkpoint.folder)
             _refuse_joining(checkpoint.folder, outputs)

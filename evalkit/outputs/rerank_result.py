@@ -12,7 +12,8 @@ from typing import Any
 
 from evalkit.outputs.result import versions
 from evalkit.rerank.registry import WITHOUT_OUTPUTS
-from evalkit.rerank.run import RankedProblem, RerankOutcome
+from evalkit.rerank.run import RerankOutcome
+from evalkit.scoring.ranked_problems import RankedProblem
 
 FORMAT = 1
 """Version of the result's format."""
@@ -20,7 +21,7 @@ FORMAT = 1
 
 def to_dict(outcome: RerankOutcome) -> dict[str, Any]:
     """Return the JSON result."""
-    request, tests = outcome.request, outcome.tests
+    request = outcome.request
     return {
         "format": FORMAT,
         "kind": "rerank",
@@ -31,6 +32,20 @@ def to_dict(outcome: RerankOutcome) -> dict[str, Any]:
             "missing": outcome.samples.num_missing,
             "left_out": outcome.samples.num_excluded,
         },
+        "task": request.task,
+        "limit": request.limit,
+        "data": {request.task: outcome.benchmark.to_dict()},
+        **choices_dict(outcome),
+        "versions": versions(),
+        "command": sys.argv,
+        "sandbox": {"layers": {layer.name: layer.to_dict() for layer in outcome.layers}},
+    }
+
+
+def choices_dict(outcome: RerankOutcome) -> dict[str, Any]:
+    """Return the part of the result that says what the methods chose, by what, and how right they were."""
+    request, tests = outcome.request, outcome.tests
+    return {
         "tests": None
         if tests is None
         else {
@@ -39,9 +54,6 @@ def to_dict(outcome: RerankOutcome) -> dict[str, Any]:
             "tests": tests.num_tests,
             "problems_without": len(tests.without_tests),
         },
-        "task": request.task,
-        "limit": request.limit,
-        "data": {request.task: outcome.benchmark.to_dict()},
         "inputs": list(outcome.settings.inputs),
         "visible_tests": {
             "docstring_examples": outcome.settings.docstring_examples,
@@ -53,9 +65,6 @@ def to_dict(outcome: RerankOutcome) -> dict[str, Any]:
         "tasks": {problem.problem.task_id: _choices(problem, outcome.methods) for problem in outcome.problems},
         "evidence": evidence_dict(outcome),
         "infra_errors": outcome.num_failed,
-        "versions": versions(),
-        "command": sys.argv,
-        "sandbox": {"layers": {layer.name: layer.to_dict() for layer in outcome.layers}},
     }
 
 

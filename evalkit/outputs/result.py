@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import evalkit
 from evalkit.rerank.base import ProblemResult
@@ -19,6 +19,9 @@ from evalkit.samples.base import GeneratedSamples, SamplePlan
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.scoring.metrics import BenchmarkScore
 from evalkit.scoring.time_limits import TimeLimits
+
+if TYPE_CHECKING:
+    from evalkit.rerank.run import RerankOutcome
 
 FORMAT = 1
 """Version of the result's format."""
@@ -33,6 +36,8 @@ class BenchmarkResult:
     generated: GeneratedSamples
     problems: tuple[ProblemResult, ...]
     score: BenchmarkScore
+    choices: RerankOutcome | None = None
+    """What methods chose among the samples; None for a score alone."""
 
     @property
     def name(self) -> str:

@@ -18,7 +18,8 @@ from evalkit.reports.render import render
 from evalkit.rerank.evidence import Bool, TaskEvidence
 from evalkit.rerank.rankers.clusters import all_programs, cluster
 from evalkit.rerank.registry import BASELINE
-from evalkit.rerank.run import RankedProblem, RerankOutcome
+from evalkit.rerank.run import RerankOutcome
+from evalkit.scoring.ranked_problems import RankedProblem
 
 SHOWN_CLUSTERS = 8
 SHOWN_INPUTS = 10

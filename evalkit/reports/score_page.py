@@ -40,6 +40,7 @@ def write_page(path: Path, result: dict[str, Any], problems: Mapping[str, Sequen
         outcomes=OUTCOMES,
         outcome_of=outcome_of,
         shown_executions=shown_executions,
+        page_name=lambda page: Path(page).name,
     )
 
 

@@ -56,6 +56,16 @@ class ProblemResult:
         return sum(execution.verdict.passed for execution in self.executions)
 
 
+def executions_by_task(
+    problems: Sequence[Problem], executions: Sequence[Execution]
+) -> dict[str, tuple[Execution, ...]]:
+    """Return the executions of each problem by sample index, by task id in the order of `problems`."""
+    by_task: dict[str, list[Execution]] = {problem.task_id: [] for problem in problems}
+    for execution in sorted(executions, key=lambda execution: execution.sample.index):
+        by_task[execution.sample.task_id].append(execution)
+    return {task_id: tuple(items) for task_id, items in by_task.items()}
+
+
 def select(
     selector: Selector, problems: Sequence[Problem], executions: Sequence[Execution]
 ) -> tuple[ProblemResult, ...]:
@@ -69,9 +79,7 @@ def select(
     Returns:
         One result per problem; problems for which no sample is selected are left out.
     """
-    by_task: dict[str, list[Execution]] = {problem.task_id: [] for problem in problems}
-    for execution in sorted(executions, key=lambda execution: execution.sample.index):
-        by_task[execution.sample.task_id].append(execution)
+    by_task = executions_by_task(problems, executions)
     results = []
     for problem in problems:
         executed = by_task[problem.task_id]

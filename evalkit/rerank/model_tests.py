@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalError
 from evalkit.samples.given_file import GivenFile, open_given, rows
-from evalkit.tasks.base import Benchmark
+from evalkit.tasks.base import Benchmark, Problem
 
 TESTS_PER_TEXT = 5
 """Valid asserts of one text that count."""
@@ -60,6 +60,23 @@ class WrittenTests:
         """Number of distinct tests."""
         return sum(len(tests) for tests in self.by_task.values())
 
+    def notes(self, benchmark: str) -> list[str]:
+        """Return a line for each peculiarity of the texts of `benchmark`."""
+        lines = []
+        if self.num_unknown:
+            lines.append(f"{self.num_unknown} rows are of problems that {benchmark} does not have: left out")
+        if self.num_empty:
+            lines.append(f"{self.num_empty} of {self.num_texts} texts are empty: they hold no test")
+        if self.num_repeated:
+            lines.append(
+                f"{self.num_repeated} of {self.num_texts} texts repeat an earlier text of their problem: their tests "
+                "count again"
+            )
+        if missing := self.without_tests:
+            names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            lines.append(f"{len(missing)} of {len(self.by_task)} {benchmark} problems have no valid test ({names})")
+        return lines
+
 
 def read_tests(path: Path, benchmark: Benchmark, *, note: Callable[[str], None]) -> WrittenTests:
     """Read the test file at `path`; `-` is standard input.
@@ -74,7 +91,7 @@ def read_tests(path: Path, benchmark: Benchmark, *, note: Callable[[str], None])
     """
     with open_given(path) as given:
         tests = tests_of(given, benchmark)
-    for line in _notes(tests, benchmark):
+    for line in tests.notes(benchmark.name):
         note(f"{given.label}: {line}")
     return tests
 
@@ -100,13 +117,25 @@ def tests_of(given: GivenFile, benchmark: Benchmark) -> WrittenTests:
             f"{given.label}: holds {found}, expected tests of {benchmark.name}, whose ids look like "
             f"{benchmark.problems[0].task_id}; name the right benchmark with --tasks"
         )
-    names = {problem.task_id: problem.entry_points for problem in benchmark.problems}
+    return written_tests(texts, benchmark.problems, num_unknown=len(unknown))
+
+
+def written_tests(
+    texts: Mapping[str, Sequence[str]], problems: Sequence[Problem], *, num_unknown: int = 0
+) -> WrittenTests:
+    """Return the tests in generated texts.
+
+    Args:
+        texts: Texts of each problem, each of which follows `assert `, by task id.
+        problems: The problems.
+        num_unknown: Texts of other problems, which were left out.
+    """
     return WrittenTests(
-        by_task={task_id: count_tests(written, names[task_id]) for task_id, written in texts.items()},
+        by_task={problem.task_id: count_tests(texts[problem.task_id], problem.entry_points) for problem in problems},
         num_texts=sum(len(written) for written in texts.values()),
         num_repeated=sum(len(written) - len(set(written)) for written in texts.values()),
         num_empty=sum(not text.strip() for written in texts.values() for text in written),
-        num_unknown=len(unknown),
+        num_unknown=num_unknown,
     )
 
 
@@ -154,21 +183,3 @@ def _is_valid(source: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
         return False
     return "assert" in source
-
-
-def _notes(tests: WrittenTests, benchmark: Benchmark) -> list[str]:
-    """Return a line for each peculiarity of a test file."""
-    lines = []
-    if tests.num_unknown:
-        lines.append(f"{tests.num_unknown} rows are of problems that {benchmark.name} does not have: left out")
-    if tests.num_empty:
-        lines.append(f"{tests.num_empty} of {tests.num_texts} texts are empty: they hold no test")
-    if tests.num_repeated:
-        lines.append(
-            f"{tests.num_repeated} of {tests.num_texts} texts repeat an earlier text of their problem: their tests "
-            "count again"
-        )
-    if missing := tests.without_tests:
-        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        lines.append(f"{len(missing)} of {len(tests.by_task)} {benchmark.name} problems have no valid test ({names})")
-    return lines

@@ -45,22 +45,25 @@ ORACLE = "oracle"
 """The name under which the upper bound is reported: any sample passes. It is no ranker."""
 
 
-def choose_methods(names: Sequence[str], rankers: Mapping[str, Ranker], *, has_tests: bool) -> tuple[str, ...]:
+def choose_methods(
+    names: Sequence[str], rankers: Mapping[str, Ranker], *, has_tests: bool, option: str = "--methods"
+) -> tuple[str, ...]:
     """Return the names of the rankers to run: `BASELINE` first, then those that are named.
 
     Args:
         names: Names of rankers, or `ORACLE`, which is always reported; none for all that the inputs allow.
         rankers: The known rankers.
         has_tests: Whether there are model-written tests.
+        option: The option that gave the names, for errors.
 
     Raises:
         EvalError: A name is unknown, or a ranker needs tests and there are none.
     """
     for name in names:
         if name not in rankers and name != ORACLE:
-            raise EvalError(f"--methods: {name!r} is unknown, expected some of {', '.join([*rankers, ORACLE])}")
+            raise EvalError(f"{option}: {name!r} is unknown, expected some of {', '.join([*rankers, ORACLE])}")
         if not has_tests and name in rankers and name not in WITHOUT_TESTS:
-            raise EvalError(f"--methods: {name} needs model-written tests; add --tests FILE, or leave the method out")
+            raise EvalError(f"{option}: {name} needs model-written tests; add --tests FILE, or leave the method out")
     allowed = [name for name in rankers if has_tests or name in WITHOUT_TESTS]
     chosen = [name for name in names if name != ORACLE] if names else allowed
     return tuple(dict.fromkeys([BASELINE, *chosen]))

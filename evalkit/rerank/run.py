@@ -38,13 +38,11 @@ from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring.execution import SampleExecutor
-from evalkit.scoring.method_scores import MethodScore, score_methods
+from evalkit.scoring.method_scores import MethodScore
+from evalkit.scoring.ranked_problems import RankedProblem, score_problems
 from evalkit.scoring.time_limits import calibrate
 from evalkit.tasks import registry
-from evalkit.tasks.base import Benchmark, Problem
-
-USUAL_PICKS = (1, 2, 5, 10)
-"""Values of k for which pass@k is reported, up to the smallest number of samples of a problem."""
+from evalkit.tasks.base import Benchmark
 
 VISIBLE = ("auto", "shown", "hidden")
 """Values of `RerankRequest.visible_tests`."""
@@ -85,38 +83,6 @@ class RerankRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RankedProblem:
-    """One problem with every method's ranking and the verdicts of its samples."""
-
-    problem: Problem
-    evidence: TaskEvidence
-    rankings: dict[str, Ranking]
-    """Ranking of each method."""
-    verdicts: tuple[Verdict, ...]
-    """[N] Verdict of each sample."""
-
-    @property
-    def passed(self) -> tuple[bool, ...]:
-        """[N] Whether each sample passes the benchmark's tests."""
-        return tuple(verdict.passed for verdict in self.verdicts)
-
-    @property
-    def num_failed(self) -> int:
-        """Samples that could not be executed on this machine; if there are any, the problem is not scored."""
-        return sum(verdict.outcome == "infra_error" for verdict in self.verdicts)
-
-    def first(self, method: str) -> int:
-        """Return the sample that a method puts first: the earliest one of its first group."""
-        return self.rankings[method].order(len(self.verdicts))[0]
-
-    def rate(self, method: str, k: int) -> float:
-        """Return the expected pass@k of a method; for `ORACLE`, whether any sample passes."""
-        if method == ORACLE:
-            return float(any(self.passed))
-        return self.rankings[method].pass_at_k(self.passed, k)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RerankOutcome:
     """Outcome of one `evalkit rerank`; `outputs/rerank_result.py` writes it as JSON."""
 
@@ -142,6 +108,21 @@ class RerankOutcome:
         return sum(problem.num_failed for problem in self.problems)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedSamples:
+    """Every method's rankings, finished before any verdict is known."""
+
+    request: RerankRequest
+    benchmark: Benchmark
+    samples: MergedSamples
+    tests: WrittenTests | None
+    settings: EvidenceSettings
+    methods: tuple[str, ...]
+    counts: EvidenceCounts
+    by_problem: tuple[tuple[TaskEvidence, dict[str, Ranking]], ...]
+    """Evidence and rankings of each of `samples.problems`."""
+
+
 def rerank(
     request: RerankRequest, callbacks: ScoreCallbacks, *, rankers: Mapping[str, Ranker] = RANKERS
 ) -> RerankOutcome:
@@ -155,7 +136,7 @@ def rerank(
     Raises:
         EvalError: An input is missing or broken, a setting is wrong, or an output cannot be written.
     """
-    methods = choose_methods(request.methods, rankers, has_tests=request.tests is not None)
+    choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
     if "generator" in request.sources():
         raise EvalError("--inputs generator: no option names a file of generators yet; leave this source out")
@@ -165,12 +146,43 @@ def rerank(
         request.samples, benchmark, sanitize=request.sanitize, limit=request.limit, note=callbacks.note
     )
     tests = _read_tests(request, benchmark, callbacks)
-    settings = _evidence_settings(request, samples)
     with ExitStack() as stack:
         if not is_special(request.result):
             stack.enter_context(locked(request.result))
         pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
-        store = stack.enter_context(EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note))
+        ranked = rank_samples(request, benchmark, samples, tests, pool=pool, callbacks=callbacks, rankers=rankers)
+        _require_inputs(ranked)
+        verdicts = _verdicts(request, samples, pool, callbacks)
+    return score_rankings(ranked, verdicts, layers=pool.layers, callbacks=callbacks)
+
+
+def rank_samples(
+    request: RerankRequest,
+    benchmark: Benchmark,
+    samples: MergedSamples,
+    tests: WrittenTests | None,
+    *,
+    pool: Pool,
+    callbacks: ScoreCallbacks,
+    rankers: Mapping[str, Ranker] = RANKERS,
+) -> RankedSamples:
+    """Collect the evidence that the evidence file does not hold, and rank the samples by every method.
+
+    Args:
+        request: Methods, sources of inputs and the evidence file; its files of samples and tests are not read.
+        benchmark: The benchmark of the samples.
+        samples: The samples to rank.
+        tests: Model-written tests; None for methods that need none.
+        pool: A running pool.
+        callbacks: Progress.
+        rankers: Rankers by name.
+
+    Raises:
+        EvalError: A method is unknown or needs tests, or the evidence file cannot be read or written.
+    """
+    methods = choose_methods(request.methods, rankers, has_tests=tests is not None)
+    settings = _evidence_settings(request, samples)
+    with EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note) as store:
         collection = collect(
             samples.problems,
             samples.samples,
@@ -181,23 +193,47 @@ def rerank(
             callbacks=callbacks,
         )
         ranked = [(evidence, {method: rankers[method](evidence) for method in methods}) for evidence in collection]
-        _require_inputs(request, methods, collection.counts)
-        verdicts = _verdicts(request, samples, pool, callbacks)
-        layers = tuple(pool.layers)
-    problems = tuple(
-        RankedProblem(problem=problem, evidence=evidence, rankings=rankings, verdicts=verdicts[problem.task_id])
-        for problem, (evidence, rankings) in zip(samples.problems, ranked, strict=True)
-    )
-    return RerankOutcome(
+    return RankedSamples(
         request=request,
         benchmark=benchmark,
         samples=samples,
         tests=tests,
         settings=settings,
+        methods=methods,
         counts=collection.counts,
+        by_problem=tuple(ranked),
+    )
+
+
+def score_rankings(
+    ranked: RankedSamples,
+    verdicts: Mapping[str, tuple[Verdict, ...]],
+    *,
+    layers: Sequence[Layer],
+    callbacks: ScoreCallbacks,
+) -> RerankOutcome:
+    """Score finished rankings.
+
+    Args:
+        ranked: The rankings.
+        verdicts: Verdicts of each problem's samples, by task id.
+        layers: Layers of the sandbox.
+        callbacks: Progress.
+    """
+    problems = tuple(
+        RankedProblem(problem=problem, evidence=evidence, rankings=rankings, verdicts=verdicts[problem.task_id])
+        for problem, (evidence, rankings) in zip(ranked.samples.problems, ranked.by_problem, strict=True)
+    )
+    return RerankOutcome(
+        request=ranked.request,
+        benchmark=ranked.benchmark,
+        samples=ranked.samples,
+        tests=ranked.tests,
+        settings=ranked.settings,
+        counts=ranked.counts,
         problems=problems,
-        scores=_scores(methods, problems, callbacks),
-        layers=layers,
+        scores=score_problems(ranked.methods, problems, note=callbacks.note),
+        layers=tuple(layers),
     )
 
 
@@ -242,13 +278,14 @@ def _evidence_settings(request: RerankRequest, samples: MergedSamples) -> Eviden
     )
 
 
-def _require_inputs(request: RerankRequest, methods: Sequence[str], counts: EvidenceCounts) -> None:
+def _require_inputs(ranked: RankedSamples) -> None:
     """Refuse to report methods that had nothing to go by.
 
     Raises:
         EvalError: There is neither an input nor a test nor an example, so that all methods would pick at random.
     """
-    if methods != (BASELINE,) and not (counts.inputs or counts.tests or counts.examples):
+    request, counts = ranked.request, ranked.counts
+    if ranked.methods != (BASELINE,) and not (counts.inputs or counts.tests or counts.examples):
         raise EvalError(
             f"--inputs {','.join(request.sources())}: no problem has an input, so that every method would pick at "
             "random; add --tests FILE, or --visible-tests shown if the model saw the prompt's examples"
@@ -272,19 +309,3 @@ def _verdicts(
         for execution in executor.finish():
             verdicts[execution.sample.task_id].append(execution.verdict)
     return {task_id: tuple(items) for task_id, items in verdicts.items()}
-
-
-def _scores(
-    methods: Sequence[str], problems: Sequence[RankedProblem], callbacks: ScoreCallbacks
-) -> dict[str, MethodScore]:
-    """Return the scores of all methods over the problems whose samples could all be executed."""
-    scored = [problem for problem in problems if not problem.num_failed]
-    fewest = min((len(problem.verdicts) for problem in scored), default=0)
-    picks = [k for k in USUAL_PICKS if k <= fewest]
-    if picks and len(picks) < len(USUAL_PICKS):
-        callbacks.note(f"pass@k is reported up to k = {picks[-1]}: a problem has only {fewest} samples")
-    rates = {
-        method: {f"pass@{k}": [problem.rate(method, k) for problem in scored] for k in picks}
-        for method in (*methods, ORACLE)
-    }
-    return score_methods(rates, baseline=BASELINE)

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.samples.base import Sample
 from evalkit.samples.given import samples_of, sanitized
 from evalkit.samples.given_file import GivenFile, open_given, rows
 from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.prompts import build_prompt
+from evalkit.tasks.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,15 +92,20 @@ def _refuse_equal(files: Sequence[GivenFile]) -> None:
 
 def _prompts(files: Sequence[GivenFile], benchmark: Benchmark) -> dict[str, str]:
     """Return the prompt that the rows of each problem name; samples of different prompts cannot be compared."""
-    known = {problem.task_id.rpartition("/")[2]: problem.task_id for problem in benchmark.problems}
+    known = {problem.task_id.rpartition("/")[2]: problem for problem in benchmark.problems}
+    messages: dict[tuple[str, str], str] = {}
     prompts: dict[str, str] = {}
     places: dict[str, str] = {}
     for file in files:
         for place, fields in rows(file):
             prompt = fields.get("prompt")
-            task_id = known.get(str(fields["task_id"]).strip().rpartition("/")[2])
-            if task_id is None or not isinstance(prompt, str) or not prompt:
+            problem = known.get(str(fields["task_id"]).strip().rpartition("/")[2])
+            if problem is None or not isinstance(prompt, str) or not prompt:
                 continue
+            task_id, protocol = problem.task_id, _protocol_name(fields)
+            if (protocol, task_id) not in messages:
+                messages[protocol, task_id] = _message(protocol, problem, benchmark)
+            prompt = messages[protocol, task_id] + prompt
             if prompts.setdefault(task_id, prompt) != prompt:
                 raise EvalError(
                     f"{place}: the prompt of {task_id} differs from that at {places[task_id]}; expected samples of one "
@@ -105,3 +113,17 @@ def _prompts(files: Sequence[GivenFile], benchmark: Benchmark) -> dict[str, str]
                 )
             places.setdefault(task_id, place)
     return prompts
+
+
+def _protocol_name(fields: dict[str, Any]) -> str:
+    """Return the protocol that a row of `evalkit score` names; "" for rows of other programs."""
+    settings = fields.get("settings")
+    return str(settings.get("protocol", "")).removesuffix("+changed") if isinstance(settings, dict) else ""
+
+
+def _message(name: str, problem: Problem, benchmark: Benchmark) -> str:
+    """Return the message of a chat protocol, which shows the problem; rows hold only the beginning of the answer."""
+    for protocol in PROTOCOLS:
+        if protocol.name == name and protocol.is_chat and benchmark.name in protocol.tasks:
+            return build_prompt(protocol, problem, benchmark).user or ""
+    return ""

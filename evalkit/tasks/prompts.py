@@ -32,6 +32,12 @@ def build_prompt(protocol: PromptProtocol, problem: Problem, benchmark: Benchmar
     return PROMPT_FORMS[protocol.prompt](problem, benchmark)
 
 
+def shown_text(protocol: PromptProtocol, problem: Problem, benchmark: Benchmark) -> str:
+    """Return all that a model is shown of a problem: the message to a chat model, and the text that it continues."""
+    prompt = build_prompt(protocol, problem, benchmark)
+    return (prompt.user or "") + prompt.text
+
+
 def _verbatim(problem: Problem, benchmark: Benchmark) -> PromptText:
     return PromptText(text=problem.prompt)
 

@@ -51,6 +51,11 @@ class PromptProtocol:
     visible_tests: bool = True
     """The prompt shows tests of the problem, or examples with inputs and outputs."""
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the prompt is a message for a chat model."""
+        return self.prompt.split("-")[-1] == "chat"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all settings, as a result records them."""
         return asdict(self)
@@ -279,6 +284,25 @@ def find(name: str | None, *, task: str, tests: bool = False) -> PromptProtocol:
             return protocol
     known = ", ".join(protocol.name for protocol in suitable)
     raise EvalError(f"protocol {name!r} is unknown; expected one of {known}")
+
+
+def find_for_choosing(*, task: str, tests: bool, chat: bool) -> PromptProtocol:
+    """Return the default protocol of samples to choose among, or of the tests to choose by.
+
+    It shows no tests of the problem, if there is such a protocol: a choice that rests on shown tests says little.
+
+    Args:
+        task: Name of the benchmark.
+        tests: Return a protocol for writing tests in place of solutions.
+        chat: The checkpoint has a chat template: prefer a protocol for chat models.
+
+    Raises:
+        EvalError: No protocol writes tests for `task`.
+    """
+    suitable = [item for item in PROTOCOLS if (item.answer == "tests") == tests and task in item.tasks]
+    hidden = [item for item in suitable if not item.visible_tests]
+    candidates = hidden or suitable or [find(None, task=task, tests=tests)]
+    return min(candidates, key=lambda item: item.is_chat != chat)
 
 
 def tasks_with_tests() -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from evalkit.reports.rerank_page import SHOWN_CLUSTERS, SHOWN_INPUTS, SHOWN_TESTS, view_of
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.registry import RANKERS
-from evalkit.rerank.run import RankedProblem
 from evalkit.sandbox.verdict import Verdict
+from evalkit.scoring.ranked_problems import RankedProblem
 from evalkit.tasks.base import Problem
 from tests.evalkit.rerank.toy_evidence import evidence_of
 

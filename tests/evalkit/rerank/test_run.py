@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from evalkit.rerank import run as run_module
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.registry import RANKERS, choose_methods
-from evalkit.rerank.run import RankedProblem, RerankOutcome, RerankRequest, rerank
-from evalkit.sandbox.verdict import Verdict
+from evalkit.rerank.run import RerankOutcome, RerankRequest, rerank
 from evalkit.tasks.base import Benchmark, Problem
 from tests.evalkit.rerank.sample_runs import write_samples, write_tests
-from tests.evalkit.rerank.toy_evidence import evidence_of
 
 
 class Notes:
@@ -74,30 +71,3 @@ def test_a_toy_ranker_is_added_by_a_row_of_the_table(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(RANKERS, "shortest", shortest)
     assert choose_methods(["shortest", "oracle"], RANKERS, has_tests=True) == ("random", "shortest")
     assert "shortest" in choose_methods([], RANKERS, has_tests=True)
-
-
-def ranked(outcomes: list[str]) -> RankedProblem:
-    evidence = evidence_of(outputs=[[0], [1]], passed=[[True], [False]], samples=[0, 1, 1])
-    problem = Problem(task_id="toy/0", prompt="", entry_points=("f",), prelude="", test="", reference="")
-    rankings = {name: RANKERS[name](evidence) for name in ("random", "majority")}
-    verdicts = tuple(Verdict(outcome=outcome) for outcome in outcomes)
-    return RankedProblem(problem=problem, evidence=evidence, rankings=rankings, verdicts=verdicts)
-
-
-def test_the_first_choice_and_the_rates_follow_the_ranking() -> None:
-    problem = ranked(["pass", "wrong", "pass"])
-    assert (problem.first("majority"), problem.first("random")) == (1, 0)
-    assert problem.rate("majority", 1) == 0.5
-    assert problem.rate("majority", 2) == 1.0
-    assert problem.rate("random", 1) == pytest.approx(2 / 3)
-    assert problem.rate("oracle", 1) == 1.0
-
-
-def test_a_problem_whose_samples_could_not_be_executed_is_not_scored() -> None:
-    notes = Notes()
-    problems = [ranked(["pass", "wrong", "wrong"]), ranked(["pass", "infra_error", "wrong"])]
-    scores = run_module._scores(["random", "majority"], problems, notes)
-    assert scores["random"].estimates["pass@1"].mean == pytest.approx(1 / 3)
-    assert list(scores["majority"].estimates) == ["pass@1", "pass@2"]
-    assert notes.lines == ["pass@k is reported up to k = 2: a problem has only 3 samples"]
-    assert run_module._scores(["random"], problems[1:], notes)["random"].estimates == {}
