@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from evalkit.errors import EvalError
 from evalkit.rerank.evidence import TaskEvidence
-from evalkit.rerank.rankers import agreement, counting, functional_overlap
+from evalkit.rerank.rankers import agreement, combined, counting, functional_overlap
 from evalkit.rerank.ranking import Ranking
 
 Ranker = Callable[[TaskEvidence], Ranking]
@@ -28,7 +28,7 @@ RANKERS: dict[str, Ranker] = {
     "b4": agreement.b4,
     "aces": agreement.aces,
     "alphacode": counting.alphacode,
-    "combined": functional_overlap.combined,
+    "combined": combined.combined,
 }
 """Rankers by the name that `--methods` takes."""
 

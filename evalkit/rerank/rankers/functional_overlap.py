@@ -1,4 +1,4 @@
-"""Rankers that share votes between clusters with partly equal outputs: SRank, and our combination."""
+"""SRank: clusters with partly equal outputs share their votes."""
 
 from __future__ import annotations
 
@@ -40,25 +40,6 @@ def _srank(evidence: TaskEvidence, *, weighted: bool, valid: bool) -> Ranking:
     rate_C = _pass_rate(evidence.passed_PT[clusters.first_C], weight_T)
     share_C = clusters.member_CP.sum(axis=1) / max(1, int(counted.sum()))
     return _ranking(evidence, clusters, agreement(evidence, clusters) @ (share_C * rate_C), counted)
-
-
-def combined(evidence: TaskEvidence) -> Ranking:
-    """Rank as SRank does, with square-root sizes and tests weighted by the programs that pass them.
-
-    A test counts by how often it was written, times the share of cluster votes that pass it; a cluster votes with the
-    square root of its samples. Opaque tests count as well.
-    """
-    if not evidence.inputs:
-        return random(evidence)
-    counted = valid_programs(evidence)
-    clusters = cluster(evidence.output_PI, counted)
-    if not len(clusters):
-        return random(evidence)
-    votes_C = np.sqrt(clusters.member_CP @ evidence.count_P)
-    passed_CT = evidence.passed_PT[clusters.first_C]
-    trust_T = votes_C @ passed_CT / votes_C.sum()
-    rate_C = _pass_rate(passed_CT, evidence.times_T * trust_T)
-    return _ranking(evidence, clusters, agreement(evidence, clusters) @ (votes_C * rate_C), counted)
 
 
 def agreement(evidence: TaskEvidence, clusters: Clusters) -> Float64:

@@ -1,4 +1,4 @@
-"""SRank against a slow reference written from the authors' description, and our combination."""
+"""SRank against a slow reference written from the authors' description."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import defaultdict
 from hypothesis import given, settings
 
 from evalkit.rerank.evidence import TaskEvidence
-from evalkit.rerank.rankers.functional_overlap import combined, srank, srank_all
+from evalkit.rerank.rankers.functional_overlap import srank, srank_all
 from tests.evalkit.rerank.toy_evidence import evidence_of, evidences
 
 
@@ -56,7 +56,6 @@ def test_votes_of_a_similar_cluster_count() -> None:
         passed=[[True, False], [True, False], [False, True]],
         samples=[0, 0, 1, 1, 2, 2, 2],
     )
-    assert set(combined(evidence).groups[-1]) == {4, 5, 6}
     assert set(srank(evidence).groups[0]) == {0, 1, 2, 3}
 
 

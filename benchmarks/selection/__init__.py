@@ -1,0 +1,1 @@
+"""Methods that choose among samples, compared on two models and two benchmarks."""

@@ -1,0 +1,93 @@
+"""Compare the methods that choose among samples, and write docs/results/selection.md.
+
+    python -m benchmarks.selection --data DATA --scratch DIR             # everything that is missing
+    python -m benchmarks.selection --data DATA --scratch DIR --table     # only the page, from finished datasets
+    python -m benchmarks.selection --data DATA --scratch DIR --checkpoint MODEL=PATH --n 50    # writes the samples, too
+
+DATA holds MODEL/TASK/samples.jsonl, tests.jsonl and greedy.jsonl; TASK is humaneval, mbpp, mbpp:train or
+mbpp:validation. DIR holds evidence and the tables of finished datasets. A killed run goes on where it was; a dataset is
+computed again when one of its files changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks.selection import development, measure, report
+from benchmarks.selection.datasets import DEVELOPMENT, SCORED, Dataset, find, generate
+
+
+def main() -> None:
+    """Measure what is missing and write the page."""
+    parser = _common.parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the samples")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder of evidence and finished tables")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="MODEL=PATH", help="write missing samples")
+    parser.add_argument("--n", type=int, default=50, help="samples and texts of tests per problem (default: 50)")
+    parser.add_argument("--engine", default="auto", help="engine of the generation")
+    parser.add_argument("--only", default="", help="only datasets whose MODEL/TASK holds this text")
+    parser.add_argument("--data-dir", type=Path, help="folder of benchmark files (default: download them)")
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    options = parser.parse_args()
+    more = ("--engine", options.engine, *(("--data-dir", str(options.data_dir)) if options.data_dir else ()))
+    for checkpoint in options.checkpoint:
+        model, _, path = checkpoint.partition("=")
+        generate(options.data, model, path, options.n, more)
+    datasets = [d for d in find(options.data) if options.only in f"{d.model}/{d.task}"]
+    if not datasets:
+        raise SystemExit(f"{options.data}: holds no MODEL/TASK/samples.jsonl; name --checkpoint to write them")
+    results = []
+    for dataset in datasets:
+        result = finished(dataset, options.scratch)
+        if result is None and not options.table:
+            result = run(dataset, options.scratch, options.data_dir)
+        if result is not None:
+            results.append(result)
+    report.write(results, options.out)
+
+
+def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
+    """Return the tables of a dataset if they were computed from the same files."""
+    path = dataset.scratch(scratch) / "tables.json"
+    if not path.exists():
+        return None
+    result: dict[str, Any] = json.loads(path.read_bytes())
+    return result if result["files"] == dataset.digests() else None
+
+
+def run(dataset: Dataset, scratch: Path, data_dir: Path | None) -> dict[str, Any]:
+    """Compute the tables of one dataset and store them."""
+    began = time.time()
+    print(f"{dataset.model}, {dataset.task}", flush=True)
+    outcome = measure.ranked(dataset, scratch, data_dir)
+    problems = measure.scored(outcome)
+    result: dict[str, Any] = {
+        "model": dataset.model,
+        "task": dataset.task,
+        "files": dataset.digests(),
+        "where": _common.provenance(),
+        "facts": measure.facts(outcome),
+        "methods": measure.methods_table(outcome, measure.greedy_rates(dataset, scratch, data_dir)),
+    }
+    if dataset.task in SCORED:
+        result["samples"] = measure.by_samples(problems)
+        result["texts"] = measure.by_texts(problems, dataset)
+        result["sources"] = measure.by_sources(dataset, scratch, data_dir)
+    if dataset.task in DEVELOPMENT:
+        result["values"] = development.values(problems)
+    result["seconds"] = round(time.time() - began)
+    path = dataset.scratch(scratch) / "tables.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1))
+    os.replace(part, path)
+    return result
+
+
+if __name__ == "__main__":
+    main()

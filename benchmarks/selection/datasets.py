@@ -1,0 +1,90 @@
+"""Sample files of the experiment: DATA/MODEL/TASK/samples.jsonl, tests.jsonl and greedy.jsonl, also gzipped.
+
+TASK is a name that `--tasks` takes. The samples of `SCORED` are for the tables; those of `DEVELOPMENT` are for the
+choice of `combined`. Files that are missing are written by the public commands, if a checkpoint is named.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.outputs.files import sha256_file
+
+SCORED = ("humaneval", "mbpp")
+DEVELOPMENT = ("mbpp:train", "mbpp:validation")
+_SAMPLING = ("--temperature", "0.8", "--top-p", "0.95")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """Samples of one model for one benchmark."""
+
+    model: str
+    task: str
+    folder: Path
+
+    def file(self, name: str) -> Path | None:
+        """Return the file `NAME.jsonl` or `NAME.jsonl.gz`; None if there is none."""
+        paths = [self.folder / f"{name}{suffix}" for suffix in (".jsonl", ".jsonl.gz")]
+        return next((path for path in paths if path.exists()), None)
+
+    @property
+    def samples(self) -> Path:
+        """The samples."""
+        path = self.file("samples")
+        assert path is not None, self.folder
+        return path
+
+    def scratch(self, scratch: Path) -> Path:
+        """Return the folder of this dataset's intermediate results."""
+        return scratch / self.model / self.task
+
+    def digests(self) -> dict[str, str]:
+        """Return the sha256 of each file, shortened."""
+        files = {name: self.file(name) for name in ("samples", "tests", "greedy")}
+        return {name: sha256_file(path)[:16] for name, path in files.items() if path is not None}
+
+
+def find(data: Path) -> list[Dataset]:
+    """Return the datasets that have samples, by model and in the order of the tasks."""
+    found = []
+    for model in sorted(path for path in data.iterdir() if path.is_dir()):
+        for task in (*SCORED, *DEVELOPMENT):
+            dataset = Dataset(model=model.name, task=task, folder=model / task)
+            if dataset.file("samples") is not None:
+                found.append(dataset)
+    return found
+
+
+def generate(data: Path, model: str, checkpoint: str, num: int, more: tuple[str, ...]) -> None:
+    """Write the missing files of one model by `evalkit score` and `evalkit write-tests`.
+
+    Args:
+        data: Folder of all samples.
+        model: Name of the model's folder.
+        checkpoint: What the commands take.
+        num: Samples and texts of tests per problem.
+        more: Further options of both commands, such as `--engine vllm`.
+    """
+    for task in (*SCORED, *DEVELOPMENT):
+        folder = data / model / task
+        dataset = Dataset(model=model, task=task, folder=folder)
+        common = [checkpoint, "--tasks", task, *more]
+        count = ["--n", str(num), *_SAMPLING]
+        if dataset.file("samples") is None:
+            _evalkit("score", *common, *count, "--out", str(folder / "sampled"), "--no-html")
+            (folder / "sampled" / "score.samples.jsonl").rename(folder / "samples.jsonl")
+        if dataset.file("tests") is None:
+            _evalkit("write-tests", *common, *count, "--out", str(folder / "part" / "tests.jsonl"))
+            (folder / "part" / "tests.jsonl").rename(folder / "tests.jsonl")
+        if dataset.file("greedy") is None and task in SCORED:
+            _evalkit("score", *common, "--n", "1", "--temperature", "0", "--out", str(folder / "greedy"), "--no-html")
+            (folder / "greedy" / "score.samples.jsonl").rename(folder / "greedy.jsonl")
+
+
+def _evalkit(*arguments: str) -> None:
+    print("evalkit", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "evalkit", *arguments], check=True)

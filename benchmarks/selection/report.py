@@ -1,0 +1,226 @@
+"""The page docs/results/selection.md, its JSON file and its pictures, from the tables of all datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks.selection import development, pictures
+from benchmarks.selection.datasets import DEVELOPMENT, SCORED
+from benchmarks.selection.measure import BY_OUTPUT, COMPARED
+from evalkit.rerank.registry import ORACLE
+from evalkit.tasks.registry import title_of
+
+TITLES = {
+    "qwen2.5-coder-0.5b-instruct": "Qwen2.5-Coder-0.5B-Instruct",
+    "smollm2-135m-instruct": "SmolLM2-135M-Instruct",
+}
+"""Names of models in the page, by the names of their folders; others are named as their folder."""
+ORDER = (
+    "random",
+    "greedy",
+    "majority",
+    "majority-valid",
+    "max-pass",
+    "codet",
+    "srank",
+    "srank-unweighted",
+    "srank-all",
+)
+"""The first rows of a table of methods; others follow in the order of the results, `oracle` last."""
+BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
+
+Result = dict[str, Any]
+
+
+def write(results: Sequence[Result], out: Path) -> None:
+    """Write the page, pictures and data.
+
+    Args:
+        results: Tables of the finished datasets.
+        out: Folder of the files `selection.*`.
+    """
+    scored = [result for result in results if result["task"] in SCORED]
+    developed = [result for result in results if result["task"] in DEVELOPMENT]
+    chosen = _development(developed)
+    public = [{key: value for key, value in result.items() if key != "values"} for result in results]
+    _common.write_json(out / "selection.json", {"datasets": public, "development": chosen})
+    if scored:
+        pictures.methods(scored, out / "selection.png", title)
+        pictures.samples(scored, out / "selection_samples.png", title)
+    _common.write_page(out / "selection.md", "\n".join(_page(scored, developed, chosen, out / "selection.md")))
+
+
+def title(result: Result) -> str:
+    """Return model and benchmark of a dataset."""
+    return f"{TITLES.get(result['model'], result['model'])}, {title_of(result['task'])}"
+
+
+def _page(scored: Sequence[Result], developed: Sequence[Result], chosen: Result, path: Path) -> list[str]:
+    """Return the page's blocks. What a person wrote between the markers of the old page stays."""
+    parts = ["# Choosing among samples: results", "", *_kept(path), ""]
+    if scored:
+        parts += ["![pass@1 of each method](selection.png)", ""]
+    parts += ["## Methods", "", METHODS.strip(), ""]
+    for result in scored:
+        parts += [f"### {title(result)}", "", _setting(result), "", *_methods(result), ""]
+    parts += ["## Where a method loses or gains", "", LOSSES.strip(), "", *_verdicts(scored), ""]
+    parts += ["## Number of samples", "", SAMPLES.strip(), ""]
+    if scored:
+        parts += ["![pass@1 by number of samples](selection_samples.png)", ""]
+    parts += _sizes(scored, "samples", (*COMPARED, ORACLE))
+    parts += ["## Number of texts of tests", "", TEXTS.strip(), "", *_sizes(scored, "texts", COMPARED)]
+    parts += ["## Sources of inputs", "", SOURCES.strip(), "", *_sources(scored)]
+    parts += ["## Choice of `combined`", "", CHOICE.strip(), "", *_variants(developed, chosen), ""]
+    where = sorted({result["where"] for result in (*scored, *developed)})
+    return [*parts, "## Where", "", *where, ""]
+
+
+METHODS = """
+pass@k in percent of problems with 95% bootstrap intervals over problems, and paired differences in pass@1 to `random`
+and to `majority` in points. [selection.md](../selection.md) describes the methods. A row says *visible tests* where the
+method uses tests that the prompt shows. `greedy` is one sample at temperature 0; `oracle` is any of the samples.
+"""
+LOSSES = """
+Paired differences in pass@1 to `majority` whose 95% interval excludes 0. Methods that are not listed cannot be told
+from `majority` on these problems.
+"""
+SAMPLES = """
+pass@1 by the number of samples. For each problem it is the mean over five random subsets of its samples. The tests are
+all tests.
+"""
+TEXTS = """
+pass@1 by the number of generated texts of tests, at all samples. Fewer texts also give fewer inputs. For each problem
+it is the mean over five random subsets of its texts.
+"""
+SOURCES = """
+Inputs and the clusters of equal outputs that they separate, per problem, and pass@1 of the methods that compare
+outputs. `tests` are the calls of the model-written tests, `examples` those that the prompt shows, `mutation` changed
+calls of both. Where a source has no input for a problem, the methods pick at random.
+"""
+CHOICE = """
+`combined` was chosen on MBPP's train and validation tasks, which no table above scores. Each row changes one part of
+it. Differences in pass@1 are paired, in points.
+"""
+
+
+def _kept(path: Path) -> list[str]:
+    """Return the section between the markers of the page as it is."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    _, _, rest = text.partition(f"{BEGIN}\n")
+    inner, found, _ = rest.partition(f"\n{END}")
+    return [BEGIN, inner if found else "", END]
+
+
+def _setting(result: Result) -> str:
+    facts = result["facts"]
+    numbers = facts["samples_per_problem"]
+    samples = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    texts = f"{facts['texts_of_tests'] / facts['problems']:.0f}"
+    shown = "shows" if facts["prompt_shows_tests"] else "does not show"
+    correct = "-" if facts["correct_tests"] is None else f"{100 * facts['correct_tests']:.0f}%"
+    return (
+        f"{facts['problems']} problems, {samples} samples and {texts} texts of tests each; "
+        f"{facts['distinct_programs']:,} distinct programs, {facts['calls']:,} calls, {facts['tests']:,} "
+        f"distinct tests. Right programs pass {correct} of the written tests. {facts['tasks_without_tests']} problems "
+        f"have no valid test. The prompt {shown} tests."
+    )
+
+
+def _methods(result: Result) -> list[str]:
+    table = result["methods"]
+    metrics = list(table["random"])
+    names = [name for name in ORDER if name in table]
+    names += [name for name in table if name not in (*ORDER, ORACLE)] + [ORACLE]
+    header = ["method", *(f"{metric}" for metric in metrics), "over `random`", "over `majority`"]
+    rows = []
+    for name in names:
+        label = f"`{name}`" + (" (visible tests)" if name in result["facts"]["visible_tests"] else "")
+        first = table[name]["pass@1"]
+        cells = [_cell(table[name].get(metric)) for metric in metrics]
+        rows.append([label, *cells, _signed(first.get("over random")), _signed(first.get("over majority"))])
+    return _common.markdown_table(header, rows).splitlines()
+
+
+def _verdicts(scored: Sequence[Result]) -> list[str]:
+    """Return a line for each dataset: methods that are below, and above, `majority` by their interval."""
+    lines = []
+    for result in scored:
+        differences = {
+            name: row["pass@1"]["over majority"]
+            for name, row in result["methods"].items()
+            if "over majority" in row["pass@1"] and name != ORACLE
+        }
+        below = [f"`{name}` ({_signed(value)})" for name, value in differences.items() if value["high"] < 0]
+        above = [f"`{name}` ({_signed(value)})" for name, value in differences.items() if value["low"] > 0]
+        lines.append(
+            f"- {title(result)}: below `majority`: {', '.join(below) or 'none'}; above: {', '.join(above) or 'none'}."
+        )
+    return lines
+
+
+def _sizes(scored: Sequence[Result], key: str, methods: Iterable[str]) -> list[str]:
+    lines: list[str] = []
+    for result in scored:
+        table = result[key]
+        if table:
+            rows = [[f"`{name}`", *(_cell(by_method.get(name)) for by_method in table.values())] for name in methods]
+            lines += [f"{title(result)}:", "", *_common.markdown_table([key, *table], rows).splitlines(), ""]
+    return lines
+
+
+def _sources(scored: Sequence[Result]) -> list[str]:
+    lines: list[str] = []
+    for result in scored:
+        header = ["inputs from", "inputs", "clusters", "problems without", *(f"`{name}`" for name in BY_OUTPUT)]
+        rows = [
+            [
+                sources.replace(",", ", "),
+                f"{row['inputs']:.1f}",
+                f"{row['clusters']:.1f}",
+                str(row["problems_without"]),
+                *(_cell(row[name]) for name in BY_OUTPUT),
+            ]
+            for sources, row in result["sources"].items()
+        ]
+        lines += [f"{title(result)}:", "", *_common.markdown_table(header, rows).splitlines(), ""]
+    return lines
+
+
+def _development(developed: Sequence[Result]) -> dict[str, Any]:
+    """Return the ablation of `combined` for each model, and for all models together."""
+    models = list(dict.fromkeys(result["model"] for result in developed))
+    tables = {
+        model: development.table([result["values"] for result in developed if result["model"] == model])
+        for model in models
+    }
+    if len(models) > 1:
+        tables["all models"] = development.table([result["values"] for result in developed])
+    return tables
+
+
+def _variants(developed: Sequence[Result], tables: Result) -> list[str]:
+    lines: list[str] = []
+    for model, table in tables.items():
+        problems = sum(r["facts"]["problems"] for r in developed if model in (r["model"], "all models"))
+        metrics = list(table["random"])
+        header = ["rules", *metrics, "over `srank`", "over `combined`"]
+        rows = []
+        for name, row in table.items():
+            cells = [_cell(row[metric]) for metric in metrics]
+            first = row["pass@1"]
+            label = name if name in development.VARIANTS and name != "combined" else f"`{name}`"
+            rows.append([label, *cells, _signed(first.get("over srank")), _signed(first.get("over combined"))])
+        name = TITLES.get(model, model)
+        lines += [f"{name}, {problems} problems:", "", *_common.markdown_table(header, rows).splitlines(), ""]
+    return lines
+
+
+def _cell(value: dict[str, float] | None) -> str:
+    return "-" if value is None else f"{value['mean']:.1f} ({value['low']:.1f} to {value['high']:.1f})"
+
+
+def _signed(value: dict[str, float] | None) -> str:
+    return "-" if value is None else f"{value['mean']:+.1f} ({value['low']:+.1f} to {value['high']:+.1f})"
