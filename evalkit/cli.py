@@ -21,6 +21,7 @@ from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
 from evalkit.subcommands.rerank import rerank
+from evalkit.subcommands.train_verifier import train_verifier
 from evalkit.subcommands.write_tests import write_tests
 from evalkit.tasks.registry import BENCHMARKS
 from evalkit.text import one_line, visible
@@ -275,3 +276,4 @@ def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], mark
 
 main.add_command(rerank)
 main.add_command(write_tests)
+main.add_command(train_verifier)

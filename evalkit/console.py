@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from evalkit.reports.comparison import Comparison
     from evalkit.reports.distillation import Report
     from evalkit.rerank.run import RerankOutcome
+    from evalkit.rerank.verifier.train import TrainedVerifier
     from evalkit.scoring.metrics import PassRates
     from evalkit.scoring.stats import Estimate
     from evalkit.tasks.protocols import PromptProtocol
@@ -224,6 +225,30 @@ def print_choices(outcome: RerankOutcome, result: dict[str, Any]) -> None:
     )
     for source, clusters in counts.clusters_by_source.items():
         console.print(f"inputs from {source}: {counts.inputs_by_source[source]:,}, {clusters:,} clusters")
+
+
+def print_verifier(trained: TrainedVerifier, paths: dict[str, Path]) -> None:
+    """Print how good a verifier is on held-out tasks, and the paths of all outputs."""
+    console, quality = _LiteralConsole(), trained.quality
+    table = _table("method", "pass@1", "pass@1 - random")
+    for method, score in quality.scores.items():
+        change = _percent(score.differences["pass@1"], sign="+") if method != "random" else "-"
+        table.add_row(method, _percent(score.estimates["pass@1"]), change)
+    console.print(table)
+    tuned = "that the model was chosen on" if trained.verifier.tuned_on.tasks else "of training, each held out once"
+    lines = [
+        f"trained on {len(trained.verifier.trained_on.tasks)} tasks: {trained.fitted.candidate}",
+        f"measured on {quality.tasks} tasks {tuned}: {quality.samples:,} samples, {quality.right_share:.1%} right",
+        f"AUC {_decimal(quality.auc)}, within a task {_decimal(quality.auc_within_tasks)}; Brier score "
+        f"{quality.brier:.4f}, {quality.brier_of_share:.4f} by the share of right samples alone",
+        f"first choice wrong in {quality.wrong_choices} of {quality.tasks_with_right} tasks that have a right sample",
+    ]
+    for line in [*lines, *(f"{label + ':':<9} {one_line(str(path))}" for label, path in paths.items())]:
+        console.print(line, soft_wrap=True)
+
+
+def _decimal(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _percent(estimate: Estimate, *, sign: str = "") -> str:

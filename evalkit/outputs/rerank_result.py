@@ -54,6 +54,7 @@ def choices_dict(outcome: RerankOutcome) -> dict[str, Any]:
             "tests": tests.num_tests,
             "problems_without": len(tests.without_tests),
         },
+        "verifier": None if outcome.verifier is None else outcome.verifier.to_dict() | {"path": str(request.verifier)},
         "inputs": list(outcome.settings.inputs),
         "visible_tests": {
             "docstring_examples": outcome.settings.docstring_examples,

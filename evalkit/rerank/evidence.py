@@ -19,6 +19,9 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Float64 = npt.NDArray[np.float64]
 
+LIMIT = -(1 << 40)
+"""Output code of the first program's limits; those of the others are below it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelTest:
@@ -59,6 +62,9 @@ class TaskEvidence:
     """[P, E] Whether the program passes each example that the prompt shows."""
     texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     """[P][I] One line for people: the value, the exception or the limit."""
+    log_prob_N: Float64 | None = field(default=None, repr=False)
+    """[N] Mean log-probability of each sample's tokens, in nats; NaN where the sample file names none, None where it
+    names none at all."""
 
     @property
     def count_P(self) -> Int64:
@@ -69,6 +75,11 @@ class TaskEvidence:
     def times_T(self) -> Int64:
         """[T] How often each test was written."""
         return np.array([test.times_written for test in self.tests], dtype=np.int64)
+
+    @property
+    def is_limit_PI(self) -> Bool:
+        """[P, I] Whether the call ran into a limit."""
+        return self.output_PI <= LIMIT
 
     def samples_of(self, programs: Bool) -> tuple[int, ...]:
         """Return the indices of the samples whose program is marked.

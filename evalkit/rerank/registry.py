@@ -41,6 +41,9 @@ WITHOUT_OUTPUTS = frozenset({"random", "max-pass", "codet", "b4", "aces"})
 BASELINE = "random"
 """The ranker that all methods are compared with."""
 
+VERIFIER = "verifier"
+"""The name of the ranker that `--verifier` adds to the table."""
+
 ORACLE = "oracle"
 """The name under which the upper bound is reported: any sample passes. It is no ranker."""
 
@@ -59,6 +62,12 @@ def choose_methods(
     Raises:
         EvalError: A name is unknown, or a ranker needs tests and there are none.
     """
+    if VERIFIER in names and VERIFIER not in rankers:
+        raise EvalError(
+            f"{option}: verifier needs a trained one; run 'evalkit rerank --verifier FOLDER', or leave it out"
+        )
+    if VERIFIER in rankers and not has_tests:
+        raise EvalError("--verifier: needs model-written tests; add --tests FILE, or leave the option out")
     for name in names:
         if name not in rankers and name != ORACLE:
             raise EvalError(f"{option}: {name!r} is unknown, expected some of {', '.join([*rankers, ORACLE])}")

@@ -7,18 +7,17 @@ The stages run in this order, and the verdicts come last: a ranking is finished 
 | samples and tests | `samples/merged.py`, `rerank/model_tests.py` |
 | evidence | `rerank/collect.py` |
 | rankings | `rerank/registry.py` |
-| verdicts | `scoring/execution.py`, with the cache of verdicts |
+| verdicts | `scoring/verdicts.py` |
 | scores | `scoring/method_scores.py` |
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evalkit.cache_dirs import cache_dir
 from evalkit.errors import EvalError
 from evalkit.outputs.files import is_special, require_writable
 from evalkit.outputs.paths import locked, refuse_overlap
@@ -28,19 +27,19 @@ from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTests, read_tests
 from evalkit.rerank.ranking import Ranking
-from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, Ranker, choose_methods
+from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, VERIFIER, Ranker, choose_methods
 from evalkit.rerank.store import EvidenceStore
 from evalkit.rerank.task_plan import EvidenceSettings
+from evalkit.rerank.verifier.files import VERIFIER_FILE, load_verifier
+from evalkit.rerank.verifier.verifier import Verifier
 from evalkit.samples.given_file import program_files
 from evalkit.samples.merged import MergedSamples, read_merged
 from evalkit.sandbox.guest.isolation import Layer
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
-from evalkit.sandbox.verdict_cache import VerdictCache
-from evalkit.scoring.execution import SampleExecutor
 from evalkit.scoring.method_scores import MethodScore
 from evalkit.scoring.ranked_problems import RankedProblem, score_problems
-from evalkit.scoring.time_limits import calibrate
+from evalkit.scoring.verdicts import verdicts_of
 from evalkit.tasks import registry
 from evalkit.tasks.base import Benchmark
 
@@ -69,6 +68,8 @@ class RerankRequest:
     page: Path | None = None
     evidence: Path
     """The evidence file, which is extended."""
+    verifier: Path | None = None
+    """Folder of a trained verifier, which adds the ranker `VERIFIER`."""
     sanitize: bool = False
     limit: int | None = None
     strict: bool = False
@@ -96,6 +97,8 @@ class RerankOutcome:
     scores: dict[str, MethodScore]
     """Score of each method; `ORACLE` is the last."""
     layers: tuple[Layer, ...]
+    verifier: Verifier | None = None
+    """The verifier of `RerankRequest.verifier`."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -136,6 +139,9 @@ def rerank(
     Raises:
         EvalError: An input is missing or broken, a setting is wrong, or an output cannot be written.
     """
+    verifier = load_verifier(request.verifier) if request.verifier is not None else None
+    if verifier is not None:
+        rankers = {**rankers, VERIFIER: verifier.ranker()}
     choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
     if "generator" in request.sources():
@@ -145,6 +151,10 @@ def rerank(
     samples = read_merged(
         request.samples, benchmark, sanitize=request.sanitize, limit=request.limit, note=callbacks.note
     )
+    if verifier is not None:
+        verifier.refuse_seen(samples.problems, str(request.verifier))
+        if note := verifier.input_note(request.sources()):
+            callbacks.note(note)
     tests = _read_tests(request, benchmark, callbacks)
     with ExitStack() as stack:
         if not is_special(request.result):
@@ -152,8 +162,10 @@ def rerank(
         pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
         ranked = rank_samples(request, benchmark, samples, tests, pool=pool, callbacks=callbacks, rankers=rankers)
         _require_inputs(ranked)
-        verdicts = _verdicts(request, samples, pool, callbacks)
-    return score_rankings(ranked, verdicts, layers=pool.layers, callbacks=callbacks)
+        verdicts = verdicts_of(
+            samples.problems, samples.samples, pool=pool, use_cache=request.use_cache, callbacks=callbacks
+        )
+    return replace(score_rankings(ranked, verdicts, layers=pool.layers, callbacks=callbacks), verifier=verifier)
 
 
 def rank_samples(
@@ -242,6 +254,8 @@ def _check_outputs(request: RerankRequest) -> None:
     inputs = [*registry.data_files(request.data_dir)]
     for path in (*request.samples, *([request.tests] if request.tests is not None else [])):
         inputs += program_files(path) if path.is_dir() else [path] if str(path) != "-" else []
+    if request.verifier is not None:
+        inputs.append(request.verifier / VERIFIER_FILE)
     outputs = {"--json": request.result, "--html": request.page, "--evidence": request.evidence}
     refuse_overlap(outputs, inputs)
     for output in outputs.values():
@@ -290,22 +304,3 @@ def _require_inputs(ranked: RankedSamples) -> None:
             f"--inputs {','.join(request.sources())}: no problem has an input, so that every method would pick at "
             "random; add --tests FILE, or --visible-tests shown if the model saw the prompt's examples"
         )
-
-
-def _verdicts(
-    request: RerankRequest, samples: MergedSamples, pool: Pool, callbacks: ScoreCallbacks
-) -> Mapping[str, tuple[Verdict, ...]]:
-    """Return the verdicts of the benchmark's own tests, by task id and sample."""
-    with closing(VerdictCache(cache_dir() if request.use_cache else None)) as cache:
-        limits = calibrate(samples.problems, pool, cache)
-        for task_id, verdict in limits.failed.items():
-            callbacks.note(f"warning: the reference of {task_id} does not pass on this machine ({verdict.outcome})")
-        executor = SampleExecutor(samples.problems, limits.cpu_s, pool, cache)
-        for sample in samples.samples:
-            executor.add(sample)
-        if executor.num_distinct:
-            callbacks.note(f"executing {executor.num_distinct} programs against the benchmark's own tests")
-        verdicts: dict[str, list[Verdict]] = {problem.task_id: [] for problem in samples.problems}
-        for execution in executor.finish():
-            verdicts[execution.sample.task_id].append(execution.verdict)
-    return {task_id: tuple(items) for task_id, items in verdicts.items()}

@@ -15,7 +15,7 @@ import numpy as np
 
 from evalkit.rerank.call_output import CallOutput
 from evalkit.rerank.call_tests import SplitTest, split_test
-from evalkit.rerank.evidence import Bool, Int32, Int64, ModelTest, TaskEvidence
+from evalkit.rerank.evidence import LIMIT, Bool, Int32, Int64, ModelTest, TaskEvidence
 from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.sources import INPUT_SOURCES, combine
 from evalkit.rerank.model_tests import WrittenTest
@@ -25,7 +25,6 @@ from evalkit.tasks.base import Problem
 
 _LIMITS = frozenset({"timeout_cpu", "timeout_wall", "oom", "infra_error"})
 """Outcomes of calls that ran into a limit. Nothing is known of their value, so no two of them are equal."""
-_FIRST_LIMIT = -(1 << 40)
 _HELPER_IMPORTS = "import collections, datetime, itertools, math, re, string\n"
 
 
@@ -234,9 +233,9 @@ def _program_row(
 
 
 def _code(output: CallOutput, codes: dict[str, int]) -> int:
-    """Return the code of an output: from 0 up for values, below for the rest; `_FIRST_LIMIT` for limits."""
+    """Return the code of an output: from 0 up for values, below for the rest; `LIMIT` for limits."""
     if output.outcome in _LIMITS:
-        return _FIRST_LIMIT
+        return LIMIT
     if output.is_value:
         return codes.setdefault(output.digest, len(codes))
     return -1 - codes.setdefault(f"{output.outcome} {output.exception}", len(codes))
@@ -259,7 +258,7 @@ def _matrices(rows: list[_Row], inputs: int, tests: int, examples: int) -> _Matr
 def _unshared(output_PI: Int64) -> Int64:
     """Return the codes with one for the limits of each program."""
     program_P1 = np.arange(len(output_PI), dtype=np.int64)[:, None]
-    return np.where(output_PI == _FIRST_LIMIT, _FIRST_LIMIT - program_P1, output_PI)
+    return np.where(output_PI == LIMIT, LIMIT - program_P1, output_PI)
 
 
 def num_clusters(evidence: TaskEvidence, source: str) -> int:

@@ -27,6 +27,11 @@ _COUNT = click.IntRange(min=1)
     help="Methods to compare, separated by commas. [default: all that the inputs allow]",
 )
 @click.option(
+    "--verifier",
+    type=UserPath(),
+    help="Folder that 'evalkit train-verifier' wrote: adds the method verifier. It must not have seen these tasks.",
+)
+@click.option(
     "--inputs",
     default="",
     type=CommaSeparated(),

@@ -90,11 +90,11 @@ def aces_weights(evidence: TaskEvidence) -> Float64:
         share = float(passes.mean())
         if 0 < share < 1:
             others_N = votes_N - passed_NT[:, test] * times_T[test]
-            weights[test] = max(0.0, _auc(others_N, passes) - 0.5) * share * (1 - share) * times_T[test]
+            weights[test] = max(0.0, auc(others_N, passes) - 0.5) * share * (1 - share) * times_T[test]
     return weights
 
 
-def _auc(score_N: Float64, positive_N: Bool) -> float:
+def auc(score_N: Float64, positive_N: Bool) -> float:
     """Return the probability that a positive has a larger score than a negative; ties count one half."""
     _, rank_N, counts = np.unique(score_N, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - (counts - 1) / 2  # average rank of equal scores, from 1

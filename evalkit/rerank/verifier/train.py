@@ -1,0 +1,246 @@
+"""Train a verifier: evidence, labels, a model chosen on held-out tasks, and its folder.
+
+The benchmark's own tests decide the labels and nothing else. They run after the evidence is complete, and no feature
+depends on them. Visible tests are not used: asserts of MBPP that a prompt shows are the tests that decide the labels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from evalkit.errors import EvalError
+from evalkit.outputs.files import require_writable
+from evalkit.outputs.paths import locked, refuse_overlap
+from evalkit.request import ScoreCallbacks
+from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect
+from evalkit.rerank.inputs.sources import require_sources
+from evalkit.rerank.model_tests import WrittenTest, read_tests
+from evalkit.rerank.store import EvidenceStore
+from evalkit.rerank.task_plan import EvidenceSettings
+from evalkit.rerank.verifier.dataset import LabelledTask
+from evalkit.rerank.verifier.files import VERIFIER_FILE, save_verifier
+from evalkit.rerank.verifier.fit import Fitted, choose
+from evalkit.rerank.verifier.quality import VerifierQuality, measure
+from evalkit.rerank.verifier.verifier import SeenTasks, Verifier
+from evalkit.samples.given_file import program_files
+from evalkit.samples.merged import MergedSamples, read_merged
+from evalkit.sandbox.pool import Pool
+from evalkit.scoring.verdicts import verdicts_of
+from evalkit.tasks import registry
+from evalkit.tasks.base import Benchmark, Problem
+
+DEFAULT_VALIDATION = {"mbpp:train": "mbpp:validation"}
+"""Benchmark to choose the model on, by the benchmark that is trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainVerifierRequest:
+    """Settings of one `evalkit train-verifier`."""
+
+    samples: tuple[Path, ...]
+    """Files or folders of samples, of all benchmarks together."""
+    tests: tuple[Path, ...]
+    """Files of model-written tests, of all benchmarks together."""
+    tasks: tuple[str, ...] = ("mbpp:train",)
+    """Benchmarks to train on."""
+    validation: str | None = None
+    """Benchmark to choose the model on; None for that of `DEFAULT_VALIDATION` if there are samples of it, and else for
+    folds over the training tasks."""
+    inputs: tuple[str, ...] = ("tests",)
+    out: Path
+    """Folder of the verifier."""
+    evidence: Path
+    sanitize: bool = False
+    strict: bool = False
+    workers: int | None = None
+    data_dir: Path | None = None
+    use_cache: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedVerifier:
+    """Outcome of one `evalkit train-verifier`."""
+
+    request: TrainVerifierRequest
+    verifier: Verifier
+    sha256: str
+    fitted: Fitted
+    quality: VerifierQuality
+    samples: MergedSamples
+    counts: EvidenceCounts
+    num_failed: int
+    """Tasks that are left out, because a sample could not be executed on this machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Split:
+    """The benchmarks to train and to choose on, as one benchmark that sample files are read against."""
+
+    joined: Benchmark
+    train_ids: frozenset[str]
+    validation: str | None
+    """Name of the benchmark to choose on; None for folds over the training tasks."""
+    validation_ids: frozenset[str]
+
+
+def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> TrainedVerifier:
+    """Train a verifier, and write its file into the folder `request.out`. The report is the caller's.
+
+    Raises:
+        EvalError: An input is missing or broken, there is nothing to learn from, or the folder cannot be written.
+    """
+    _require_scikit_learn()
+    require_sources(request.inputs)
+    split = _split(request)
+    _check_outputs(request)
+    samples = read_merged(request.samples, split.joined, sanitize=request.sanitize, limit=None, note=callbacks.note)
+    present = {problem.task_id for problem in samples.problems}
+    if not present & split.train_ids:
+        raise EvalError(f"--tasks {','.join(request.tasks)}: no sample is of these tasks; name their sample files")
+    if request.validation is not None and not present & split.validation_ids:
+        raise EvalError(f"--validation {request.validation}: no sample is of these tasks; name their sample files")
+    tests = _read_tests(request.tests, split.joined, callbacks)
+    with locked(request.out / VERIFIER_FILE):
+        labelled, counts, num_failed = _label(request, samples, tests, callbacks)
+        train = [task for task in labelled if task.evidence.task_id in split.train_ids]
+        validation = [task for task in labelled if task.evidence.task_id in split.validation_ids]
+        if not train:
+            raise EvalError("no training task could be executed on this machine (infra_error); run the command again")
+        callbacks.note(
+            f"choosing a model on {len(validation)} tasks of {split.validation}"
+            if validation
+            else f"choosing a model by folds over {len(train)} training tasks: no sample is of other tasks"
+        )
+        fitted = choose(train, validation)
+        use_log_probs = _prefers_log_probs(fitted)
+        by_id = {problem.task_id: problem for problem in samples.problems}
+        verifier = Verifier(
+            model=fitted.model,
+            inputs=request.inputs,
+            use_log_probs=use_log_probs,
+            trained_on=SeenTasks.of(request.tasks, _problems(train, by_id)),
+            tuned_on=SeenTasks.of(
+                [split.validation] if validation and split.validation else [], _problems(validation, by_id)
+            ),
+        )
+        sha256 = save_verifier(verifier, request.out)
+    return TrainedVerifier(
+        request=request,
+        verifier=verifier,
+        sha256=sha256,
+        fitted=fitted,
+        quality=measure(fitted.held_out, use_log_probs=use_log_probs),
+        samples=samples,
+        counts=counts,
+        num_failed=num_failed,
+    )
+
+
+def _require_scikit_learn() -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        raise EvalError("train-verifier needs scikit-learn, which is not installed; install 'teacherless[eval]'")
+
+
+def _split(request: TrainVerifierRequest) -> _Split:
+    """Load the benchmarks and join them.
+
+    Raises:
+        EvalError: A name is unknown, or two of the benchmarks share a task or the number of one.
+    """
+    validation = request.validation
+    for name in request.tasks:
+        validation = validation or DEFAULT_VALIDATION.get(name)
+    names = [*request.tasks, *([validation] if validation is not None else [])]
+    parts = [registry.load(name, data_dir=request.data_dir) for name in names]
+    problems = tuple(problem for part in parts for problem in part.problems)
+    numbers = Counter(problem.task_id.rpartition("/")[2] for problem in problems)
+    if doubled := [problem.task_id for problem in problems if numbers[problem.task_id.rpartition("/")[2]] > 1]:
+        raise EvalError(
+            f"{', '.join(names)}: the number of {doubled[0]} occurs twice; expected benchmarks for --tasks and "
+            "--validation without common tasks or numbers"
+        )
+    ids = frozenset(problem.task_id for problem in problems)
+    joined = Benchmark(
+        name=", ".join(part.name for part in parts),
+        problems=problems,
+        source=", ".join(dict.fromkeys(part.source for part in parts)),
+        sha256=parts[0].sha256,
+        excluded_ids=frozenset().union(*(part.excluded_ids for part in parts)) - ids,
+    )
+    own = parts[-1].problems if validation is not None else ()
+    validation_ids = frozenset(problem.task_id for problem in own)
+    return _Split(joined=joined, train_ids=ids - validation_ids, validation=validation, validation_ids=validation_ids)
+
+
+def _check_outputs(request: TrainVerifierRequest) -> None:
+    """Refuse outputs that would overwrite an input, or that cannot be written."""
+    inputs = [*registry.data_files(request.data_dir)]
+    for path in (*request.samples, *request.tests):
+        inputs += program_files(path) if path.is_dir() else [path] if str(path) != "-" else []
+    verifier = request.out / VERIFIER_FILE
+    refuse_overlap({"--out": verifier, "--evidence": request.evidence}, inputs)
+    for output in (verifier, request.evidence):
+        require_writable(output)
+
+
+def _read_tests(
+    paths: Sequence[Path], benchmark: Benchmark, callbacks: ScoreCallbacks
+) -> dict[str, tuple[WrittenTest, ...]]:
+    """Return the tests of all files by task id; a test of several files was written as often as in all of them."""
+    counts: dict[str, Counter[str]] = {problem.task_id: Counter() for problem in benchmark.problems}
+    for path in paths:
+        for task_id, tests in read_tests(path, benchmark, note=callbacks.note).by_task.items():
+            counts[task_id].update({test.source: test.times_written for test in tests})
+    if not any(counts.values()):
+        raise EvalError(f"--tests {paths[0]}: holds no valid test; expected texts after 'assert '; check the file")
+    return {
+        task_id: tuple(WrittenTest(source=source, times_written=times) for source, times in count.items())
+        for task_id, count in counts.items()
+    }
+
+
+def _label(
+    request: TrainVerifierRequest,
+    samples: MergedSamples,
+    tests: dict[str, tuple[WrittenTest, ...]],
+    callbacks: ScoreCallbacks,
+) -> tuple[list[LabelledTask], EvidenceCounts, int]:
+    """Return the tasks with evidence and labels, counts, and the number of tasks that are left out."""
+    settings = EvidenceSettings(inputs=request.inputs, docstring_examples=False, shown_tests=False)
+    with ExitStack() as stack:
+        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
+        store = stack.enter_context(EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note))
+        collection = collect(
+            samples.problems, samples.samples, tests, settings=settings, pool=pool, store=store, callbacks=callbacks
+        )
+        evidences = list(collection)
+        verdicts = verdicts_of(
+            samples.problems, samples.samples, pool=pool, use_cache=request.use_cache, callbacks=callbacks
+        )
+    labelled = [
+        LabelledTask.of(evidence, [verdict.passed for verdict in verdicts[evidence.task_id]])
+        for evidence in evidences
+        if not any(verdict.outcome == "infra_error" for verdict in verdicts[evidence.task_id])
+    ]
+    if num_failed := len(evidences) - len(labelled):
+        callbacks.note(f"{num_failed} tasks are left out: a sample could not be executed here (infra_error)")
+    return labelled, replace(collection.counts), num_failed
+
+
+def _prefers_log_probs(fitted: Fitted) -> bool:
+    """Return whether likelihoods choose better than frequencies on the held-out tasks; ties go to frequencies."""
+    if not all(task.evidence.log_prob_N is not None for task, _ in fitted.held_out):
+        return False
+    by_use = [
+        measure(fitted.held_out, use_log_probs=use).scores["verifier"].estimates["pass@1"].mean for use in (False, True)
+    ]
+    return by_use[1] > by_use[0]
+
+
+def _problems(tasks: Sequence[LabelledTask], by_id: dict[str, Problem]) -> list[Problem]:
+    return [by_id[task.evidence.task_id] for task in tasks]
