@@ -10,6 +10,7 @@ Axes as in `rerank/evidence.py`: P distinct programs, I inputs, T tests. F featu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,29 @@ import numpy.typing as npt
 from evalkit.rerank.evidence import Bool, Float64, Int64, TaskEvidence
 from evalkit.rerank.rankers import agreement, functional_overlap
 from evalkit.rerank.rankers.clusters import valid_programs
+from evalkit.rerank.rankers.combined import VoteRules, combined_by
 from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.verifier.kinds import expected_kind, kind_of
 from evalkit.rerank.verifier.text_features import TEXT_FEATURES, text_features
+
+VOTE_RULES = VoteRules(
+    size_power=0.5,
+    counts_samples=True,
+    times_power=1.0,
+    trust_rounds=1,
+    rate_power=1.0,
+    shares_votes=True,
+    only_valid=True,
+    examples_first=False,
+)
+"""Rules of the feature `rank_votes`. They are all named, because a stored verifier depends on them."""
 
 RANKED_BY: dict[str, Callable[[TaskEvidence], Ranking]] = {
     "codet": agreement.codet,
     "b4": agreement.b4,
     "aces": agreement.aces,
     "srank": functional_overlap.srank,
-    "combined": functional_overlap.combined,
+    "votes": partial(combined_by, rules=VOTE_RULES),
 }
 """Rankers whose order of the programs is a feature."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from evalkit.rerank.evidence import Bool, Float64, TaskEvidence
-from evalkit.rerank.rankers import agreement, counting, functional_overlap
+from evalkit.rerank.rankers import agreement, combined, counting, functional_overlap
 from evalkit.rerank.rankers.agreement import auc
 from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.verifier.dataset import LabelledTask
@@ -24,7 +24,7 @@ _COMPARED: dict[str, Callable[[TaskEvidence], Ranking]] = {
     "majority": counting.majority,
     "codet": agreement.codet,
     "srank": functional_overlap.srank,
-    "combined": functional_overlap.combined,
+    "combined": combined.combined,
 }
 
 
