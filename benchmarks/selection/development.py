@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.selection.measure import PICKS, estimate, shown
 from evalkit.rerank.rankers.combined import RULES, VoteRules, combined_by
 from evalkit.rerank.registry import RANKERS
-from evalkit.rerank.run import RankedProblem
+from evalkit.scoring.ranked_problems import RankedProblem
 from evalkit.scoring.stats import difference
 
 VARIANTS: dict[str, VoteRules] = {

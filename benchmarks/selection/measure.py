@@ -20,8 +20,9 @@ from evalkit.outputs.rerank_result import evidence_dict, methods_with_visible_te
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.model_tests import count_tests
 from evalkit.rerank.registry import ORACLE, RANKERS
-from evalkit.rerank.run import RankedProblem, RerankOutcome, RerankRequest, rerank
+from evalkit.rerank.run import RerankOutcome, RerankRequest, rerank
 from evalkit.samples.given_file import open_given, rows
+from evalkit.scoring.ranked_problems import RankedProblem
 from evalkit.scoring.stats import Estimate, difference, interval
 
 PICKS = (1, 2, 5, 10)
