@@ -65,6 +65,11 @@ class SplitTest:
     """Of an opaque test that runs without the program: the calls in it. `evaluated` is then the rest of it."""
 
     @property
+    def names_value(self) -> bool:
+        """Whether the test says which value `evaluated` has to have."""
+        return self.comparison in ("==", "is") and not self.other_needs_program
+
+    @property
     def is_opaque(self) -> bool:
         """Whether the test runs as a statement beside the program."""
         return not self.comparison

@@ -23,6 +23,10 @@ LIMIT = -(1 << 40)
 """Output code of the first program's limits; those of the others are below it."""
 
 
+NONE_CODE = 0
+"""Code of the value None in `TaskEvidence.output_PI`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelTest:
     """One distinct test that a model wrote for a problem."""
@@ -32,8 +36,10 @@ class ModelTest:
     times_written: int
     """How often it is among the first valid asserts of the generated texts."""
     input: int | None
-    """Index of the call that it checks, among `TaskEvidence.inputs`; None for an opaque test, and where the call is
-    part of a larger expression or is not among the inputs."""
+    """Index of the expression that it checks, among `TaskEvidence.inputs`; None for an opaque test, and where the
+    expression is not among the inputs."""
+    names_value: bool = True
+    """It says which value `input` has to have: an equality with an expression that needs no program."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +52,12 @@ class TaskEvidence:
     program_N: Int32
     """[N] Index of each sample's program."""
     inputs: tuple[str, ...]
-    """[I] Distinct call expressions."""
+    """[I] Distinct expressions: calls of an entry point, and calls inside such as `sorted(f(1))`."""
     input_sources: tuple[str, ...]
     """[I] Source of each input: `tests`, `examples`, `mutation` or `generator`."""
     output_PI: Int64
-    """[P, I] Equal codes are equal outputs: values from 0 up, exceptions below 0 by the name of their type. A call that
-    ran into a limit has a code that no other program shares."""
+    """[P, I] Equal codes are equal outputs: values from 0 up, exceptions below 0 by the name of their type. The value
+    None is `NONE_CODE`. A call that ran into a limit has a code that no other program shares."""
     is_value_PI: Bool
     """[P, I] Whether the call returned a value."""
     tests: tuple[ModelTest, ...]

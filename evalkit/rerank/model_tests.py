@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.errors import EvalError
-from evalkit.samples.given_file import GivenFile, open_given, rows
+from evalkit.samples.given_file import GivenFile, open_given
+from evalkit.samples.listed import single_rows
 from evalkit.tasks.base import Benchmark, Problem
 
 TESTS_PER_TEXT = 5
@@ -101,7 +102,7 @@ def tests_of(given: GivenFile, benchmark: Benchmark) -> WrittenTests:
     texts: dict[str, list[str]] = {problem.task_id: [] for problem in benchmark.problems}
     known = {task_id.rpartition("/")[2]: task_id for task_id in texts} | {task_id: task_id for task_id in texts}
     unknown: list[str] = []
-    for place, fields in rows(given):
+    for place, fields in single_rows(given, benchmark):
         text = fields.get("completion")
         if not isinstance(text, str):
             found = "no completion" if text is None else f"a completion that is {type(text).__name__}, not text"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalkit.rerank.call_output import CallOutput
+from evalkit.rerank.call_output import CallOutput, literal_output
 from evalkit.rerank.call_tests import SplitTest, split_test
-from evalkit.rerank.evidence import LIMIT, Bool, Int32, Int64, ModelTest, TaskEvidence
+from evalkit.rerank.evidence import LIMIT, NONE_CODE, Bool, Int32, Int64, ModelTest, TaskEvidence
 from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.sources import INPUT_SOURCES, combine
 from evalkit.rerank.model_tests import WrittenTest
@@ -131,10 +131,10 @@ def plan_task(
 
 
 def _calls(tests: Iterable[SplitTest]) -> list[str]:
-    """Return the calls that tests make, without those of opaque tests."""
+    """Return the expressions of the program that tests check, without those of opaque tests."""
     calls = []
     for test in tests:
-        if test.is_call:
+        if test.is_call or test.names_value:
             calls.append(test.evaluated)
         if test.other_is_call:
             calls.append(test.other)
@@ -159,7 +159,7 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
     opaque = [source for sources in statements_of(plan, store) for source in sources]
     expected = {source: _stored(store, helper, source) for source in (*plan.helper_calls, *opaque)}
     calls, columns = plan.calls, {call: column for column, call in enumerate(plan.inputs)}
-    codes: dict[str, int] = {}
+    codes: dict[str, int] = {literal_output(None).digest: NONE_CODE}
     rows = []
     for digest in distinct:
         outputs = {call: _stored(store, digest, call) for call in calls}
@@ -177,7 +177,10 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
         is_value_PI=value_KI[place_P],
         tests=tuple(
             ModelTest(
-                source=test.source, times_written=times, input=columns.get(test.evaluated) if test.is_call else None
+                source=test.source,
+                times_written=times,
+                input=columns.get(test.evaluated),
+                names_value=test.names_value,
             )
             for test, times in zip(plan.tests, plan.times_written, strict=True)
         ),

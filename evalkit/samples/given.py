@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from evalkit.errors import EvalError
 from evalkit.request import ScoreCallbacks
 from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
-from evalkit.samples.given_file import EXPECTED, GivenFile, open_given, rows
+from evalkit.samples.given_file import EXPECTED, GivenFile, open_given
+from evalkit.samples.listed import STOPS, single_rows
 from evalkit.samples.sanitize import sanitize
 from evalkit.tasks.base import Benchmark
 
@@ -99,7 +100,7 @@ def samples_of(given: GivenFile, benchmark: Benchmark) -> GivenSamples:
     samples: list[Sample] = []
     excluded: list[str] = []
     counts: dict[str, int] = {}
-    for place, fields in rows(given):
+    for place, fields in single_rows(given, benchmark, stops=STOPS):
         task_id = known.get(str(fields["task_id"]).strip())
         if task_id is None:
             raise EvalError(

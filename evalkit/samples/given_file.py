@@ -90,7 +90,7 @@ def rows(given: GivenFile) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (place, fields) of each sample; the place names file and line in errors.
 
     Raises:
-        EvalError: A row cannot be read or has no task_id.
+        EvalError: A row cannot be read, or has neither a task_id nor a list of samples (`samples/listed.py`).
     """
     return _folder_rows(given) if given.path.is_dir() else _file_rows(given)
 
@@ -125,7 +125,7 @@ def _parse(text: str, place: str) -> Any:
 
 
 def _fields(value: Any, place: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.get("task_id") is None:
+    if not isinstance(value, dict) or (value.get("task_id") is None and "samples" not in value):
         raise EvalError(f"{place}: has no task_id; {EXPECTED}")
     return value
 

@@ -11,7 +11,8 @@ from typing import Any
 from evalkit.errors import EvalError
 from evalkit.samples.base import Sample
 from evalkit.samples.given import samples_of, sanitized
-from evalkit.samples.given_file import GivenFile, open_given, rows
+from evalkit.samples.given_file import GivenFile, open_given
+from evalkit.samples.listed import single_rows
 from evalkit.tasks.base import Benchmark, Problem
 from evalkit.tasks.prompts import build_prompt
 from evalkit.tasks.protocols import PROTOCOLS
@@ -97,7 +98,7 @@ def _prompts(files: Sequence[GivenFile], benchmark: Benchmark) -> dict[str, str]
     prompts: dict[str, str] = {}
     places: dict[str, str] = {}
     for file in files:
-        for place, fields in rows(file):
+        for place, fields in single_rows(file, benchmark):
             prompt = fields.get("prompt")
             problem = known.get(str(fields["task_id"]).strip().rpartition("/")[2])
             if problem is None or not isinstance(prompt, str) or not prompt:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from evalkit.rerank.evidence import Bool, Int64, TaskEvidence
+from evalkit.rerank.evidence import NONE_CODE, Bool, Int64, TaskEvidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +43,18 @@ def cluster(rows_PX: npt.NDArray[np.generic], programs: Bool) -> Clusters:
 
 
 def valid_programs(evidence: TaskEvidence) -> Bool:
-    """Return [P] whether SRank counts a program: it returns a value for some input, and not always the same output.
+    """Return [P] whether SRank counts a program: it returns a value for some input, and not always the same value.
 
-    With a single input the second condition does not apply (FSoft-AI4Code/SRank-CodeRanker, reranking/utils.py).
+    A call that fails counts as None. With a single input the second condition does not apply
+    (FSoft-AI4Code/SRank-CodeRanker, reranking/utils.py).
     """
     if not evidence.inputs:
         return np.ones(len(evidence.programs), np.bool_)
     runs: Bool = evidence.is_value_PI.sum(axis=1) > 0
     if len(evidence.inputs) == 1:
         return runs
-    constant = (evidence.output_PI == evidence.output_PI[:, :1]).all(axis=1)
+    value_PI = np.where(evidence.is_value_PI, evidence.output_PI, NONE_CODE)
+    constant = (value_PI == value_PI[:, :1]).all(axis=1)
     valid: Bool = runs & ~constant
     return valid
 

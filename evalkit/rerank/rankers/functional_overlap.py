@@ -14,8 +14,9 @@ def srank(evidence: TaskEvidence) -> Ranking:
     """Prefer clusters that are large, pass tests and agree with other such clusters (SRank, arXiv 2311.03366).
 
     V = share of distinct programs * share of (input, expected value) pairs that hold; score = A V, where A[i, j] is the
-    share of inputs on which clusters i and j return the same value. A pair counts as often as it was written. Programs
-    that are not valid form a last group (FSoft-AI4Code/SRank-CodeRanker, reranking/functionality_processing.py).
+    share of inputs on which clusters i and j return the same value. As in the authors' code, a pair counts as often as
+    it was written, all failures of a call are equal, and programs that are not valid have score 0
+    (FSoft-AI4Code/SRank-CodeRanker, execution/run.py, reranking/functionality_processing.py).
     """
     return _srank(evidence, weighted=True, valid=True)
 
@@ -34,8 +35,8 @@ def _srank(evidence: TaskEvidence, *, weighted: bool, valid: bool) -> Ranking:
     if not evidence.inputs:
         return random(evidence)
     counted = valid_programs(evidence) if valid else all_programs(evidence)
-    clusters = cluster(evidence.output_PI, counted)
-    is_pair_T = np.array([test.input is not None for test in evidence.tests], np.bool_)
+    clusters = cluster(np.where(evidence.is_value_PI, evidence.output_PI, -1), counted)
+    is_pair_T = np.array([test.input is not None and test.names_value for test in evidence.tests], np.bool_)
     weight_T = np.where(is_pair_T, evidence.times_T if weighted else 1, 0).astype(np.float64)
     rate_C = _pass_rate(evidence.passed_PT[clusters.first_C], weight_T)
     share_C = clusters.member_CP.sum(axis=1) / max(1, int(counted.sum()))
@@ -66,4 +67,4 @@ def _ranking(evidence: TaskEvidence, clusters: Clusters, score_C: Float64, count
         (float(score), evidence.samples_of(member))
         for score, member in zip(np.round(score_C, 12), clusters.member_CP, strict=True)
     ]
-    return Ranking.of([*scored, (-1.0, evidence.samples_of(~counted))])
+    return Ranking.of([*scored, (0.0, evidence.samples_of(~counted))])

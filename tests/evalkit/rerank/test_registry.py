@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.evidence import NONE_CODE, TaskEvidence
 from evalkit.rerank.registry import RANKERS
 from tests.evalkit.rerank.toy_evidence import evidence_of, evidences
 
@@ -30,7 +30,8 @@ def test_groups_are_disjoint_sorted_and_keep_a_programs_samples_together(name: s
 @settings(max_examples=30, deadline=None)
 @given(evidence=evidences())
 def test_the_names_of_outputs_do_not_matter(name: str, evidence: TaskEvidence) -> None:
-    renamed = dataclasses.replace(evidence, output_PI=np.where(evidence.output_PI >= 0, 7 - evidence.output_PI, -9))
+    renamed_PI = np.where(evidence.output_PI > NONE_CODE, 7 - evidence.output_PI, np.where(evidence.is_value_PI, 0, -9))
+    renamed = dataclasses.replace(evidence, output_PI=renamed_PI)
     if len(np.unique(evidence.output_PI[evidence.output_PI < 0])) < 2:
         assert RANKERS[name](renamed) == RANKERS[name](evidence)
 

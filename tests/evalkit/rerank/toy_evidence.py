@@ -57,7 +57,7 @@ def evidences(draw: st.DrawFn) -> TaskEvidence:
 
     more = draw(st.lists(st.integers(0, num_programs - 1), max_size=8))
     return evidence_of(
-        outputs=matrix(num_inputs, st.integers(-2, 1)),  # type: ignore[arg-type]  # integers
+        outputs=matrix(num_inputs, st.integers(-2, 2)),  # type: ignore[arg-type]  # integers
         passed=matrix(num_tests, st.booleans()),  # type: ignore[arg-type]  # booleans
         samples=[*range(num_programs), *more],
         times=draw(st.lists(st.integers(1, 4), min_size=num_tests, max_size=num_tests)),

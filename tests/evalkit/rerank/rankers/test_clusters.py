@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from evalkit.rerank.evidence import NONE_CODE
 from evalkit.rerank.rankers.clusters import cluster, valid_programs
 from tests.evalkit.rerank.toy_evidence import evidence_of
 
@@ -22,8 +23,9 @@ def test_without_marked_programs_there_is_no_cluster() -> None:
 
 
 def test_a_program_is_valid_if_it_answers_and_its_answers_differ() -> None:
-    evidence = evidence_of(outputs=[[1, 2], [1, 1], [-1, -1], [-1, 1]], passed=[[]] * 4, samples=range(4))
-    assert valid_programs(evidence).tolist() == [True, False, False, True]
+    outputs = [[1, 2], [1, 1], [-1, -1], [-1, 1], [-1, -2], [NONE_CODE, -1], [NONE_CODE, 1]]
+    evidence = evidence_of(outputs=outputs, passed=[[]] * 7, samples=range(7))
+    assert valid_programs(evidence).tolist() == [True, False, False, True, False, False, True]
 
 
 def test_with_one_input_a_constant_answer_is_valid() -> None:

@@ -6,14 +6,15 @@ from collections import defaultdict
 
 from hypothesis import given, settings
 
-from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.evidence import NONE_CODE, TaskEvidence
 from evalkit.rerank.rankers.combined import combined
 from tests.evalkit.rerank.toy_evidence import evidence_of, evidences
 
 
 def _slow_combined(evidence: TaskEvidence) -> list[tuple[float, set[int]]]:
     outputs, samples = evidence.output_PI.tolist(), evidence.program_N.tolist()
-    valid = [p for p, row in enumerate(outputs) if max(row) >= 0 and (len(row) == 1 or len(set(row)) > 1)]
+    differs = [len(row) == 1 or len({max(code, NONE_CODE) for code in row}) > 1 for row in outputs]
+    valid = [p for p, row in enumerate(outputs) if max(row) >= 0 and differs[p]]
     clusters: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for program in valid:
         clusters[tuple(outputs[program])].append(program)
