@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _common
 from benchmarks.selection import development, measure, report
-from benchmarks.selection.datasets import DEVELOPMENT, SCORED, Dataset, find, generate
+from benchmarks.selection.datasets import SCORED, Dataset, find, generate, thinned, train_verifier
 
 
 def main() -> None:
@@ -31,25 +31,34 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=50, help="samples and texts of tests per problem (default: 50)")
     parser.add_argument("--engine", default="auto", help="engine of the generation")
     parser.add_argument("--only", default="", help="only datasets whose MODEL/TASK holds this text")
+    parser.add_argument("--mbpp-part", type=int, default=1, help="score a fixed random 1/N of MBPP (default: all)")
     parser.add_argument("--data-dir", type=Path, help="folder of benchmark files (default: download them)")
     parser.add_argument("--table", action="store_true", help="only write the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
-    more = ("--engine", options.engine, *(("--data-dir", str(options.data_dir)) if options.data_dir else ()))
+    data_dir = ("--data-dir", str(options.data_dir)) if options.data_dir else ()
     for checkpoint in options.checkpoint:
         model, _, path = checkpoint.partition("=")
-        generate(options.data, model, path, options.n, more)
-    datasets = [d for d in find(options.data) if options.only in f"{d.model}/{d.task}"]
+        generate(options.data, model, path, options.n, ("--engine", options.engine, *data_dir))
+    datasets = find(options.data)
     if not datasets:
         raise SystemExit(f"{options.data}: holds no MODEL/TASK/samples.jsonl; name --checkpoint to write them")
     results = []
     for dataset in datasets:
+        if options.only not in f"{dataset.model}/{dataset.task}":
+            continue
+        if dataset.task == "mbpp":
+            dataset = thinned(dataset, options.scratch, options.mbpp_part)
         result = finished(dataset, options.scratch)
         if result is None and not options.table:
-            result = run(dataset, options.scratch, options.data_dir)
+            verifier = None
+            if dataset.task in SCORED:
+                verifier = train_verifier(datasets, dataset.model, options.scratch, data_dir)
+            place = measure.Place(scratch=options.scratch, data_dir=options.data_dir, verifier=verifier)
+            result = run(dataset, place)
         if result is not None:
             results.append(result)
-    report.write(results, options.out)
+    report.write(results, options.scratch, options.out)
 
 
 def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
@@ -61,28 +70,29 @@ def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
     return result if result["files"] == dataset.digests() else None
 
 
-def run(dataset: Dataset, scratch: Path, data_dir: Path | None) -> dict[str, Any]:
+def run(dataset: Dataset, place: measure.Place) -> dict[str, Any]:
     """Compute the tables of one dataset and store them."""
     began = time.time()
     print(f"{dataset.model}, {dataset.task}", flush=True)
-    outcome = measure.ranked(dataset, scratch, data_dir)
-    problems = measure.scored(outcome)
+    is_scored = dataset.task in SCORED
+    sources = measure.by_sources(dataset, place) if is_scored else {}
+    outcome = measure.ranked(dataset, place)
     result: dict[str, Any] = {
         "model": dataset.model,
         "task": dataset.task,
         "files": dataset.digests(),
         "where": _common.provenance(),
         "facts": measure.facts(outcome),
-        "methods": measure.methods_table(outcome, measure.greedy_rates(dataset, scratch, data_dir)),
+        "methods": measure.methods_table(outcome, measure.greedy_rates(dataset, place)),
     }
-    if dataset.task in SCORED:
-        result["samples"] = measure.by_samples(problems)
-        result["texts"] = measure.by_texts(problems, dataset)
-        result["sources"] = measure.by_sources(dataset, scratch, data_dir)
-    if dataset.task in DEVELOPMENT:
-        result["values"] = development.values(problems)
+    if is_scored:
+        result["samples"] = measure.by_samples(outcome)
+        result["texts"] = measure.by_texts(outcome, dataset)
+        result["sources"] = sources
+    else:
+        result["values"] = development.values(measure.scored(outcome))
     result["seconds"] = round(time.time() - began)
-    path = dataset.scratch(scratch) / "tables.json"
+    path = dataset.scratch(place.scratch) / "tables.json"
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1))
     os.replace(part, path)

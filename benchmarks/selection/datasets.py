@@ -6,12 +6,15 @@ choice of `combined`. Files that are missing are written by the public commands,
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.outputs.files import sha256_file
+from evalkit.samples.given_file import open_given, rows
 
 SCORED = ("humaneval", "mbpp")
 DEVELOPMENT = ("mbpp:train", "mbpp:validation")
@@ -42,6 +45,11 @@ class Dataset:
         """Return the folder of this dataset's intermediate results."""
         return scratch / self.model / self.task
 
+    def evidence(self, scratch: Path) -> Path:
+        """Return the evidence file. The development tasks share one, because the verifier learns from all of them."""
+        name = "development" if self.task in DEVELOPMENT else self.task
+        return scratch / self.model / f"{name}.evidence.arrow"
+
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each file, shortened."""
         files = {name: self.file(name) for name in ("samples", "tests", "greedy")}
@@ -49,14 +57,64 @@ class Dataset:
 
 
 def find(data: Path) -> list[Dataset]:
-    """Return the datasets that have samples, by model and in the order of the tasks."""
+    """Return the datasets that have samples, by model, the development tasks first."""
     found = []
     for model in sorted(path for path in data.iterdir() if path.is_dir()):
-        for task in (*SCORED, *DEVELOPMENT):
+        for task in (*DEVELOPMENT, *SCORED):
             dataset = Dataset(model=model.name, task=task, folder=model / task)
             if dataset.file("samples") is not None:
                 found.append(dataset)
     return found
+
+
+def thinned(dataset: Dataset, scratch: Path, part: int) -> Dataset:
+    """Return a dataset with a fixed random part of the problems: one in `part`, by the digest of their number.
+
+    Args:
+        dataset: All problems.
+        scratch: Its files are written here, once.
+        part: 1 keeps all problems.
+    """
+    if part == 1:
+        return dataset
+    folder = dataset.scratch(scratch) / f"part-{part}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("samples", "tests", "greedy"):
+        path, target = dataset.file(name), folder / f"{name}.jsonl"
+        if path is None or target.exists():
+            continue
+        unfinished = folder / f"{name}.part"
+        with open_given(path) as given, unfinished.open("w", encoding="utf-8") as file:
+            for _, fields in rows(given):
+                number = str(fields["task_id"]).rpartition("/")[2]
+                if int.from_bytes(hashlib.blake2b(number.encode(), digest_size=8).digest()) % part == 0:
+                    file.write(json.dumps(fields) + "\n")
+        unfinished.rename(target)
+    return Dataset(model=dataset.model, task=dataset.task, folder=folder)
+
+
+def train_verifier(datasets: list[Dataset], model: str, scratch: Path, more: tuple[str, ...]) -> Path | None:
+    """Return the verifier of a model, trained by `evalkit train-verifier` on its development tasks.
+
+    Args:
+        datasets: All datasets; the model's development tasks with tests are used.
+        model: The model.
+        scratch: Holds the verifier.
+        more: Further options of the command.
+
+    Returns:
+        Its folder; None if there are no samples and tests of mbpp:train.
+    """
+    used = [d for d in datasets if d.model == model and d.task in DEVELOPMENT and d.file("tests") is not None]
+    if DEVELOPMENT[0] not in [dataset.task for dataset in used]:
+        return None
+    folder = scratch / model / "verifier"
+    if not (folder / "report.json").exists():
+        samples = [str(dataset.samples) for dataset in used]
+        tests = [text for dataset in used for text in ("--tests", str(dataset.file("tests")))]
+        evidence = ("--evidence", str(used[0].evidence(scratch)))
+        _evalkit("train-verifier", *samples, *tests, "--tasks", DEVELOPMENT[0], *evidence, "--out", str(folder), *more)
+    return folder
 
 
 def generate(data: Path, model: str, checkpoint: str, num: int, more: tuple[str, ...]) -> None:

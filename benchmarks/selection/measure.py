@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from evalkit.console import ScoreProgress
 from evalkit.outputs.rerank_result import evidence_dict, methods_with_visible_tests
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.model_tests import count_tests
-from evalkit.rerank.registry import ORACLE, RANKERS
+from evalkit.rerank.registry import ORACLE, RANKERS, VERIFIER, Ranker
 from evalkit.rerank.run import RerankOutcome, RerankRequest, rerank
 from evalkit.samples.given_file import open_given, rows
 from evalkit.scoring.ranked_problems import RankedProblem
@@ -32,8 +33,8 @@ DRAWS = 5
 """Random subsets of the samples or texts of a problem; their mean counts."""
 COMPARED = ("random", "majority", "majority-valid", "max-pass", "codet", "srank", "combined")
 """Methods in the ablations of sizes."""
-SOURCES = (("tests",), ("examples",), ("mutation",), ("tests", "examples", "mutation"))
-"""Sources of inputs in their ablation."""
+SOURCES = (("tests", "examples", "mutation"), ("tests",), ("examples",), ("mutation",))
+"""Sources of inputs in their ablation. All of them come first, so that each program is executed once."""
 BY_OUTPUT = ("majority", "majority-valid", "srank", "combined")
 """Methods in the ablation of inputs: those that compare outputs."""
 
@@ -41,35 +42,54 @@ Rates = dict[str, dict[str, list[float]]]
 """Method -> metric -> one value for each problem."""
 
 
-def ranked(dataset: Dataset, scratch: Path, data_dir: Path | None, sources: tuple[str, ...] = ("tests",)) -> Any:
-    """Return the outcome of `evalkit rerank` with every method; evidence is kept in `scratch`."""
-    folder = dataset.scratch(scratch)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Folders of a run, and the verifier of the model."""
+
+    scratch: Path
+    data_dir: Path | None
+    verifier: Path | None = None
+
+
+def ranked(
+    dataset: Dataset, place: Place, *, sources: tuple[str, ...] = ("tests",), methods: tuple[str, ...] = ()
+) -> RerankOutcome:
+    """Return the outcome of `evalkit rerank`; evidence is kept in the scratch folder.
+
+    Args:
+        dataset: Samples and tests.
+        place: Folders.
+        sources: Sources of inputs.
+        methods: Names of methods; none for all.
+    """
     request = RerankRequest(
         samples=(dataset.samples,),
         tests=dataset.file("tests"),
         task=dataset.task,
         inputs=sources,
-        result=folder / "rerank.json",
-        evidence=folder / "evidence.arrow",
-        data_dir=data_dir,
+        methods=methods,
+        verifier=None if methods else place.verifier,
+        result=dataset.scratch(place.scratch) / "rerank.json",
+        evidence=dataset.evidence(place.scratch),
+        data_dir=place.data_dir,
     )
     with ScoreProgress() as progress:
         return rerank(request, progress)
 
 
-def greedy_rates(dataset: Dataset, scratch: Path, data_dir: Path | None) -> dict[str, float]:
+def greedy_rates(dataset: Dataset, place: Place) -> dict[str, float]:
     """Return whether the greedy sample of each problem passes; empty without greedy samples."""
     path = dataset.file("greedy")
     if path is None:
         return {}
-    folder = dataset.scratch(scratch)
+    folder = dataset.scratch(place.scratch)
     request = RerankRequest(
         samples=(path,),
         task=dataset.task,
         methods=("random",),
         result=folder / "greedy.json",
-        evidence=folder / "greedy.arrow",
-        data_dir=data_dir,
+        evidence=folder / "greedy.evidence.arrow",
+        data_dir=place.data_dir,
     )
     with ScoreProgress() as progress:
         outcome = rerank(request, progress)
@@ -82,7 +102,7 @@ def scored(outcome: RerankOutcome) -> list[RankedProblem]:
 
 
 def methods_table(outcome: RerankOutcome, greedy: Mapping[str, float]) -> dict[str, Any]:
-    """Return all methods' pass@k with intervals, and their paired differences to `random` and `majority`."""
+    """Return all methods' pass@k with intervals, and their paired differences to some methods."""
     problems = scored(outcome)
     fewest = min(len(problem.verdicts) for problem in problems)
     rates: Rates = {
@@ -97,8 +117,8 @@ def methods_table(outcome: RerankOutcome, greedy: Mapping[str, float]) -> dict[s
             metric: estimate(values)
             | {
                 f"over {other}": shown(difference(values, rates[other][metric]))
-                for other in ("random", "majority")
-                if other in rates and other != method
+                for other in ("random", "majority", "srank", "combined")
+                if metric in rates.get(other, {}) and other != method
             }
             for metric, values in by_metric.items()
         }
@@ -136,24 +156,30 @@ def _correct_tests(problems: Iterable[RankedProblem]) -> float | None:
     return round(float(np.mean(shares)), 4) if shares else None
 
 
-def by_samples(problems: Sequence[RankedProblem], sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+def rankers_of(outcome: RerankOutcome) -> dict[str, Ranker]:
+    """Return the methods that are compared by size, with the verifier if there is one."""
+    rankers = {name: RANKERS[name] for name in COMPARED}
+    return rankers if outcome.verifier is None else {**rankers, VERIFIER: outcome.verifier.ranker()}
+
+
+def by_samples(outcome: RerankOutcome) -> dict[str, Any]:
     """Return pass@1 of the compared methods by the number of samples."""
-    fewest = min(len(problem.verdicts) for problem in problems)
+    problems = scored(outcome)
 
     def subset(problem: RankedProblem, size: int, generator: random.Random) -> tuple[TaskEvidence, list[bool]]:
         samples = sorted(generator.sample(range(len(problem.verdicts)), size))
         return with_samples(problem.evidence, samples), [problem.passed[sample] for sample in samples]
 
-    return {str(size): _subsets(problems, size, subset, fewest) for size in sizes if size <= fewest}
+    fewest = min(len(problem.verdicts) for problem in problems)
+    return _by_size(problems, rankers_of(outcome), subset, fewest)
 
 
-def by_texts(problems: Sequence[RankedProblem], dataset: Dataset, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+def by_texts(outcome: RerankOutcome, dataset: Dataset) -> dict[str, Any]:
     """Return pass@1 of the compared methods by the number of texts of tests."""
-    path = dataset.file("tests")
+    problems, path = scored(outcome), dataset.file("tests")
     if path is None:
         return {}
     texts = _texts(path, problems)
-    fewest = min(map(len, texts.values()))
 
     def subset(problem: RankedProblem, size: int, generator: random.Random) -> tuple[TaskEvidence, list[bool]]:
         chosen = generator.sample(texts[problem.problem.task_id], size)
@@ -161,27 +187,32 @@ def by_texts(problems: Sequence[RankedProblem], dataset: Dataset, sizes: Sequenc
         times = {test.source: test.times_written for test in count_tests(chosen, names)}
         return with_tests(problem.evidence, times, names), list(problem.passed)
 
-    return {str(size): _subsets(problems, size, subset, fewest) for size in sizes if size <= fewest}
+    return _by_size(problems, rankers_of(outcome), subset, min(map(len, texts.values())))
 
 
 _Subset = Callable[[RankedProblem, int, random.Random], tuple[TaskEvidence, list[bool]]]
 
 
-def _subsets(problems: Sequence[RankedProblem], size: int, subset: _Subset, fewest: int) -> dict[str, Any]:
-    """Return the estimates of one size: for each problem the mean over random subsets."""
-    rates: dict[str, list[float]] = {method: [] for method in (*COMPARED, ORACLE)}
-    for problem in problems:
-        sums = dict.fromkeys(rates, 0.0)
-        draws = 1 if size == fewest else DRAWS
-        for draw in range(draws):
-            generator = random.Random(f"{problem.problem.task_id} {size} {draw}")
-            evidence, passed = subset(problem, size, generator)
-            for method in COMPARED:
-                sums[method] += RANKERS[method](evidence).pass_at_k(passed, 1) / draws
-            sums[ORACLE] += any(passed) / draws
-        for method, total in sums.items():
-            rates[method].append(total)
-    return {method: estimate(values) for method, values in rates.items()}
+def _by_size(
+    problems: Sequence[RankedProblem], rankers: Mapping[str, Ranker], subset: _Subset, fewest: int
+) -> dict[str, Any]:
+    """Return estimates by size: for each problem the mean over random subsets; at the largest size there is one."""
+    table: dict[str, Any] = {}
+    for size in (*(size for size in SIZES if size < fewest), fewest):
+        draws = DRAWS if size < fewest else 1
+        rates: dict[str, list[float]] = {method: [] for method in (*rankers, ORACLE)}
+        for problem in problems:
+            sums = dict.fromkeys(rates, 0.0)
+            for draw in range(draws):
+                generator = random.Random(f"{problem.problem.task_id} {size} {draw}")
+                evidence, passed = subset(problem, size, generator)
+                for method, ranker in rankers.items():
+                    sums[method] += ranker(evidence).pass_at_k(passed, 1) / draws
+                sums[ORACLE] += any(passed) / draws
+            for method, total in sums.items():
+                rates[method].append(total)
+        table[str(size)] = {method: estimate(values) for method, values in rates.items()}
+    return table
 
 
 def _texts(path: Path, problems: Sequence[RankedProblem]) -> dict[str, list[str]]:
@@ -196,11 +227,11 @@ def _texts(path: Path, problems: Sequence[RankedProblem]) -> dict[str, list[str]
     return texts
 
 
-def by_sources(dataset: Dataset, scratch: Path, data_dir: Path | None) -> dict[str, Any]:
+def by_sources(dataset: Dataset, place: Place) -> dict[str, Any]:
     """Return for each choice of inputs: inputs and clusters per problem, and pass@1 of the methods that use them."""
     table: dict[str, Any] = {}
     for sources in SOURCES:
-        outcome = ranked(dataset, scratch, data_dir, sources)
+        outcome = ranked(dataset, place, sources=sources, methods=BY_OUTPUT)
         problems = scored(outcome)
         table[",".join(sources)] = {
             "inputs": round(outcome.counts.inputs / outcome.counts.tasks, 2),

@@ -19,6 +19,7 @@ COLOURS = {
     "codet": "#4063d8",
     "srank": "#b0413e",
     "combined": "#1a7f5a",
+    "verifier": "#0891b2",
     ORACLE: "#111827",
 }
 OTHER = "#94a3b8"

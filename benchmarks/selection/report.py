@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from benchmarks import _common
 from benchmarks.selection import development, pictures
 from benchmarks.selection.datasets import DEVELOPMENT, SCORED
 from benchmarks.selection.measure import BY_OUTPUT, COMPARED
-from evalkit.rerank.registry import ORACLE
+from evalkit.rerank.registry import ORACLE, VERIFIER
 from evalkit.tasks.registry import title_of
 
 TITLES = {
@@ -35,22 +36,26 @@ BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 Result = dict[str, Any]
 
 
-def write(results: Sequence[Result], out: Path) -> None:
+def write(results: Sequence[Result], scratch: Path, out: Path) -> None:
     """Write the page, pictures and data.
 
     Args:
         results: Tables of the finished datasets.
+        scratch: Folder of the verifiers.
         out: Folder of the files `selection.*`.
     """
     scored = [result for result in results if result["task"] in SCORED]
     developed = [result for result in results if result["task"] in DEVELOPMENT]
     chosen = _development(developed)
+    verifiers = _verifiers(dict.fromkeys(result["model"] for result in results), scratch)
     public = [{key: value for key, value in result.items() if key != "values"} for result in results]
-    _common.write_json(out / "selection.json", {"datasets": public, "development": chosen})
+    _common.write_json(out / "selection.json", {"datasets": public, "development": chosen, "verifiers": verifiers})
     if scored:
         pictures.methods(scored, out / "selection.png", title)
         pictures.samples(scored, out / "selection_samples.png", title)
-    _common.write_page(out / "selection.md", "\n".join(_page(scored, developed, chosen, out / "selection.md")))
+    _common.write_page(
+        out / "selection.md", "\n".join(_page(scored, developed, chosen, verifiers, out / "selection.md"))
+    )
 
 
 def title(result: Result) -> str:
@@ -58,7 +63,9 @@ def title(result: Result) -> str:
     return f"{TITLES.get(result['model'], result['model'])}, {title_of(result['task'])}"
 
 
-def _page(scored: Sequence[Result], developed: Sequence[Result], chosen: Result, path: Path) -> list[str]:
+def _page(
+    scored: Sequence[Result], developed: Sequence[Result], chosen: Result, verifiers: Result, path: Path
+) -> list[str]:
     """Return the page's blocks. What a person wrote between the markers of the old page stays."""
     parts = ["# Choosing among samples: results", "", *_kept(path), ""]
     if scored:
@@ -70,9 +77,11 @@ def _page(scored: Sequence[Result], developed: Sequence[Result], chosen: Result,
     parts += ["## Number of samples", "", SAMPLES.strip(), ""]
     if scored:
         parts += ["![pass@1 by number of samples](selection_samples.png)", ""]
-    parts += _sizes(scored, "samples", (*COMPARED, ORACLE))
-    parts += ["## Number of texts of tests", "", TEXTS.strip(), "", *_sizes(scored, "texts", COMPARED)]
+    parts += _sizes(scored, "samples", (*COMPARED, VERIFIER, ORACLE))
+    parts += ["## Number of texts of tests", "", TEXTS.strip(), "", *_sizes(scored, "texts", (*COMPARED, VERIFIER))]
     parts += ["## Sources of inputs", "", SOURCES.strip(), "", *_sources(scored)]
+    if verifiers:
+        parts += ["## Verifier", "", VERIFIERS.strip(), "", *_verifier_tables(verifiers, scored), ""]
     parts += ["## Choice of `combined`", "", CHOICE.strip(), "", *_variants(developed, chosen), ""]
     where = sorted({result["where"] for result in (*scored, *developed)})
     return [*parts, "## Where", "", *where, ""]
@@ -103,6 +112,14 @@ calls of both. Where a source has no input for a problem, the methods pick at ra
 CHOICE = """
 `combined` was chosen on MBPP's train and validation tasks, which no table above scores. Each row changes one part of
 it. Differences in pass@1 are paired, in points.
+"""
+
+
+VERIFIERS = """
+A verifier of each model, trained by `evalkit train-verifier` on samples and tests of mbpp:train. Its kind was chosen on
+mbpp:validation, on which the next table measures it. AUC is the probability that a right sample has a larger
+probability than a wrong one, over all samples and within a task. The Brier score is the mean squared error of the
+probability; in brackets, that of a constant. A choice is wrong if the first sample fails although some sample passes.
 """
 
 
@@ -166,7 +183,11 @@ def _sizes(scored: Sequence[Result], key: str, methods: Iterable[str]) -> list[s
     for result in scored:
         table = result[key]
         if table:
-            rows = [[f"`{name}`", *(_cell(by_method.get(name)) for by_method in table.values())] for name in methods]
+            rows = [
+                [f"`{name}`", *(_cell(by_method.get(name)) for by_method in table.values())]
+                for name in methods
+                if name in next(iter(table.values()))
+            ]
             lines += [f"{title(result)}:", "", *_common.markdown_table([key, *table], rows).splitlines(), ""]
     return lines
 
@@ -187,6 +208,51 @@ def _sources(scored: Sequence[Result]) -> list[str]:
         ]
         lines += [f"{title(result)}:", "", *_common.markdown_table(header, rows).splitlines(), ""]
     return lines
+
+
+def _verifiers(models: Iterable[str], scratch: Path) -> dict[str, Any]:
+    """Return what the report of each model's verifier says of its quality."""
+    verifiers = {}
+    for model in models:
+        path = scratch / model / "verifier" / "report.json"
+        if path.exists():
+            report = json.loads(path.read_bytes())
+            quality = {key: value for key, value in report["quality"].items() if key not in ("scores", "differences")}
+            features = dict(list(report["features"].items())[:6])
+            verifiers[model] = {**quality, "chosen": report["model"]["chosen"], "features": features}
+    return verifiers
+
+
+def _verifier_tables(verifiers: Result, scored: Sequence[Result]) -> list[str]:
+    """Return the quality of each verifier, and its differences to other methods at equal samples."""
+    header = ["verifier of", "kind", "tasks", "AUC", "within tasks", "Brier score", "wrong choices"]
+    rows = [
+        [
+            TITLES.get(model, model),
+            row["chosen"],
+            str(row["tasks"]),
+            _number(row["auc"]),
+            _number(row["auc_within_tasks"]),
+            f"{_number(row['brier'])} ({_number(row['brier_of_share'])})",
+            f"{row['wrong_choices']} of {row['tasks_with_right']}",
+        ]
+        for model, row in verifiers.items()
+    ]
+    lines = [*_common.markdown_table(header, rows).splitlines(), "", "pass@1 at equal samples:", ""]
+    others = ("random", "majority", "srank", "combined")
+    gains = [
+        [title(result), _cell(first), *(_signed(first[f"over {other}"]) for other in others)]
+        for result in scored
+        if (first := result["methods"].get("verifier", {}).get("pass@1"))
+    ]
+    return [
+        *lines,
+        *_common.markdown_table(["samples", "`verifier`", *(f"over `{o}`" for o in others)], gains).splitlines(),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _development(developed: Sequence[Result]) -> dict[str, Any]:

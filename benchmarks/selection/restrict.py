@@ -27,7 +27,8 @@ def with_samples(evidence: TaskEvidence, samples: Sequence[int]) -> TaskEvidence
         is_value_PI=evidence.is_value_PI[kept],
         passed_PT=evidence.passed_PT[kept],
         example_passed_PE=evidence.example_passed_PE[kept],
-        texts=(),
+        texts=tuple(evidence.texts[program] for program in kept) if evidence.texts else (),
+        log_prob_N=None if evidence.log_prob_N is None else evidence.log_prob_N[list(samples)],
     )
 
 
@@ -43,8 +44,7 @@ def with_tests(evidence: TaskEvidence, times: Mapping[str, int], entry_points: t
     calls: set[str] = set()
     for place in kept:
         split = split_test(evidence.tests[place].source, entry_points)
-        calls |= {split.evaluated} if split.is_call else set()
-        calls |= {split.other} if split.other_is_call else set()
+        calls |= {split.evaluated, split.other}
     columns = [place for place, call in enumerate(evidence.inputs) if call in calls]
     new_place = {column: number for number, column in enumerate(columns)}
     tests = [evidence.tests[place] for place in kept]
@@ -63,5 +63,5 @@ def with_tests(evidence: TaskEvidence, times: Mapping[str, int], entry_points: t
             for test in tests
         ),
         passed_PT=evidence.passed_PT[:, kept],
-        texts=(),
+        texts=tuple(tuple(row[column] for column in columns) for row in evidence.texts),
     )
