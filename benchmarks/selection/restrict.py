@@ -44,7 +44,8 @@ def with_tests(evidence: TaskEvidence, times: Mapping[str, int], entry_points: t
     calls: set[str] = set()
     for place in kept:
         split = split_test(evidence.tests[place].source, entry_points)
-        calls |= {split.evaluated, split.other}
+        calls |= {split.evaluated} if split.is_call or split.names_value else set()
+        calls |= {split.other} if split.other_is_call else set()
     columns = [place for place, call in enumerate(evidence.inputs) if call in calls]
     new_place = {column: number for number, column in enumerate(columns)}
     tests = [evidence.tests[place] for place in kept]
@@ -58,7 +59,7 @@ def with_tests(evidence: TaskEvidence, times: Mapping[str, int], entry_points: t
             replace(
                 test,
                 times_written=times[test.source],
-                input=None if test.input is None else new_place[test.input],
+                input=None if test.input is None else new_place.get(test.input),
             )
             for test in tests
         ),
