@@ -1,4 +1,4 @@
-"""Plot the loss curves and held-out measures of a training run, each as one SVG element.
+"""Plots of the pages, each as one SVG element: loss curves, held-out measures, the reliability of probabilities.
 
 Drawn without a display and without pyplot's global state.
 """
@@ -26,6 +26,31 @@ def training_plots(run: TrainingRun, control: TrainingRun | None) -> tuple[str, 
     """Return one SVG element per training curve and held-out measure; () if the run has neither."""
     runs = [run] if control is None else [run, control]
     return tuple(_svg(title, draw) for title, draw in (*_curve_panels(runs), *_measure_panels(run, control)))
+
+
+def reliability_plot(bins: Sequence[tuple[float, float, int]]) -> str:
+    """Return one SVG element that shows predicted against observed shares.
+
+    Args:
+        bins: Mean probability, share that is right, and number of samples of each bin; empty bins are left out.
+    """
+    return _svg("share of right samples by the verifier's probability", partial(_draw_reliability, bins=bins))
+
+
+def _draw_reliability(axes: Any, bins: Sequence[tuple[float, float, int]]) -> None:
+    """Draw a dot per bin, its area by the number of samples, beside the diagonal of a reliable verifier."""
+    axes.plot([0, 1], [0, 1], color=_COLOURS["before"], linewidth=1, linestyle="--")
+    total = max(1, sum(count for _, _, count in bins))
+    for predicted, right, count in bins:
+        if count:
+            axes.scatter([predicted], [right], s=15 + 700 * count / total, color=_COLOURS["trained"], alpha=0.6)
+            axes.annotate(
+                f"{count:,}", (predicted, right), (0, -14), textcoords="offset points", ha="center", color=_INK
+            )
+    axes.set_xlim(-0.05, 1.05)
+    axes.set_ylim(-0.12, 1.08)
+    axes.set_xlabel("probability", color=_INK)
+    axes.set_ylabel("share that is right", color=_INK)
 
 
 def _svg(title: str, draw: Callable[[Any], None]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from evalkit.rerank.call_output import CallOutput, literal_output
 from evalkit.rerank.call_tests import SplitTest, split_test
-from evalkit.rerank.evidence import LIMIT, NONE_CODE, Bool, Int32, Int64, ModelTest, TaskEvidence
+from evalkit.rerank.evidence import LIMIT, NONE_CODE, Bool, Float64, Int32, Int64, ModelTest, TaskEvidence
 from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.sources import INPUT_SOURCES, combine
 from evalkit.rerank.model_tests import WrittenTest
@@ -52,6 +52,8 @@ class TaskPlan:
     programs: tuple[str, ...]
     """[P] Distinct texts."""
     program_N: Int32
+    log_prob_N: Float64 | None
+    """[N] As in `TaskEvidence`."""
     digests: tuple[bytes, ...]
     """[P] Digest of each program without comments and layout."""
     tests: tuple[SplitTest, ...]
@@ -121,6 +123,7 @@ def plan_task(
         task_id=problem.task_id,
         programs=tuple(places),
         program_N=np.array([places[text] for text in texts], np.int32),
+        log_prob_N=_log_probs(samples),
         digests=tuple(program_digest(text) for text in places),
         tests=tests,
         times_written=tuple(test.times_written for test in written),
@@ -128,6 +131,13 @@ def plan_task(
         inputs=inputs,
         helper=(f"{problem.prompt}\n" if _is_module(problem.prompt) else "") + _HELPER_IMPORTS,
     )
+
+
+def _log_probs(samples: Sequence[Sample]) -> Float64 | None:
+    """Return [N] mean log-probabilities of the samples' tokens, NaN where unknown; None if none is known."""
+    if all(sample.mean_logprob is None for sample in samples):
+        return None
+    return np.array([np.nan if item.mean_logprob is None else item.mean_logprob for item in samples], np.float64)
 
 
 def _calls(tests: Iterable[SplitTest]) -> list[str]:
@@ -171,6 +181,7 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
         task_id=plan.task_id,
         programs=plan.programs,
         program_N=plan.program_N,
+        log_prob_N=plan.log_prob_N,
         inputs=tuple(plan.inputs),
         input_sources=tuple(plan.inputs.values()),
         output_PI=_unshared(output_KI[place_P]),

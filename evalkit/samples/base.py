@@ -35,6 +35,8 @@ class Sample:
     """`stop` (a stop string), `end` (an end token), `length`, or "" if unknown."""
     tokens: int = 0
     """New tokens that the model generated, including those that were cut."""
+    mean_logprob: float | None = None
+    """Mean log-probability of the generated tokens in nats, where the sample file names it."""
     seed: int | None = None
     settings: dict[str, Any] | None = None
     """Protocol, engine, dtype and sampling settings."""

@@ -112,7 +112,8 @@ def samples_of(given: GivenFile, benchmark: Benchmark) -> GivenSamples:
             continue
         index = counts.get(task_id, 0)
         counts[task_id] = index + 1
-        samples.append(Sample(task_id=task_id, index=index, **_text(fields, place)))
+        log_prob = _log_prob(fields, place)
+        samples.append(Sample(task_id=task_id, index=index, mean_logprob=log_prob, **_text(fields, place)))
     if not samples:
         which = f"only samples of problems that {benchmark.name} does not have" if excluded else "no sample"
         raise EvalError(f"{given.label}: holds {which}; expected lines with task_id and completion or solution")
@@ -127,6 +128,19 @@ def _text(fields: dict[str, Any], place: str) -> dict[str, Any]:
                 raise EvalError(f"{place}: {key} is {type(text).__name__}, not text; {EXPECTED}")
             return {key: text}
     raise EvalError(f"{place}: has no completion and no solution; {EXPECTED}")
+
+
+def _log_prob(fields: dict[str, Any], place: str) -> float | None:
+    """Return the mean log-probability of the generated tokens; None if the row names none."""
+    value = fields.get("mean_logprob")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e6 <= value <= 0:
+        raise EvalError(
+            f"{place}: mean_logprob is {str(value)[:40]}, expected the mean log-probability of the tokens in nats, at "
+            "most 0; correct the field or leave it out"
+        )
+    return float(value)
 
 
 def sanitized(sample: Sample, benchmark: Benchmark) -> Sample:

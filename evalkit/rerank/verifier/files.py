@@ -32,7 +32,7 @@ FORMAT = 1
 MAX_BYTES = 16 << 20
 """Largest file that is read. A verifier of 300 trees takes about 0.5 MB."""
 MAX_TREES = 2_000
-MAX_NODES = 200_000
+MAX_NODES = 50_000
 """Most nodes of all trees."""
 MAX_DEPTH = 64
 MAX_NUMBER = 1e12
@@ -135,9 +135,10 @@ def _read(path: Path) -> bytes:
         raise EvalError(
             f"{path}: cannot be read{link}; expected a file that evalkit train-verifier wrote; name its folder"
         ) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        _refuse(path, "is no regular file", "the file that train-verifier wrote")
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            _refuse(path, "is no regular file", "the file that train-verifier wrote")
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         _refuse(path, "is too large", f"at most {MAX_BYTES >> 20} MiB")
@@ -174,11 +175,14 @@ def _model(value: Any, path: Path) -> VerifierModel:
     trees = fields["trees"]
     if not isinstance(trees, list) or not 0 < len(trees) <= MAX_TREES:
         _refuse(path, "has no list of trees, or too many of them", f"1 to {MAX_TREES}")
-    read = tuple(_tree(tree, path, f"tree {place}") for place, tree in enumerate(trees))
-    if sum(len(tree.feature_M) for tree in read) > MAX_NODES:
-        _refuse(path, "has too many nodes", f"at most {MAX_NODES:,}")
+    read, nodes = [], 0
+    for place, tree in enumerate(trees):
+        read.append(_tree(tree, path, f"tree {place}"))
+        nodes += len(read[-1].feature_M)
+        if nodes > MAX_NODES:
+            _refuse(path, "has too many nodes", f"at most {MAX_NODES:,}")
     bias = _numbers([fields["bias"]], path, "model bias", length=1)[0]
-    return BoostedTrees(num_features=len(FEATURES), bias=float(bias), trees=read)
+    return BoostedTrees(num_features=len(FEATURES), bias=float(bias), trees=tuple(read))
 
 
 def _tree(value: Any, path: Path, place: str) -> Tree:

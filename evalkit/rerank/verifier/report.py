@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,16 @@ from evalkit.rerank.verifier.train import TrainedVerifier
 FORMAT = 1
 """Version of the report's format."""
 
+REPORT_FILE, PAGE_FILE = "report.json", "report.html"
+
+SHOWN_FEATURES = 15
+"""Features that the page lists."""
+
 
 def to_dict(trained: TrainedVerifier) -> dict[str, Any]:
     """Return the JSON report."""
     request, verifier = trained.request, trained.verifier
+    is_linear = isinstance(verifier.model, LogisticModel)
     return {
         "format": FORMAT,
         "kind": "train-verifier",
@@ -30,6 +37,7 @@ def to_dict(trained: TrainedVerifier) -> dict[str, Any]:
         "measured_on": "the tasks that it was tuned on" if verifier.tuned_on.tasks else "folds of the training tasks",
         "quality": trained.quality.to_dict(),
         "model": {"chosen": str(trained.fitted.candidate), "log_loss": trained.fitted.losses},
+        "importance_is": "weight on the scaled feature" if is_linear else "share of splits",
         "features": importance(verifier.model),
         "inputs": list(verifier.inputs),
         "use_log_probs": verifier.use_log_probs,
@@ -60,10 +68,32 @@ def importance(model: VerifierModel) -> dict[str, float]:
 def write_report(trained: TrainedVerifier) -> dict[str, Path]:
     """Write the report and its page into the verifier's folder; return the paths by what they hold.
 
+    Without jinja2 and matplotlib there is no page.
+
     Raises:
         EvalError: A file cannot be written.
     """
     content = to_dict(trained)
     folder = trained.request.out
-    write_json(folder / "report.json", content)
-    return {"verifier": folder, "report": folder / "report.json"}
+    write_json(folder / REPORT_FILE, content)
+    paths = {"verifier": folder, "report": folder / REPORT_FILE}
+    if _can_draw():
+        from evalkit.reports.plots import reliability_plot
+        from evalkit.reports.render import render
+
+        bins = [(item.predicted, item.right, item.samples) for item in trained.quality.reliability]
+        render(
+            folder / PAGE_FILE,
+            "verifier.html.j2",
+            report=content,
+            name=folder.resolve().name,
+            plot=reliability_plot(bins),
+            features=list(content["features"].items())[:SHOWN_FEATURES],
+        )
+        paths["page"] = folder / PAGE_FILE
+    return paths
+
+
+def _can_draw() -> bool:
+    """Return whether the libraries of the page are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("jinja2", "matplotlib"))

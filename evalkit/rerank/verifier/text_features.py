@@ -6,6 +6,7 @@ import ast
 import math
 import warnings
 from collections import Counter
+from typing import TypeGuard
 
 TEXT_FEATURES = (
     "parses",
@@ -47,7 +48,8 @@ def text_features(program: str) -> tuple[float, ...]:
     tree = _parse(program)
     if tree is None:
         return (0.0,) * len(TEXT_FEATURES)
-    nodes = [node for node in ast.walk(tree) if not _is_docstring(node)]
+    texts = {id(node.value) for node in ast.walk(tree) if _is_docstring(node)}
+    nodes = [node for node in ast.walk(tree) if not _is_docstring(node) and id(node) not in texts]
     types = Counter(type(node) for node in nodes)
     counts = {name: sum(types[kind] for kind in kinds) for name, kinds in _COUNTED.items()}
     counts |= {"size": len(nodes), "prints": sum(_called(node) == "print" for node in nodes)}
@@ -72,7 +74,8 @@ def _parse(program: str) -> ast.Module | None:
         return None
 
 
-def _is_docstring(node: ast.AST) -> bool:
+def _is_docstring(node: ast.AST) -> TypeGuard[ast.Expr]:
+    """Return whether a statement is a docstring, `...` or another constant."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 

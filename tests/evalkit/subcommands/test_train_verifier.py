@@ -41,8 +41,16 @@ def test_the_report_has_the_measures(folder: Path) -> None:
     assert report["trained_on"] == {"benchmarks": ["humaneval"], "tasks": 5}
     assert min(report["model"]["log_loss"], key=report["model"]["log_loss"].get) == report["model"]["chosen"]
     output = (folder / "output.txt").read_text()
-    for text in ("AUC", "Brier score", "first choice wrong in", "oracle", "report.json"):
+    for text in ("AUC", "Brier score", "first choice wrong in", "oracle", "report.json", "report.html"):
         assert text in output
+
+
+def test_the_page_shows_measures_and_the_reliability_picture(folder: Path) -> None:
+    page = (folder / "v" / "report.html").read_text()
+    assert "<svg" in page
+    assert "first choice wrong though a right sample exists" in page
+    assert json.loads((folder / "v" / "report.json").read_text())["model"]["chosen"] in page
+    assert "https:" not in page
 
 
 def test_rerank_refuses_a_task_that_the_verifier_has_seen(folder: Path) -> None:
