@@ -23,6 +23,10 @@ from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.verifier.kinds import expected_kind, kind_of
 from evalkit.rerank.verifier.text_features import TEXT_FEATURES, text_features
 
+FEATURES_VERSION = 1
+"""Version of the meaning of all features. A change of a feature, also by a change of a ranker, raises it: a verifier
+that was trained on other features is refused."""
+
 VOTE_RULES = VoteRules(
     size_power=0.5,
     counts_samples=True,

@@ -20,7 +20,7 @@ from evalkit.errors import EvalError
 from evalkit.outputs.files import replace_file, sha256_text
 from evalkit.rerank.evidence import Bool, Float64, Int64
 from evalkit.rerank.inputs.sources import INPUT_SOURCES
-from evalkit.rerank.verifier.features import FEATURES
+from evalkit.rerank.verifier.features import FEATURES, FEATURES_VERSION
 from evalkit.rerank.verifier.models import BoostedTrees, LogisticModel, Tree, VerifierModel
 from evalkit.rerank.verifier.verifier import SeenTasks, Verifier
 from evalkit.text import visible
@@ -39,7 +39,10 @@ MAX_NUMBER = 1e12
 MIN_SCALE = 1e-9
 
 _KIND = "evalkit verifier"
-_FIELDS = ("format", "kind", "features", "model", "inputs", "use_log_probs", "trained_on", "tuned_on", "sha256")
+_FIELDS = (
+    "format", "kind", "features", "features_version", "model", "inputs", "use_log_probs", "trained_on", "tuned_on",
+    "sha256",
+)  # fmt: skip
 
 
 def save_verifier(verifier: Verifier, folder: Path) -> str:
@@ -52,6 +55,7 @@ def save_verifier(verifier: Verifier, folder: Path) -> str:
         "format": FORMAT,
         "kind": _KIND,
         "features": list(FEATURES),
+        "features_version": FEATURES_VERSION,
         "model": _model_dict(verifier.model),
         "inputs": list(verifier.inputs),
         "use_log_probs": verifier.use_log_probs,
@@ -77,7 +81,7 @@ def load_verifier(folder: Path) -> Verifier:
     fields = _object(_parse(_read(path), path), _FIELDS, path, "the file")
     if fields["kind"] != _KIND or fields["format"] != FORMAT:
         _refuse(path, f"has format {_short(fields['format'])}", f"format {FORMAT}")
-    if fields["features"] != list(FEATURES):
+    if fields["features"] != list(FEATURES) or fields["features_version"] != FEATURES_VERSION:
         _refuse(path, "has other features than this version computes", f"the {len(FEATURES)} of this version")
     inputs = _texts(fields["inputs"], path, "inputs")
     if not inputs or not set(inputs) <= set(INPUT_SOURCES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections import Counter
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 
 from evalkit.rerank.evidence import LIMIT, TaskEvidence
 from evalkit.rerank.rankers.clusters import valid_programs
-from evalkit.rerank.verifier.features import FEATURES, RANKED_BY, feature_matrix
+from evalkit.rerank.verifier.features import FEATURES, FEATURES_VERSION, RANKED_BY, feature_matrix
 from evalkit.rerank.verifier.kinds import expected_kind, kind_of
 from evalkit.rerank.verifier.text_features import TEXT_FEATURES, text_features
 from tests.evalkit.rerank.toy_evidence import evidence_of, evidences
@@ -185,6 +186,19 @@ def test_log_probabilities_are_means_over_samples_and_absent_ones_are_zero() -> 
     known = dataclasses.replace(evidence, log_prob_N=np.array([-0.2, -0.4, -0.5, np.nan]))
     expected = np.array([[1, -0.3, 0.1], [1, -0.5, -0.1], [0, 0, 0]])
     assert feature_matrix(known)[:, columns] == pytest.approx(expected)
+
+
+def test_a_change_of_a_feature_raises_its_version() -> None:
+    """A stored verifier relies on these numbers. If they change, raise `FEATURES_VERSION` and update the digest."""
+    evidence = evidence_of(
+        outputs=[[0, 1, 2], [0, 1, 2], [0, 1, -1], [1, 1, 1], [-2, -2, -2]],
+        passed=[[True, True, False], [True, True, False], [True, False, False], [False, False, True], [False] * 3],
+        samples=[0, 1, 2, 3, 4, 0, 3],
+        times=[3, 1, 2],
+    )
+    matrix = np.round(feature_matrix(with_texts(evidence)), 6) + 0.0
+    digest = hashlib.sha256(matrix.tobytes()).hexdigest()[:16]
+    assert (FEATURES_VERSION, digest) == (1, "ac7dc84a0dacfb46")
 
 
 def test_the_size_of_a_program_is_compared_with_the_median_sample() -> None:

@@ -113,6 +113,7 @@ FIELD_CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "another format": (setting("format", to=2), "has format 2; expected format 1"),
     "another kind": (setting("kind", to="x"), "has format 1"),
     "other features": (setting("features", 0, to="x"), "other features"),
+    "features of another version": (setting("features_version", to=0), "other features"),
     "more features": (lambda content: content["features"].append("x"), "other features"),
     "an unknown model": (setting("model", "type", to="pickle"), "a model of type pickle; expected logistic or trees"),
     "no model": (setting("model", to=[]), "a model of type None"),
