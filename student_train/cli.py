@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from shards.errors import ShardError
+from shards.errors import ShardError, first_line
 from shards.runtime.command_line import one_line_errors, standard_options
 from shards.runtime.interrupts import interruptible
 from shards.runtime.settings_options import options_from
@@ -69,9 +69,22 @@ def _train(config: Config, *, segments: list[dict[str, Any]]) -> None:
     # cuBLAS reads this before its first use; without it torch refuses to be deterministic on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with _line_printer(config) as log:
+        import torch
+
         from student_train.training.trainer import run
 
-        run(config, command=sys.argv, log=log, segments=segments)
+        try:
+            run(config, command=sys.argv, log=log, segments=segments)
+        except torch.OutOfMemoryError as error:
+            raise TrainError(_out_of_memory(config, error)) from error
+
+
+def _out_of_memory(config: Config, error: Exception) -> str:
+    """Return the message for a GPU whose memory does not suffice."""
+    return (
+        f"out of GPU memory ({first_line(error)}); lower --micro-tokens (found {config.micro_tokens}), which leaves "
+        "the steps as they are, add --gradient-checkpointing, or free the GPU; checkpoints so far are kept"
+    )
 
 
 def _line_printer(config: Config) -> AbstractContextManager[Callable[[str], None]]:

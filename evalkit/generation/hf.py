@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import torch
 
+from evalkit.errors import EvalError
 from evalkit.generation import grouped_attention
 from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
@@ -63,8 +64,15 @@ class TransformersGenerationEngine:
         for start in range(0, len(prompts), size):
             batch = slice(start, start + size)
             rows = [_Row(prompt, given) for prompt, given in zip(prompts[batch], ids[batch], strict=True)]
-            with torch.inference_mode():
-                self._generate_batch(model, rows, on_answer=on_answer, on_tokens=on_tokens)
+            try:
+                with torch.inference_mode():
+                    self._generate_batch(model, rows, on_answer=on_answer, on_tokens=on_tokens)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).partition(". ")[0]
+                raise EvalError(
+                    f"out of GPU memory with {size} answers at a time ({reason}); lower --batch-size, or free the GPU; "
+                    "samples so far are kept"
+                ) from error
 
     def _load(self) -> _Model:
         if self._model is None:

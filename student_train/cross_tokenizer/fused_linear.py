@@ -118,9 +118,9 @@ class SpanBlock(LogitBlock):
 
 
 def span_blocks(targets: CrossTargets, vocab_size: int) -> Iterator[SpanBlock]:
-    """Yield blocks of about `BLOCK_ELEMENTS` / 4 logits; no span is in two blocks."""
+    """Yield blocks of a quarter of the usual size; no span is in two blocks."""
     num_positions = len(targets.label_P)
-    size = blockwise.block_size(vocab_size, elements=blockwise.BLOCK_ELEMENTS // _MEMORY)
+    size = blockwise.block_size(vocab_size, targets.label_P.device, parts=_MEMORY)
     first_W, end_W, at_B = targets.first_W.cpu(), targets.end_W.cpu(), targets.at_B.cpu()
     start = 0
     while start < num_positions:

@@ -24,6 +24,10 @@ from student_train.model.head import PLAIN, LogitMap
 
 BLOCK_ELEMENTS = 2**25
 """Logits of one block: 128 MiB of float32. Smaller blocks are slower (`benchmarks/fused_loss.py`)."""
+GPU_BLOCK_ELEMENTS = 2**28
+"""The same on a GPU, 1 GiB: its products need more rows, and each block reads and writes the projection's gradient."""
+_GPU_SHARE = 32
+"""A block takes at most this part of a GPU's memory."""
 _VOCAB_BLOCK = 8192
 """Rows of the projection's gradient that are summed at a time where the products are not float32."""
 _SMALLEST_BLOCK = 16
@@ -237,12 +241,26 @@ def blockwise_scores(
     return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
-def block_size(vocab_size: int, *, elements: int | None = None) -> int:
-    """Return how many positions have `elements` logits (by default `BLOCK_ELEMENTS`); at least 16."""
-    return max(_SMALLEST_BLOCK, (BLOCK_ELEMENTS if elements is None else elements) // vocab_size)
+def block_size(vocab_size: int, device: torch.device, *, parts: int = 1) -> int:
+    """Return how many positions a block has; at least 16.
+
+    Args:
+        vocab_size: Logits of a position.
+        device: The device of the loss.
+        parts: The block holds this many times the memory of its logits.
+    """
+    return max(_SMALLEST_BLOCK, block_elements(device) // parts // vocab_size)
 
 
-def logit_blocks(positions: int, vocab_size: int) -> list[LogitBlock]:
-    """Return blocks of about `BLOCK_ELEMENTS` logits that cover `positions` positions."""
-    size = block_size(vocab_size)
+def block_elements(device: torch.device) -> int:
+    """Return the logits of one block on a device."""
+    if device.type != "cuda":
+        return BLOCK_ELEMENTS
+    total_bytes = int(torch.cuda.get_device_properties(device).total_memory)
+    return max(BLOCK_ELEMENTS, min(GPU_BLOCK_ELEMENTS, total_bytes // (4 * _GPU_SHARE)))
+
+
+def logit_blocks(positions: int, vocab_size: int, device: torch.device) -> list[LogitBlock]:
+    """Return blocks that cover `positions` positions, see `block_size`."""
+    size = block_size(vocab_size, device)
     return [LogitBlock(start, min(start + size, positions)) for start in range(0, positions, size)]

@@ -97,7 +97,7 @@ class _TokenLoss:
         return ("kd", "ce")
 
     def blocks(self, vocab_size: int) -> Iterable[LogitBlock]:
-        return logit_blocks(len(self.targets), vocab_size)
+        return logit_blocks(len(self.targets), vocab_size, self.targets.ids_PK.device)
 
     def terms(self, logits_pV: torch.Tensor, block: LogitBlock, *, needs_grad: bool) -> dict[str, torch.Tensor]:
         targets = self.targets.slice(block.start, block.stop)
@@ -170,7 +170,7 @@ def fused_scores(hidden_NH: torch.Tensor, projection: Projection, *, index_P: to
             hit_P=top_p == part.ids_PK[:, 0],
         )
 
-    blocks = logit_blocks(len(index_P), len(projection.weight_VH))
+    blocks = logit_blocks(len(index_P), len(projection.weight_VH), hidden_NH.device)
     scores = blockwise_scores(hidden_NH, projection, index_P=index_P, blocks=blocks, score=score)
     if scores:
         return Scores(*scores)

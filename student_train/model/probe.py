@@ -104,7 +104,7 @@ def require_runs(model: Any) -> None:
     try:
         with probing(model):
             last_hidden(model, random_ids(model, 1, 8))
-    except StudentError:
+    except (StudentError, torch.OutOfMemoryError):
         raise
     except MODEL_ERRORS as error:
         raise does_not_run(model, error) from None

@@ -109,3 +109,18 @@ def test_a_run_repeats_from_its_record_to_the_last_bit(at_home: Any, tmp_path: P
     assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
     records = [json.loads((tmp_path / x / "run.json").read_text()) for x in "ab"]
     assert records[0]["config"] | {"out": ""} == records[1]["config"] | {"out": ""}
+
+
+def test_exhausted_gpu_memory_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from student_train.training import trainer
+
+    def exhausted(*arguments: Any, **settings: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(trainer, "run", exhausted)
+    result = invoke("--micro-tokens", 2048, "--no-progress")
+    assert result.exit_code == 1
+    assert "out of GPU memory (CUDA out of memory. Tried to allocate 2.00 GiB.)" in result.output
+    assert "lower --micro-tokens (found 2048)" in result.output

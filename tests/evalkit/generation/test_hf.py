@@ -86,3 +86,15 @@ def test_greedy_answers_are_those_of_transformers_generate(checkpoint: Path):
 def test_a_prompt_that_does_not_fit_is_named(checkpoint: Path):
     with pytest.raises(EvalError, match=r"prompt of T/0 has \d+ tokens, the model takes 2048"):
         generate_in_order(checkpoint, ["x y " * 3000])
+
+
+def test_exhausted_gpu_memory_names_the_batch_size(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    import torch
+    from transformers import LlamaForCausalLM
+
+    def exhausted(*arguments: object, **settings: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 19.33 GiB. GPU 0 has")
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", exhausted)
+    with pytest.raises(EvalError, match=r"with 4 answers at a time \(CUDA out of memory\); lower --batch-size"):
+        generate_in_order(checkpoint, TEXTS)

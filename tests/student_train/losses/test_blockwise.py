@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,6 +48,16 @@ def test_blocks_change_nothing_but_rounding_and_never_hold_all_positions(
     for a, b, c in zip(whole, parts, again, strict=True):
         torch.testing.assert_close(a, b, rtol=close, atol=close)
         assert torch.equal(b, c)
+
+
+@pytest.mark.parametrize(("gigabytes", "elements"), [(80, 2**28), (24, 24 * 2**23), (2, 2**25)])
+def test_blocks_on_a_gpu_are_larger_within_a_share_of_its_memory(
+    gigabytes: int, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = SimpleNamespace(total_memory=gigabytes * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert blockwise.block_elements(torch.device("cuda")) == elements
+    assert blockwise.block_elements(torch.device("cpu")) == blockwise.BLOCK_ELEMENTS
 
 
 def test_the_outer_derivative_scales_the_gradient(tools: Any) -> None:
