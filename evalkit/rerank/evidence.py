@@ -68,6 +68,8 @@ class TaskEvidence:
     """[P, E] Whether the program passes each example that the prompt shows."""
     texts: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     """[P][I] One line for people: the value, the exception or the limit."""
+    question: str = field(default="", repr=False)
+    """What the model is asked: the prompt, or the description where the benchmark has no prompt. It holds no test."""
     log_prob_N: Float64 | None = field(default=None, repr=False)
     """[N] Mean log-probability of each sample's tokens, in nats; NaN where the sample file names none, None where it
     names none at all."""

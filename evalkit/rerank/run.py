@@ -30,6 +30,7 @@ from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, VERIFIER, Ranker, choose_methods
 from evalkit.rerank.store import EvidenceStore
 from evalkit.rerank.task_plan import EvidenceSettings
+from evalkit.rerank.verifier.embedding import embedder_of
 from evalkit.rerank.verifier.files import VERIFIER_FILE, load_verifier
 from evalkit.rerank.verifier.verifier import Verifier
 from evalkit.samples.given_file import program_files
@@ -70,6 +71,8 @@ class RerankRequest:
     """The evidence file, which is extended."""
     verifier: Path | None = None
     """Folder of a trained verifier, which adds the ranker `VERIFIER`."""
+    verifier_model: str | None = None
+    """Checkpoint of a verifier that reads embeddings."""
     sanitize: bool = False
     limit: int | None = None
     strict: bool = False
@@ -141,7 +144,8 @@ def rerank(
     """
     verifier = load_verifier(request.verifier) if request.verifier is not None else None
     if verifier is not None:
-        rankers = {**rankers, VERIFIER: verifier.ranker()}
+        embed = embedder_of(verifier, request.verifier_model, str(request.verifier))
+        rankers = {**rankers, VERIFIER: verifier.ranker(embed)}
     choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
     if "generator" in request.sources():

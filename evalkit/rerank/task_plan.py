@@ -52,6 +52,8 @@ class TaskPlan:
     programs: tuple[str, ...]
     """[P] Distinct texts."""
     program_N: Int32
+    question: str
+    """As in `TaskEvidence`."""
     log_prob_N: Float64 | None
     """[N] As in `TaskEvidence`."""
     digests: tuple[bytes, ...]
@@ -123,6 +125,7 @@ def plan_task(
         task_id=problem.task_id,
         programs=tuple(places),
         program_N=np.array([places[text] for text in texts], np.int32),
+        question=problem.prompt or problem.description,
         log_prob_N=_log_probs(samples),
         digests=tuple(program_digest(text) for text in places),
         tests=tests,
@@ -181,6 +184,7 @@ def assemble(plan: TaskPlan, store: EvidenceStore) -> TaskEvidence:
         task_id=plan.task_id,
         programs=plan.programs,
         program_N=plan.program_N,
+        question=plan.question,
         log_prob_N=plan.log_prob_N,
         inputs=tuple(plan.inputs),
         input_sources=tuple(plan.inputs.values()),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from evalkit.errors import EvalError
-from evalkit.options import CommaSeparated, TaskNames, UserPath
+from evalkit.options import CheckpointName, CommaSeparated, TaskNames, UserPath
 from evalkit.outputs.paths import beside
 
 _COUNT = click.IntRange(min=1)
@@ -30,6 +30,11 @@ _COUNT = click.IntRange(min=1)
     "--verifier",
     type=UserPath(),
     help="Folder that 'evalkit train-verifier' wrote: adds the method verifier. It must not have seen these tasks.",
+)
+@click.option(
+    "--verifier-model",
+    type=CheckpointName(),
+    help="The checkpoint of a verifier that was trained with --model. [default: none]",
 )
 @click.option(
     "--inputs",
@@ -80,6 +85,8 @@ def rerank(
     """Choose among the programs in SAMPLES by several methods, and score their choices."""
     if len(tasks) != 1:
         raise click.UsageError(f"--tasks: expected one benchmark, found {', '.join(tasks)}; run the command for each")
+    if settings["verifier_model"] is not None and settings["verifier"] is None:
+        raise click.UsageError("--verifier-model: has no effect without --verifier")
     from evalkit.sandbox.pool import require_address_space
 
     require_address_space()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evalkit.options import COUNT, CommaSeparated, TaskNames, UserPath
+from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, UserPath
 
 
 @click.command("train-verifier")
@@ -30,6 +30,12 @@ from evalkit.options import COUNT, CommaSeparated, TaskNames, UserPath
     "--validation",
     help="Benchmark to choose the model on. [default: mbpp:validation for mbpp:train, if SAMPLES hold it; else folds "
     "over the training tasks]",
+)
+@click.option(
+    "--model",
+    type=CheckpointName(),
+    help="A checkpoint, such as the one that wrote SAMPLES: a linear head reads its embeddings of the programs beside "
+    "the features. [default: features alone]",
 )
 @click.option("--out", required=True, type=UserPath(), help="Folder of the verifier.")
 @click.option(

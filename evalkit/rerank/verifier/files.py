@@ -11,6 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Never
 
@@ -22,7 +23,7 @@ from evalkit.rerank.evidence import Bool, Float64, Int64
 from evalkit.rerank.inputs.sources import INPUT_SOURCES
 from evalkit.rerank.verifier.features import FEATURES, FEATURES_VERSION
 from evalkit.rerank.verifier.models import BoostedTrees, LogisticModel, Tree, VerifierModel
-from evalkit.rerank.verifier.verifier import SeenTasks, Verifier
+from evalkit.rerank.verifier.verifier import EmbeddingSource, SeenTasks, Verifier
 from evalkit.text import visible
 
 VERIFIER_FILE = "verifier.json"
@@ -35,13 +36,14 @@ MAX_TREES = 2_000
 MAX_NODES = 50_000
 """Most nodes of all trees."""
 MAX_DEPTH = 64
+MAX_DIMENSION = 20_000
 MAX_NUMBER = 1e12
 MIN_SCALE = 1e-9
 
 _KIND = "evalkit verifier"
 _FIELDS = (
-    "format", "kind", "features", "features_version", "model", "inputs", "use_log_probs", "trained_on", "tuned_on",
-    "sha256",
+    "format", "kind", "features", "features_version", "model", "embedding", "inputs", "use_log_probs", "trained_on",
+    "tuned_on", "sha256",
 )  # fmt: skip
 
 
@@ -57,6 +59,7 @@ def save_verifier(verifier: Verifier, folder: Path) -> str:
         "features": list(FEATURES),
         "features_version": FEATURES_VERSION,
         "model": _model_dict(verifier.model),
+        "embedding": None if verifier.embedding is None else asdict(verifier.embedding),
         "inputs": list(verifier.inputs),
         "use_log_probs": verifier.use_log_probs,
         "trained_on": _seen_dict(verifier.trained_on),
@@ -88,8 +91,11 @@ def load_verifier(folder: Path) -> Verifier:
         _refuse(path, f"names the inputs {_short(inputs)}", f"some of {', '.join(INPUT_SOURCES)}")
     if not isinstance(fields["use_log_probs"], bool):
         _refuse(path, "has no true or false in use_log_probs", "one of them")
+    embedding = _embedding(fields["embedding"], path)
+    num_features = len(FEATURES) + (embedding.dimension if embedding is not None else 0)
     verifier = Verifier(
-        model=_model(fields["model"], path),
+        model=_model(fields["model"], path, num_features),
+        embedding=embedding,
         inputs=inputs,
         use_log_probs=fields["use_log_probs"],
         trained_on=_seen(fields["trained_on"], path, "trained_on"),
@@ -162,12 +168,23 @@ def _no_constant(name: str) -> Never:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _model(value: Any, path: Path) -> VerifierModel:
+def _embedding(value: Any, path: Path) -> EmbeddingSource | None:
+    if value is None:
+        return None
+    fields = _object(value, ("checkpoint", "sha256", "dimension"), path, "embedding")
+    checkpoint, sha256 = _texts([fields["checkpoint"], fields["sha256"]], path, "embedding")
+    (dimension,) = _integers([fields["dimension"]], path, "embedding dimension", length=1)
+    if not 0 < dimension <= MAX_DIMENSION:
+        _refuse(path, f"has an embedding of {dimension} numbers", f"1 to {MAX_DIMENSION:,}")
+    return EmbeddingSource(checkpoint=checkpoint, sha256=sha256, dimension=int(dimension))
+
+
+def _model(value: Any, path: Path, num_features: int) -> VerifierModel:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "logistic":
         fields = _object(value, ("type", "mean", "scale", "weight", "bias"), path, "model")
         mean, scale, weight = (
-            _numbers(fields[name], path, f"model {name}", length=len(FEATURES)) for name in ("mean", "scale", "weight")
+            _numbers(fields[name], path, f"model {name}", length=num_features) for name in ("mean", "scale", "weight")
         )
         if scale.min() < MIN_SCALE:
             _refuse(path, f"has a scale of {scale.min()}", f"at least {MIN_SCALE}")
@@ -181,15 +198,15 @@ def _model(value: Any, path: Path) -> VerifierModel:
         _refuse(path, "has no list of trees, or too many of them", f"1 to {MAX_TREES}")
     read, nodes = [], 0
     for place, tree in enumerate(trees):
-        read.append(_tree(tree, path, f"tree {place}"))
+        read.append(_tree(tree, path, f"tree {place}", num_features))
         nodes += len(read[-1].feature_M)
         if nodes > MAX_NODES:
             _refuse(path, "has too many nodes", f"at most {MAX_NODES:,}")
     bias = _numbers([fields["bias"]], path, "model bias", length=1)[0]
-    return BoostedTrees(num_features=len(FEATURES), bias=float(bias), trees=tuple(read))
+    return BoostedTrees(num_features=num_features, bias=float(bias), trees=tuple(read))
 
 
-def _tree(value: Any, path: Path, place: str) -> Tree:
+def _tree(value: Any, path: Path, place: str, num_features: int) -> Tree:
     fields = _object(value, ("feature", "threshold", "left", "right", "value"), path, place)
     length = len(fields["feature"]) if isinstance(fields["feature"], list) else 0
     if not 0 < length <= MAX_NODES:
@@ -202,8 +219,8 @@ def _tree(value: Any, path: Path, place: str) -> Tree:
     )
     node = np.arange(length)
     inner = feature >= 0
-    if feature.min() < -1 or feature.max() >= len(FEATURES):
-        _refuse(path, f"asks for an unknown feature in {place}", f"-1 to {len(FEATURES) - 1}")
+    if feature.min() < -1 or feature.max() >= num_features:
+        _refuse(path, f"asks for an unknown feature in {place}", f"-1 to {num_features - 1}")
     for child in (left, right):
         if (child[~inner] != -1).any() or (child[inner] <= node[inner]).any() or (child >= length).any():
             _refuse(path, f"has a wrong child in {place}", "children behind their node, and -1 at a leaf")

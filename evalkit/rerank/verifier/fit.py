@@ -13,11 +13,57 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import EvalError
-from evalkit.rerank.evidence import Float64
-from evalkit.rerank.verifier.dataset import LabelledTask, TrainingRows
+from evalkit.rerank.evidence import Bool, Float64, TaskEvidence
+from evalkit.rerank.verifier.features import FEATURES
 from evalkit.rerank.verifier.models import BoostedTrees, LogisticModel, Tree, VerifierModel, probabilities
+from evalkit.rerank.verifier.verifier import Embed, rows_of
 
 NUM_FOLDS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledTask:
+    """One task to learn from, or to measure on. Axes as in `rerank/evidence.py`."""
+
+    evidence: TaskEvidence
+    rows_PF: Float64
+    right_P: Bool
+    """[P] Whether each program passes the benchmark's tests."""
+
+    @classmethod
+    def of(cls, evidence: TaskEvidence, passed_N: Sequence[bool], embed: Embed | None = None) -> LabelledTask:
+        """Return a task whose samples have these verdicts."""
+        right_P = np.bincount(evidence.program_N, np.array(passed_N), minlength=len(evidence.programs)) > 0
+        return cls(evidence=evidence, rows_PF=rows_of(evidence, embed), right_P=right_P)
+
+    @property
+    def weight_P(self) -> Float64:
+        """[P] Share of the task's samples: each task has the weight 1, as LEVER averages its loss."""
+        weight: Float64 = self.evidence.count_P / len(self.evidence.program_N)
+        return weight
+
+    @property
+    def right_N(self) -> Bool:
+        """[N] Whether each sample is right."""
+        return self.right_P[self.evidence.program_N]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingRows:
+    """The programs of several tasks, one row each."""
+
+    rows_NF: Float64
+    right_N: Bool
+    weight_N: Float64
+
+    @classmethod
+    def of(cls, tasks: Sequence[LabelledTask]) -> TrainingRows:
+        """Return the rows of `tasks`."""
+        return cls(
+            rows_NF=np.concatenate([task.rows_PF for task in tasks]),
+            right_N=np.concatenate([task.right_P for task in tasks]),
+            weight_N=np.concatenate([task.weight_P for task in tasks]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +80,13 @@ class ModelChoice:
 
 
 LOGISTIC = tuple(ModelChoice(kind="logistic", settings=(("C", c),)) for c in (0.001, 0.01, 0.1, 1.0, 10.0))
+HEADS = tuple(
+    ModelChoice(kind="head", settings=(("C", c), ("embedding", share)))
+    for c in (0.01, 0.1, 1.0)
+    for share in (0.01, 0.03, 0.1, 0.3)
+)
+"""Linear heads on features and embeddings. `embedding` is the scale of the embeddings, relative to the features."""
+
 CANDIDATES = LOGISTIC + tuple(
     ModelChoice(kind="trees", settings=(("n_estimators", trees), ("max_depth", depth)))
     for trees, depth in ((50, 2), (150, 2), (50, 3), (150, 3), (300, 3))
@@ -127,19 +180,27 @@ def log_loss(predicted: Sequence[tuple[LabelledTask, Float64]]) -> float:
 def fit(candidate: ModelChoice, tasks: Sequence[LabelledTask]) -> VerifierModel:
     """Fit a candidate on the programs of `tasks`."""
     rows = TrainingRows.of(tasks)
-    if candidate.kind == "logistic":
-        return _logistic(rows, dict(candidate.settings))
-    return as_boosted_trees(fit_trees(rows, dict(candidate.settings)), rows.rows_NF.shape[1])
+    settings = dict(candidate.settings)
+    if candidate.kind in ("logistic", "head"):
+        return _logistic(rows, C=settings["C"], embedding_scale=settings.get("embedding", 1.0))
+    return as_boosted_trees(fit_trees(rows, settings), rows.rows_NF.shape[1])
 
 
-def _logistic(rows: TrainingRows, settings: dict[str, Any]) -> LogisticModel:
-    """Fit a logistic regression on standardised features; a constant feature has the scale 1."""
+def _logistic(rows: TrainingRows, *, C: float, embedding_scale: float) -> LogisticModel:
+    """Fit a logistic regression on standardised features; a constant feature has the scale 1.
+
+    Args:
+        rows: The rows; columns after the features are embeddings.
+        C: Inverse strength of the penalty on weights.
+        embedding_scale: Standard deviation that embeddings are scaled to. A small one penalises their weights more.
+    """
     from sklearn.linear_model import LogisticRegression
 
     mean_F = np.average(rows.rows_NF, axis=0, weights=rows.weight_N)
     scale_F = np.sqrt(np.average((rows.rows_NF - mean_F) ** 2, axis=0, weights=rows.weight_N))
     scale_F[scale_F < 1e-6] = 1.0
-    regression = LogisticRegression(max_iter=2000, **settings)
+    scale_F[len(FEATURES) :] /= embedding_scale
+    regression = LogisticRegression(max_iter=2000, C=C)
     regression.fit((rows.rows_NF - mean_F) / scale_F, rows.right_N, sample_weight=rows.weight_N)
     return LogisticModel(
         mean_F=mean_F,

@@ -12,7 +12,7 @@ from evalkit.rerank.evidence import Bool, Float64, TaskEvidence
 from evalkit.rerank.rankers import agreement, combined, counting, functional_overlap
 from evalkit.rerank.rankers.agreement import auc
 from evalkit.rerank.ranking import Ranking
-from evalkit.rerank.verifier.dataset import LabelledTask
+from evalkit.rerank.verifier.fit import LabelledTask
 from evalkit.rerank.verifier.ranker import lever
 from evalkit.scoring.method_scores import MethodScore, score_methods
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def to_dict(trained: TrainedVerifier) -> dict[str, Any]:
         "model": {"chosen": str(trained.fitted.candidate), "log_loss": trained.fitted.losses},
         "importance_is": "weight on the scaled feature" if is_linear else "share of splits",
         "features": importance(verifier.model),
+        "embedding": None if verifier.embedding is None else asdict(verifier.embedding),
         "inputs": list(verifier.inputs),
         "use_log_probs": verifier.use_log_probs,
         "samples": [file.to_dict() for file in trained.samples.files],
@@ -52,7 +54,7 @@ def to_dict(trained: TrainedVerifier) -> dict[str, Any]:
 
 
 def importance(model: VerifierModel) -> dict[str, float]:
-    """Return what each feature counts, the most first.
+    """Return what each feature counts, the most first; embeddings are left out.
 
     For a logistic regression, its weight times its standard deviation; for trees, its share of the splits.
     """
@@ -61,6 +63,7 @@ def importance(model: VerifierModel) -> dict[str, float]:
     else:
         asked = np.concatenate([tree.feature_M[tree.feature_M >= 0] for tree in model.trees])
         values = np.bincount(asked, minlength=model.num_features) / max(1, len(asked))
+    values = values[: len(FEATURES)]
     order = np.argsort(-np.abs(values), kind="stable")
     return {FEATURES[feature]: float(values[feature]) for feature in order}
 

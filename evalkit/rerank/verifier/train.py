@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.errors import EvalError
+from evalkit.generation.checkpoint import find_checkpoint
 from evalkit.outputs.files import require_writable
 from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
@@ -22,11 +23,12 @@ from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTest, read_tests
 from evalkit.rerank.store import EvidenceStore
 from evalkit.rerank.task_plan import EvidenceSettings
-from evalkit.rerank.verifier.dataset import LabelledTask
+from evalkit.rerank.verifier.embedding import Embedder
+from evalkit.rerank.verifier.features import FEATURES
 from evalkit.rerank.verifier.files import VERIFIER_FILE, save_verifier
-from evalkit.rerank.verifier.fit import Fitted, choose
+from evalkit.rerank.verifier.fit import CANDIDATES, HEADS, Fitted, LabelledTask, choose
 from evalkit.rerank.verifier.quality import VerifierQuality, measure
-from evalkit.rerank.verifier.verifier import SeenTasks, Verifier
+from evalkit.rerank.verifier.verifier import EmbeddingSource, SeenTasks, Verifier
 from evalkit.samples.given_file import program_files
 from evalkit.samples.merged import MergedSamples, read_merged
 from evalkit.sandbox.pool import Pool
@@ -52,6 +54,8 @@ class TrainVerifierRequest:
     """Benchmark to choose the model on; None for that of `DEFAULT_VALIDATION` if there are samples of it, and else for
     folds over the training tasks."""
     inputs: tuple[str, ...] = ("tests",)
+    model: str | None = None
+    """Checkpoint whose embeddings of programs a linear head reads beside the features; None for features alone."""
     out: Path
     """Folder of the verifier."""
     evidence: Path
@@ -105,8 +109,9 @@ def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> 
     if request.validation is not None and not present & split.validation_ids:
         raise EvalError(f"--validation {request.validation}: no sample is of these tasks; name their sample files")
     tests = _read_tests(request.tests, split.joined, callbacks)
+    embedder = Embedder(find_checkpoint(request.model)) if request.model is not None else None
     with locked(request.out / VERIFIER_FILE):
-        labelled, counts, num_failed = _label(request, samples, tests, callbacks)
+        labelled, counts, num_failed = _label(request, samples, tests, embedder, callbacks)
         train = [task for task in labelled if task.evidence.task_id in split.train_ids]
         validation = [task for task in labelled if task.evidence.task_id in split.validation_ids]
         if not train:
@@ -116,11 +121,12 @@ def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> 
             if validation
             else f"choosing a model by folds over {len(train)} training tasks: no sample is of other tasks"
         )
-        fitted = choose(train, validation)
+        fitted = choose(train, validation, candidates=CANDIDATES if embedder is None else HEADS)
         use_log_probs = _prefers_log_probs(fitted)
         by_id = {problem.task_id: problem for problem in samples.problems}
         verifier = Verifier(
             model=fitted.model,
+            embedding=_embedding(embedder, train[0]),
             inputs=request.inputs,
             use_log_probs=use_log_probs,
             trained_on=SeenTasks.of(request.tasks, _problems(train, by_id)),
@@ -208,6 +214,7 @@ def _label(
     request: TrainVerifierRequest,
     samples: MergedSamples,
     tests: dict[str, tuple[WrittenTest, ...]],
+    embedder: Embedder | None,
     callbacks: ScoreCallbacks,
 ) -> tuple[list[LabelledTask], EvidenceCounts, int]:
     """Return the tasks with evidence and labels, counts, and the number of tasks that are left out."""
@@ -222,14 +229,29 @@ def _label(
         verdicts = verdicts_of(
             samples.problems, samples.samples, pool=pool, use_cache=request.use_cache, callbacks=callbacks
         )
-    labelled = [
-        LabelledTask.of(evidence, [verdict.passed for verdict in verdicts[evidence.task_id]])
-        for evidence in evidences
-        if not any(verdict.outcome == "infra_error" for verdict in verdicts[evidence.task_id])
-    ]
+    labelled = []
+    callbacks.start("collecting features", len(samples.samples))
+    try:
+        for evidence in evidences:
+            own = verdicts[evidence.task_id]
+            if not any(verdict.outcome == "infra_error" for verdict in own):
+                labelled.append(LabelledTask.of(evidence, [verdict.passed for verdict in own], embedder))
+            callbacks.step(len(own))
+    finally:
+        callbacks.stop()
     if num_failed := len(evidences) - len(labelled):
         callbacks.note(f"{num_failed} tasks are left out: a sample could not be executed here (infra_error)")
     return labelled, replace(collection.counts), num_failed
+
+
+def _embedding(embedder: Embedder | None, task: LabelledTask) -> EmbeddingSource | None:
+    if embedder is None:
+        return None
+    return EmbeddingSource(
+        checkpoint=embedder.checkpoint.source,
+        sha256=embedder.checkpoint.sha256,
+        dimension=task.rows_PF.shape[1] - len(FEATURES),
+    )
 
 
 def _prefers_log_probs(fitted: Fitted) -> bool:

@@ -115,6 +115,22 @@ FIELD_CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "other features": (setting("features", 0, to="x"), "other features"),
     "features of another version": (setting("features_version", to=0), "other features"),
     "more features": (lambda content: content["features"].append("x"), "other features"),
+    "an embedding that is no object": (setting("embedding", to="x"), "no object as embedding"),
+    "an embedding with a foreign field": (
+        setting("embedding", to={"checkpoint": "a", "sha256": "b", "dimension": 2, "code": 1}), "the unknown field code"
+    ),
+    "an embedding of no width": (
+        setting("embedding", to={"checkpoint": "a", "sha256": "b", "dimension": 0}), "an embedding of 0 numbers"
+    ),
+    "an embedding of great width": (
+        setting("embedding", to={"checkpoint": "a", "sha256": "b", "dimension": 30000}), "an embedding of 30000 numbers"
+    ),
+    "an embedding that the model lacks": (
+        setting("embedding", to={"checkpoint": "a", "sha256": "b", "dimension": 2}), f"expected {WIDTH + 2}"
+    ),
+    "an embedding whose name is no text": (
+        setting("embedding", to={"checkpoint": 1, "sha256": "b", "dimension": 2}), "no list of names as embedding"
+    ),
     "an unknown model": (setting("model", "type", to="pickle"), "a model of type pickle; expected logistic or trees"),
     "no model": (setting("model", to=[]), "a model of type None"),
     "unknown inputs": (setting("inputs", to=["shell"]), "names the inputs"),
@@ -123,8 +139,8 @@ FIELD_CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     "a number for a truth value": (setting("use_log_probs", to=1), "no true or false"),
     "tasks as a list": (setting("trained_on", "tasks", to=["Mbpp/601"]), "no digests by task id in trained_on"),
     "digests of another type": (setting("tuned_on", "tasks", to={"a": [1]}), "no digests by task id in tuned_on"),
-    "a list in place of the file": (setting("trained_on", to=None), "no object as trained_on"),
-}
+    "null in place of an object": (setting("trained_on", to=None), "no object as trained_on"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FIELD_CHANGES)

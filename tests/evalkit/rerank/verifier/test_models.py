@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evalkit.rerank.verifier.dataset import TrainingRows
-from evalkit.rerank.verifier.fit import as_boosted_trees, fit_trees
+from evalkit.rerank.verifier.fit import TrainingRows, as_boosted_trees, fit_trees
 from evalkit.rerank.verifier.models import LogisticModel, Tree, probabilities
 
 pytest.importorskip("sklearn")

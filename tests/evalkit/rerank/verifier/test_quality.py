@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evalkit.rerank.verifier.dataset import LabelledTask
+from evalkit.rerank.verifier.fit import LabelledTask
 from evalkit.rerank.verifier.quality import NUM_BINS, measure, reliability
 from tests.evalkit.rerank.toy_evidence import evidence_of
 

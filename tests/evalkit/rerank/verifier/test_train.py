@@ -47,7 +47,7 @@ def test_the_benchmarks_tests_change_labels_and_no_feature(
 ) -> None:
     rows: list[dict[str, Any]] = []
 
-    def choose(train: Any, validation: Any) -> Any:
+    def choose(train: Any, validation: Any, candidates: Any) -> Any:
         rows.append({task.evidence.task_id: (task.rows_PF, task.right_N) for task in train})
         raise EvalError("enough")
 
@@ -111,7 +111,7 @@ def test_log_probabilities_of_the_sample_file_reach_the_evidence(
 ) -> None:
     seen: list[Any] = []
 
-    def choose(train: Any, validation: Any) -> Any:
+    def choose(train: Any, validation: Any, candidates: Any) -> Any:
         seen.extend(train)
         raise EvalError("enough")
 

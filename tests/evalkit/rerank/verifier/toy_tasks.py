@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from evalkit.rerank.verifier.dataset import LabelledTask
+from evalkit.rerank.verifier.fit import LabelledTask
 from tests.evalkit.rerank.toy_evidence import evidence_of
 
 
