@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.errors import CorruptShardError, TokensRemovedError
-from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo
+from shards.errors import CorruptShardError, ShardError, TokensRemovedError
+from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo, label_mask
 from shards.format.codec import FlatRecords, Streams, decode, encode
 from shards.format.manifest import ChunkEntry
-from shards.format.schema import Layout, list_names, schema
+from shards.format.schema import RESPONSES_VERSION, Layout, list_names, schema
 
 _DECODE_ERRORS = (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError)
 
@@ -39,6 +39,11 @@ class Row:
     entropy: Float32
     log_z: Float32
 
+    @property
+    def labels(self) -> Int32:
+        """The tokens that have a position."""
+        return self.tokens[self.info.context :]
+
 
 # ---------------------------------------------------------------------------------------------------------------
 # Rows to batches
@@ -59,6 +64,7 @@ def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple
         ShardError: If no distribution has such records.
     """
     rows = list(rows)
+    _check_contexts(layout, rows)
     streams = encode(layout, _concatenate(rows))
     starts = {name: _starts(_stream_lengths(name, rows)) for name in streams}
     infos = [row.info for row in rows]
@@ -70,6 +76,8 @@ def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple
         "window": pa.array([i.window for i in infos], pa.uint32()),
         "byte_start": pa.array([i.byte_start for i in infos], pa.uint64()),
         "byte_end": pa.array([i.byte_end for i in infos], pa.uint64()),
+        "context": pa.array([i.context for i in infos], pa.uint32()),
+        "messages": pa.array([i.messages for i in infos], pa.string()),
     }
     for name, values in streams.items():
         columns[name] = list_array(schema.field(name), values, starts[name])
@@ -117,10 +125,29 @@ def row_digest(info: RowInfo, streams: Streams, schema: pa.Schema) -> bytes:
     return digest.digest()
 
 
+def _check_contexts(layout: Layout, rows: list[Row]) -> None:
+    for row in rows:
+        info, num_tokens = row.info, len(row.tokens)
+        if not 1 <= info.context <= num_tokens:
+            raise ShardError(
+                f"context: found {info.context} in a row of {num_tokens} tokens, expected 1 to {num_tokens}"
+            )
+        if not layout.has_responses and (info.context, info.messages) != (1, ""):
+            raise ShardError(
+                f"context: found {info.context}, and {len(info.messages)} characters of messages, in a row of format "
+                f"version {layout.version}; rows with a context need version {RESPONSES_VERSION}"
+            )
+        if len(row.head_count) != num_tokens - info.context:
+            raise ShardError(
+                f"head_count: found {len(row.head_count)} positions, expected {num_tokens - info.context}: "
+                f"{num_tokens} tokens without a context of {info.context}"
+            )
+
+
 def _concatenate(rows: list[Row]) -> FlatRecords:
     return FlatRecords(
         tokens=np.concatenate([r.tokens for r in rows]),
-        next_ids=np.concatenate([r.tokens[1:] for r in rows]),
+        next_ids=np.concatenate([r.labels for r in rows]),
         head_count=np.concatenate([r.head_count for r in rows]),
         head_ids=np.concatenate([r.head_ids for r in rows]),
         head_probs=np.concatenate([r.head_probs for r in rows]),
@@ -145,14 +172,14 @@ def _stream_lengths(name: str, rows: list[Row]) -> list[int]:
         return [len(r.draw_ids) for r in rows]
     if name == "realised_codes":
         return [_num_labels_outside(r) for r in rows]
-    return [len(r.tokens) - 1 for r in rows]
+    return [len(r.labels) for r in rows]
 
 
 def _num_labels_outside(row: Row) -> int:
     """Return the number of positions whose label is not in the head."""
     owner = np.repeat(np.arange(len(row.head_count)), row.head_count)
-    hits = owner[row.head_ids == row.tokens[1:][owner]]
-    return len(row.tokens) - 1 - len(np.unique(hits))
+    hits = owner[row.head_ids == row.labels[owner]]
+    return len(row.labels) - len(np.unique(hits))
 
 
 def _starts(lengths: list[int]) -> Int64:
@@ -177,20 +204,10 @@ def streams_of(batch: pa.RecordBatch) -> dict[str, npt.NDArray[np.generic]]:
 
 def row_infos(batch: pa.RecordBatch) -> tuple[RowInfo, ...]:
     """Return the origin of each row of a batch."""
-    names = ("document", "window", "byte_start", "byte_end", "source", "path", "licence")
-    columns = (batch.column(name).to_pylist() for name in names)
-    return tuple(
-        RowInfo(
-            document=document.hex(),
-            window=window,
-            byte_start=byte_start,
-            byte_end=byte_end,
-            source=source,
-            path=path,
-            licence=licence,
-        )
-        for document, window, byte_start, byte_end, source, path, licence in zip(*columns, strict=True)
-    )
+    names = [field.name for field in fields(RowInfo) if field.name in batch.schema.names]
+    columns = [batch.column(name).to_pylist() for name in names]
+    columns[0] = [document.hex() for document in columns[0]]
+    return tuple(RowInfo(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True))
 
 
 def row_digests(batch: pa.RecordBatch) -> Iterator[bytes]:
@@ -204,9 +221,16 @@ def row_digests(batch: pa.RecordBatch) -> Iterator[bytes]:
 
 
 def row_lengths(batch: pa.RecordBatch) -> list[int]:
-    """Return the number of tokens of each row, one more than its positions, even if the tokens were removed."""
-    lengths: list[int] = (np.diff(batch.column("tail_codes").offsets.to_numpy()) + 1).tolist()
+    """Return the number of tokens of each row, its context and its positions, even if the tokens were removed."""
+    lengths: list[int] = (np.diff(batch.column("tail_codes").offsets.to_numpy()) + _contexts(batch)).tolist()
     return lengths
+
+
+def _contexts(batch: pa.RecordBatch) -> Int64:
+    if "context" not in batch.schema.names:
+        return np.ones(batch.num_rows, np.int64)
+    contexts: Int64 = batch.column("context").to_numpy().astype(np.int64)
+    return contexts
 
 
 def num_tokens(batch: pa.RecordBatch) -> int:
@@ -272,7 +296,7 @@ def _with_placeholder_tokens(
     """
     if len(streams["tokens"]):
         raise CorruptShardError("tokens: found some, expected none in a cache without its text")
-    positions = lengths - 1
+    positions = lengths - _contexts(batch)
     heads = streams["head_count"].astype(np.int64)
     if len(heads) != positions.sum() or heads.sum() != len(streams["head_ids"]):
         raise CorruptShardError("head_count: the number of positions or of head ids is another")
@@ -285,7 +309,5 @@ def _with_placeholder_tokens(
     likeliest = np.zeros(len(heads), np.int32)
     likeliest[heads > 0] = streams["head_ids"][first[heads > 0]]
     tokens = np.zeros(int(lengths.sum()), np.int32)
-    is_position = np.ones(len(tokens), bool)
-    is_position[np.cumsum(lengths) - lengths] = False
-    tokens[is_position] = likeliest
+    tokens[label_mask(lengths, _contexts(batch))] = likeliest
     return {**streams, "tokens": tokens, "realised_codes": np.zeros(int((heads == 0).sum()), np.uint16)}

@@ -1,18 +1,22 @@
 """A decoded chunk: rows as flat numpy arrays, for training.
 
-A *row* is one window of one document. A *position* is one next-token prediction: a row of n tokens has n - 1
-positions, and position j predicts token j + 1 of the row from tokens 0..j. docs/concepts.md defines the other terms.
+A *row* is one window of one document, or a conversation up to the end of a response. A *position* is one next-token
+prediction: a row of n tokens, the first `context` of which have no position, has n - context positions, and position j
+predicts token context + j of the row from all tokens before it. A window of a document has context 1.
+docs/concepts.md defines the other terms.
 
-Shapes: N tokens, R rows, P = N - R positions, E head entries, D draws, Z temperatures.
+Shapes: N tokens, R rows, P = N - sum of contexts positions, E head entries, D draws, Z temperatures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -23,19 +27,24 @@ class RowInfo:
     """The origin of a row."""
 
     document: str
-    """sha256 of the document's UTF-8 bytes, hex."""
+    """sha256 of the document's UTF-8 bytes, hex. The document of a response is `messages`."""
     window: int
-    """Index of the window in its document."""
+    """Index of the window in its document, or of the response among the responses to `messages`."""
     byte_start: int
-    """First byte of the document in the row."""
+    """First byte of the document in the row; 0 for a response."""
     byte_end: int
-    """End of the document's bytes in the row, exclusive."""
+    """End of the document's bytes in the row, exclusive. For a response: the bytes of its text, without the
+    end-of-turn token."""
     source: str
     """Repository, data set or package of the document."""
     path: str
     """Path of the document within `source`."""
     licence: str
     """SPDX identifier, "" if unknown."""
+    context: int = 1
+    """Number of leading tokens without a position, at least 1."""
+    messages: str = ""
+    """The conversation up to the response, as `shards.format.messages.messages_json` writes it; "" for a document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,14 +79,31 @@ class Chunk:
     """[P] entropy of the teacher's whole distribution, in nats."""
 
     @property
+    def contexts(self) -> Int64:
+        """[R] number of leading tokens of each row without a position."""
+        return contexts_of(self.rows)
+
+    @property
     def position_starts(self) -> Int64:
         """[R + 1] offsets of the rows in the per-position arrays."""
-        return self.row_starts - np.arange(len(self.row_starts), dtype=np.int64)
+        starts = self.row_starts.copy()
+        starts[1:] -= np.cumsum(self.contexts)
+        return starts
+
+    @property
+    def is_label(self) -> Bool:
+        """[N] whether a token is the label of a position. The other tokens are context."""
+        return label_mask(np.diff(self.row_starts), self.contexts)
+
+    @property
+    def labels(self) -> Int32:
+        """[P] label of each position."""
+        return self.tokens[self.is_label]
 
     def row(self, r: int) -> Chunk:
         """Return row `r` as a chunk of one row. Its arrays are views, except for offsets."""
         first, last = (int(x) for x in self.row_starts[r : r + 2])
-        start, stop = first - r, last - r - 1
+        start, stop = (int(x) for x in self.position_starts[r : r + 2])
         heads = slice(int(self.head_starts[start]), int(self.head_starts[stop]))
         draws = slice(int(self.draw_starts[start]), int(self.draw_starts[stop]))
         return Chunk(
@@ -95,3 +121,19 @@ class Chunk:
             whitespace_logp=self.whitespace_logp[start:stop],
             entropy=self.entropy[start:stop],
         )
+
+
+def contexts_of(rows: Sequence[RowInfo]) -> Int64:
+    """Return int64 [R]: the number of leading tokens of each row without a position."""
+    return np.fromiter((row.context for row in rows), np.int64, len(rows))
+
+
+def label_mask(row_tokens: Int64, contexts: Int64) -> Bool:
+    """Return bool [N]: whether a token is the label of a position.
+
+    Args:
+        row_tokens: [R] number of tokens of each row.
+        contexts: [R] number of leading tokens of each row without a position, at most `row_tokens`.
+    """
+    lengths = np.stack((contexts, row_tokens - contexts), 1).ravel()
+    return np.repeat(np.tile(np.array([False, True]), len(contexts)), lengths)

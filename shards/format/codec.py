@@ -4,7 +4,7 @@ Of the probabilities of a position, all but the largest are coded. The largest i
 position sum to exactly 1, and the error of the remainder falls where it is relatively smallest. (If the *tail* is the
 remainder, as is usual, small tails are wrong by large factors: docs/decisions/0002.)
 
-Shapes: N tokens, R rows, P = N - R positions, E head entries, D draws, Z temperatures.
+Shapes: N tokens, R rows, P positions (`shards.format.chunk`), E head entries, D draws, Z temperatures.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.errors import CorruptShardError, ShardError
-from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo
+from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo, contexts_of, label_mask
 from shards.format.quantiser import Codes, expected_draws, head_table, tail_code, tail_table
 from shards.format.schema import HEAD_STEP, LOG_Z_ZERO, MAX_CODE, MAX_ENTRIES, UNIT, Layout
 
@@ -184,9 +184,10 @@ def decode(layout: Layout, streams: Streams, row_tokens: Int64, rows: tuple[RowI
     """
     row_starts = _starts(row_tokens)
     tokens = streams["tokens"].astype(np.int32)
-    is_position = np.ones(len(tokens), bool)
-    is_position[row_starts[:-1]] = False
-    next_ids = tokens[is_position]
+    contexts = contexts_of(rows)
+    if ((contexts < 1) | (contexts > row_tokens)).any():
+        raise CorruptShardError("context: found a row of fewer tokens than its context, or a context of none")
+    next_ids = tokens[label_mask(row_tokens, contexts)]
 
     tails = _as_uint8(streams["tail_codes"])
     head_count = streams["head_count"].astype(np.int64)

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from shards.errors import CorruptShardError, ShardError
-from shards.format.schema import FORMAT_VERSION, Layout, canonical_json, check_version
+from shards.format.schema import DOCUMENTS_VERSION, Layout, canonical_json, check_version
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "teacherless-shards"
@@ -39,6 +39,24 @@ class Teacher:
     """Number of ids of the distribution, without the padding of the embedding matrix."""
     parameters: int
     """Number of weights."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """The model that wrote the responses of a cache, and how it was sampled."""
+
+    name: str
+    """Short name or path, as the user gave it."""
+    revision: str
+    """Commit or version, "" if there is none."""
+    weights_sha256: str
+    """Digest of its weights, as that of `Teacher`."""
+    tokenizer: str
+    """Fingerprint of its tokenizer. If it is not that of the rows, the texts were tokenised again for the teacher."""
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,8 +154,14 @@ class Manifest:
     """Statistics of the records, from `shards.reports.statistics.measure`."""
     tombstones: tuple[Tombstone, ...] = ()
     """Withdrawn documents, in the order of the list that named them."""
+    writer: Writer | None = None
+    """The model that wrote the responses; None if the corpus has them, or the rows are documents."""
     history: tuple[dict[str, Any], ...] = ()
     """Steps that made this cache from others: `step`, and in `from` the digests of their manifests."""
+
+    def __post_init__(self) -> None:
+        if self.writer is not None and not self.layout.has_responses:
+            raise ShardError(f"writer: found {self.writer.name} in a cache of documents, expected none")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -163,12 +187,13 @@ class Manifest:
         """Return the JSON form without its digest."""
         return {
             "format": FORMAT_NAME,
-            "version": FORMAT_VERSION,
+            "version": self.layout.version,
             "layout": self.layout.to_dict(),
             "teacher": asdict(self.teacher),
             "tokenizer": {**asdict(self.tokenizer), "prefix_tokens": list(self.tokenizer.prefix_tokens)},
             "engine": self.engine,
             "corpus": self.corpus,
+            **({"writer": asdict(self.writer) if self.writer else None} if self.layout.has_responses else {}),
             "settings": self.settings,
             "code": self.code,
             "report": self.report,
@@ -203,16 +228,18 @@ class Manifest:
             ShardError: If it is no manifest.
         """
         data = _checked_body(raw, where)
+        version = data["version"]
         try:
             for entry in [*data["files"], *data["shards"]]:
                 _require_inside(entry["name"], where)
             tokenizer = {**data["tokenizer"], "prefix_tokens": tuple(data["tokenizer"]["prefix_tokens"])}
             return cls(
-                layout=Layout.from_dict(data["layout"]),
+                layout=Layout.from_dict(data["layout"], version=version),
                 teacher=Teacher(**data["teacher"]),
                 tokenizer=Tokenizer(**tokenizer),
                 engine=data["engine"],
                 corpus=data["corpus"],
+                writer=_writer_of(data),
                 settings=data["settings"],
                 code=data["code"],
                 report=data["report"],
@@ -224,7 +251,13 @@ class Manifest:
         except ShardError:
             raise
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            raise ShardError(f"{where}: {error!r}; expected the fields of version {FORMAT_VERSION}") from None
+            raise ShardError(f"{where}: {error!r}; expected the fields of version {version}") from None
+
+
+def _writer_of(data: dict[str, Any]) -> Writer | None:
+    if data["version"] == DOCUMENTS_VERSION:
+        return None
+    return None if data["writer"] is None else Writer(**data["writer"])
 
 
 def _checked_body(raw: bytes, where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The Arrow schema of format version 1, and the constants that give its codes a meaning.
+"""The Arrow schema of a shard, and the constants that give its codes a meaning.
 
 A `Layout` holds everything that a reader needs beside the data. It is stored in the manifest and, as JSON, in the
 metadata of every shard. docs/format.md is the normative text; this package implements it.
@@ -15,8 +15,12 @@ import pyarrow as pa
 
 from shards.errors import FormatVersionError, ShardError
 
-FORMAT_VERSION = 1
-"""Changes only with a golden file of the new version and a reader for the old one."""
+DOCUMENTS_VERSION = 1
+"""Format version of caches whose rows are windows of documents."""
+RESPONSES_VERSION = 2
+"""Format version of caches whose rows are conversations: columns `context` and `messages`, and a writer."""
+FORMAT_VERSIONS = (DOCUMENTS_VERSION, RESPONSES_VERSION)
+"""Versions that are read. A version is added only with its golden file, and none is removed."""
 
 METADATA_KEY = b"teacherless"
 """Key of the JSON in the schema metadata of an Arrow file."""
@@ -58,6 +62,8 @@ class Layout:
     """Entropy of code 255, in nats. Codes are spaced evenly in the square root."""
     tokens: str = "kept"
     """"kept", or "removed" if the lists of tokens are empty."""
+    version: int = DOCUMENTS_VERSION
+    """Format version, which decides the columns. The JSON form is without it: manifest and shards name it beside."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab_size <= MAX_VOCAB:
@@ -67,6 +73,8 @@ class Layout:
                 raise ShardError(f"{name}: found {getattr(self, name)}, expected a positive number")
         if self.tokens not in ("kept", "removed"):
             raise ShardError(f"tokens: found {self.tokens!r}, expected 'kept' or 'removed'")
+        if self.version not in FORMAT_VERSIONS:
+            raise ShardError(f"version: found {self.version!r}, expected one of {FORMAT_VERSIONS}")
 
     @property
     def has_tokens(self) -> bool:
@@ -74,28 +82,38 @@ class Layout:
         return self.tokens == "kept"
 
     @property
+    def has_responses(self) -> bool:
+        """Whether rows have a context and messages."""
+        return self.version == RESPONSES_VERSION
+
+    @property
     def id_bytes(self) -> int:
         """Bytes per id: 2 or 3."""
         return 2 if self.vocab_size <= 2**16 else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which has `tokens` only if they were removed."""
+        """Return the JSON form, which has `tokens` only if they were removed, and never `version`."""
         data = {**asdict(self), "temperatures": list(self.temperatures)}
+        del data["version"]
         if self.tokens == "kept":
             del data["tokens"]
         return data
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Layout:
+    def from_dict(cls, data: dict[str, Any], *, version: int) -> Layout:
         """Read the JSON form.
+
+        Args:
+            data: The JSON form.
+            version: Format version of the manifest or shard that holds it.
 
         Raises:
             ShardError: If a field is missing, unknown or out of range.
         """
         try:
-            return cls(**{**data, "temperatures": tuple(data["temperatures"])})
+            return cls(**{**data, "temperatures": tuple(data["temperatures"])}, version=version)
         except (TypeError, KeyError) as error:
-            raise ShardError(f"layout: {error}; expected the fields of format version {FORMAT_VERSION}") from None
+            raise ShardError(f"layout: {error}; expected the fields of format version {version}") from None
 
 
 def schema(layout: Layout) -> pa.Schema:
@@ -118,6 +136,7 @@ def schema(layout: Layout) -> pa.Schema:
             column("source", pa.string()),
             column("path", pa.string()),
             column("licence", pa.string()),
+            *([column("context", pa.uint32()), column("messages", pa.string())] if layout.has_responses else []),
             stream("tokens", ids),
             stream("head_count", u8),
             stream("head_ids", ids),
@@ -147,7 +166,7 @@ def file_schema(layout: Layout, *, task: str, fingerprint: str) -> pa.Schema:
         task: Name of the task that writes the shard.
         fingerprint: Digest of the inputs of the dump.
     """
-    metadata = {"version": FORMAT_VERSION, "task": task, "fingerprint": fingerprint, "layout": layout.to_dict()}
+    metadata = {"version": layout.version, "task": task, "fingerprint": fingerprint, "layout": layout.to_dict()}
     return schema(layout).with_metadata({METADATA_KEY: canonical_json(metadata)})
 
 
@@ -176,10 +195,11 @@ def read_file_metadata(schema: pa.Schema, *, where: str) -> dict[str, Any]:
 
 def check_version(version: object, *, where: str) -> None:
     """Raise FormatVersionError if a format version is not supported."""
-    if version != FORMAT_VERSION:
-        is_newer = isinstance(version, int) and version > FORMAT_VERSION
+    if type(version) is not int or version not in FORMAT_VERSIONS:
+        is_newer = isinstance(version, int) and version > max(FORMAT_VERSIONS)
         remedy = "upgrade teacherless" if is_newer else "the file is damaged or no shard, fetch it again"
-        raise FormatVersionError(f"{where}: found format version {version}, expected {FORMAT_VERSION}; {remedy}")
+        known = " or ".join(map(str, FORMAT_VERSIONS))
+        raise FormatVersionError(f"{where}: found format version {version}, expected {known}; {remedy}")
 
 
 def canonical_json(value: object) -> bytes:

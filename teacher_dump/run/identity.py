@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from shards.errors import ShardError
 from shards.format.manifest import MANIFEST_NAME
-from shards.format.schema import FORMAT_VERSION, Layout, canonical_json, read_file_metadata
+from shards.format.schema import Layout, canonical_json, read_file_metadata
 from shards.format.side_files import PLAN_NAME, seal_plan
 from shards.model_files.weights import config_sha256
 from shards.storage.atomic import write_atomic
@@ -44,7 +44,7 @@ def identity_of(config: DumpConfig, model: LocalTeacher, layout: Layout, engine:
         engine: vllm or transformers.
     """
     return {
-        "format": FORMAT_VERSION,
+        "format": layout.version,
         "layout": layout.to_dict(),
         "weights_sha256": model.teacher.weights_sha256,
         "config_sha256": config_sha256(model.folder),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import pytest
 
 from shards.format.batch import Row
 from shards.format.chunk import RowInfo
-from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer
-from shards.format.schema import Layout
+from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer, Writer
+from shards.format.messages import messages_json, messages_sha256
+from shards.format.schema import RESPONSES_VERSION, Layout
 from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
 from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
@@ -20,12 +23,29 @@ from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
 LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_floor=2e-3)
 
 
-def make_row(rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAYOUT, window: int = 0) -> Row:
+RESPONSES = replace(LAYOUT, version=RESPONSES_VERSION)
+"""The same layout for rows with a context."""
+_NO_IDS = np.empty(0, np.int64)
+WRITER = Writer(
+    name="student",
+    revision="step 100",
+    weights_sha256="1" * 64,
+    tokenizer="t",
+    temperature=0.8,
+    top_p=0.95,
+    max_new_tokens=64,
+    seed=0,
+)
+
+
+def make_row(
+    rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAYOUT, window: int = 0, context: int = 1
+) -> Row:
     """Return a row of random, valid records: a peaked distribution per position, its head, and draws from the rest."""
-    positions = tokens - 1
+    positions = tokens - context
     vocab = layout.vocab_size
     ids = rng.integers(0, vocab, tokens, dtype=np.int32)
-    heads, probs, draws, counts, draw_counts = [], [], [], [], []
+    heads, probs, draws, counts, draw_counts = [_NO_IDS], [np.empty(0)], [_NO_IDS], [], []
     realised = np.empty(positions, np.float32)
     for p in range(positions):
         logits = rng.normal(0, rng.choice([1.0, 3.0, 6.0]), vocab)
@@ -39,10 +59,10 @@ def make_row(rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAY
         wanted = int(np.ceil(rest / layout.threshold)) if rest >= layout.tail_floor else 0
         others = t.copy()
         others[order[:kept]] = 0
-        draws.append(np.sort(rng.choice(vocab, wanted, p=others / others.sum())) if wanted else np.empty(0, np.int64))
+        draws.append(np.sort(rng.choice(vocab, wanted, p=others / others.sum())) if wanted else _NO_IDS)
         counts.append(kept)
         draw_counts.append(wanted)
-        realised[p] = np.log(t[ids[p + 1]])
+        realised[p] = np.log(t[ids[p + context]])
     return Row(
         info=RowInfo(
             document=hashlib.sha256(rng.bytes(8)).hexdigest(),
@@ -52,12 +72,13 @@ def make_row(rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAY
             source="a/repository",
             path="folder/file.py",
             licence="MIT",
+            context=context,
         ),
         tokens=ids,
-        head_count=np.array(counts),
+        head_count=np.array(counts, np.int64),
         head_ids=np.concatenate(heads).astype(np.int32),
         head_probs=np.concatenate(probs).astype(np.float32),
-        draw_count=np.array(draw_counts),
+        draw_count=np.array(draw_counts, np.int64),
         draw_ids=np.concatenate(draws).astype(np.int32),
         label_logp=realised,
         whitespace_logp=np.log(rng.random(positions)).astype(np.float32),
@@ -66,23 +87,46 @@ def make_row(rng: np.random.Generator, *, tokens: int = 40, layout: Layout = LAY
     )
 
 
+def make_responses(rng: np.random.Generator, *, samples: int = 3) -> list[Row]:
+    """Return rows of random records: several responses to one random prompt, one of them empty."""
+    asked = messages_json([{"role": "user", "content": f"Write {rng.integers(10**6)}."}])
+    context = int(rng.integers(2, 30))
+    rows = []
+    for window in range(samples):
+        response = 0 if window == 1 else int(rng.integers(1, 40))
+        row = make_row(rng, tokens=context + response, layout=RESPONSES, window=window, context=context)
+        rows.append(replace(row, info=replace(row.info, document=messages_sha256(asked), messages=asked)))
+    return rows
+
+
+def make_response_cache(folder: Path, *, shards: int = 2, prompts: int = 4, chunk_tokens: int = 100) -> list[Row]:
+    """Write a complete small cache of format version 2 and return its rows in order."""
+    rng = np.random.default_rng(0)
+    parts = ([row for _ in range(prompts) for row in make_responses(rng)] for _ in range(shards))
+    return _write_cache(folder, parts, RESPONSES, chunk_tokens)
+
+
 def make_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: int = 100, seed: int = 0) -> list[Row]:
     """Write a complete small cache and return its rows in order."""
     rng = np.random.default_rng(seed)
+    parts = ([make_row(rng, tokens=int(rng.integers(8, 60))) for _ in range(rows)] for _ in range(shards))
+    return _write_cache(folder, parts, LAYOUT, chunk_tokens)
+
+
+def _write_cache(folder: Path, parts: Iterable[list[Row]], layout: Layout, chunk_tokens: int) -> list[Row]:
     written: list[Row] = []
     entries: list[ShardEntry] = []
-    for number in range(shards):
+    for number, rows in enumerate(parts):
         writer = ShardWriter(
             folder,
             f"{number:06d}.arrow",
-            layout=LAYOUT,
+            layout=layout,
             task=f"{number:06d}",
             fingerprint="f",
             chunk_tokens=chunk_tokens,
         )
         with writer:
-            for _ in range(rows):
-                row = make_row(rng, tokens=int(rng.integers(8, 60)))
+            for row in rows:
                 writer.write(row)
                 written.append(row)
             entries.append(writer.close())
@@ -91,14 +135,17 @@ def make_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: in
     file = FileEntry(
         name="tokenizer/tokenizer.json", bytes=len(tokenizer), sha256=hashlib.sha256(tokenizer).hexdigest()
     )
-    write_atomic(folder / "manifest.json", make_manifest(tuple(entries), (file,)).to_bytes())
+    write_atomic(folder / "manifest.json", make_manifest(tuple(entries), (file,), layout).to_bytes())
     return written
 
 
-def make_manifest(entries: tuple[ShardEntry, ...], files: tuple[FileEntry, ...] = ()) -> Manifest:
-    """Return a manifest for shards of the test layout."""
+def make_manifest(
+    entries: tuple[ShardEntry, ...], files: tuple[FileEntry, ...] = (), layout: Layout = LAYOUT
+) -> Manifest:
+    """Return a manifest for shards of a test layout."""
     return Manifest(
-        layout=LAYOUT,
+        layout=layout,
+        writer=WRITER if layout.has_responses else None,
         teacher=Teacher(
             name="test",
             repo="test/teacher",
@@ -124,3 +171,10 @@ def cache_folder(tmp_path: Path) -> Path:
     """Return the folder of a complete cache of 2 shards."""
     make_cache(tmp_path / "cache")
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def response_folder(tmp_path: Path) -> Path:
+    """Return the folder of a complete cache of format version 2 with 2 shards."""
+    make_response_cache(tmp_path / "responses")
+    return tmp_path / "responses"

@@ -14,8 +14,9 @@ import pytest
 
 import shards
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
+from shards.format.messages import parse_messages
 from shards.verify import verify
-from tests.shards.conftest import make_cache
+from tests.shards.conftest import make_cache, make_response_cache
 
 
 def test_written_rows_are_read_back_in_order(tmp_path: Path) -> None:
@@ -32,6 +33,22 @@ def test_written_rows_are_read_back_in_order(tmp_path: Path) -> None:
         assert np.array_equal(found.draw_ids, row.draw_ids)
     assert [cache.chunk_rows(i) for i in range(len(cache))] == [len(c.rows) for c in cache]
     assert [cache.chunk_tokens(i) for i in range(len(cache))] == [len(c.tokens) for c in cache]
+
+
+def test_responses_are_read_back_with_their_context_and_messages(tmp_path: Path) -> None:
+    rows = make_response_cache(tmp_path)
+    cache = shards.open(tmp_path)
+    assert cache.manifest.layout.version == 2
+    assert cache.tokens == sum(len(r.tokens) for r in rows)
+    read = [chunk.row(r) for chunk in cache for r in range(len(chunk.rows))]
+    assert len({row.info.document for row in rows}) < len(rows)
+    for row, found in zip(rows, read, strict=True):
+        assert found.rows == (row.info,)
+        assert parse_messages(found.rows[0].messages)[0]["role"] == "user"
+        assert np.array_equal(found.tokens, row.tokens)
+        assert np.array_equal(found.labels, row.labels)
+        assert len(found.entropy) == len(row.tokens) - row.info.context
+    assert verify(cache) == []
 
 
 def test_other_tools_open_a_shard_as_it_is(cache_folder: Path) -> None:

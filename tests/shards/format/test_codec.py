@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +16,7 @@ from shards.format.batch import Row, build_batch, decode_chunk
 from shards.format.chunk import Chunk
 from shards.format.invariants import chunk_problems
 from shards.format.schema import Layout, file_schema
-from tests.shards.conftest import LAYOUT, make_row
+from tests.shards.conftest import LAYOUT, RESPONSES, make_responses, make_row
 
 
 def round_trip(rows: list[Row], layout: Layout = LAYOUT) -> Chunk:
@@ -54,6 +58,61 @@ def test_ids_come_back_exactly_and_every_position_sums_to_one(seed: int, num_row
         assert total == 1
     assert [r.info for r in rows] == list(chunk.rows)
     assert not list(chunk_problems(chunk, LAYOUT.vocab_size))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+@settings(max_examples=15, deadline=None)
+def test_positions_begin_after_the_context_of_each_row(seed: int, num_prompts: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = [row for _ in range(num_prompts) for row in make_responses(rng)]
+    chunk = round_trip(rows, RESPONSES)
+    assert [r.info for r in rows] == list(chunk.rows)
+    assert chunk.labels.tolist() == [t for r in rows for t in r.tokens[r.info.context :].tolist()]
+    assert chunk.position_starts[-1] == len(chunk.tail_mass) == len(chunk.labels)
+    assert not list(chunk_problems(chunk, RESPONSES.vocab_size))
+    for r, row in enumerate(rows):
+        alone = chunk.row(r)
+        assert len(alone.tail_mass) == len(row.tokens) - row.info.context == len(row.labels)
+        assert np.array_equal(alone.tokens, row.tokens)
+        assert np.array_equal(alone.head_ids, row.head_ids)
+        assert np.array_equal(alone.draw_ids, row.draw_ids)
+        start, stop = chunk.position_starts[r : r + 2]
+        assert np.array_equal(alone.entropy, chunk.entropy[start:stop])
+
+
+def test_a_context_of_one_has_the_codes_of_version_1() -> None:
+    row = make_row(np.random.default_rng(0))
+    old, _ = build_batch(LAYOUT, [row], file_schema(LAYOUT, task="t", fingerprint="f"))
+    new, _ = build_batch(RESPONSES, [row], file_schema(RESPONSES, task="t", fingerprint="f"))
+    assert set(new.schema.names) - set(old.schema.names) == {"context", "messages"}
+    for name in set(old.schema.names) - {"row_sha256"}:
+        assert new.column(name).equals(old.column(name)), name
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "said"),
+    [
+        (RESPONSES, {"context": 0}, "context: found 0 in a row of 40 tokens"),
+        (RESPONSES, {"context": 41}, "context: found 41 in a row of 40 tokens"),
+        (RESPONSES, {"context": 4}, "found 39 positions, expected 36"),
+        (LAYOUT, {"context": 4}, "rows with a context need version 2"),
+        (LAYOUT, {"messages": "[]"}, "rows with a context need version 2"),
+    ],
+)
+def test_a_context_that_does_not_fit_is_refused(layout: Layout, change: dict[str, Any], said: str) -> None:
+    row = make_row(np.random.default_rng(0))
+    with pytest.raises(ShardError, match=said):
+        round_trip([replace(row, info=replace(row.info, **change))], layout)
+
+
+@pytest.mark.parametrize("context", [0, 41, 2**32 - 1])
+def test_a_stored_context_outside_its_row_is_refused(context: int) -> None:
+    rows = [make_row(np.random.default_rng(0), layout=RESPONSES, context=5)]
+    batch, _ = build_batch(RESPONSES, rows, file_schema(RESPONSES, task="t", fingerprint="f"))
+    column = batch.schema.get_field_index("context")
+    wrong = batch.set_column(column, batch.schema.field(column), pa.array([context], pa.uint32()))
+    with pytest.raises(CorruptShardError, match="context: found a row of fewer tokens"):
+        decode_chunk(RESPONSES, wrong.serialize().to_pybytes(), where="test")
 
 
 def test_quantised_fields_stay_within_the_steps_that_the_format_promises() -> None:
@@ -177,8 +236,6 @@ def test_rising_heads_are_refused() -> None:
 def test_streams_that_contradict_each_other_are_refused() -> None:
     batch, _ = build_batch(LAYOUT, [with_head([[0.5], [0.5]])], file_schema(LAYOUT, task="t", fingerprint="f"))
     column = batch.schema.get_field_index("head_count")
-    import pyarrow as pa
-
     wrong = batch.set_column(column, batch.schema.field(column), pa.array([[2, 2]], batch.schema.field(column).type))
     with pytest.raises(CorruptShardError, match="expected 4"):
         decode_chunk(LAYOUT, wrong.serialize().to_pybytes(), where="test")

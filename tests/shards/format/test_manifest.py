@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from shards.cli import main
 from shards.errors import CorruptShardError, FormatVersionError, ShardError
 from shards.format.manifest import Manifest
 from teacher_dump.run.identity import identity_digest
+from tests.shards.conftest import WRITER
 
 
 def test_an_edited_manifest_is_refused(cache_folder: Path) -> None:
@@ -25,15 +27,42 @@ def test_an_edited_manifest_is_refused(cache_folder: Path) -> None:
 def test_a_newer_format_is_refused_by_version(cache_folder: Path) -> None:
     path = cache_folder / "manifest.json"
     data = json.loads(path.read_text())
-    data["version"] = 2
+    data["version"] = 3
     path.write_text(json.dumps(data))
-    with pytest.raises(FormatVersionError, match="found format version 2, expected 1; upgrade"):
+    with pytest.raises(FormatVersionError, match="found format version 3, expected 1 or 2; upgrade"):
         shards.open(cache_folder)
 
 
-def test_a_manifest_comes_back_as_it_was(cache_folder: Path) -> None:
+def test_a_manifest_comes_back_as_it_was(cache_folder: Path, response_folder: Path) -> None:
+    for folder, version in ((cache_folder, 1), (response_folder, 2)):
+        manifest = shards.open(folder).manifest
+        assert manifest.layout.version == version
+        assert Manifest.from_bytes(manifest.to_bytes(), where="x") == manifest
+
+
+def test_the_writer_of_responses_comes_back_also_if_there_is_none(response_folder: Path) -> None:
+    manifest = shards.open(response_folder).manifest
+    assert manifest.writer == WRITER
+    assert manifest.body()["writer"]["temperature"] == WRITER.temperature
+    unwritten = replace(manifest, writer=None)
+    assert unwritten.body()["writer"] is None
+    assert Manifest.from_bytes(unwritten.to_bytes(), where="x") == unwritten
+    assert unwritten.sha256 != manifest.sha256
+
+
+def test_a_cache_of_documents_has_no_writer(cache_folder: Path) -> None:
     manifest = shards.open(cache_folder).manifest
-    assert Manifest.from_bytes(manifest.to_bytes(), where="x") == manifest
+    assert "writer" not in manifest.body()
+    with pytest.raises(ShardError, match="writer: found student in a cache of documents"):
+        replace(manifest, writer=WRITER)
+
+
+@pytest.mark.parametrize("value", [7, "x", [], {}, {"name": "a"}])
+def test_another_writer_than_the_format_has_is_one_line(value: object, response_folder: Path) -> None:
+    body = {**shards.open(response_folder).manifest.body(), "writer": value}
+    text = json.dumps({"sha256": identity_digest(body), **body})
+    with pytest.raises(ShardError, match="m: "):
+        Manifest.from_bytes(text.encode(), where="m")
 
 
 @pytest.mark.parametrize(
