@@ -11,11 +11,13 @@ Time: all ways run in turn in one process. The figures are medians over the roun
 
     python -m benchmarks.fused_loss memory                                  # 8,192 positions, V 51,200, H 2,560
     python -m benchmarks.fused_loss time --dtype bfloat16 --ways torch-ce fused-ce fused-kd
-    python -m benchmarks.fused_loss time --device cuda --dtype bfloat16 --rounds 50
+    python -m benchmarks.fused_loss time --device cuda --dtype bfloat16 --rounds 50 \\
+        --ways plain-ce fused-ce fused-kd liger-ce liger-kd
 
 Ways: `plain-ce` is torch's cross_entropy on all logits; `plain-kd` a sparse KL on all log-probabilities; `torch-ce`
 torch's fused linear_cross_entropy (2.13 and later) with default options; `fused-ce` and `fused-kd` are
-`student_train.losses.fused_linear`.
+`student_train.losses.fused_linear`; `liger-ce` and `liger-kd` are Liger-Kernel's fused linear cross-entropy and its
+fused linear JSD at beta 0 (forward KL), which also projects the hidden states of a teacher (a GPU, liger-kernel).
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from typing import Any
 from benchmarks import _common
 from shards.runtime import machine
 
-WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd")
+WAYS = ("plain-ce", "plain-kd", "torch-ce", "fused-ce", "fused-kd", "liger-ce", "liger-kd")
+DEFAULT_WAYS = WAYS[:5]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -46,7 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=machine.DTYPES)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    parser.add_argument("--ways", nargs="+", default=list(DEFAULT_WAYS), choices=WAYS)
     parser.add_argument("--against", default="fused-ce", choices=WAYS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -216,6 +219,9 @@ def make_step(way: str, targets: Any, dtype: Any) -> Any:
 
         return fused_step
 
+    if way.startswith("liger"):
+        return liger_step(way, targets, dtype)
+
     if way == "torch-ce":
         options = torch.nn.LinearCrossEntropyOptions()
 
@@ -234,6 +240,29 @@ def make_step(way: str, targets: Any, dtype: Any) -> Any:
         return -(0.7 * targets.weight_PK * logp_PK).sum() / count - 0.3 * logp_PK[:, 0].mean()
 
     return plain_step
+
+
+def liger_step(way: str, targets: Any, dtype: Any) -> Any:
+    """Return a function from hidden states and projection to one of Liger-Kernel's losses."""
+    import torch
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
+
+    labels_P = targets.ids_PK[:, 0]
+    if way == "liger-ce":
+        cross_entropy = LigerFusedLinearCrossEntropyLoss()
+        return lambda hidden, weight: cross_entropy(weight.to(dtype), hidden.to(dtype), labels_P)
+    divergence = LigerFusedLinearJSDLoss(beta=0.0, weight_hard_loss=0.3, weight_soft_loss=0.7)
+    teacher: list[Any] = []
+
+    def step(hidden: torch.Tensor, weight: torch.Tensor) -> Any:
+        if not teacher:
+            teacher.extend((torch.randn_like(hidden, dtype=dtype), torch.randn_like(weight, dtype=dtype).mul_(0.02)))
+        if len(teacher[0]) != len(hidden):
+            teacher[0] = torch.randn_like(hidden, dtype=dtype)
+        return divergence(hidden.to(dtype), weight.to(dtype), *teacher, labels_P)
+
+    return step
 
 
 def reset_peak(device: Any) -> int:
