@@ -1,7 +1,8 @@
 """The generate stage for samples generated elsewhere.
 
 Of `completion` (which continues the prompt) and `solution` (a complete program), the solution counts where a row has
-both, as in EvalPlus.
+both, as in EvalPlus. A row with `messages` is a chat model's answer (`teacher-dump --responses-only` writes such rows);
+only the program in it is executed.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ def samples_of(given: GivenFile, benchmark: Benchmark) -> GivenSamples:
         index = counts.get(task_id, 0)
         counts[task_id] = index + 1
         log_prob = _log_prob(fields, place)
-        samples.append(Sample(task_id=task_id, index=index, mean_logprob=log_prob, **_text(fields, place)))
+        sample = Sample(task_id=task_id, index=index, mean_logprob=log_prob, **_text(fields, place))
+        samples.append(sanitized(sample, benchmark) if _is_chat(fields, place) else sample)
     if not samples:
         which = f"only samples of problems that {benchmark.name} does not have" if excluded else "no sample"
         raise EvalError(f"{given.label}: holds {which}; expected lines with task_id and completion or solution")
@@ -128,6 +130,17 @@ def _text(fields: dict[str, Any], place: str) -> dict[str, Any]:
                 raise EvalError(f"{place}: {key} is {type(text).__name__}, not text; {EXPECTED}")
             return {key: text}
     raise EvalError(f"{place}: has no completion and no solution; {EXPECTED}")
+
+
+def _is_chat(fields: dict[str, Any], place: str) -> bool:
+    """Return whether a row is a chat model's answer: it has the `messages` that were answered.
+
+    Such an answer holds text around the program, so only the program in it is executed.
+    """
+    messages = fields.get("messages")
+    if messages is not None and not isinstance(messages, list):
+        raise EvalError(f"{place}: messages is {type(messages).__name__}, expected a list; correct or remove the field")
+    return bool(messages)
 
 
 def _log_prob(fields: dict[str, Any], place: str) -> float | None:

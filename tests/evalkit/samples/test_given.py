@@ -185,6 +185,19 @@ def test_fences_that_make_all_samples_fail_give_a_hint_and_are_sanitized(tmp_pat
     assert "original answer" in (tmp_path / "r.html").read_text()
 
 
+def test_answers_of_chat_models_are_reduced_to_their_program(tmp_path: Path, humaneval: Benchmark):
+    asked = [{"role": "user", "content": "Complete this function."}]
+    name = humaneval.problems[0].entry_points[0]
+    program = f"def {name}(numbers, threshold):\n    return False\n"
+    row = {"task_id": "HumanEval/0", "messages": asked, "completion": f"Sure:\n```python\n{program}```\nDone."}
+    sample = read_samples(write_lines(tmp_path / "s.jsonl", row), humaneval).samples[0]
+    assert (sample.solution, sample.completion, sample.raw) == (program, None, row["completion"])
+    plain = read_samples(write_lines(tmp_path / "p.jsonl", row | {"messages": []}), humaneval).samples[0]
+    assert plain.completion == row["completion"]
+    with pytest.raises(EvalError, match="line 1: messages is str, expected a list"):
+        read_samples(write_lines(tmp_path / "b.jsonl", row | {"messages": "Complete"}), humaneval)
+
+
 def test_a_fence_in_a_sample_that_is_python_gives_no_hint():
     fenced = Sample(task_id="HumanEval/53", solution='"""\n```\nx\n```\n"""\n')
     wrong = Verdict(outcome="wrong", detail="assert ...")
