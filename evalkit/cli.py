@@ -233,7 +233,7 @@ def doctor() -> None:
 def protocols() -> None:
     """List the protocols with all their settings."""
     from evalkit import console
-    from evalkit.tasks.protocols import PROTOCOLS
+    from evalkit.tasks.presets import PROTOCOLS
 
     console.print_protocols(PROTOCOLS)
 

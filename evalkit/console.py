@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from evalkit.rerank.verifier.train import TrainedVerifier
     from evalkit.scoring.metrics import PassRates
     from evalkit.scoring.stats import Estimate
-    from evalkit.tasks.protocols import PromptProtocol
+    from evalkit.tasks.presets import PromptProtocol
 
 _WITHOUT_TOKENS = "collecting"
 """First word of the phases that generate nothing."""

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

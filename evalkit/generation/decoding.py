@@ -8,7 +8,7 @@ from typing import Any
 from evalkit.errors import EvalError
 from evalkit.generation.base import Answer, Prompt
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from evalkit.errors import EvalError
 from evalkit.generation.base import EngineSettings, GenerationEngine
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
 
 

@@ -32,7 +32,7 @@ from evalkit.generation.decoding import (
     make_answer,
 )
 from evalkit.generation.top_p import mask_outside_top_p
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
 
 _TAIL_IDS = 16

@@ -17,8 +17,9 @@ from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.sample_file import SampleFile
 from evalkit.samples.sanitize import sanitize
 from evalkit.tasks.base import Benchmark
+from evalkit.tasks.presets import PromptProtocol
 from evalkit.tasks.prompts import build_prompt
-from evalkit.tasks.protocols import PromptProtocol, adjust, covered_problems, find, find_for_choosing
+from evalkit.tasks.protocols import adjust, covered_problems, find, find_for_choosing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,7 @@ from evalkit.errors import EvalError
 from evalkit.generation.base import EngineSettings, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.generation.decoding import encode_prompts, end_ids, load_config, load_tokenizer, loading_error, make_answer
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks.base import Benchmark, Problem
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

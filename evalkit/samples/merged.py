@@ -14,8 +14,8 @@ from evalkit.samples.given import samples_of, sanitized
 from evalkit.samples.given_file import GivenFile, open_given
 from evalkit.samples.listed import single_rows
 from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.presets import PROTOCOLS
 from evalkit.tasks.prompts import build_prompt
-from evalkit.tasks.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from evalkit.tasks import codet_prompts
 from evalkit.tasks.base import Benchmark, Problem
-from evalkit.tasks.protocols import PromptProtocol, task_number
+from evalkit.tasks.presets import PromptProtocol
+from evalkit.tasks.protocols import task_number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +78,15 @@ def _mbpp_question(problem: Problem) -> str:
     )
 
 
+def _mbpp_chat(problem: Problem, benchmark: Benchmark) -> PromptText:
+    tests = "\n".join(problem.shown_tests[:3])
+    question = (
+        f"You are an expert Python programmer, and here is your task: {problem.description} "
+        f"Your code should pass these tests:\n\n{tests}"
+    )
+    return PromptText(user=question, text="")
+
+
 def _without_examples(problem: Problem, benchmark: Benchmark) -> PromptText:
     return PromptText(text=codet_prompts.without_examples(problem))
 
@@ -122,6 +132,7 @@ PROMPT_FORMS: dict[str, PromptForm] = {
     "stripped-newline": _stripped_newline,
     "chat": _chat,
     "mbpp-3shot": _mbpp_3shot,
+    "mbpp-chat": _mbpp_chat,
     "without-examples": _without_examples,
     "without-examples-chat": _solution_chat(_without_examples),
     "without-examples-tests": _tests(_without_examples),

@@ -1,7 +1,7 @@
 """Table of all benchmarks: title, loader and data files by the name that `--tasks` takes.
 
 To add a benchmark: write a loader in a module of this folder, add a row to `BENCHMARKS`, and name the benchmark in the
-`tasks` of a protocol in `evalkit/tasks/protocols.py`.
+`tasks` of a protocol in `evalkit/tasks/presets.py`.
 """
 
 from __future__ import annotations

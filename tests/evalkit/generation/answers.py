@@ -8,7 +8,7 @@ from typing import Any
 from evalkit.generation.base import Answer, EngineSettings, Prompt
 from evalkit.generation.checkpoint import find_checkpoint
 from evalkit.generation.engine import load_engine
-from evalkit.tasks import protocols
+from evalkit.tasks import presets, protocols
 
 TEXTS = ["def add(a, b):\n", "def longer_name(first, second, third):\n    return", "x", "import math\n\n\ndef f(x):\n"]
 """Prompts of different lengths."""
@@ -26,7 +26,7 @@ def generate(
         batch_size: Answers that are generated concurrently.
         **changes: Settings of the protocol; by default it is greedy with 12 new tokens.
     """
-    protocol = protocols.adjust(protocols.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
+    protocol = protocols.adjust(presets.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
     settings = EngineSettings(engine=engine, batch_size=batch_size, dtype="float32")
     prompts = [Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
     answers: list[Answer] = []

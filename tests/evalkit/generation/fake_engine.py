@@ -7,7 +7,7 @@ from typing import Self
 
 from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 
 
 class FixedAnswerEngine:

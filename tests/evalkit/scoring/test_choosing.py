@@ -16,7 +16,7 @@ from evalkit.generation.base import Answer, OnAnswer, OnTokens, Prompt
 from evalkit.rerank.store import EvidenceStore
 from evalkit.sandbox.execute import execute_calls
 from evalkit.tasks.base import Benchmark
-from evalkit.tasks.protocols import PromptProtocol
+from evalkit.tasks.presets import PromptProtocol
 from tests.evalkit.commands import RIGHT, call, write_lines
 from tests.evalkit.generation.fake_engine import FixedAnswerEngine
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.tasks import prompts, protocols, registry
+from evalkit.tasks import presets, prompts, protocols, registry
 
 
 def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_data: Path):
@@ -29,11 +29,11 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
     for name in registry.BENCHMARKS:
         benchmark = registry.load(name, data_dir=shared_data)
         assert name in protocols.find(None, task=name).tasks
-        for protocol in protocols.PROTOCOLS:
+        for protocol in presets.PROTOCOLS:
             if name in protocol.tasks:
                 problem = protocols.covered_problems(protocol, benchmark)[0]
                 assert prompts.build_prompt(protocol, problem, benchmark).text
-    assert len({protocol.name for protocol in protocols.PROTOCOLS}) == len(protocols.PROTOCOLS)
+    assert len({protocol.name for protocol in presets.PROTOCOLS}) == len(presets.PROTOCOLS)
 
 
 def test_codets_forms_of_mbpp_cover_the_test_split_or_the_part_that_is_named(shared_data: Path):
@@ -63,5 +63,5 @@ def test_protocols_for_tests_are_chosen_only_for_tests():
 
 
 def test_forms_of_codet_show_no_tests():
-    hidden = {protocol.name for protocol in protocols.PROTOCOLS if not protocol.visible_tests}
-    assert hidden == {protocol.name for protocol in protocols.PROTOCOLS if "-codet-" in protocol.name}
+    hidden = {protocol.name for protocol in presets.PROTOCOLS if not protocol.visible_tests}
+    assert hidden == {protocol.name for protocol in presets.PROTOCOLS if "-codet-" in protocol.name}

@@ -1,0 +1,103 @@
+"""Run the commands of an experiment: each once, in parallel where they are independent, resumable at any point.
+
+A stage is one command. Its mark, `DIR/marks/NAME.json`, is written after the command succeeded and holds its arguments:
+a later run skips the stage while they are the same. The commands themselves resume after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import _common
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One command of an experiment."""
+
+    name: str
+    module: str
+    """Module that `python -m` runs: `teacher_dump`, `student_train`, `evalkit` or a benchmark."""
+    arguments: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    """Names of the stages that have to be done before."""
+
+    @property
+    def command(self) -> list[str]:
+        """The command line."""
+        return [sys.executable, "-m", self.module, *self.arguments]
+
+    def shown(self) -> str:
+        """Return the command as a user types it."""
+        names = {"teacher_dump": "teacher-dump", "student_train": "student-train"}
+        start = names.get(self.module, self.module)
+        return shlex.join([start if "." not in start else f"python -m {start}", *self.arguments])
+
+
+def run_stages(stages: Sequence[Stage], scratch: Path, *, jobs: int) -> list[str]:
+    """Run the stages that are not done, at most `jobs` at a time.
+
+    Returns:
+        The names of stages that failed or were left out because one that they need failed; [] on success.
+    """
+    done = {stage.name for stage in stages if is_done(stage, scratch)}
+    failed: set[str] = set()
+    waiting = [stage for stage in stages if stage.name not in done]
+    running: dict[Future[bool], Stage] = {}
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        while waiting or running:
+            for stage in [stage for stage in waiting if set(stage.needs) <= done][: jobs - len(running)]:
+                waiting.remove(stage)
+                running[pool.submit(run_stage, stage, scratch)] = stage
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                stage = running.pop(future)
+                (done if future.result() else failed).add(stage.name)
+    return sorted(failed | {stage.name for stage in waiting})
+
+
+def is_done(stage: Stage, scratch: Path) -> bool:
+    """Return whether the stage has succeeded with these arguments."""
+    try:
+        mark = json.loads(_mark(stage, scratch).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return bool(mark["arguments"] == list(stage.arguments))
+
+
+def run_stage(stage: Stage, scratch: Path) -> bool:
+    """Run a command, with its output in `logs/NAME.log`; return whether it succeeded."""
+    log = scratch / "logs" / f"{stage.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    tell(f"{stage.name}: {stage.shown()}")
+    started = time.perf_counter()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_common.ROOT), os.environ.get("PYTHONPATH", "")])}
+    with log.open("ab") as output:
+        code = subprocess.run(stage.command, stdout=output, stderr=output, env=environment).returncode
+    seconds = time.perf_counter() - started
+    if code:
+        tell(f"{stage.name}: exit code {code} after {seconds:.0f} s; see {log}")
+        return False
+    tell(f"{stage.name}: done in {seconds:.0f} s")
+    mark = {"arguments": list(stage.arguments), "seconds": round(seconds, 1), "provenance": _common.provenance()}
+    _common.write_json(_mark(stage, scratch), mark)
+    return True
+
+
+def tell(line: str) -> None:
+    """Print a line with the time."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+def _mark(stage: Stage, scratch: Path) -> Path:
+    return scratch / "marks" / f"{stage.name}.json"
