@@ -32,7 +32,8 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
         for protocol in presets.PROTOCOLS:
             if name in protocol.tasks:
                 problem = protocols.covered_problems(protocol, benchmark)[0]
-                assert prompts.build_prompt(protocol, problem, benchmark).text
+                prompt = prompts.build_prompt(protocol, problem, benchmark)
+                assert prompt.user if protocol.is_chat else prompt.text
     assert len({protocol.name for protocol in presets.PROTOCOLS}) == len(presets.PROTOCOLS)
 
 
@@ -49,6 +50,14 @@ def test_codets_forms_of_mbpp_cover_the_test_split_or_the_part_that_is_named(sha
         "mbpp:train": 374,
         "mbpp:validation": 90,
     }
+
+
+def test_the_chat_question_of_mbpp_is_the_papers_without_its_marks(shared_data: Path):
+    benchmark = registry.load("mbpp", data_dir=shared_data)
+    asked = prompts.build_prompt(protocols.find("mbpp-chat-v1", task="mbpp"), benchmark.problems[10], benchmark)
+    shown = prompts.build_prompt(protocols.find("mbpp-3shot-v1", task="mbpp"), benchmark.problems[10], benchmark)
+    assert asked.text == ""
+    assert shown.text.endswith(f"{asked.user}\n[BEGIN]\n")
 
 
 def test_protocols_for_tests_are_chosen_only_for_tests():
