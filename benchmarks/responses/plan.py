@@ -1,0 +1,205 @@
+"""The stages of the experiment as public commands: writing, verdicts, recording, training, scoring.
+
+Arms, at equal steps and from the same student:
+
+- `sft`: cross-entropy on the teacher's responses.
+- `kd`: the losses across tokenizers on the same rows.
+- `kd-passed`: the same on responses that pass their tests.
+- `on-policy`: half of the steps as `kd`; the rest on responses that this student wrote and the teacher recorded.
+
+`same-sft` and `same-kd` are the control with one tokenizer: a shallower copy of the student learns from the student.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks._stages import Stage
+
+MBPP = "mbpp:train"
+ARMS = ("sft", "kd", "kd-passed", "on-policy")
+SAME = ("same-sft", "same-kd")
+"""Arms of the control."""
+BENCHMARKS = {"humaneval": "humaneval-evalplus-chat-v1", "mbpp": "mbpp-chat-v1"}
+"""Protocol of each benchmark."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Sizes and places of one run of the experiment."""
+
+    scratch: Path
+    teacher: str
+    student: str
+    mbpp: Path
+    """mbpp.jsonl."""
+    corpus: str
+    """Folder whose documented functions become prompts."""
+    samples: int = 4
+    """Responses to each prompt of MBPP."""
+    functions: int = 400
+    """Most prompts from the corpus."""
+    new_tokens: int = 300
+    steps: int = 200
+    batch_tokens: int = 8192
+    micro_tokens: int = 8192
+    learning_rate: float = 5e-5
+    seeds: tuple[int, ...] = (0, 1)
+    limit: int = 0
+    """Score only so many problems; 0 for all."""
+    engine: str = "auto"
+    options: tuple[str, ...] = field(default=())
+    """Further options of every `evalkit score`."""
+
+    def path(self, *parts: str) -> str:
+        """Return a path in the scratch folder."""
+        return str(self.scratch.joinpath(*parts))
+
+    def students(self) -> list[str]:
+        """Return the names of the trained students that are scored."""
+        return [f"{arm}-{seed}" for seed in self.seeds for arm in ARMS]
+
+
+def stages(plan: Plan) -> list[Stage]:
+    """Return all stages of the experiment."""
+    return [
+        *_responses(plan),
+        *_caches(plan),
+        *(stage for seed in plan.seeds for stage in _arms(plan, seed)),
+        *_scores(plan),
+    ]
+
+
+def _write(plan: Plan, *, model: str, prompts: str, out: str, samples: int, writer: str = "") -> tuple[str, ...]:
+    sampling = ("--temperature", "0.8", "--top-p", "0.95") if samples > 1 else ("--temperature", "0")
+    writing = ("--writer", writer) if writer else ()
+    size = ("--samples", str(samples), "--max-new-tokens", str(plan.new_tokens), "--engine", plan.engine)
+    return ("--model", model, "--prompts", prompts, "--out", out, *writing, *sampling, *size)
+
+
+def _responses(plan: Plan) -> list[Stage]:
+    """Return the stages that write the teacher's responses, and judge those to MBPP."""
+    prompts = f"{MBPP}={plan.mbpp}"
+    signatures = f"signatures:{plan.corpus}"
+    written = _write(plan, model=plan.teacher, prompts=prompts, out=plan.path("mbpp"), samples=plan.samples)
+    functions = _write(plan, model=plan.teacher, prompts=signatures, out=plan.path("functions"), samples=2)
+    few = ("--max-documents", str(plan.functions))
+    return [
+        Stage(name="write-mbpp", module="teacher_dump", arguments=(*written, "--responses-only")),
+        Stage(name="write-functions", module="teacher_dump", arguments=(*functions, *few, "--responses-only")),
+        Stage(
+            name="verdicts",
+            module="evalkit",
+            arguments=(
+                *("score", "--samples", plan.path("mbpp", "responses.jsonl"), "--tasks", MBPP, "--no-html"),
+                *("--data-dir", str(plan.mbpp.parent), "--json", plan.path("verdicts.json")),
+            ),
+            needs=("write-mbpp",),
+        ),
+        Stage(
+            name="join",
+            module="benchmarks.responses.join",
+            arguments=(
+                *(plan.path("mbpp", "responses.jsonl"), plan.path("functions", "responses.jsonl")),
+                plan.path("all.jsonl"),
+            ),
+            needs=("write-mbpp", "write-functions"),
+        ),
+    ]
+
+
+def _caches(plan: Plan) -> list[Stage]:
+    """Return the stages that record the responses."""
+    same = _write(plan, model=plan.student, prompts=f"{MBPP}={plan.mbpp}", out=plan.path("same"), samples=2)
+    record = ("--model", plan.teacher, "--engine", plan.engine)
+    passed = ("--data", plan.path("mbpp", "responses.jsonl"), "--verdicts", plan.path("verdicts.json"))
+    return [
+        Stage(
+            name="record",
+            module="teacher_dump",
+            arguments=(*record, "--data", plan.path("all.jsonl"), "--out", plan.path("cache")),
+            needs=("join",),
+        ),
+        Stage(
+            name="record-passed",
+            module="teacher_dump",
+            arguments=(*record, *passed, "--out", plan.path("passed")),
+            needs=("verdicts",),
+        ),
+        Stage(name="record-same", module="teacher_dump", arguments=same),
+    ]
+
+
+def _train(plan: Plan, name: str, cache: str, *, steps: int, seed: int, student: str = "") -> tuple[str, ...]:
+    return (
+        *("--shards", cache, "--student", student or plan.student, "--out", plan.path("runs", name)),
+        *("--max-steps", str(steps), "--seed", str(seed), "--learning-rate", f"{plan.learning_rate:g}"),
+        *("--batch-tokens", str(plan.batch_tokens), "--micro-tokens", str(plan.micro_tokens), "--held-out", "0.1"),
+        *("--no-tensorboard", "--save-every", "100", "--keep", "1"),
+    )
+
+
+def _arms(plan: Plan, seed: int) -> list[Stage]:
+    """Return the stages that train one student per arm."""
+
+    def arm(
+        name: str, cache: str, needs: tuple[str, ...], *options: str, steps: int = plan.steps, student: str = ""
+    ) -> Stage:
+        arguments = _train(plan, f"{name}-{seed}", plan.path(cache), steps=steps, seed=seed, student=student)
+        return Stage(name=f"{name}-{seed}", module="student_train", arguments=(*arguments, *options), needs=needs)
+
+    half, round_two = plan.steps // 2, f"round2-{seed}"
+    first = plan.path("runs", f"kd-half-{seed}")
+    written = _write(
+        plan,
+        model=plan.teacher,
+        writer=first,
+        prompts=f"{MBPP}={plan.mbpp}",
+        out=plan.path(round_two),
+        samples=plan.samples,
+    )
+    shallow = ("--student-layers", "24")
+    return [
+        arm("sft", "cache", ("record",), "--objective", "sft"),
+        arm("kd", "cache", ("record",)),
+        arm("kd-passed", "passed", ("record-passed",)),
+        arm("kd-half", "cache", ("record",), steps=half),
+        Stage(name=round_two, module="teacher_dump", arguments=written, needs=(f"kd-half-{seed}",)),
+        arm("on-policy", round_two, (round_two,), steps=plan.steps - half, student=first),
+        arm("same-sft", "same", ("record-same",), "--objective", "sft", *shallow, student="teacher"),
+        arm("same-kd", "same", ("record-same",), *shallow, student="teacher"),
+    ]
+
+
+def _scores(plan: Plan) -> list[Stage]:
+    """Return the stages that score the untouched student, the teacher and every trained student."""
+    found: list[Stage] = []
+    for name in ("base", "teacher", *plan.students()):
+        needs = (name,) if name in plan.students() else ()
+        checkpoint = {"base": plan.student, "teacher": plan.teacher}.get(name, plan.path("runs", name))
+        for task, protocol in BENCHMARKS.items():
+            for kind, sampling in (("greedy", ("1", "0")), ("samples", ("10", "0.8"))):
+                number, temperature = sampling
+                found.append(
+                    Stage(
+                        name=f"{name}-{task}-{kind}",
+                        module="evalkit",
+                        arguments=(
+                            *("score", checkpoint, "--tasks", task, "--protocol", protocol, "--no-html"),
+                            *("--n", number, "--temperature", temperature, "--top-p", "0.95", "--workers", "3"),
+                            *("--max-new-tokens", str(plan.new_tokens), "--data-dir", str(plan.mbpp.parent)),
+                            *("--json", plan.path("scores", f"{name}-{task}-{kind}.json")),
+                            *(("--limit", str(plan.limit)) if plan.limit else ()),
+                            *plan.options,
+                        ),
+                        needs=needs,
+                    )
+                )
+        ends = _write(
+            plan, model=checkpoint, prompts=f"mbpp:validation={plan.mbpp}", out=plan.path("ends", name), samples=1
+        )
+        found.append(
+            Stage(name=f"{name}-ends", module="teacher_dump", arguments=(*ends, "--responses-only"), needs=needs)
+        )
+    return found
