@@ -164,7 +164,7 @@ def text(plan: Plan, found: dict[str, Any]) -> str:
         "# Distilling on responses",
         "",
         "Teacher: Qwen2.5-Coder-0.5B-Instruct. Student: SmolLM2-135M-Instruct, which has another tokenizer and another",
-        f"chat template. Prompts: `mbpp:train`, {plan.samples} responses each, and functions of the standard library, 2",
+        f"chat template. Prompts: `mbpp:train`, {plan.samples} responses each, and functions of the corpus, 2",
         f"each. {plan.steps} steps of {plan.batch_tokens:,} tokens, peak learning rate {plan.learning_rate:g}, seeds",
         f"{', '.join(map(str, plan.seeds))}. Written by",
         "",
