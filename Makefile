@@ -1,6 +1,9 @@
 # Targets of this project; `make help` lists them. Each one sets .venv up first, which does nothing where it is up to date.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Compiled tests are kept: without them each worker and each child process compiles again.
+export PYTHONDONTWRITEBYTECODE :=
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup demo test fast check clean
 
@@ -18,10 +21,10 @@ demo: setup
 	@scripts/demo.sh
 
 test: setup
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(PYTEST)
 
 fast: setup
-	@$(BIN)/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	@$(PYTEST) -q -m "not slow"
 
 check: setup
 	@$(BIN)/ruff check .

@@ -159,6 +159,7 @@ if __name__ == "__main__":
     assert "the same tokens" in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "expected"),
     [

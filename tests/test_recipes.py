@@ -74,6 +74,7 @@ def test_add_a_divergence(project: Path) -> None:
     assert " passed" in report
 
 
+@pytest.mark.slow
 def test_add_a_corpus_filter(project: Path, tmp_path: Path) -> None:
     """Drop documents with too many TODO comments."""
     filters = project / "teacher_dump" / "corpus" / "filters"

@@ -3,14 +3,7 @@
 Offsets are bytes, not characters, because a token may be a part of a character (byte fallback, split BPE). Ids without
 bytes (special tokens, padding of the projection) are no text. Ids with equal bytes are neighbours in `order`.
 
-To add a tokenizer family:
-
-1. In `shards/model_files/tokenizer.py`, write a function from a piece to its bytes, as `_byte_level_piece`, and return
-   it from `TokenizerRules._piece_decoder` for the family. `load_vocabulary` checks the rest: each ASCII character has a
-   token, and the tokens of a text give its bytes back.
-2. In `tests/student_train/cross_tokenizer/conftest.py`, add a tokenizer of the family to `TOKENIZERS` and to `PAIRS`.
-   The tests there then check round trips, alignment, cells, losses and gradients.
-3. Name the family in `docs/cross_tokenizer.md`.
+CONTRIBUTING.md has the steps that add a tokenizer family.
 
 Shapes: V ids of the student's projection.
 """

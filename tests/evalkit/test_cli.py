@@ -80,6 +80,7 @@ def samples_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "score.samples.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -228,6 +229,7 @@ def test_help_answers_in_half_a_second_and_imports_nothing_heavy():
     assert time.monotonic() - started < 5.0  # half a second on a quiet machine
 
 
+@pytest.mark.slow
 def test_a_report_is_written_as_html_and_markdown(tmp_path: Path, samples: Path):
     run = write_run(tmp_path / "run", kl=0.8)
     write_run(run / "control", objective="sft", kl=1.1, seed=5)

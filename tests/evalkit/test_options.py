@@ -58,7 +58,14 @@ def test_options_that_do_not_apply_to_a_checkpoint_are_usage_errors(args: tuple[
     assert call("score", "ckpt", *args).exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["run[/a]", "x[lr=1e-4]", "[bold]", "[link=x]", ":warning:", "a[/]", "\\[x]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "run[/a]",
+        "[bold]",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("x[lr=1e-4]", "[link=x]", ":warning:", "a[/]", "\\[x]")),
+    ],
+)
 def test_names_are_not_read_as_markup(tmp_path: Path, name: str):
     folder = tmp_path / name
     folder.mkdir(parents=True)

@@ -43,6 +43,7 @@ def test_a_detail_is_one_line_whatever_was_raised():
     )
 
 
+@pytest.mark.slow
 def test_undecodable_file_names_are_displayed_escaped(tmp_path: Path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b[31m.jsonl"))
     path.write_text(json.dumps(RIGHT))

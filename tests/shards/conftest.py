@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -166,15 +167,29 @@ def make_manifest(
     )
 
 
+@pytest.fixture(scope="session")
+def made_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a complete cache of 2 shards that no test may change."""
+    folder = tmp_path_factory.mktemp("made")
+    make_cache(folder)
+    return folder
+
+
 @pytest.fixture
-def cache_folder(tmp_path: Path) -> Path:
+def cache_folder(made_cache: Path, tmp_path: Path) -> Path:
     """Return the folder of a complete cache of 2 shards."""
-    make_cache(tmp_path / "cache")
-    return tmp_path / "cache"
+    return Path(shutil.copytree(made_cache, tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def made_responses(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a complete cache of format version 2 that no test may change."""
+    folder = tmp_path_factory.mktemp("made")
+    make_response_cache(folder)
+    return folder
 
 
 @pytest.fixture
-def response_folder(tmp_path: Path) -> Path:
+def response_folder(made_responses: Path, tmp_path: Path) -> Path:
     """Return the folder of a complete cache of format version 2 with 2 shards."""
-    make_response_cache(tmp_path / "responses")
-    return tmp_path / "responses"
+    return Path(shutil.copytree(made_responses, tmp_path / "responses"))

@@ -116,7 +116,7 @@ class Proxy:
         self._chances = random.Random(0)
         self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def random_place(self, length: int) -> int:
         """Return a random index below `length`."""

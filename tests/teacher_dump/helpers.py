@@ -11,10 +11,14 @@ from safetensors.numpy import load_file, save_file
 
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
+from teacher_dump.corpus.filters.settings import FilterSettings
 
 
 def dump_config(teacher: Path, corpus: Path, out: Path, **more: Any) -> DumpConfig:
-    """Return the settings of a small dump in several tasks."""
+    """Return the settings of a small dump in several tasks.
+
+    Documents are not compared with the benchmarks: to read those costs more than the rest of such a dump.
+    """
     settings: dict[str, Any] = {
         "engine": "transformers",
         "window_tokens": 48,
@@ -22,6 +26,7 @@ def dump_config(teacher: Path, corpus: Path, out: Path, **more: Any) -> DumpConf
         "chunk_tokens": 100,
         "max_tokens": 900,
         "dtype": "float32",
+        "filters": FilterSettings(decontaminate="none"),
     }
     return DumpConfig(model=str(teacher), data=str(corpus), out=out, **{**settings, **more})
 

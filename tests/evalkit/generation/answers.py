@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from evalkit.generation.base import Answer, EngineSettings, Prompt
+from evalkit.generation.base import Answer, EngineSettings, GenerationEngine, Prompt
 from evalkit.generation.checkpoint import find_checkpoint
 from evalkit.generation.engine import load_engine
 from evalkit.tasks import presets, protocols
+from evalkit.tasks.protocols import PromptProtocol
 
 TEXTS = ["def add(a, b):\n", "def longer_name(first, second, third):\n    return", "x", "import math\n\n\ndef f(x):\n"]
 """Prompts of different lengths."""
@@ -26,12 +27,26 @@ def generate(
         batch_size: Answers that are generated concurrently.
         **changes: Settings of the protocol; by default it is greedy with 12 new tokens.
     """
-    protocol = protocols.adjust(presets.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
+    with load(checkpoint, engine=engine, batch_size=batch_size, **changes) as loaded:
+        return answers_of(loaded, texts)
+
+
+def load(checkpoint: Path, *, engine: str, batch_size: int = 4, **changes: Any) -> GenerationEngine:
+    """Return an engine, with the arguments of `generate`."""
     settings = EngineSettings(engine=engine, batch_size=batch_size, dtype="float32")
+    return load_engine(find_checkpoint(str(checkpoint)), protocol(**changes), settings)
+
+
+def protocol(**changes: Any) -> PromptProtocol:
+    """Return a protocol that is greedy with 12 new tokens, but for the changes."""
+    return protocols.adjust(presets.PROTOCOLS[0], **({"max_new_tokens": 12} | changes))
+
+
+def answers_of(engine: GenerationEngine, texts: list[str]) -> list[Answer]:
+    """Return an answer of an engine for each text, in the order in which they end."""
     prompts = [Prompt(task_id=f"T/{index}", index=0, text=text, seed=7) for index, text in enumerate(texts)]
     answers: list[Answer] = []
-    with load_engine(find_checkpoint(str(checkpoint)), protocol, settings) as loaded:
-        loaded.generate(prompts, on_answer=answers.append, on_tokens=lambda tokens: None)
+    engine.generate(prompts, on_answer=answers.append, on_tokens=lambda tokens: None)
     return answers
 
 

@@ -20,6 +20,7 @@ def indentation_survives(tokenizer) -> None:
     assert tokenizer.decode(whole_ids[len(prompt_ids) :], skip_special_tokens=True) != answer  # the trap itself
 
 
+@pytest.mark.slow
 def test_indentation_survives_the_llama_tokenizer(shared_data: Path):
     from transformers import AutoTokenizer
 

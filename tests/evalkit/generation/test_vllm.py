@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from evalkit.generation.vllm import _watch
-from tests.evalkit.generation.answers import TEXTS, generate
+from tests.evalkit.generation.answers import TEXTS, answers_of, generate, load, protocol
 
 
 class EngineDeadError(Exception):
@@ -57,11 +57,16 @@ def test_vllm_delivers_finished_answers_and_samples_by_seed(checkpoint: Path):
     pytest.importorskip("vllm")
     texts = [text for text in TEXTS for _ in range(5)]
     sampled = {"temperature": 0.8, "top_p": 0.95}
-    free = {answer.prompt.task_id: answer for answer in generate(checkpoint, texts, engine="vllm", stop=(), **sampled)}
-    assert sorted(free) == sorted(f"T/{index}" for index in range(len(texts)))
-    written = [answer.completion for answer in free.values()]
-    stop = next(c for c in sorted(set("".join(written))) if 0 < sum(c in text for text in written) < len(written))
-    for answer in generate(checkpoint, texts, engine="vllm", stop=(stop,), **sampled):
+    with load(checkpoint, engine="vllm", stop=(), **sampled) as engine:
+        free = {answer.prompt.task_id: answer for answer in answers_of(engine, texts)}
+        assert sorted(free) == sorted(f"T/{index}" for index in range(len(texts)))
+        written = [answer.completion for answer in free.values()]
+        stop = next(c for c in sorted(set("".join(written))) if 0 < sum(c in text for text in written) < len(written))
+        # Another start takes half a minute, and reads nothing of the stop strings.
+        engine._protocol = protocol(stop=(stop,), **sampled)
+        cut = answers_of(engine, texts)
+    assert len(cut) == len(texts)
+    for answer in cut:
         before = free[answer.prompt.task_id]
         assert answer.completion == before.completion.split(stop)[0]
         assert answer.stop_reason == ("stop" if stop in before.completion else before.stop_reason)

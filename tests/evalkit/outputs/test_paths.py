@@ -19,6 +19,7 @@ def samples(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "s.jsonl", RIGHT)
 
 
+@pytest.mark.slow
 def test_dots_in_names_keep_results_pages_and_partial_files_apart(tmp_path: Path):
     right = write_lines(tmp_path / "temp0.2.jsonl", RIGHT)
     wrong = write_lines(tmp_path / "temp0.8.jsonl", WRONG)
@@ -91,6 +92,7 @@ def test_at_most_one_thread_holds_the_lock(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_samples_of_earlier_settings_are_found_again(tmp_path: Path, checkpoint: Path):
     args = ("score", checkpoint, "--limit", 2, "--max-new-tokens", 4, "--no-html", "--out", tmp_path)
     outputs = [call(*args, "--seed", seed).output for seed in (1, 2, 1, 2)]

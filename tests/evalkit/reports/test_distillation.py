@@ -102,6 +102,7 @@ def test_a_file_that_is_no_score_is_named(run: Path, tmp_path: Path):
         build([run], scores=[tmp_path / "x.json"])
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_picture(run: Path):
     section = build([run], scores=[]).sections[0]
     plots = training_plots(section.run, section.control)

@@ -83,6 +83,7 @@ def random_value(generator: random.Random, depth: int = 0) -> Any:
     return {item for item in items if isinstance(item, int | float | str)}
 
 
+@pytest.mark.slow
 def test_equality_of_nested_values_is_that_of_python() -> None:
     generator = random.Random(1)
     values = [random_value(generator) for _ in range(150)]

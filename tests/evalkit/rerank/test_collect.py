@@ -339,6 +339,7 @@ with Pool(workers=2) as pool, EvidenceStore(Path(sys.argv[1]), limits=t.LIMITS, 
 MANY = {number: [f"return x + {place % 7}, {place}, {number}" for place in range(8)] for number in range(12)}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "e.arrow"
     monkeypatch.setattr("evalkit.rerank.store._CHUNK_S", 0.05)

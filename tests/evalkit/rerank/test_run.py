@@ -45,6 +45,7 @@ def run_with(benchmark: Benchmark, folder: Path, monkeypatch: pytest.MonkeyPatch
     return rerank(request, Notes())
 
 
+@pytest.mark.slow
 def test_the_benchmarks_tests_change_verdicts_and_no_ranking(
     humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

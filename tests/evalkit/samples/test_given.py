@@ -156,6 +156,7 @@ def test_gguf_weights_are_one_line_that_says_how_to_convert_them(tmp_path: Path,
     assert "gguf_file='model-Q4_K_M.gguf'" in line
 
 
+@pytest.mark.slow
 def test_from_standard_input_the_result_goes_to_a_folder_here(tmp_path: Path):
     for source in ("-", "/dev/stdin"):
         command = [sys.executable, "-m", "evalkit", "score", "--samples", source]
@@ -213,6 +214,7 @@ def test_plain_mbpp_ids_are_read(tmp_path: Path, shared_data: Path):
     assert [sample.task_id for sample in samples] == ["Mbpp/11", "Mbpp/12"]
 
 
+@pytest.mark.slow
 def test_samples_for_an_older_mbpp_plus_are_left_out_and_reported(tmp_path: Path, shared_data: Path):
     samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
     reference = registry.load("mbpp+", data_dir=shared_data).problems[0]

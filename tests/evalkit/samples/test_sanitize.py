@@ -68,6 +68,7 @@ def test_no_text_breaks_it(text: str):
     assert "def f(" in sanitize("def f(x):\n    return 1\n\n" + text, "f") or "f" in text
 
 
+@pytest.mark.slow
 def test_all_references_pass_through_it_unharmed(humaneval, pool):
     answers = [
         problem.job(sanitize(problem.reference + "\nprint('done')\n", problem.entry_points[0]))

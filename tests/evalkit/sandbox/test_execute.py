@@ -142,7 +142,7 @@ def test_slow_statements_of_the_program_are_not_the_calls_time(pool: Pool):
         ("import no_such_module", "exception"),
         ("import sys\nsys.exit(0)", "exited"),
         ("import os\nos._exit(0)", "exited"),
-        ("while True: pass", "timeout_cpu"),
+        pytest.param("while True: pass", "timeout_cpu", marks=pytest.mark.slow),
         ("x = [0] * 10 ** 10", "oom"),
         ("open('/etc/passwd')", "sandbox_denied"),
     ],

@@ -24,6 +24,11 @@ from tests.evalkit.sandbox.hostile_programs import FORGED, HARMFUL
 
 TEST = "assert f(1) == 2\nassert f(41) == 42\nassert [f(n) for n in range(5)] == [1, 2, 3, 4, 5]"
 HONEST = "def f(x): return x + 1"
+SLOW = {
+    *("colliding keys", "colliding keys written raw", "signals caught", "endless loop that catches everything"),
+    *("deep recursion", "memory by powers", "a gigabyte printed", "a billion nulls by a pattern", "a huge integer"),
+}
+"""Programs that run into the limit on CPU time, or take as long to be refused."""
 
 
 def job(program: str, **settings) -> CheckJob:
@@ -94,7 +99,7 @@ def test_a_verdict_cannot_be_forged_by(name: str, pool: Pool, outside: Outside):
     assert verdict.outcome != "infra_error", verdict
 
 
-@pytest.mark.parametrize("name", HARMFUL)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in HARMFUL])
 def test_no_harm_comes_from(name: str, pool: Pool, outside: Outside):
     verdict = run(pool, outside, HARMFUL[name])
     assert not verdict.passed, verdict

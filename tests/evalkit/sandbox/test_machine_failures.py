@@ -71,6 +71,7 @@ def small_group() -> Iterator[Path]:
     folder.rmdir()
 
 
+@pytest.mark.slow
 def test_a_program_that_the_kernel_kills_for_memory_is_not_counted_and_not_cached(tmp_path: Path, small_group: Path):
     samples = tmp_path / "s.jsonl"
     lines = [

@@ -93,6 +93,7 @@ def test_another_method_on_the_same_evidence_executes_nothing(folder: Path, agai
     assert list(result["scores"]) == ["random", "b4", "oracle"]
 
 
+@pytest.mark.slow
 def test_without_tests_the_methods_that_need_none_work(folder: Path, again: Any) -> None:
     again("--json", folder / "none.json")
     result = json.loads((folder / "none.json").read_text())

@@ -53,6 +53,7 @@ def test_what_follows_and_precedes_examples_stays(humaneval: Benchmark, number: 
     assert codet_prompts.without_examples(humaneval.problems[number]).endswith(ending)
 
 
+@pytest.mark.slow
 def test_prompts_of_humaneval_plus_lose_the_same_lines(humaneval: Benchmark, shared_data: Path):
     plus = registry.load("humaneval+", data_dir=shared_data)
     for problem, other in zip(humaneval.problems, plus.problems, strict=True):

@@ -25,6 +25,7 @@ def test_the_three_shot_prompt_shows_tasks_2_3_and_4_and_asks_11_to_510(shared_d
     assert len(protocols.covered_problems(protocols.find(None, task="mbpp-sanitized"), sanitized)) == 257
 
 
+@pytest.mark.slow
 def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(shared_data: Path):
     for name in registry.BENCHMARKS:
         benchmark = registry.load(name, data_dir=shared_data)

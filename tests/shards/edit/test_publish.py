@@ -76,6 +76,7 @@ def test_shards_go_first_and_the_manifest_last(s3: Proxy, cache_folder: Path) ->
     assert puts(s3) == expected
 
 
+@pytest.mark.slow
 def test_a_bad_network_changes_nothing(
     s3: Proxy,
     cache_folder: Path,

@@ -22,12 +22,18 @@ def add_side_files(folder: Path) -> None:
     (folder / "check.json").write_bytes(seal_json({"manifest_sha256": "0" * 64, "rows": 3, "sound": True}))
 
 
+@pytest.fixture(scope="session")
+def data_card(made_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data card that `publish` writes for the cache."""
+    published = tmp_path_factory.mktemp("published")
+    publish(shards.open(made_cache), str(published))
+    return published / "README.md"
+
+
 @pytest.fixture
-def folder(cache_folder: Path) -> Path:
+def folder(cache_folder: Path, data_card: Path) -> Path:
     """Return the folder of a cache with an entry, plan, check and data card."""
     add_side_files(cache_folder)
-    published = cache_folder.with_name("published")
-    publish(shards.open(cache_folder), str(published))
-    shutil.copy(published / "README.md", cache_folder)
+    shutil.copy(data_card, cache_folder)
     assert verify(shards.open(cache_folder)) == []
     return cache_folder

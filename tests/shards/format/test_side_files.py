@@ -42,6 +42,7 @@ def passes(folder: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_any_file_passes(folder: Path) -> None:
     """60 flips in all files, and 40 more in each file that the manifest does not list."""
     files = sorted(f for f in folder.rglob("*") if f.is_file())

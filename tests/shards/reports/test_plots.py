@@ -13,7 +13,7 @@ from shards.cli import main
 from tests.shards.reports.conftest import checked
 
 
-@pytest.mark.parametrize("ending", ["svg", "png"])
+@pytest.mark.parametrize("ending", ["svg", pytest.param("png", marks=pytest.mark.slow)])
 def test_a_picture_is_drawn_with_and_without_a_check(reported: shards.Cache, tmp_path: Path, ending: str) -> None:
     folder, path = reported.store.base, tmp_path / f"picture.{ending}"
     result = CliRunner().invoke(main, ["inspect", folder, "--picture", str(path)])

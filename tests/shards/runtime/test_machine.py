@@ -120,6 +120,7 @@ def test_the_probe_leaves_the_number_of_threads_as_it_was() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_a_capped_processor_is_much_slower_in_bfloat16() -> None:
     """The fault that `auto` avoids. On a processor with AVX-512, oneDNN's cap brings it about."""
     pytest.importorskip("torch")

@@ -23,11 +23,12 @@ def content(cache: Cache, i: int) -> list[bytes]:
     return [np.ascontiguousarray(getattr(chunk, name)).tobytes() for name in FIELDS]
 
 
-@pytest.fixture
-def cache_folder(tmp_path: Path) -> Path:
-    """Return the folder of a cache of some twenty chunks."""
-    make_cache(tmp_path / "cache", rows=16, chunk_tokens=50)
-    return tmp_path / "cache"
+@pytest.fixture(scope="session")
+def made_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a cache of some twenty chunks that no test may change; `cache_folder` copies it."""
+    folder = tmp_path_factory.mktemp("made")
+    make_cache(folder, rows=16, chunk_tokens=50)
+    return folder
 
 
 @pytest.fixture

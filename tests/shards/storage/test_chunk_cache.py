@@ -90,6 +90,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
     assert kept_bytes(tmp_path) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_folder_within_its_limit(tmp_path: Path) -> None:
     make_cache(tmp_path / "cache", shards=1, rows=12, chunk_tokens=60)
     lengths = [c.length for s in shards.open(tmp_path / "cache").manifest.shards for c in s.chunks]

@@ -70,6 +70,7 @@ def test_matched_ids_are_equal_bytes_and_never_blanks_digits_or_line_breaks(
             assert {student.strings[v] for v in same} == {raw}
 
 
+@pytest.mark.slow
 @needs_real
 def test_the_flagship_pair_agrees_on_where_text_goes(cross: Any) -> None:
     """The student's label is nearly always in the cell of the teacher's label."""

@@ -152,6 +152,7 @@ def test_the_output_speaks_the_students_own_tokens(finished: tuple[Path, list[st
     assert ours("        return 1")["input_ids"] == theirs("        return 1")["input_ids"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_in_the_same_bits(
     finished: tuple[Path, list[str]], small: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_padded_and_special_ids_stand_for_nothing_and_equal_bytes_are_neighbours
     assert {strings[i] for i in vocabularies["sentencepiece"].order[low:high]} == {b"r"}
 
 
+@pytest.mark.slow
 @needs_real
 def test_duplicated_bytes_and_blanks_of_the_real_tokenizers(cross: Any) -> None:
     teacher = load_vocabulary(REAL / "llama-2")

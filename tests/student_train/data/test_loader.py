@@ -87,6 +87,7 @@ def test_any_stops_and_world_sizes_read_each_row_once_per_epoch(world: Any) -> N
     assert Counter(seen[len(world.rows) :]) == every
 
 
+@pytest.mark.slow
 def test_a_bucket_that_fails_often_gives_the_same_steps(world: Any, s3: Proxy) -> None:  # noqa: F811
     local, plan, spec = setup(world)
     for path in sorted(p for p in world.shards.rglob("*") if p.is_file()):

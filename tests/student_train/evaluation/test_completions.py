@@ -13,6 +13,11 @@ from student_train.evaluation import completions
 from tests.student_train.toy import run, toy_config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_completions() -> None:
+    """Runs of these tests complete their prompts in full."""
+
+
 def greedy(model: Any, tokenizer: Any, prompt: str, number: int) -> str:
     """Return a greedy continuation, a forward pass for each token."""
     ids = tokenizer(prompt)["input_ids"]

@@ -27,13 +27,9 @@ FAST = (
     "llama",
     "gpt2:layer-scaled",
     "bloom",
-    "granite",
     "gemma2",
     "qwen2:sliding",
-    "smollm3",
     "qwen2_moe",
-    "gpt_oss",
-    "lfm2",
     "bert",
 )
 

@@ -41,7 +41,7 @@ def stopped(trained: Path, tmp_path: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_other_base_weights_are_refused_with_both_digests(
     finished: bool, world: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +63,7 @@ def test_other_base_weights_are_refused_with_both_digests(
         assert "finished earlier" in run(settings)[0]
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_another_configuration_of_the_same_weights_is_another_base(
     finished: bool, world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +123,9 @@ def damage_digit(path: Path) -> None:
     path.write_text(raw.replace('"tokens": ', '"tokens": 1', 1))
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_nul, damage_empty, damage_digit])
+@pytest.mark.parametrize(
+    "damage", [damage_cut, damage_digit, *(pytest.param(d, marks=pytest.mark.slow) for d in (damage_nul, damage_empty))]
+)
 def test_a_damaged_state_is_said_and_the_run_goes_on_from_the_checkpoint_before(
     damage: Any, world: Any, at_home: Any, trained: Path, stopped: Path
 ) -> None:
@@ -141,7 +143,9 @@ def test_damaged_states_everywhere_are_one_line(world: Any, at_home: Any, stoppe
         run(config(world, stopped))
 
 
-@pytest.mark.parametrize("damage", [damage_cut, damage_nul, damage_empty])
+@pytest.mark.parametrize(
+    "damage", [damage_cut, *(pytest.param(d, marks=pytest.mark.slow) for d in (damage_nul, damage_empty))]
+)
 def test_a_damaged_record_is_said_and_written_again(
     damage: Any, world: Any, at_home: Any, trained: Path, tmp_path: Path
 ) -> None:
@@ -169,7 +173,13 @@ def test_a_record_with_damaged_values_is_one_line(
         run(config(world, out))
 
 
-@pytest.mark.parametrize("tail", [b'{"step": 4, "lo', bytes(300), b"\xff\xfe\n", b"[1]\n", b'{"step": "x"}\n'])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b'{"step": 4, "lo',
+        *(pytest.param(t, marks=pytest.mark.slow) for t in (bytes(300), b"\xff\xfe\n", b"[1]\n", b'{"step": "x"}\n')),
+    ],
+)
 def test_damaged_lines_of_a_log_are_left_out_and_counted(tail: bytes, world: Any, at_home: Any, stopped: Path) -> None:
     log = stopped / "metrics.jsonl"
     log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:4]) + tail)

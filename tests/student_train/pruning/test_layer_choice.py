@@ -201,6 +201,7 @@ def test_a_student_that_starts_fresh_is_cut_evenly_and_told_why(world: Any, tmp_
     assert any("influence not measured: it starts fresh" in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_takes_its_layers_from_the_checkpoint(
     world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

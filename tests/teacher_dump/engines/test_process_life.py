@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from teacher_dump.errors import DEAD_ENGINE_CODE
+from tests.exhaustive import exhaustive
 
 pytestmark = [
     pytest.mark.vllm,
@@ -145,6 +146,7 @@ def has_answers(out: Path) -> bool:
     return any(path.stat().st_size for path in out.rglob("*.jsonl"))
 
 
+@exhaustive
 def test_nothing_is_left_of_a_dump_that_is_killed_while_its_engine_loads(dump: Command) -> None:
     dump.wait(dump.is_loading)
     dump.end(signal.SIGKILL)
@@ -158,7 +160,7 @@ def test_nothing_is_left_of_a_dump_that_is_killed_while_it_works(dump: Command) 
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=exhaustive)])
 def test_a_signal_ends_a_dump_that_works_and_its_engine(dump: Command, how: signal.Signals) -> None:
     dump.wait(dump.is_working)
     stderr = dump.end(how)
@@ -188,7 +190,7 @@ def test_an_engine_killed_while_it_loads_is_one_line(dump: Command) -> None:
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("which", [0, -1], ids=["core", "worker"])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=exhaustive), -1], ids=["core", "worker"])
 def test_a_killed_engine_ends_its_command_and_leaves_nothing(dump: Command, which: int) -> None:
     dump.wait(lambda: dump.is_working() and len(dump.engines()) >= 2)
     dump.engines()[which].kill()
@@ -199,7 +201,7 @@ def test_a_killed_engine_ends_its_command_and_leaves_nothing(dump: Command, whic
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=exhaustive), signal.SIGINT])
 def test_nothing_is_left_of_an_evaluation_that_ends_while_its_engine_works(
     score: Command, how: signal.Signals, tmp_path: Path
 ) -> None:
@@ -212,11 +214,12 @@ def test_nothing_is_left_of_an_evaluation_that_ends_while_its_engine_works(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=exhaustive)])
 def test_nothing_is_left_of_a_killed_driver_of_ray(
-    tiny_teacher: Path, start: Callable[..., Command], tmp_path: Path
+    tiny_teacher: Path, start: Callable[..., Command], tmp_path: Path, engine: str
 ) -> None:
     driver = start(
-        *("teacher_dump", "--model", str(tiny_teacher), "--data", "stdlib", "--engine", "vllm", "--ray", "local"),
+        *("teacher_dump", "--model", str(tiny_teacher), "--data", "stdlib", "--engine", engine, "--ray", "local"),
         *("--dtype", "float32", "--window-tokens", "600", "--task-tokens", "50000", "--max-tokens", "2000000"),
         *("--max-documents", "400", "--out", str(tmp_path / "o")),
     )
@@ -225,6 +228,7 @@ def test_nothing_is_left_of_a_killed_driver_of_ray(
     assert driver.left() == []
 
 
+@exhaustive
 def test_nothing_is_left_of_a_benchmark_that_ends_normally(
     tiny_teacher: Path, start: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
 ) -> None:

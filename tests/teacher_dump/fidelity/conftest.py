@@ -26,7 +26,7 @@ ALL = 10_000
 def made(tiny_teacher: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return settings of a finished dump."""
     torch.set_num_threads(1)
-    settings = dump_config(tiny_teacher, corpus_folder, tmp_path_factory.mktemp("made") / "cache")
+    settings = dump_config(tiny_teacher, corpus_folder, tmp_path_factory.mktemp("made") / "cache", max_tokens=400)
     dump(settings)
     return settings
 

@@ -46,7 +46,7 @@ def broken(patched: pytest.MonkeyPatch, change: Callable[[Piece], Piece]) -> Non
     patched.setattr(BlockwiseLogits, "forward", lambda self, ids: change(forward(self, ids)))
 
 
-@pytest.fixture(params=["float32", "bfloat16"])
+@pytest.fixture(params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def settings(request: Any, tiny_teacher: Path, corpus_folder: Path, tmp_path: Path) -> Any:
     torch.set_num_threads(1)
     return dump_config(tiny_teacher, corpus_folder, tmp_path / "cache", dtype=request.param, max_tokens=300)
@@ -69,6 +69,7 @@ def test_wrong_records_are_found(settings: Any, name: str, monkeypatch: pytest.M
     assert all("the records do not come from these weights" in p for p in found["problems"] if p.startswith("log Z"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_records_are_found_by_an_engine_that_is_as_wrong(
     settings: Any, name: str, monkeypatch: pytest.MonkeyPatch

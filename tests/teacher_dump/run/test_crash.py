@@ -2,7 +2,7 @@
 
 No counterpart: these tests interrupt whole dumps.
 
-Fifty kills at random moments: about half by the clock, half right before or after an operation on the file system,
+Kills at random moments: about half by the clock, half right before or after an operation on the file system,
 of one worker or two. Full disks, an unreachable store, signals, crashed engines. After each, the same command ends with
 the cache that an uninterrupted run makes, to the last bit.
 """
@@ -33,10 +33,12 @@ from teacher_dump.config import DumpConfig
 from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.hf import TransformersEngine
 from teacher_dump.run.dump import dump
+from tests.exhaustive import EXHAUSTIVE
 from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401 (fixtures)
 from tests.teacher_dump.run import children
 
-KILLS = 50
+pytestmark = pytest.mark.slow
+KILLS = 50 if EXHAUSTIVE else 20
 SEED = 4
 SETTINGS: dict[str, Any] = {
     "engine": "transformers",
@@ -118,8 +120,7 @@ def whole(tiny_teacher: Path, corpus_folder: Path, tmp_path_factory: pytest.Temp
     return Whole(config, folder / "notes")
 
 
-@pytest.mark.slow
-def test_fifty_kills_lose_nothing_and_double_nothing(whole: Whole, tmp_path: Path) -> None:
+def test_kills_lose_nothing_and_double_nothing(whole: Whole, tmp_path: Path) -> None:
     chances = random.Random(SEED)
     kills: Counter[str] = Counter()
     trial = 0

@@ -20,6 +20,7 @@ from evalkit.tasks import registry
 RECORDED = json.loads(Path(__file__).with_name("evalplus_verdicts.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "family"), [("humaneval+", "HumanEval"), ("mbpp+", "Mbpp")])
 def test_verdicts_are_those_of_evalplus(pool: Pool, shared_data: Path, name: str, family: str):
     problems = {one.task_id: one for one in registry.load(name, data_dir=shared_data).problems}

@@ -90,6 +90,7 @@ def test_many_slow_calls_pass_and_one_long_call_fails(pool: Pool, tmp_path: Path
     assert verdict.detail.startswith("a call from f(0) on used 1.")  # the calls before the long one took no time
 
 
+@pytest.mark.slow
 def test_a_call_without_end_costs_a_second(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0]], plus=[])
     for program in ("def f(x):\n    while True: pass", "while True: pass\ndef f(x): return x"):
@@ -115,6 +116,7 @@ def test_a_slow_reference_gives_its_input_more_time(pool: Pool, tmp_path: Path):
     assert (verdict.outcome, verdict.detail[:16]) == ("timeout_cpu", "a call from f(2)")
 
 
+@pytest.mark.slow
 def test_the_program_cannot_set_the_clock(pool: Pool, tmp_path: Path):
     task = write_task(tmp_path, IDENTITY, base=[[0], [1]], plus=[])
     program = """
@@ -229,6 +231,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("benchmark", "task_id", "solution", "right"), ROWS)
 def test_numpy_answers_on_the_real_tasks(tmp_path: Path, shared_data: Path, benchmark, task_id, solution, right):
     samples, result = tmp_path / "s.jsonl", tmp_path / "score.json"

@@ -6,6 +6,8 @@ import marshal
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from evalkit.sandbox.evalplus.task import load
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict_cache import job_key
@@ -29,6 +31,7 @@ def test_kept_answers_are_checked_before_they_are_believed(tmp_path: Path):
         assert not one.suites[1].matches(0, marshal.dumps("a" * 1999 + "b", 2))
 
 
+@pytest.mark.slow
 def test_quick_inputs_are_those_that_take_the_reference_little_time(pool: Pool, tmp_path: Path):
     slow = "from time import process_time as t\ndef f(x):\n    e = t() + 0.2 * (x == 1)\n    while t() < e: pass\n"
     task = write_task(tmp_path, f"{slow}    return x / 2", base=[[0], [1], [2]], plus=[[1]])

@@ -15,6 +15,7 @@ def test_all_humaneval_references_pass(pool: Pool, humaneval: Benchmark):
     assert {index: verdict for index, verdict in verdicts.items() if not verdict.passed} == {}
 
 
+@pytest.mark.slow
 def test_no_humaneval_problem_passes_without_a_body(pool: Pool, humaneval: Benchmark):
     verdicts = dict(pool.check_all([problem.job(problem.prompt + "    pass\n") for problem in humaneval.problems]))
     assert [index for index, verdict in verdicts.items() if verdict.passed] == []
@@ -67,6 +68,7 @@ def test_tests_may_expect_an_exception_of_the_program(pool: Pool):
     assert not pool.check_alone(job("def f(x): raise KeyError('no')", test)).passed
 
 
+@pytest.mark.slow
 def test_a_test_that_catches_everything_cannot_turn_a_crash_into_a_pass(pool: Pool):
     test = "try:\n    f(1)\nexcept BaseException:\n    pass"
     assert pool.check_alone(job("import os\ndef f(x): os._exit(0)", test)).outcome == "exited"
@@ -111,6 +113,7 @@ def test_sleeping_is_a_timeout_by_the_clock_and_not_by_cpu(pool: Pool):
     assert verdict.cpu_s < 0.1
 
 
+@pytest.mark.slow
 def test_a_check_that_hangs_does_not_hang_the_checker(pool: Pool):
     verdict = pool.check_alone(job("def f(x): return x", "f(1)\nwhile True: pass", cpu_s=0.1))
     assert verdict.outcome == "timeout_wall"

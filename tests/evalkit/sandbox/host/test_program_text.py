@@ -92,6 +92,7 @@ def test_a_decorator_of_the_program_does_not_decide_for_the_test(pool: Pool, hum
     assert humaneval_passes(BARE, forged)
 
 
+@pytest.mark.slow
 def test_in_the_plus_sets_nothing_follows_a_program(pool: Pool, shared_data: Path):
     problem = next(p for p in load("humaneval+", data_dir=shared_data).problems if p.task_id == PADDED)
     for end, outcome in (("", "pass"), (" \\", "exception"), (" \\\n", "exception"), ("\ndef check(z): pass", "pass")):

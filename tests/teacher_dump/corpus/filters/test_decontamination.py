@@ -60,6 +60,7 @@ def test_a_long_solution_is_found_under_other_names_inside_other_code(humaneval:
     assert finding.share >= THRESHOLD
 
 
+@pytest.mark.slow
 def test_files_of_the_standard_library_survive(humaneval: ContaminationIndex) -> None:
     mbpp = load_benchmarks(f"humaneval,mbpp={MBPP}") if MBPP.exists() else humaneval.benchmarks
     contamination = ContaminationIndex(mbpp)
