@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from evalkit.request import ScoreCallbacks
 from evalkit.rerank.call_output import call_output
-from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.evidence import Bool, TaskEvidence
 from evalkit.rerank.inputs.sources import GENERATOR_CALL, generated_calls, require_sources
 from evalkit.rerank.model_tests import WrittenTest
 from evalkit.rerank.store import EvidenceStore, program_digest
@@ -31,10 +31,19 @@ from evalkit.sandbox.execute import CallLimits, ProgramCalls, ProgramResult, exe
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Problem
 
+MOST_TIMEOUTS = 4
+"""A program that hangs in so many calls in a row is not run further. Short calls run first: a program that hangs in
+them hangs in the others too, and one that is only slow has answered before its calls become large."""
+
 EVIDENCE_LIMITS = CallLimits(
-    call_cpu_s=0.1, program_cpu_s=10.0, most_timeouts=8, memory_bytes=1 << 30, value_bytes=4096
+    call_cpu_s=0.1,
+    after_timeout_cpu_s=0.03,
+    program_cpu_s=10.0,
+    most_timeouts=MOST_TIMEOUTS,
+    memory_bytes=1 << 30,
+    value_bytes=4096,
 )
-"""Limits of each program. CodeT allows 0.1 s a test. A program that hangs in 8 calls in a row is not run further."""
+"""Limits of each program. CodeT allows 0.1 s a test. Short calls run first, so a call after one that hung is larger."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +158,15 @@ class _Inputs:
     settings: EvidenceSettings
 
 
+def hopeless_samples(evidences: Iterable[TaskEvidence]) -> dict[str, frozenset[int]]:
+    """Return the samples that ran into a limit in at least `MOST_TIMEOUTS` calls, by task id."""
+    hopeless = {}
+    for evidence in evidences:
+        is_hopeless: Bool = evidence.is_limit_PI.sum(axis=1) >= MOST_TIMEOUTS
+        hopeless[evidence.task_id] = frozenset(evidence.samples_of(is_hopeless))
+    return hopeless
+
+
 class Collection:
     """An iterable over evidence, and its counts."""
 
@@ -216,9 +234,10 @@ class Collection:
             pairs.append((program_digest(plan.helper), plan.helper, plan.helper_calls))
         works = []
         for digest, program, calls in pairs:
-            missing = tuple(call for call in calls if self._store.get(self._store.key(digest, call)) is None)
+            missing = [call for call in calls if self._store.get(self._store.key(digest, call)) is None]
             if missing:
-                works.append(_Work(digest=digest, program=program, calls=missing))
+                missing.sort(key=len)
+                works.append(_Work(digest=digest, program=program, calls=tuple(missing)))
         return works
 
     def _add(self, task: _OpenTask, result: ProgramResult) -> None:

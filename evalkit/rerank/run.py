@@ -22,7 +22,7 @@ from evalkit.errors import EvalError
 from evalkit.outputs.files import is_special, require_writable
 from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
-from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect
+from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect, hopeless_samples
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTests, read_tests
@@ -167,7 +167,12 @@ def rerank(
         ranked = rank_samples(request, benchmark, samples, tests, pool=pool, callbacks=callbacks, rankers=rankers)
         _require_inputs(ranked)
         verdicts = verdicts_of(
-            samples.problems, samples.samples, pool=pool, use_cache=request.use_cache, callbacks=callbacks
+            samples.problems,
+            samples.samples,
+            pool=pool,
+            use_cache=request.use_cache,
+            callbacks=callbacks,
+            hopeless=hopeless_samples(evidence for evidence, _ in ranked.by_problem),
         )
     return replace(score_rankings(ranked, verdicts, layers=pool.layers, callbacks=callbacks), verifier=verifier)
 

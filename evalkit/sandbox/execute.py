@@ -36,8 +36,9 @@ from evalkit.text import one_line
 
 STATES = ("shared", "fresh", "process")
 
-_IN_FLIGHT = 8
-"""Programs per checker that are submitted ahead of the one that is yielded next."""
+_IN_FLIGHT = 64
+"""Programs per checker that are submitted ahead of the one that is yielded next: one that hangs must not hold up all
+checkers."""
 
 _NUM_RETRIES = 2
 """Repeats of a program at which the machine failed."""
@@ -66,6 +67,9 @@ class CallLimits:
     program_cpu_s: float = 10.0
     """CPU time of all calls of a program and of its own statements, in seconds. When it is used up, the other calls are
     not run and have the outcome `timeout_cpu`. A low limit bounds the cost of programs that hang in every call."""
+    after_timeout_cpu_s: float | None = None
+    """CPU time of a call that follows one beyond its time, in seconds, so that programs that hang in every call cost
+    less; None for `call_cpu_s`."""
     most_timeouts: int | None = None
     """Consecutive calls beyond their time after which the other calls are not run and have the outcome
     `timeout_cpu`; None for no such limit."""
@@ -78,6 +82,8 @@ class CallLimits:
         for name in ("call_cpu_s", "program_cpu_s", "memory_bytes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.after_timeout_cpu_s is not None and not 0 < self.after_timeout_cpu_s <= self.call_cpu_s:
+            raise ValueError(f"after_timeout_cpu_s is {self.after_timeout_cpu_s}, expected at most call_cpu_s or None")
         if self.most_timeouts is not None and self.most_timeouts < 1:
             raise ValueError(f"most_timeouts is {self.most_timeouts}, expected a positive number or None")
 

@@ -43,15 +43,20 @@ _MIN_GAIN = 1.5
 """Least factor of more time for which a timeout by the clock is worth another run."""
 
 
+def slept(verdict: Verdict, job: CheckJob) -> bool:
+    """Return whether a program that timed out by the clock slept, so that more time would not help."""
+    return verdict.cpu_s < _ASLEEP_SHARE * job.wall_s and not verdict.starved
+
+
 def _patience(job: CheckJob, doubtful: Verdict) -> float:
     """Return the multiple of the usual time in which the program uses up its CPU time, twice over.
 
     The estimate uses the share of a processor that the program got in the doubtful run: other work may load the
     machine, also while the program runs alone. A sleeping program gets no more time.
     """
-    share = doubtful.cpu_s / job.wall_s
-    if share < _ASLEEP_SHARE and not doubtful.starved:
+    if slept(doubtful, job):
         return 1.0
+    share = doubtful.cpu_s / job.wall_s
     usual_s = job.wall_s / job.patience
     return min(_MAX_PATIENCE, max(1.0, 2.0 * job.cpu_limit_s / max(share, 1e-6) / usual_s))
 

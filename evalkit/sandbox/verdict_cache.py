@@ -1,9 +1,9 @@
 """A cache of verdicts: a small database on disk, keyed by the content of program and checks.
 
 Programs that differ only in comments and layout run once, in this run and in later ones. Outcomes that may be the
-machine's failure (`verdict.RETRIED`) are not stored. Keys include the Python version and `CACHE_VERSION`, which changes
-when verdicts would. A verdict is on disk when `put` returns, so an interrupted run loses none. Threads may share one
-cache.
+machine's failure (`verdict.RETRIED`) are not stored, except the timeout of a program that slept when it ran alone. Keys
+include the Python version and `CACHE_VERSION`, which changes when verdicts would. A verdict is on disk when `put`
+returns, so an interrupted run loses none. Threads may share one cache.
 """
 
 from __future__ import annotations
@@ -75,9 +75,15 @@ class VerdictCache:
             except (sqlite3.Error, ValueError, TypeError):
                 return None  # an unreadable entry counts as absent
 
-    def put(self, key: str, verdict: Verdict) -> None:
-        """Store a verdict, unless it may be the machine's failure."""
-        if verdict.outcome in RETRIED:
+    def put(self, key: str, verdict: Verdict, *, is_sure: bool = False) -> None:
+        """Store a verdict, unless it may be the machine's failure.
+
+        Args:
+            key: A result of `job_key`.
+            verdict: The verdict.
+            is_sure: The program slept, also when it ran alone: its timeout by the clock is its own.
+        """
+        if verdict.outcome in RETRIED and not is_sure:
             return
         value = {key: item for key, item in verdict.to_dict().items() if key != "passed"}
         with self._lock:

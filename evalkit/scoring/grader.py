@@ -10,7 +10,7 @@ import time
 from concurrent.futures import Future
 from functools import partial
 
-from evalkit.sandbox.pool import Pool
+from evalkit.sandbox.pool import Pool, slept
 from evalkit.sandbox.verdict import RETRIED, CheckJob, Verdict
 from evalkit.sandbox.verdict_cache import VerdictCache, job_key
 
@@ -46,6 +46,10 @@ class Grader:
         future = self._running[key] = self._pool.submit(job)
         future.add_done_callback(partial(self._store, key))
 
+    def knows(self, job: CheckJob) -> bool:
+        """Return whether the verdict of a program is in the cache."""
+        return self._cache.get(job_key(job)) is not None
+
     @property
     def num_done(self) -> int:
         """Number of distinct programs that ended."""
@@ -74,8 +78,9 @@ class Grader:
 
     def _check_again(self, keys: list[str]) -> None:
         for key in keys:
-            self._known[key] = self._pool.check_alone(self._jobs[key], after=self._known[key])
-            self._cache.put(key, self._known[key])
+            verdict = self._pool.check_alone(self._jobs[key], after=self._known[key])
+            self._known[key] = verdict
+            self._cache.put(key, verdict, is_sure=verdict.outcome == "timeout_wall" and slept(verdict, self._jobs[key]))
 
     def _store(self, key: str, future: Future[Verdict]) -> None:
         if not future.cancelled() and future.exception() is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import closing
 
 from evalkit.cache_dirs import cache_dir
@@ -17,7 +17,13 @@ from evalkit.tasks.base import Problem
 
 
 def verdicts_of(
-    problems: Sequence[Problem], samples: Sequence[Sample], *, pool: Pool, use_cache: bool, callbacks: ScoreCallbacks
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    *,
+    pool: Pool,
+    use_cache: bool,
+    callbacks: ScoreCallbacks,
+    hopeless: Mapping[str, Container[int]] | None = None,
 ) -> dict[str, tuple[Verdict, ...]]:
     """Return the verdict of each sample, by task id, in the order of the samples.
 
@@ -27,6 +33,7 @@ def verdicts_of(
         pool: A running pool.
         use_cache: Read and write cached verdicts.
         callbacks: Receives a line about references that fail, and about the programs that are executed.
+        hopeless: Indices of samples that hung in several other calls, by task id (`SampleExecutor.add`).
     """
     with closing(VerdictCache(cache_dir() if use_cache else None)) as cache:
         limits = calibrate(problems, pool, cache)
@@ -34,7 +41,7 @@ def verdicts_of(
             callbacks.note(f"warning: the reference of {task_id} does not pass on this machine ({verdict.outcome})")
         executor = SampleExecutor(problems, limits.cpu_s, pool, cache)
         for sample in samples:
-            executor.add(sample)
+            executor.add(sample, is_hopeless=sample.index in (hopeless or {}).get(sample.task_id, ()))
         if executor.num_distinct:
             callbacks.note(f"executing {executor.num_distinct} programs against the benchmark's own tests")
         verdicts: dict[str, list[Verdict]] = {problem.task_id: [] for problem in problems}

@@ -18,7 +18,7 @@ from evalkit.generation.checkpoint import find_checkpoint
 from evalkit.outputs.files import require_writable
 from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
-from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect
+from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect, hopeless_samples
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTest, read_tests
 from evalkit.rerank.store import EvidenceStore
@@ -227,7 +227,12 @@ def _label(
         )
         evidences = list(collection)
         verdicts = verdicts_of(
-            samples.problems, samples.samples, pool=pool, use_cache=request.use_cache, callbacks=callbacks
+            samples.problems,
+            samples.samples,
+            pool=pool,
+            use_cache=request.use_cache,
+            callbacks=callbacks,
+            hopeless=hopeless_samples(evidences),
         )
     labelled = []
     callbacks.start("collecting features", len(samples.samples))

@@ -31,8 +31,10 @@ _TEXT_BYTES = 1 << 16
 class _GuestRun:
     """One guest and the calls that it answers."""
 
-    def __init__(self, zygote: Zygote, job: dict[str, Any], *, total_s: float, wall_s: float) -> None:
-        self._job, self._total_s = job, total_s
+    def __init__(
+        self, zygote: Zygote, job: dict[str, Any], *, first_call_s: float, total_s: float, wall_s: float
+    ) -> None:
+        self._job, self._first_call_s, self._total_s = job, first_call_s, total_s
         self._session = Session(
             zygote, cpu_limit_s=math.ceil(total_s) + 1, memory_bytes=job["memory_bytes"], wall_s=wall_s
         )
@@ -77,10 +79,11 @@ class _GuestRun:
         self._session.value(meter.start({"program": job["program"], "after": "", "names": []}))
         self.started = True
         # Fresh state runs the program's own statements again before each call: their time is not the call's.
-        limit_s = job["call_cpu_s"] + (meter.spent_s if job["fresh"] else 0.0)
+        own_s = meter.spent_s if job["fresh"] else 0.0
         meter.send(pack({"evaluate": calls, "fresh": job["fresh"]}))
         for call in calls:
-            body = meter.receive(limit_s=limit_s, what=call[:100])
+            call_s = job["call_cpu_s"] if self.results else self._first_call_s
+            body = meter.receive(limit_s=call_s + own_s, what=call[:100])
             self.results.append(self._result(body))
 
     def _result(self, body: bytes) -> dict[str, Any]:
@@ -147,7 +150,8 @@ def execute(zygote: Zygote, job: dict[str, Any]) -> dict[str, Any]:
         if (most := job["most_timeouts"]) is not None and timeouts >= most:
             rest = {"outcome": "timeout_cpu", "text": f"not run: {timeouts} calls before it used up their time"}
             break
-        guest = _GuestRun(zygote, job, total_s=left_s, wall_s=wall_s)
+        first_call_s = (job["after_timeout_cpu_s"] if timeouts else None) or job["call_cpu_s"]
+        guest = _GuestRun(zygote, job, first_call_s=first_call_s, total_s=left_s, wall_s=wall_s)
         guest.run(calls[len(results) : len(results) + job["guest_calls"]])
         cpu_s += guest.cpu_s
         doubtful |= guest.doubtful

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from evalkit.errors import EvalError
-from evalkit.rerank.collect import EVIDENCE_LIMITS, Collection, collect
+from evalkit.rerank.collect import EVIDENCE_LIMITS, Collection, collect, hopeless_samples
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.model_tests import WrittenTest
 from evalkit.rerank.store import EvidenceStore
@@ -172,6 +172,17 @@ def test_calls_that_ran_into_a_limit_equal_no_other_output(pool: Pool) -> None:
     assert len({int(code) for code in evidence.output_PI[:, 0]}) == 3
     assert not evidence.is_value_PI.any()
     assert not evidence.passed_PT.any()
+
+
+def test_short_calls_run_first_and_programs_that_hang_are_named(pool: Pool) -> None:
+    bodies = ["return x + 1", "while True: pass", "while len(str(x)) > 3: pass"]
+    asserts = [f"f({10**digits}) == 1" for digits in (5, 4, 3, 2, 1, 0)]
+    store = memory(replace(EVIDENCE_LIMITS, most_timeouts=1))
+    (evidence,) = collection(pool, store, {0: bodies}, asserts, inputs=("tests",))
+    assert evidence.is_value_PI[2].tolist() == [False, False, False, True, True, True]
+    assert "not run" not in evidence.texts[2][2]
+    assert all("not run" in text for text in evidence.texts[2][:2])
+    assert hopeless_samples([evidence]) == {"Toy/0": {1}}
 
 
 @pytest.mark.parametrize(

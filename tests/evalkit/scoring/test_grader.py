@@ -57,11 +57,11 @@ def test_identical_programs_run_once_and_verdicts_are_remembered(pool: Pool, tmp
 class _Script:
     """A pool that answers from a list."""
 
-    def __init__(self, *outcomes: str) -> None:
-        self.outcomes = list(outcomes)
+    def __init__(self, *outcomes: str, starved: bool = True) -> None:
+        self.outcomes, self._starved = list(outcomes), starved
 
     def check_alone(self, job: CheckJob, *, after: Verdict | None = None) -> Verdict:
-        return Verdict(outcome=self.outcomes.pop(0))
+        return Verdict(outcome=self.outcomes.pop(0), starved=self._starved)
 
     def submit(self, job: CheckJob):
         from concurrent.futures import Future
@@ -69,6 +69,16 @@ class _Script:
         future: Future[Verdict] = Future()
         future.set_result(self.check_alone(job))
         return future
+
+
+def test_the_verdict_of_a_program_that_sleeps_alone_is_remembered(tmp_path: Path):
+    cache = VerdictCache(tmp_path)
+    grader = Grader(_Script("timeout_wall", "timeout_wall", starved=False), cache)  # type: ignore[arg-type]
+    grader.add(job("a"))
+    assert [verdict.outcome for verdict in grader.finish()] == ["timeout_wall"]
+    assert grader.knows(job("a"))
+    assert not grader.knows(job("b"))
+    cache.close()
 
 
 @pytest.mark.parametrize(
