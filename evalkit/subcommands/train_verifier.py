@@ -43,7 +43,7 @@ from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, Us
     default="tests",
     show_default=True,
     type=CommaSeparated(),
-    help="Sources of inputs, as for 'evalkit rerank': use the same there.",
+    help="Sources of inputs, separated by commas: tests, mutation. Use the same for 'evalkit rerank'.",
 )
 @click.option(
     "--evidence",

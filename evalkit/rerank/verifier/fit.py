@@ -145,6 +145,8 @@ def choose(
 
 
 def _require_both(tasks: Sequence[LabelledTask]) -> None:
+    if not tasks:
+        raise EvalError("no training task could be executed on this machine (infra_error); run the command again")
     right = {bool(mark) for task in tasks for mark in task.right_P}
     if len(right) < 2:
         which = "right" if True in right else "wrong"

@@ -20,7 +20,7 @@ from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
 from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect, hopeless_samples
 from evalkit.rerank.inputs.sources import require_sources
-from evalkit.rerank.model_tests import WrittenTest, read_tests
+from evalkit.rerank.model_tests import WrittenTest, WrittenTests, tests_of
 from evalkit.rerank.store import EvidenceStore
 from evalkit.rerank.task_plan import EvidenceSettings
 from evalkit.rerank.verifier.embedding import Embedder
@@ -28,8 +28,8 @@ from evalkit.rerank.verifier.features import FEATURES
 from evalkit.rerank.verifier.files import VERIFIER_FILE, save_verifier
 from evalkit.rerank.verifier.fit import CANDIDATES, HEADS, Fitted, LabelledTask, choose
 from evalkit.rerank.verifier.quality import VerifierQuality, measure
-from evalkit.rerank.verifier.verifier import EmbeddingSource, SeenTasks, Verifier
-from evalkit.samples.given_file import program_files
+from evalkit.rerank.verifier.verifier import EmbeddingSource, SeenTasks, Verifier, task_digest
+from evalkit.samples.given_file import open_given, program_files
 from evalkit.samples.merged import MergedSamples, read_merged
 from evalkit.sandbox.pool import Pool
 from evalkit.scoring.verdicts import verdicts_of
@@ -38,6 +38,10 @@ from evalkit.tasks.base import Benchmark, Problem
 
 DEFAULT_VALIDATION = {"mbpp:train": "mbpp:validation"}
 """Benchmark to choose the model on, by the benchmark that is trained on."""
+
+
+TRAINING_INPUTS = ("tests", "mutation")
+"""Sources of inputs that training takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,40 +103,31 @@ def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> 
         EvalError: An input is missing or broken, there is nothing to learn from, or the folder cannot be written.
     """
     _require_scikit_learn()
-    require_sources(request.inputs)
-    split = _split(request)
+    _check_inputs(request.inputs)
+    split = _split(request, callbacks)
     _check_outputs(request)
     samples = read_merged(request.samples, split.joined, sanitize=request.sanitize, limit=None, note=callbacks.note)
-    present = {problem.task_id for problem in samples.problems}
-    if not present & split.train_ids:
-        raise EvalError(f"--tasks {','.join(request.tasks)}: no sample is of these tasks; name their sample files")
-    if request.validation is not None and not present & split.validation_ids:
-        raise EvalError(f"--validation {request.validation}: no sample is of these tasks; name their sample files")
+    _require_samples(request, split, samples)
     tests = _read_tests(request.tests, split.joined, callbacks)
     embedder = Embedder(find_checkpoint(request.model)) if request.model is not None else None
     with locked(request.out / VERIFIER_FILE):
         labelled, counts, num_failed = _label(request, samples, tests, embedder, callbacks)
         train = [task for task in labelled if task.evidence.task_id in split.train_ids]
         validation = [task for task in labelled if task.evidence.task_id in split.validation_ids]
-        if not train:
-            raise EvalError("no training task could be executed on this machine (infra_error); run the command again")
         callbacks.note(
             f"choosing a model on {len(validation)} tasks of {split.validation}"
             if validation
             else f"choosing a model by folds over {len(train)} training tasks: no sample is of other tasks"
         )
         fitted = choose(train, validation, candidates=CANDIDATES if embedder is None else HEADS)
-        use_log_probs = _prefers_log_probs(fitted)
         by_id = {problem.task_id: problem for problem in samples.problems}
         verifier = Verifier(
             model=fitted.model,
             embedding=_embedding(embedder, train[0]),
             inputs=request.inputs,
-            use_log_probs=use_log_probs,
+            use_log_probs=_prefers_log_probs(fitted),
             trained_on=SeenTasks.of(request.tasks, _problems(train, by_id)),
-            tuned_on=SeenTasks.of(
-                [split.validation] if validation and split.validation else [], _problems(validation, by_id)
-            ),
+            tuned_on=SeenTasks.of([split.validation or ""] if validation else [], _problems(validation, by_id)),
         )
         sha256 = save_verifier(verifier, request.out)
     return TrainedVerifier(
@@ -140,7 +135,7 @@ def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> 
         verifier=verifier,
         sha256=sha256,
         fitted=fitted,
-        quality=measure(fitted.held_out, use_log_probs=use_log_probs),
+        quality=measure(fitted.held_out, use_log_probs=verifier.use_log_probs),
         samples=samples,
         counts=counts,
         num_failed=num_failed,
@@ -152,8 +147,35 @@ def _require_scikit_learn() -> None:
         raise EvalError("train-verifier needs scikit-learn, which is not installed; install 'teacherless[eval]'")
 
 
-def _split(request: TrainVerifierRequest) -> _Split:
-    """Load the benchmarks and join them.
+def _check_inputs(inputs: tuple[str, ...]) -> None:
+    """Refuse sources of inputs that need visible tests or a generator.
+
+    Raises:
+        EvalError: There is one, or no source.
+    """
+    require_sources(inputs)
+    if other := [name for name in inputs if name not in TRAINING_INPUTS]:
+        raise EvalError(
+            f"--inputs {other[0]}: is not used in training, because visible tests may be those that decide the labels; "
+            f"expected some of {', '.join(TRAINING_INPUTS)}"
+        )
+
+
+def _require_samples(request: TrainVerifierRequest, split: _Split, samples: MergedSamples) -> None:
+    """Refuse sample files without a training task, or without a task of the benchmark that --validation names.
+
+    Raises:
+        EvalError: They are.
+    """
+    present = {problem.task_id for problem in samples.problems}
+    if not present & split.train_ids:
+        raise EvalError(f"--tasks {','.join(request.tasks)}: no sample is of these tasks; name their sample files")
+    if request.validation is not None and not present & split.validation_ids:
+        raise EvalError(f"--validation {request.validation}: no sample is of these tasks; name their sample files")
+
+
+def _split(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> _Split:
+    """Load the benchmarks and join them, without tasks that occur under another number outside of them.
 
     Raises:
         EvalError: A name is unknown, or two of the benchmarks share a task or the number of one.
@@ -170,17 +192,37 @@ def _split(request: TrainVerifierRequest) -> _Split:
             f"{', '.join(names)}: the number of {doubled[0]} occurs twice; expected benchmarks for --tasks and "
             "--validation without common tasks or numbers"
         )
+    repeated = _repeated(names, problems, request.data_dir)
+    if repeated:
+        pairs = ", ".join(f"{own} is {other}" for own, other in repeated.items())
+        callbacks.note(
+            f"{len(repeated)} tasks are left out, because they are also outside of {', '.join(names)}: {pairs}"
+        )
+        problems = tuple(problem for problem in problems if problem.task_id not in repeated)
     ids = frozenset(problem.task_id for problem in problems)
     joined = Benchmark(
         name=", ".join(part.name for part in parts),
         problems=problems,
         source=", ".join(dict.fromkeys(part.source for part in parts)),
         sha256=parts[0].sha256,
-        excluded_ids=frozenset().union(*(part.excluded_ids for part in parts)) - ids,
+        excluded_ids=frozenset(repeated).union(*(part.excluded_ids for part in parts)) - ids,
     )
     own = parts[-1].problems if validation is not None else ()
-    validation_ids = frozenset(problem.task_id for problem in own)
+    validation_ids = frozenset(problem.task_id for problem in own) & ids
     return _Split(joined=joined, train_ids=ids - validation_ids, validation=validation, validation_ids=validation_ids)
+
+
+def _repeated(names: Sequence[str], problems: Sequence[Problem], data_dir: Path | None) -> dict[str, str]:
+    """Return the tasks with equal words in another part of a benchmark: own id -> id there.
+
+    MBPP has such pairs: a verifier that is trained on one has seen the other.
+    """
+    own = {task_digest(problem): problem.task_id for problem in problems}
+    ids = {problem.task_id for problem in problems}
+    wholes = dict.fromkeys(name.partition(":")[0] for name in names if ":" in name)
+    others = [problem for name in wholes for problem in registry.load(name, data_dir=data_dir).problems]
+    pairs = [(own.get(task_digest(problem)), problem.task_id) for problem in others if problem.task_id not in ids]
+    return {found: other for found, other in pairs if found is not None}
 
 
 def _check_outputs(request: TrainVerifierRequest) -> None:
@@ -194,26 +236,41 @@ def _check_outputs(request: TrainVerifierRequest) -> None:
         require_writable(output)
 
 
-def _read_tests(
-    paths: Sequence[Path], benchmark: Benchmark, callbacks: ScoreCallbacks
-) -> dict[str, tuple[WrittenTest, ...]]:
-    """Return the tests of all files by task id; a test of several files was written as often as in all of them."""
-    counts: dict[str, Counter[str]] = {problem.task_id: Counter() for problem in benchmark.problems}
+def _read_tests(paths: Sequence[Path], benchmark: Benchmark, callbacks: ScoreCallbacks) -> WrittenTests:
+    """Return the tests of all files; a test of several files was written as often as in all of them.
+
+    Raises:
+        EvalError: A file cannot be read, or none holds a valid test.
+    """
+    files = []
     for path in paths:
-        for task_id, tests in read_tests(path, benchmark, note=callbacks.note).by_task.items():
-            counts[task_id].update({test.source: test.times_written for test in tests})
-    if not any(counts.values()):
+        with open_given(path) as given:
+            files.append(tests_of(given, benchmark))
+    counts: dict[str, Counter[str]] = {problem.task_id: Counter() for problem in benchmark.problems}
+    for task_id, count in counts.items():
+        for tests in files:
+            count.update({test.source: test.times_written for test in tests.by_task[task_id]})
+    joined = WrittenTests(
+        by_task={
+            task_id: tuple(WrittenTest(source=source, times_written=times) for source, times in count.items())
+            for task_id, count in counts.items()
+        },
+        num_texts=sum(tests.num_texts for tests in files),
+        num_repeated=sum(tests.num_repeated for tests in files),
+        num_empty=sum(tests.num_empty for tests in files),
+        num_unknown=sum(tests.num_unknown for tests in files),
+    )
+    if not joined.num_tests:
         raise EvalError(f"--tests {paths[0]}: holds no valid test; expected texts after 'assert '; check the file")
-    return {
-        task_id: tuple(WrittenTest(source=source, times_written=times) for source, times in count.items())
-        for task_id, count in counts.items()
-    }
+    for line in joined.notes(benchmark.name):
+        callbacks.note(f"tests: {line}")
+    return joined
 
 
 def _label(
     request: TrainVerifierRequest,
     samples: MergedSamples,
-    tests: dict[str, tuple[WrittenTest, ...]],
+    tests: WrittenTests,
     embedder: Embedder | None,
     callbacks: ScoreCallbacks,
 ) -> tuple[list[LabelledTask], EvidenceCounts, int]:
@@ -223,7 +280,13 @@ def _label(
         pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
         store = stack.enter_context(EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note))
         collection = collect(
-            samples.problems, samples.samples, tests, settings=settings, pool=pool, store=store, callbacks=callbacks
+            samples.problems,
+            samples.samples,
+            tests.by_task,
+            settings=settings,
+            pool=pool,
+            store=store,
+            callbacks=callbacks,
         )
         evidences = list(collection)
         verdicts = verdicts_of(

@@ -148,5 +148,5 @@ def rows_of(evidence: TaskEvidence, embed: Embed | None) -> Float64:
 
 
 def task_digest(problem: Problem) -> str:
-    """Return the digest of what the model is asked: prompt, description and names of functions."""
-    return sha256_text("\0".join([problem.prompt, problem.description, *problem.entry_points]))
+    """Return the digest of what the model is asked, without differences in layout."""
+    return sha256_text(" ".join((problem.prompt or problem.description).split()))

@@ -95,6 +95,25 @@ def test_the_labels_follow_the_verdicts_and_every_task_has_evidence(
     assert trained.counts.tasks == 7
     assert trained.counts.examples == 0, "visible tests are not used"
     assert any("no sample is of other tasks" in line for line in notes.lines)
+    assert any(line.startswith("tests: 160 of 164 humaneval problems have no valid test") for line in notes.lines)
+
+
+def test_a_task_that_is_also_outside_of_the_training_is_left_out(
+    humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = next(problem for problem in humaneval.problems if problem.task_id == "HumanEval/53")
+    whole = replace(humaneval, problems=(*humaneval.problems, replace(twin, task_id="HumanEval/900")))
+    benchmarks = {"he": whole, "he:train": replace(humaneval, name="he:train")}
+    trained, notes = run(tmp_path / "a", monkeypatch, benchmarks, tasks=("he:train",))
+    assert "HumanEval/53" not in trained.verifier.trained_on.tasks
+    (line,) = [line for line in notes.lines if "HumanEval/900" in line]
+    assert line == "tasks left out, because they are also outside of he:train: HumanEval/53 is HumanEval/900"
+    trained.verifier.refuse_seen([whole.problems[-1]], "v")
+
+
+def test_visible_tests_are_no_inputs(humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EvalError, match="--inputs examples: is not used in training, because visible tests may be"):
+        run(tmp_path / "a", monkeypatch, {"humaneval": humaneval}, tasks=("humaneval",), inputs=("examples",))
 
 
 def test_samples_of_no_task_are_an_error(humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
