@@ -195,9 +195,7 @@ def _split(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> _Split:
     repeated = _repeated(names, problems, request.data_dir)
     if repeated:
         pairs = ", ".join(f"{own} is {other}" for own, other in repeated.items())
-        callbacks.note(
-            f"{len(repeated)} tasks are left out, because they are also outside of {', '.join(names)}: {pairs}"
-        )
+        callbacks.note(f"tasks left out, because they are also outside of {', '.join(names)}: {pairs}")
         problems = tuple(problem for problem in problems if problem.task_id not in repeated)
     ids = frozenset(problem.task_id for problem in problems)
     joined = Benchmark(
