@@ -166,7 +166,8 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
 @click.argument("path")
 @click.argument("url")
 @click.option("--without-tokens", is_flag=True, help="Leave the text out. `hydrate` restores it from your corpus.")
-def publish(path: str, url: str, without_tokens: bool) -> None:
+@click.option("--force", is_flag=True, help="With --without-tokens: remove the text of responses for good.")
+def publish(path: str, url: str, without_tokens: bool, force: bool) -> None:
     """Copy the cache at PATH to URL (a folder, s3://, hf://datasets/...): shards, data card, the manifest last.
 
     Running it again continues: files with the right size and digest are skipped.
@@ -175,9 +176,11 @@ def publish(path: str, url: str, without_tokens: bool) -> None:
     from shards.read import open as open_cache
     from shards.reports.summary import licence_line
 
+    if force and not without_tokens:
+        raise click.UsageError("--force allows --without-tokens for responses: give it with --without-tokens")
     cache = open_cache(path)
     with bytes_bar("publishing", _shard_bytes(cache)) as on_bytes:
-        transfer = publish_cache(cache, url, without_tokens=without_tokens, on_bytes=on_bytes)
+        transfer = publish_cache(cache, url, without_tokens=without_tokens, force=force, on_bytes=on_bytes)
     click.echo(
         f"{url}: complete, sent {transfer.sent} files, skipped {transfer.skipped} that were there, "
         f"manifest {transfer.manifest.sha256[:12]}"

@@ -2,7 +2,8 @@
 
 Checked: size and digest of each file; schema, metadata and number of chunks of each shard; digest of each chunk and
 each row; ids below the vocabulary size, finite values, masses within [0, 1] that sum to exactly 1, falling heads,
-ascending draws outside the head; each window of a document once; side files.
+ascending draws outside the head; the context of each row within it, and its messages in canonical form; each window
+of a document once; side files.
 
 In a cache without tokens, the digests of rows and the codes of labels outside the head cannot be checked.
 
@@ -182,6 +183,8 @@ def _header_problems(cache: Cache, shard: ShardEntry, raw: bytes, where: str) ->
     layout = cache.manifest.layout
     if not reader.schema.equals(schema(layout)):
         yield f"{where}: the columns are not those of the manifest's layout"
+    if metadata["version"] != layout.version:
+        yield f"{where}: found format version {metadata['version']}, the manifest says {layout.version}"
     if metadata.get("layout") != layout.to_dict():
         yield f"{where}: the layout in the file is not that of the manifest"
     if reader.num_record_batches != len(shard.chunks):

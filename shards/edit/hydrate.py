@@ -4,6 +4,9 @@ Without its tokens, a cache has empty lists of `tokens`, and everything else is 
 digest of the row with its tokens. It proves that tokens which someone puts back are the original ones, and the digest
 over all rows stays the identity of the content.
 
+A cache of responses has no text at all then: neither tokens nor messages. Nothing puts them back, because no corpus
+holds what a model wrote.
+
 The caller provides candidates for the tokens, from a corpus and a tokenizer: `teacher_dump.hydrate`.
 
 Not guaranteed: secrecy. The likeliest ids of a position often contain the label, and anyone with a candidate text can
@@ -63,7 +66,7 @@ class HydratedCache:
 
 
 def remove_tokens(source: Path, shard: ShardEntry, layout: Layout, out: Path) -> ShardEntry:
-    """Write a copy of a shard without its tokens, under the same name.
+    """Write a copy of a shard without its tokens and messages, under the same name.
 
     Args:
         source: Local copy of the shard, with the right digest.
@@ -75,7 +78,7 @@ def remove_tokens(source: Path, shard: ShardEntry, layout: Layout, out: Path) ->
         The entry of the copy.
     """
     removed = replace(layout, tokens="removed")
-    entry = rewrite(source, shard, _with_empty_tokens, layout=layout, out=out, name=shard.name, new_layout=removed)
+    entry = rewrite(source, shard, _without_text, layout=layout, out=out, name=shard.name, new_layout=removed)
     assert entry is not None
     return entry
 
@@ -84,8 +87,13 @@ def rows_without_tokens(cache: Cache) -> Iterator[RowWithoutTokens]:
     """Yield the rows of a cache without tokens, in order.
 
     Raises:
-        ShardError: If the cache has its tokens.
+        ShardError: If the cache has its tokens, or held responses.
     """
+    if cache.manifest.layout.has_responses:
+        raise ShardError(
+            f"{cache.store.root}: found a cache of responses, expected one of documents: what a model wrote is in no "
+            "corpus, so its text cannot be put back; use the cache that this one was published from"
+        )
     if cache.manifest.layout.has_tokens:
         raise ShardError(
             f"{cache.store.root}: found a cache that has its tokens, expected one published without; it can be "
@@ -198,8 +206,12 @@ def _with_tokens(batch: pa.RecordBatch, tokens: Int32, starts: Int64) -> pa.Reco
     return batch.set_column(batch.schema.get_field_index("tokens"), field, list_array(field, values, starts))
 
 
-def _with_empty_tokens(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return _with_tokens(batch, np.empty(0, np.int32), np.zeros(batch.num_rows + 1, np.int64))
+def _without_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    batch = _with_tokens(batch, np.empty(0, np.int32), np.zeros(batch.num_rows + 1, np.int64))
+    column = batch.schema.get_field_index("messages")
+    if column < 0:
+        return batch
+    return batch.set_column(column, batch.schema.field(column), pa.array([""] * batch.num_rows, pa.string()))
 
 
 def _renamed(out: Path, entry: ShardEntry) -> ShardEntry:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +125,26 @@ class _MergedRows:
 def _require_compatible(a: Cache, b: Cache) -> None:
     """Raise ShardError if the rows of two caches must not be in one cache."""
     facts_a, facts_b = _compared_facts(a.manifest), _compared_facts(b.manifest)
-    if differences := [name for name in facts_a if facts_a[name] != facts_b.get(name)]:
+    if differences := [name for name in {**facts_a, **facts_b} if facts_a.get(name) != facts_b.get(name)]:
         name = differences[0]
         raise ShardError(
             f"{b.store.root}: found {', '.join(differences)} other than in {a.store.root} ({name}: "
-            f"{str(facts_b.get(name))[:16]}, expected {str(facts_a[name])[:16]}); only caches of one teacher, dumped "
-            "with one layout, can be merged"
+            f"{str(facts_b.get(name))[:16]}, expected {str(facts_a.get(name))[:16]}); only caches of one teacher and "
+            "one writer of responses, dumped with one layout, can be merged"
         )
 
 
 def _compared_facts(manifest: Manifest) -> dict[str, Any]:
+    writer = asdict(manifest.writer) if manifest.writer else {}
     return {
+        "the format version": manifest.layout.version,
         "the teacher's weights": manifest.teacher.weights_sha256,
         "the tokenizer": manifest.tokenizer.fingerprint,
         "the prefix tokens": list(manifest.tokenizer.prefix_tokens),
         "the engine's dtype": manifest.engine.get("dtype"),
         "the meaning of log-probs": manifest.engine.get("log_probs"),
         **{f"the layout's {k}": v for k, v in {"tokens": "kept", **manifest.layout.to_dict()}.items()},
+        **{f"the writer's {k}": v for k, v in writer.items() if k not in ("name", "revision")},
     }
 
 

@@ -36,21 +36,31 @@ class Transfer:
     """Number of files that existed."""
 
 
-def publish(cache: Cache, url: str, *, without_tokens: bool = False, on_bytes: OnBytes = ignore_bytes) -> Transfer:
+def publish(
+    cache: Cache, url: str, *, without_tokens: bool = False, force: bool = False, on_bytes: OnBytes = ignore_bytes
+) -> Transfer:
     """Copy a cache to a directory or URL, with a data card.
 
     Args:
         cache: The cache.
         url: Path or URL of the copy.
         without_tokens: Remove the tokens of the copy.
+        force: Remove them although nobody can put them back, as those of responses.
         on_bytes: Progress callback, which gets the bytes of the shards, sent or skipped.
 
     Raises:
-        ShardError: If there is another cache, or a file of `cache` has another digest than its manifest says.
+        ShardError: If there is another cache, a file of `cache` has another digest than its manifest says, or the text
+            of responses would be lost.
         StoreError: If a place cannot be reached or written.
     """
     target = open_store(url)
     without_tokens = without_tokens and cache.manifest.layout.has_tokens
+    if without_tokens and cache.manifest.layout.has_responses and not force:
+        raise ShardError(
+            f"{cache.store.root}: found responses, expected documents: what a model wrote is in no corpus, so "
+            "'logit-shards hydrate' cannot put it back, and the copy is of no use for training; publish it with its "
+            "tokens, or give --force to remove them for good"
+        )
     published = _manifest_at(target)
     if published is not None and not _is_copy(published, cache, without_tokens):
         raise ShardError(

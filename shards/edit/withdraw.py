@@ -26,6 +26,7 @@ from shards.edit.rewrite import (
 )
 from shards.errors import ShardError
 from shards.format.manifest import ShardEntry, Tombstone
+from shards.format.schema import Layout
 from shards.read import Cache
 from shards.storage.store import OnBytes, ignore_bytes
 
@@ -83,7 +84,7 @@ def withdraw(cache: Cache, names: Sequence[str], out: Path, *, on_bytes: OnBytes
     rewritten = 0
     for shard in manifest.shards:
         source = fetch_shard(cache.store, shard, out / shard.name, on_bytes=on_bytes)
-        keep = matches.rows_to_keep(source)
+        keep = matches.rows_to_keep(source, manifest.layout)
         if keep.all():
             shards.append(shard)
             continue
@@ -138,11 +139,13 @@ class _Matches:
     documents: dict[str, _MatchedDocument] = field(default_factory=dict)
     """Matched documents by sha256, in the order of the cache."""
 
-    def rows_to_keep(self, shard: Path) -> npt.NDArray[np.bool_]:
+    def rows_to_keep(self, shard: Path, layout: Layout) -> npt.NDArray[np.bool_]:
         """Return whether each row of a local shard matches no name, and collect the documents of the others."""
-        table = read_columns(shard, ("document", "source", "path", "tail_codes"))
+        extra = ("context",) if layout.has_responses else ()
+        table = read_columns(shard, ("document", "source", "path", "tail_codes", *extra))
         keep = np.ones(table.num_rows, bool)
-        lengths = pc.list_value_length(table["tail_codes"]).to_pylist()
+        contexts = table["context"].to_pylist() if layout.has_responses else [1] * table.num_rows
+        positions = pc.list_value_length(table["tail_codes"]).to_pylist()
         origins = zip(*(table[n].to_pylist() for n in ("document", "source", "path")), strict=True)
         for r, (digest, source, path) in enumerate(origins):
             sha256 = digest.hex()
@@ -153,7 +156,7 @@ class _Matches:
                 document = self.documents.setdefault(sha256, _MatchedDocument(min(hits)))
                 document.first_name = min(document.first_name, *hits)
                 document.rows += 1
-                document.tokens += lengths[r] + 1
+                document.tokens += contexts[r] + positions[r]
         return keep
 
     def tombstones(self) -> tuple[Tombstone, ...]:

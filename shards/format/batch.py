@@ -15,6 +15,7 @@ from shards.errors import CorruptShardError, ShardError, TokensRemovedError
 from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo, label_mask
 from shards.format.codec import FlatRecords, Streams, decode, encode
 from shards.format.manifest import ChunkEntry
+from shards.format.messages import conversation_problem
 from shards.format.schema import RESPONSES_VERSION, Layout, list_names, schema
 
 _DECODE_ERRORS = (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError)
@@ -126,6 +127,7 @@ def row_digest(info: RowInfo, streams: Streams, schema: pa.Schema) -> bytes:
 
 
 def _check_contexts(layout: Layout, rows: list[Row]) -> None:
+    """Raise ShardError if a row has no such context, or a conversation that the layout or its digest does not fit."""
     for row in rows:
         info, num_tokens = row.info, len(row.tokens)
         if not 1 <= info.context <= num_tokens:
@@ -142,6 +144,8 @@ def _check_contexts(layout: Layout, rows: list[Row]) -> None:
                 f"head_count: found {len(row.head_count)} positions, expected {num_tokens - info.context}: "
                 f"{num_tokens} tokens without a context of {info.context}"
             )
+        if (problem := conversation_problem(info)) is not None:
+            raise ShardError(problem)
 
 
 def _concatenate(rows: list[Row]) -> FlatRecords:
@@ -252,9 +256,13 @@ def decode_chunk(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry | 
         TokensRemovedError: If the cache was published without its tokens.
     """
     if not layout.has_tokens:
+        remedy = (
+            "the responses in it cannot be put back: use the cache that it was published from"
+            if layout.has_responses
+            else "first run 'logit-shards hydrate PATH --data CORPUS --out DIR' with your own copy of the corpus"
+        )
         raise TokensRemovedError(
-            f"{where}: found a cache published without its tokens, expected rows to train on or read; first run "
-            "'logit-shards hydrate PATH --data CORPUS --out DIR' with your own copy of the corpus"
+            f"{where}: found a cache published without its tokens, expected rows to train on or read; {remedy}"
         )
     return decode_records(layout, raw, where=where, entry=entry)
 

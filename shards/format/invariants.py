@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from shards.format.chunk import Chunk
+from shards.format.messages import conversation_problem
 
 
 def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
@@ -20,6 +21,7 @@ def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
     yield from _head_and_draw_problems(chunk, vocab_size)
     if any(info.byte_end < info.byte_start for info in chunk.rows):
         yield "rows: a window that ends before it begins"
+    yield from filter(None, map(conversation_problem, chunk.rows))
 
 
 def _value_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from shards.errors import ShardError
+from shards.format.chunk import RowInfo
 from shards.format.schema import canonical_json
 
 Message = dict[str, str]
@@ -55,6 +56,19 @@ def parse_messages(text: str) -> list[Message]:
 def messages_sha256(text: str) -> str:
     """Return the digest that is `RowInfo.document` of the rows with these messages, hex."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def conversation_problem(info: RowInfo) -> str | None:
+    """Return what is wrong with the conversation of a row, None if it is sound or there is none."""
+    if not info.messages:
+        return None
+    try:
+        parse_messages(info.messages)
+    except ShardError as error:
+        return str(error)
+    if info.document != messages_sha256(info.messages):
+        return f"document: found {info.document[:12]}, expected the digest of the row's messages"
+    return None
 
 
 def _checked(message: object) -> Message:

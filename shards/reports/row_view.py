@@ -1,4 +1,7 @@
-"""One row in readable form: its text and the teacher's choices at each token, for a terminal or a browser."""
+"""One row in readable form: its text and the teacher's choices at each token, for a terminal or a browser.
+
+Of a response, the conversation before it is shown as its messages, and without messages as the text of its context.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.errors import ShardError
-from shards.format.chunk import Chunk
+from shards.format.chunk import Chunk, Float32, RowInfo
+from shards.format.messages import parse_messages
 from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
 
@@ -42,6 +46,8 @@ class RowView:
     title: str
     facts: tuple[tuple[str, str], ...]
     """Names and values."""
+    messages: tuple[tuple[str, str], ...]
+    """Role and content of what stands before the first position; () for a window of a document."""
     positions: tuple[PositionView, ...]
 
 
@@ -56,20 +62,50 @@ def row_view(cache: Cache, number: int) -> RowView:
         ShardError: If there is no such row.
     """
     row = _row(cache, number)
-    table = TokenizerRules.load(cache.tokenizer_dir).token_bytes()
+    rules = TokenizerRules.load(cache.tokenizer_dir)
+    table = rules.token_bytes()
     texts = {t: raw.decode("utf-8", errors="replace") for t, raw in table.items()}
+    texts |= {token["id"]: token["content"] for token in rules.added_tokens if token.get("special")}
     info = row.rows[0]
     bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
     return RowView(
         title=f"row {number} of {cache.store.root}",
         facts=(
-            ("text", f"{info.source} {info.path}, bytes {info.byte_start:,} to {info.byte_end:,}"),
-            ("document", f"{info.document[:16]}, window {info.window}, licence {info.licence or 'not known'}"),
-            ("teacher", f"{cache.manifest.teacher.name}: {bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of "
-                        f"entropy, {1 - row.tail_mass.mean():.1%} of the mass in the head"),
+            *_origin(info),
+            ("teacher", f"{cache.manifest.teacher.name}: {bits:.2f} bits per byte, {_mean(row.entropy):.2f} nats of "
+                        f"entropy, {1 - _mean(row.tail_mass):.1%} of the mass in the head"),
         ),
+        messages=_messages(row, table),
         positions=_positions(row, lambda token: texts.get(token) or f"<{token}>"),
     )  # fmt: skip
+
+
+def _origin(info: RowInfo) -> tuple[tuple[str, str], ...]:
+    """Return the facts about where a row is from."""
+    licence = f"licence {info.licence or 'not known'}"
+    if info.context == 1 and not info.messages:
+        return (
+            ("text", f"{info.source} {info.path}, bytes {info.byte_start:,} to {info.byte_end:,}"),
+            ("document", f"{info.document[:16]}, window {info.window}, {licence}"),
+        )
+    return (
+        ("prompt", f"{info.source} {info.path}, {info.context:,} tokens of context without records"),
+        ("document", f"{info.document[:16]}, response {info.window} of {info.byte_end:,} bytes, {licence}"),
+    )
+
+
+def _messages(row: Chunk, table: dict[int, bytes]) -> tuple[tuple[str, str], ...]:
+    info = row.rows[0]
+    if info.messages:
+        return tuple((message["role"], message["content"]) for message in parse_messages(info.messages))
+    if info.context == 1:
+        return ()
+    raw = b"".join(table.get(token, b"") for token in row.tokens[: info.context].tolist())
+    return (("context", raw.decode("utf-8", errors="replace")),)
+
+
+def _mean(values: Float32) -> float:
+    return float(values.mean()) if len(values) else 0.0
 
 
 def _row(cache: Cache, number: int) -> Chunk:
@@ -84,7 +120,7 @@ def _row(cache: Cache, number: int) -> Chunk:
 
 def _positions(row: Chunk, text_of: Callable[[int], str]) -> tuple[PositionView, ...]:
     positions = []
-    for p, label in enumerate(row.tokens[1:].tolist()):
+    for p, label in enumerate(row.labels.tolist()):
         head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
         ids, probs = row.head_ids[head].tolist(), row.head_probs[head].tolist()
         positions.append(
@@ -103,6 +139,8 @@ def _positions(row: Chunk, text_of: Callable[[int], str]) -> tuple[PositionView,
 def to_text(view: RowView, *, width: int = 100) -> str:
     """Return a row as text, one line of at most `width` characters per token."""
     lines = [view.title, *(f"{name:>9}  {value}" for name, value in view.facts), ""]
+    for role, content in view.messages:
+        lines += [f"{role}:", *(f"    {line}" for line in content.splitlines() or [""]), ""]
     lines.append(f"{'p':>7}  {'token':<16} the teacher's choices")
     for position in view.positions:
         choices = "  ".join(f"{_quoted(text)} {q:.2f}" for text, q in position.choices)
@@ -116,7 +154,11 @@ def to_html(view: RowView) -> str:
     body = "".join(_span(p) for p in view.positions)
     facts = "".join(f"<dt>{html.escape(n)}</dt><dd>{html.escape(v)}</dd>" for n, v in view.facts)
     legend = "".join(f'<i style="background:{_tint(q)}">{q:g}</i>' for q in (0.9, 0.5, 0.1, 0.01, 0.001))
-    return _PAGE.format(title=html.escape(view.title), facts=facts, legend=legend, body=body)
+    messages = "".join(
+        f"<section><b>{html.escape(role)}</b><div>{html.escape(content)}</div></section>"
+        for role, content in view.messages
+    )
+    return _PAGE.format(title=html.escape(view.title), facts=facts, legend=legend, messages=messages, body=body)
 
 
 def _span(position: PositionView) -> str:
@@ -156,6 +198,9 @@ dt {{ color: #6b7280 }} dd {{ margin: 0 }}
   margin-left: .3rem; border-radius: .25rem; color: #1c2024 }}
 pre {{ font: 13.5px/1.75 ui-monospace, monospace; background: #fff; border: 1px solid #e5e7eb; border-radius: .6rem;
   padding: 1.1rem 1.3rem; white-space: pre-wrap; overflow-wrap: anywhere }}
+section {{ margin: 0 0 .8rem; padding: .7rem 1.3rem; border-left: 3px solid #4b7bd1; background: #fff }}
+section b {{ color: #6b7280; font-size: .85rem }}
+section div {{ font: 13.5px/1.6 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }}
 span {{ position: relative; border-radius: .2rem; cursor: default }}
 span:hover {{ outline: 1.5px solid #d66228 }}
 s {{ display: none; position: absolute; z-index: 9; top: 1.6em; left: 0; width: 21rem; background: #fff; color: #1c2024;
@@ -167,5 +212,5 @@ td:nth-child(2) {{ width: 55% }} td b {{ display: block; height: .6rem; backgrou
 .hit td {{ font-weight: 600 }} .hit b {{ background: #d66228 }} s p {{ margin: .5rem 0 0; color: #4b5563 }}
 </style></head><body><h1>{title}</h1><dl>{facts}</dl>
 <p class="legend">Each token is tinted by its surprise to the teacher; hover for the choices. Probability: {legend}</p>
-<pre>{body}</pre></body></html>
+{messages}<pre>{body}</pre></body></html>
 """

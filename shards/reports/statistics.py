@@ -32,6 +32,7 @@ QUANTILES = (1, 5, 25, 50, 75, 95)
 SAMPLED_CHUNKS = 8
 """Number of chunks, evenly spaced, that represent a cache where reading or compressing all of them adds little."""
 _FIELDS = {
+    "messages": "messages",
     "tokens": "tokens",
     "head_count": "head ids",
     "head_ids": "head ids",
@@ -50,7 +51,8 @@ def measure(cache: Cache) -> dict[str, Any]:
     """Return the statistics of a cache as JSON. Every chunk is read, and its digest is checked.
 
     Values are means per position; logs and divergences are in nats. docs/fidelity.md explains each of them. A cache
-    without its tokens has no log-probabilities of labels.
+    without its tokens has no log-probabilities of labels. `context_tokens` is there for responses only: the number of
+    tokens without a position.
     """
     totals = _Totals(cache.manifest.layout)
     sampled = sampled_chunks(cache)
@@ -73,6 +75,7 @@ class _Totals:
 
     layout: Layout
     positions: int = 0
+    context_tokens: int = 0
     text_bytes: int = 0
     documents: set[str] = field(default_factory=set)
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -83,6 +86,7 @@ class _Totals:
     def add(self, chunk: Chunk) -> None:
         """Add the positions of a chunk."""
         self.positions += len(chunk.tail_mass)
+        self.context_tokens += int(chunk.contexts.sum())
         self.documents.update(r.document for r in chunk.rows)
         self.text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
         self.sums["head_entries"] += len(chunk.head_ids)
@@ -112,8 +116,10 @@ class _Totals:
             "captured_quantiles": captured_quantiles(self.tails),
             "bytes_by_field": {name: round(size / self.sized_tokens, 4) for name, size in by_size},
         }
+        if self.layout.has_responses:
+            facts["context_tokens"] = self.context_tokens
         for name, value in self.sums.items():
-            facts[name] = round(value / self.positions, 8 if name.startswith("kl_") else 6)
+            facts[name] = round(value / max(1, self.positions), 8 if name.startswith("kl_") else 6)
         if self.layout.has_tokens:
             bits = -self.sums["realised_logp"] / math.log(2)
             facts["bits_per_byte"] = round(bits / max(1, self.text_bytes), 6)

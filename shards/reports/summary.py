@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from shards.format.schema import RESPONSES_VERSION
 from shards.read import Cache
 from shards.reports.fidelity import read_check, report_lines
 
@@ -15,6 +16,7 @@ def summary(cache: Cache) -> dict[str, Any]:
     manifest = cache.manifest
     return {
         "path": cache.store.root,
+        "version": manifest.layout.version,
         "manifest_sha256": cache.manifest_sha256,
         "rows_sha256": manifest.rows_sha256,
         "tokens": cache.tokens,
@@ -27,6 +29,7 @@ def summary(cache: Cache) -> dict[str, Any]:
         "tokenizer": asdict(manifest.tokenizer),
         "engine": manifest.engine,
         "corpus": manifest.corpus,
+        "writer": asdict(manifest.writer) if manifest.writer else None,
         "layout": manifest.layout.to_dict(),
         "settings": manifest.settings,
         "report": manifest.report,
@@ -38,6 +41,8 @@ def summary(cache: Cache) -> dict[str, Any]:
 def describe(facts: dict[str, Any]) -> str:
     """Return the facts of `summary` as one screen of text."""
     teacher, corpus, engine, report = facts["teacher"], facts["corpus"], facts["engine"], facts["report"]
+    has_responses = facts["version"] == RESPONSES_VERSION
+    documents = "prompts" if has_responses else "documents"
     origin = " ".join(x for x in (teacher["repo"], teacher["revision"]) if x)
     lines = [
         ("cache", facts["path"]),
@@ -48,9 +53,10 @@ def describe(facts: dict[str, Any]) -> str:
         ),
         ("licence", licence_line(teacher)),
         ("engine", f"{engine.get('name')} {engine.get('version')}, {engine.get('dtype')}"),
-        ("corpus", f"{corpus.get('source')}: {report.get('documents', 0):,} documents"),
+        ("corpus", f"{corpus.get('source')}: {report.get('documents', 0):,} {documents}"),
+        *([("writer", writer_line(facts["writer"]))] if has_responses else []),
         ("rows", f"{facts['rows']:,} in {facts['chunks']:,} chunks of {facts['shards']:,} shards"),
-        ("tokens", f"{facts['tokens']:,}"),
+        ("tokens", _tokens_line(facts)),
         ("size", f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token"),
         ("records", _records_line(facts["layout"])),
     ]
@@ -69,6 +75,28 @@ def describe(facts: dict[str, Any]) -> str:
 def format_lines(lines: Sequence[tuple[str, str]]) -> str:
     """Return named lines as text, with the names in a column."""
     return "\n".join(f"{name:>10}  {text}" for name, text in lines)
+
+
+def writer_line(writer: dict[str, Any] | None) -> str:
+    """Return who wrote the responses of a cache, and how.
+
+    Args:
+        writer: The fields of `shards.format.manifest.Writer`, None if the corpus has the responses.
+    """
+    if writer is None:
+        return "the responses are those of the corpus"
+    name = " ".join(x for x in (writer["name"], writer["revision"]) if x)
+    return (
+        f"{name} (weights {writer['weights_sha256'][:12]}), temperature {writer['temperature']:g}, "
+        f"top-p {writer['top_p']:g}, at most {writer['max_new_tokens']:,} tokens, seed {writer['seed']}"
+    )
+
+
+def _tokens_line(facts: dict[str, Any]) -> str:
+    report = facts["report"]
+    if "context_tokens" not in report:
+        return f"{facts['tokens']:,}"
+    return f"{facts['tokens']:,}: {report['context_tokens']:,} of context, {report['positions']:,} of responses"
 
 
 def licence_line(teacher: dict[str, Any]) -> str:

@@ -90,7 +90,8 @@ def make_row(
 
 def make_responses(rng: np.random.Generator, *, samples: int = 3) -> list[Row]:
     """Return rows of random records: several responses to one random prompt, one of them empty."""
-    asked = messages_json([{"role": "user", "content": f"Write {rng.integers(10**6)}."}])
+    system = {"role": "system", "content": "R\u00e9ponds en Python \U0001f40d.\n"}
+    asked = messages_json([system, {"role": "user", "content": f'Write "{rng.integers(10**6)}".'}])
     context = int(rng.integers(2, 30))
     rows = []
     for window in range(samples):
@@ -101,9 +102,17 @@ def make_responses(rng: np.random.Generator, *, samples: int = 3) -> list[Row]:
 
 
 def make_response_cache(folder: Path, *, shards: int = 2, prompts: int = 4, chunk_tokens: int = 100) -> list[Row]:
-    """Write a complete small cache of format version 2 and return its rows in order."""
+    """Write a complete small cache of format version 2 and return its rows in order.
+
+    The last two rows of a shard have no messages: a context alone, and a window of a document.
+    """
     rng = np.random.default_rng(0)
-    parts = ([row for _ in range(prompts) for row in make_responses(rng)] for _ in range(shards))
+
+    def shard() -> list[Row]:
+        responses = [row for _ in range(prompts) for row in make_responses(rng)]
+        return responses + [make_row(rng, tokens=12, layout=RESPONSES, context=context) for context in (5, 1)]
+
+    parts = (shard() for _ in range(shards))
     return _write_cache(folder, parts, RESPONSES, chunk_tokens)
 
 

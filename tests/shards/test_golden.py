@@ -1,6 +1,6 @@
-"""Tests that format version 1 is read and written byte for byte, with golden files.
+"""Tests that every format version is read and written byte for byte, with golden files.
 
-`python -m tests.shards.test_golden` made the files. They never change: a change of the format adds a new folder.
+`python -m tests.shards.test_golden VERSION` made the files. They never change: a change of the format adds a new folder.
 
 No counterpart: reading, writing and verifying are tested together, against files of an earlier release.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ import pytest
 import shards
 from shards.format.batch import Row, build_batch
 from shards.format.chunk import Chunk
-from shards.format.schema import file_schema
+from shards.format.schema import FORMAT_VERSIONS, Layout, file_schema
 from shards.verify import verify
 from shards.write import ShardWriter
-from tests.shards.conftest import LAYOUT, make_cache
+from tests.shards.conftest import LAYOUT, RESPONSES, make_cache, make_response_cache
 
-GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden"
+LAYOUTS = {1: LAYOUT, 2: RESPONSES}
 ARRAYS = (
     "row_starts",
     "tokens",
@@ -71,38 +73,61 @@ def _as_row(row: Chunk) -> Row:
     )
 
 
-def test_the_golden_cache_is_sound_and_decodes_to_the_same_values() -> None:
-    cache = shards.open(GOLDEN)
+@pytest.fixture(params=FORMAT_VERSIONS)
+def layout(request: pytest.FixtureRequest) -> Layout:
+    """Return the layout of the golden cache of each version."""
+    version: int = request.param
+    return LAYOUTS[version]
+
+
+@pytest.fixture
+def golden(layout: Layout) -> Path:
+    """Return the folder of the golden cache of a version."""
+    return GOLDEN / f"v{layout.version}"
+
+
+def test_the_golden_cache_is_sound_and_decodes_to_the_same_values(layout: Layout, golden: Path) -> None:
+    cache = shards.open(golden)
+    assert cache.manifest.layout == layout
     assert verify(cache) == []
-    assert digests(cache) == json.loads((GOLDEN / "expected.json").read_text())
+    assert digests(cache) == json.loads((golden / "expected.json").read_text())
 
 
-def test_what_was_decoded_is_encoded_to_the_same_streams() -> None:
-    cache = shards.open(GOLDEN)
-    schema = file_schema(LAYOUT, task="000000", fingerprint="f")
+def test_what_was_decoded_is_encoded_to_the_same_streams(layout: Layout, golden: Path) -> None:
+    cache = shards.open(golden)
+    schema = file_schema(layout, task="000000", fingerprint="f")
     for i, chunk in enumerate(cache):
-        batch, row_digests = build_batch(LAYOUT, as_rows(chunk), schema)
-        stored = pa.ipc.open_file(GOLDEN / "000000.arrow").get_batch(i)
+        batch, row_digests = build_batch(layout, as_rows(chunk), schema)
+        stored = pa.ipc.open_file(golden / "000000.arrow").get_batch(i)
+        assert batch.schema.equals(stored.schema, check_metadata=True)
         for name in stored.schema.names:
             assert batch.column(name).equals(stored.column(name)), name
         assert row_digests == stored.column("row_sha256").to_pylist()
 
 
-def test_the_file_is_the_same_to_the_last_byte(tmp_path: Path) -> None:
-    if pa.__version__ != json.loads((GOLDEN / "made_with.json").read_text())["pyarrow"]:
+def test_the_manifest_is_the_same_to_the_last_byte(golden: Path) -> None:
+    assert shards.open(golden).manifest.to_bytes() == (golden / "manifest.json").read_bytes()
+
+
+def test_the_file_is_the_same_to_the_last_byte(layout: Layout, golden: Path, tmp_path: Path) -> None:
+    if pa.__version__ != json.loads((golden / "made_with.json").read_text())["pyarrow"]:
         pytest.skip("another pyarrow may compress to other bytes; the streams are compared above")
-    writer = ShardWriter(tmp_path, "000000.arrow", layout=LAYOUT, task="000000", fingerprint="f", chunk_tokens=60)
+    writer = ShardWriter(tmp_path, "000000.arrow", layout=layout, task="000000", fingerprint="f", chunk_tokens=60)
     with writer:
-        for chunk in shards.open(GOLDEN):
+        for chunk in shards.open(golden):
             for row in as_rows(chunk):
                 writer.write(row)
         writer.close()
-    assert (tmp_path / "000000.arrow").read_bytes() == (GOLDEN / "000000.arrow").read_bytes()
+    assert (tmp_path / "000000.arrow").read_bytes() == (golden / "000000.arrow").read_bytes()
 
 
 if __name__ == "__main__":
-    if GOLDEN.exists():
-        raise SystemExit(f"{GOLDEN} exists already and must not change")
-    make_cache(GOLDEN, shards=1, rows=4, chunk_tokens=60)
-    (GOLDEN / "expected.json").write_text(json.dumps(digests(shards.open(GOLDEN)), indent=1) + "\n")
-    (GOLDEN / "made_with.json").write_text(json.dumps({"pyarrow": pa.__version__}) + "\n")
+    folder = GOLDEN / f"v{sys.argv[1]}"
+    if folder.exists():
+        raise SystemExit(f"{folder} exists already and must not change")
+    if LAYOUTS[int(sys.argv[1])].has_responses:
+        make_response_cache(folder, shards=1, prompts=2, chunk_tokens=60)
+    else:
+        make_cache(folder, shards=1, rows=4, chunk_tokens=60)
+    (folder / "expected.json").write_text(json.dumps(digests(shards.open(folder)), indent=1) + "\n")
+    (folder / "made_with.json").write_text(json.dumps({"pyarrow": pa.__version__}) + "\n")

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 import shards
-from tests.shards.conftest import make_cache
+from tests.shards.conftest import make_cache, make_response_cache
 
 UNIT = 2**24
 
@@ -25,7 +26,8 @@ UNIT = 2**24
 def read_manifest(folder: Path) -> dict[str, Any]:
     data: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     assert data["format"] == "teacherless-shards"
-    assert data["version"] == 1
+    assert data["version"] in (1, 2)
+    assert ("writer" in data) == (data["version"] == 2)
     promised = data.pop("sha256")
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     assert hashlib.sha256(text.encode()).hexdigest() == promised
@@ -49,7 +51,7 @@ def decode_row(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) ->
     heads, codes, realised = iter(row["head_ids"]), iter(row["head_codes"]), iter(row["realised_codes"])
     gaps = iter([sum(b << 8 * k for k, b in enumerate(bits)) for bits in zip(*planes, strict=True)])
     positions = []
-    for p, token in enumerate(row["tokens"][1:]):
+    for p, token in enumerate(row["tokens"][row.get("context", 1) :]):
         n = row["head_count"][p]
         tau = round(UNIT * math.sin(row["tail_codes"][p] * math.pi / 510) ** 2) if n else UNIT
         ids = [next(heads) for _ in range(n)]
@@ -100,9 +102,25 @@ def row_digest(columns: dict[str, list[Any]], r: int, schema: pa.Schema) -> byte
     return digest.digest()
 
 
-def test_a_reader_written_from_the_page_agrees_to_the_last_bit(tmp_path: Path) -> None:
-    make_cache(tmp_path)
+def check_conversation(columns: dict[str, list[Any]], r: int) -> None:
+    """Check what the page says of a conversation."""
+    text, document = columns["messages"][r], columns["document"][r]
+    assert 1 <= columns["context"][r] <= len(columns["tokens"][r])
+    if not text:
+        return
+    messages = json.loads(text)
+    assert [set(m) for m in messages] == [{"role", "content"}] * len(messages)
+    assert text == json.dumps(messages, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert document == hashlib.sha256(text.encode()).digest()
+    assert columns["byte_start"][r] == 0
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_reader_written_from_the_page_agrees_to_the_last_bit(version: int, tmp_path: Path) -> None:
+    make = make_cache if version == 1 else make_response_cache
+    make(tmp_path)
     manifest, cache = read_manifest(tmp_path), shards.open(tmp_path)
+    assert manifest["version"] == version
     layout = manifest["layout"]
     number = 0
     shard_digests = []
@@ -116,7 +134,13 @@ def test_a_reader_written_from_the_page_agrees_to_the_last_bit(tmp_path: Path) -
             for r in range(len(columns["tokens"])):
                 row = ours.row(r)
                 assert row.tokens.tolist() == columns["tokens"][r]
-                for p, said in enumerate(decode_row(layout, columns, r)):
+                if version == 2:
+                    check_conversation(columns, r)
+                    info = row.rows[0]
+                    assert (info.context, info.messages) == (columns["context"][r], columns["messages"][r])
+                positions = decode_row(layout, columns, r)
+                assert len(positions) == len(row.entropy)
+                for p, said in enumerate(positions):
                     head = slice(int(row.head_starts[p]), int(row.head_starts[p + 1]))
                     found = dict(zip(row.head_ids[head].tolist(), row.head_probs[head].tolist(), strict=True))
                     assert found == {i: q / UNIT for i, q in said["head"].items()}
