@@ -87,13 +87,9 @@ def rows_without_tokens(cache: Cache) -> Iterator[RowWithoutTokens]:
     """Yield the rows of a cache without tokens, in order.
 
     Raises:
-        ShardError: If the cache has its tokens, or held responses.
+        ShardError: If the cache has its tokens, or its rows are responses.
     """
-    if cache.manifest.layout.has_responses:
-        raise ShardError(
-            f"{cache.store.root}: found a cache of responses, expected one of documents: what a model wrote is in no "
-            "corpus, so its text cannot be put back; use the cache that this one was published from"
-        )
+    _require_documents(cache)
     if cache.manifest.layout.has_tokens:
         raise ShardError(
             f"{cache.store.root}: found a cache that has its tokens, expected one published without; it can be "
@@ -120,9 +116,10 @@ def hydrate(cache: Cache, out: Path, candidates: Candidates, *, on_bytes: OnByte
         on_bytes: Progress callback, which gets the bytes of the shards.
 
     Raises:
-        ShardError: If no row has the right candidate.
+        ShardError: If no row has the right candidate, or the rows are responses.
         StoreError: If a shard cannot be read or written.
     """
+    _require_documents(cache)
     layout = replace(cache.manifest.layout, tokens="kept")
     claim_output(out, "hydrate", [cache.manifest_sha256])
     filler = _Filler(candidates)
@@ -149,6 +146,14 @@ def hydrate(cache: Cache, out: Path, candidates: Candidates, *, on_bytes: OnByte
     fetch_files(cache, out)
     manifest = _hydrated_manifest(cache, replace(cache.manifest, layout=layout, shards=tuple(shards)), filler, out)
     return HydratedCache(cache=finish(out, manifest), missing=tuple(filler.missing))
+
+
+def _require_documents(cache: Cache) -> None:
+    if cache.manifest.layout.has_responses:
+        raise ShardError(
+            f"{cache.store.root}: found a cache of responses, expected one of documents: what a model wrote is in no "
+            "corpus, so its text cannot be put back; use the cache that this one was published from"
+        )
 
 
 @dataclass(slots=True)

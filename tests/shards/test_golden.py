@@ -1,6 +1,7 @@
 """Tests that every format version is read and written byte for byte, with golden files.
 
-`python -m tests.shards.test_golden VERSION` made the files. They never change: a change of the format adds a new folder.
+`python -m tests.shards.test_golden VERSION` made the files. They never change: a change of the format adds a
+new folder.
 
 No counterpart: reading, writing and verifying are tested together, against files of an earlier release.
 """

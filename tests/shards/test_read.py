@@ -80,19 +80,23 @@ def _damage(raw: bytes, bit: int) -> bytes:
 def _content(folder: Path) -> list[tuple[str, bytes]]:
     """Return all decoded values, for comparison."""
     return [
-        (name, np.ascontiguousarray(getattr(chunk, name)).tobytes())
+        (name, np.ascontiguousarray(getattr(chunk, name)).tobytes() + repr(chunk.rows).encode())
         for chunk in shards.open(folder)
         for name in ("tokens", "head_ids", "head_probs", "tail_mass", "draw_ids", "label_logp", "log_z", "entropy")
     ]
 
 
 @pytest.mark.slow
-def test_no_flipped_bit_gives_a_wrong_value(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_no_flipped_bit_gives_a_wrong_value(version: int, tmp_path: Path) -> None:
     """Single-bit flips anywhere in the shards or the manifest: an error, or the very same values.
 
     `verify` sees every one of them.
     """
-    make_cache(tmp_path, shards=1, rows=4, chunk_tokens=60)
+    if version == 1:
+        make_cache(tmp_path, shards=1, rows=4, chunk_tokens=60)
+    else:
+        make_response_cache(tmp_path, shards=1, prompts=1, chunk_tokens=60)
     truth = _content(tmp_path)
     files = [p for p in tmp_path.rglob("*") if p.is_file() and p.name != "000000.arrow.json"]
     chances = random.Random(0)

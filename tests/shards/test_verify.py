@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 import shards
 from shards.cli import main
 from shards.edit.publish import publish
+from shards.errors import CorruptShardError
+from shards.format.batch import read_batch, row_digests
+from shards.read import Cache
 from shards.storage.store import Store
+from shards.storage.temp_files import temp_path
 from shards.verify import verify
+from shards.write import BatchWriter
 from tests.shards.faulty_s3 import Proxy
 
 
@@ -87,3 +95,65 @@ def test_every_problem_of_a_shard_is_reported(cache_folder: Path) -> None:
     problems = verify(cache)
     assert "bytes, the manifest says" in problems[0]
     assert sum("the file is cut short" in p for p in problems) == len(cache.manifest.shards[0].chunks) - 1
+
+
+def _with_changed_rows(folder: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Cache:
+    """Return a cache of the changed batches of the shards, with the digests of files, chunks and rows right."""
+    cache = shards.open(folder)
+    layout, entries = cache.manifest.layout, []
+    for shard in cache.manifest.shards:
+        schema = pa.ipc.open_file(folder / shard.name).schema
+        reader = pa.ipc.open_file(pa.BufferReader((folder / shard.name).read_bytes()))
+        with BatchWriter(temp_path(folder / shard.name), schema) as writer:
+            for i in range(reader.num_record_batches):
+                batch = change(read_batch(layout, reader.get_batch(i).serialize().to_pybytes()))
+                digests = pa.array(list(row_digests(batch)), pa.binary())
+                columns = [digests if n == "row_sha256" else batch.column(n) for n in batch.schema.names]
+                writer.write(pa.RecordBatch.from_arrays(columns, schema=schema))
+            entries.append(writer.finish(shard.name))
+            writer.path.rename(folder / shard.name)
+        (folder / f"{shard.name}.json").unlink()
+    (folder / "manifest.json").write_bytes(replace(cache.manifest, shards=tuple(entries)).to_bytes())
+    return shards.open(folder)
+
+
+def _set(batch: pa.RecordBatch, name: str, value: object) -> pa.RecordBatch:
+    """Return a batch with one value in all rows of a column."""
+    column = batch.schema.get_field_index(name)
+    field = batch.schema.field(column)
+    return batch.set_column(column, field, pa.array([value] * batch.num_rows, field.type))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("messages", "[]", "expected a canonical JSON list"),
+        ("messages", '[{"role":"user","content":"x"}]', "expected a canonical JSON list"),
+        ("messages", '[{"content":"other","role":"user"}]', "expected the digest of the row's messages"),
+        ("document", b"x" * 32, "expected the digest of the row's messages"),
+        ("context", 0, "context: found a row of fewer tokens"),
+        ("context", 10**6, "context: found a row of fewer tokens"),
+        ("context", 2, "head_count: found"),
+    ],
+)
+def test_rows_that_are_no_responses_are_reported(name: str, value: object, said: str, response_folder: Path) -> None:
+    problems = verify(_with_changed_rows(response_folder, lambda batch: _set(batch, name, value)))
+    assert any(said in problem and "000000.arrow chunk 0: " in problem for problem in problems), problems
+
+
+def test_rows_written_again_unchanged_are_sound(response_folder: Path) -> None:
+    assert verify(_with_changed_rows(response_folder, lambda batch: batch)) == []
+
+
+def test_a_shard_of_the_other_version_is_reported(cache_folder: Path, response_folder: Path) -> None:
+    responses = shards.open(response_folder)
+    for shard in responses.manifest.shards:
+        (cache_folder / shard.name).write_bytes((response_folder / shard.name).read_bytes())
+        (cache_folder / f"{shard.name}.json").write_bytes((response_folder / f"{shard.name}.json").read_bytes())
+    documents = replace(shards.open(cache_folder).manifest, shards=responses.manifest.shards)
+    (cache_folder / "manifest.json").write_bytes(documents.to_bytes())
+    problems = verify(shards.open(cache_folder))
+    assert any("found format version 2, the manifest says 1" in problem for problem in problems)
+    assert any("the columns are not those of the manifest's layout" in problem for problem in problems)
+    with pytest.raises(CorruptShardError, match=r"000000\.arrow chunk 0: does not decode"):
+        list(shards.open(cache_folder))
