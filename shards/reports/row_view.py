@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.errors import ShardError
-from shards.format.chunk import Chunk, Float32, RowInfo
+from shards.format.chunk import Chunk, RowInfo
 from shards.format.messages import parse_messages
 from shards.model_files.tokenizer import TokenizerRules
 from shards.read import Cache
@@ -67,13 +67,11 @@ def row_view(cache: Cache, number: int) -> RowView:
     texts = {t: raw.decode("utf-8", errors="replace") for t, raw in table.items()}
     texts |= {token["id"]: token["content"] for token in rules.added_tokens if token.get("special")}
     info = row.rows[0]
-    bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
     return RowView(
         title=f"row {number} of {cache.store.root}",
         facts=(
             *_origin(info),
-            ("teacher", f"{cache.manifest.teacher.name}: {bits:.2f} bits per byte, {_mean(row.entropy):.2f} nats of "
-                        f"entropy, {1 - _mean(row.tail_mass):.1%} of the mass in the head"),
+            ("teacher", f"{cache.manifest.teacher.name}: {_teacher_facts(row)}"),
         ),
         messages=_messages(row, table),
         positions=_positions(row, lambda token: texts.get(token) or f"<{token}>"),
@@ -104,8 +102,15 @@ def _messages(row: Chunk, table: dict[int, bytes]) -> tuple[tuple[str, str], ...
     return (("context", raw.decode("utf-8", errors="replace")),)
 
 
-def _mean(values: Float32) -> float:
-    return float(values.mean()) if len(values) else 0.0
+def _teacher_facts(row: Chunk) -> str:
+    if not len(row.entropy):
+        return "no records, because the response is empty"
+    info = row.rows[0]
+    bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
+    return (
+        f"{bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of entropy, {1 - row.tail_mass.mean():.1%} of the "
+        "mass in the head"
+    )
 
 
 def _row(cache: Cache, number: int) -> Chunk:
@@ -140,7 +145,7 @@ def to_text(view: RowView, *, width: int = 100) -> str:
     """Return a row as text, one line of at most `width` characters per token."""
     lines = [view.title, *(f"{name:>9}  {value}" for name, value in view.facts), ""]
     for role, content in view.messages:
-        lines += [f"{role}:", *(f"    {line}" for line in content.splitlines() or [""]), ""]
+        lines += [f"{_printable(role)}:", *(f"    {_printable(line)}" for line in content.split("\n")), ""]
     lines.append(f"{'p':>7}  {'token':<16} the teacher's choices")
     for position in view.positions:
         choices = "  ".join(f"{_quoted(text)} {q:.2f}" for text, q in position.choices)
@@ -181,9 +186,12 @@ def _tint(probability: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    return (
-        text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r").replace(" ", "\u00b7")
-    )
+    return _printable(text.replace("\\", "\\\\").replace(" ", "\u00b7"))
+
+
+def _printable(text: str) -> str:
+    """Return a text with escapes in the place of control characters, which a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 _PAGE = """<!doctype html>

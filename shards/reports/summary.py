@@ -43,6 +43,11 @@ def describe(facts: dict[str, Any]) -> str:
     teacher, corpus, engine, report = facts["teacher"], facts["corpus"], facts["engine"], facts["report"]
     has_responses = facts["version"] == RESPONSES_VERSION
     documents = "prompts" if has_responses else "documents"
+    of_responses = (
+        f", {facts['bytes_on_disk'] / max(1, report['positions']):.2f} per token of a response"
+        if has_responses and report
+        else ""
+    )
     origin = " ".join(x for x in (teacher["repo"], teacher["revision"]) if x)
     lines = [
         ("cache", facts["path"]),
@@ -57,7 +62,10 @@ def describe(facts: dict[str, Any]) -> str:
         *([("writer", writer_line(facts["writer"]))] if has_responses else []),
         ("rows", f"{facts['rows']:,} in {facts['chunks']:,} chunks of {facts['shards']:,} shards"),
         ("tokens", _tokens_line(facts)),
-        ("size", f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token"),
+        (
+            "size",
+            f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token{of_responses}",
+        ),
         ("records", _records_line(facts["layout"])),
     ]
     if report:

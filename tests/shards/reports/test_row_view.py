@@ -65,6 +65,15 @@ def test_messages_cannot_add_to_the_page(response_folder: Path) -> None:
     assert "{0} %s" in page
 
 
+def test_control_characters_do_not_reach_the_terminal(response_folder: Path) -> None:
+    view = row_view(with_tokenizer(response_folder), 0)
+    hostile = replace(view.positions[0], text="\x1b[2J\x07 \n", choices=(("\x9b\u202e", 1.0),))
+    text = to_text(replace(view, messages=(("user\x1b", "one\n\ttwo\x1b]0;x\x07\r"),), positions=(hostile,)))
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "    one\n    \\ttwo\\x1b]0;x\\x07\\r\n" in text
+    assert "\\x1b[2J\\x07\u00b7\\n" in text
+
+
 def test_a_context_without_messages_is_shown_as_its_text(response_folder: Path) -> None:
     cache = with_tokenizer(response_folder)
     infos = [info for chunk in cache for info in chunk.rows]
@@ -78,7 +87,7 @@ def test_an_empty_response_is_shown(response_folder: Path) -> None:
     cache = with_tokenizer(response_folder)
     view = row_view(cache, 1)
     assert view.positions == ()
-    assert "0.00 bits per byte" in to_text(view)
+    assert "test: no records, because the response is empty" in to_text(view)
     assert "<pre></pre>" in to_html(view)
 
 
