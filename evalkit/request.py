@@ -36,14 +36,14 @@ class GenerationRequest:
     data_dir: Path | None = None
 
     @property
-    def writes_tests(self) -> bool:
-        """Whether the answers are tests, in place of solutions."""
-        return False
+    def kind(self) -> str:
+        """What is written: `solutions`, `tests`, or `inputs` (functions that return inputs)."""
+        return "solutions"
 
     @property
     def is_for_choosing(self) -> bool:
         """Whether the answers are samples to choose among, or tests to choose by: the default protocol hides tests."""
-        return self.writes_tests
+        return self.kind != "solutions"
 
     def sample_path(self, task: str) -> Path:
         """Return the path of the answers that are generated for one benchmark."""
@@ -108,11 +108,13 @@ class WriteTestsRequest(GenerationRequest):
 
     out: Path
     """The test file, or its name without the benchmark where there are several; `.gz` at its end compresses it."""
+    inputs: bool = False
+    """Write functions that return inputs, in place of tests."""
 
     @property
-    def writes_tests(self) -> bool:
-        """Whether the answers are tests, in place of solutions."""
-        return True
+    def kind(self) -> str:
+        """What is written: `tests`, or `inputs`."""
+        return "inputs" if self.inputs else "tests"
 
     def test_path(self, task: str) -> Path:
         """Return the path of the test file of one benchmark: `tests.TASK.jsonl` where there are several."""

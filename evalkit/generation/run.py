@@ -46,8 +46,8 @@ class CheckpointSource:
         """Return the protocol that the request names, or the default one."""
         request = self.request
         if request.protocol is None and request.is_for_choosing:
-            return find_for_choosing(task=task, tests=request.writes_tests, chat=has_chat_template(self.checkpoint))
-        return find(request.protocol, task=task, tests=request.writes_tests)
+            return find_for_choosing(task=task, kind=request.kind, chat=has_chat_template(self.checkpoint))
+        return find(request.protocol, task=task, kind=request.kind)
 
     def generate(self, plan: SamplePlan, *, on_sample: Callable[[Sample], None]) -> GeneratedSamples:
         """Deliver the samples that earlier runs left, then generate and store the others."""
@@ -94,7 +94,7 @@ class CheckpointSource:
             choice.settings, f"{choice.reason}; protocol {plan.protocol.name}", self.request.dtype
         ):
             self.callbacks.note(line)
-        texts = "tests of " if plan.protocol.answer == "tests" else ""
+        texts = "" if plan.protocol.kind == "solutions" else f"{plan.protocol.kind} of "
         self.callbacks.start(f"generating {texts}{plan.benchmark.name}", len(prompts))
         try:
             with load_engine(self.checkpoint, plan.protocol, choice.settings) as engine:
@@ -208,7 +208,7 @@ class _SampleTemplate:
         return Sample(
             task_id=prompt.task_id,
             index=prompt.index,
-            completion=text if self.protocol.answer in ("completion", "tests") else None,
+            completion=text if self.protocol.answer in ("completion", "tests", "inputs") else None,
             solution=self._solution(prompt, text),
             raw=raw,
             prompt=prompt.text,

@@ -56,6 +56,7 @@ def choices_dict(outcome: RerankOutcome) -> dict[str, Any]:
         },
         "verifier": None if outcome.verifier is None else outcome.verifier.to_dict() | {"path": str(request.verifier)},
         "inputs": list(outcome.settings.inputs),
+        "generators": str(request.generators) if request.generators is not None else None,
         "visible_tests": {
             "docstring_examples": outcome.settings.docstring_examples,
             "shown_tests": outcome.settings.shown_tests,

@@ -61,6 +61,10 @@ class EvidenceCounts:
     inputs: int = 0
     """Distinct calls that are inputs, over all problems."""
     inputs_by_source: dict[str, int] = field(default_factory=dict)
+    generators: int = 0
+    """Model-written functions that return inputs."""
+    generators_failed: int = 0
+    """Those that returned no input."""
     tests: int = 0
     """Distinct model-written tests."""
     opaque_tests: int = 0
@@ -276,6 +280,10 @@ class Collection:
         for (problem, _), result in zip(pairs, execute_calls(jobs, pool=self._pool), strict=True):
             new = generated_calls(result.calls[0], problem.entry_points[0])
             calls[problem.task_id] = calls.get(problem.task_id, ()) + new
+            counts = self.counts
+            self.counts = replace(
+                counts, generators=counts.generators + 1, generators_failed=counts.generators_failed + (not new)
+            )
         return calls
 
     def _counted(self, task: _OpenTask, evidence: TaskEvidence, *, seconds: float) -> EvidenceCounts:
@@ -321,6 +329,9 @@ def _notes(counts: EvidenceCounts) -> list[str]:
         ),
         f"{counts.tasks_without_values} of {counts.tasks} problems have no program that returns a value for an input": (
             counts.tasks_without_values
+        ),
+        f"{counts.generators_failed} of {counts.generators} functions that a model wrote returned no input": (
+            counts.generators_failed
         ),
         f"{counts.outputs_failed} of {counts.outputs} outputs are missing, because the machine failed (infra_error); "
         "run again to execute them": counts.outputs_failed,

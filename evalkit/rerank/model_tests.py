@@ -99,6 +99,21 @@ def read_tests(path: Path, benchmark: Benchmark, *, note: Callable[[str], None])
 
 def tests_of(given: GivenFile, benchmark: Benchmark) -> WrittenTests:
     """Read the tests of one benchmark; see `read_tests`."""
+    texts, unknown = texts_of(given, benchmark, what="tests")
+    return written_tests(texts, benchmark.problems, num_unknown=len(unknown))
+
+
+def texts_of(given: GivenFile, benchmark: Benchmark, *, what: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the texts that a model wrote for each problem, and the unknown ids of the other rows.
+
+    Args:
+        given: The file.
+        benchmark: The benchmark of its rows.
+        what: What the texts are, for errors.
+
+    Raises:
+        EvalError: A row is not a text, or no row is of this benchmark.
+    """
     texts: dict[str, list[str]] = {problem.task_id: [] for problem in benchmark.problems}
     known = {task_id.rpartition("/")[2]: task_id for task_id in texts} | {task_id: task_id for task_id in texts}
     unknown: list[str] = []
@@ -115,10 +130,10 @@ def tests_of(given: GivenFile, benchmark: Benchmark) -> WrittenTests:
     if not any(texts.values()):
         found = f"only ids such as {unknown[0]!r}" if unknown else "no row"
         raise EvalError(
-            f"{given.label}: holds {found}, expected tests of {benchmark.name}, whose ids look like "
+            f"{given.label}: holds {found}, expected {what} of {benchmark.name}, whose ids look like "
             f"{benchmark.problems[0].task_id}; name the right benchmark with --tasks"
         )
-    return written_tests(texts, benchmark.problems, num_unknown=len(unknown))
+    return texts, unknown
 
 
 def written_tests(

@@ -24,6 +24,7 @@ from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
 from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect, hopeless_samples
 from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.inputs.generators import read_generators
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTests, read_tests
 from evalkit.rerank.ranking import Ranking
@@ -61,7 +62,10 @@ class RerankRequest:
     methods: tuple[str, ...] = ()
     """Names of rankers; none for all that the inputs allow."""
     inputs: tuple[str, ...] = ()
-    """Sources of inputs; none for the calls of the tests, or without tests for examples and their mutations."""
+    """Sources of inputs; none for the calls of the tests, or without tests for examples and their mutations, and for
+    the generators where there are any."""
+    generators: Path | None = None
+    """Functions that a model wrote to return inputs."""
     visible_tests: str = "auto"
     """Whether the model saw the examples of the prompt: `shown`, `hidden`, or `auto`: as the rows' prompts say. Where
     rows name no prompt, docstring examples count as shown and the benchmark's assertions as hidden."""
@@ -83,7 +87,8 @@ class RerankRequest:
 
     def sources(self) -> tuple[str, ...]:
         """Return the sources of inputs, with the default filled in."""
-        return self.inputs or (("tests",) if self.tests is not None else ("examples", "mutation"))
+        usual = ("tests",) if self.tests is not None else ("examples", "mutation")
+        return self.inputs or (usual if self.generators is None else (*usual, "generator"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,8 +153,8 @@ def rerank(
         rankers = {**rankers, VERIFIER: verifier.ranker(embed)}
     choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
-    if "generator" in request.sources():
-        raise EvalError("--inputs generator: no option names a file of generators yet; leave this source out")
+    if ("generator" in request.sources()) != (request.generators is not None):
+        raise EvalError("--inputs generator and --generators FILE need each other; name both or neither")
     benchmark = registry.load(request.task, data_dir=request.data_dir)
     _check_outputs(request)
     samples = read_merged(
@@ -190,7 +195,7 @@ def rank_samples(
     """Collect the evidence that the evidence file does not hold, and rank the samples by every method.
 
     Args:
-        request: Methods, sources of inputs and the evidence file; its files of samples and tests are not read.
+        request: Methods, sources of inputs, the generators and the evidence file; its samples and tests are not read.
         benchmark: The benchmark of the samples.
         samples: The samples to rank.
         tests: Model-written tests; None for methods that need none.
@@ -203,6 +208,9 @@ def rank_samples(
     """
     methods = choose_methods(request.methods, rankers, has_tests=tests is not None)
     settings = _evidence_settings(request, samples)
+    generators = (
+        read_generators(request.generators, benchmark, note=callbacks.note) if request.generators is not None else {}
+    )
     with EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note) as store:
         collection = collect(
             samples.problems,
@@ -212,6 +220,7 @@ def rank_samples(
             pool=pool,
             store=store,
             callbacks=callbacks,
+            generators=generators,
         )
         ranked = [(evidence, {method: rankers[method](evidence) for method in methods}) for evidence in collection]
     return RankedSamples(
@@ -261,7 +270,9 @@ def score_rankings(
 def _check_outputs(request: RerankRequest) -> None:
     """Refuse outputs that would overwrite an input or one another, or that cannot be written."""
     inputs = [*registry.data_files(request.data_dir)]
-    for path in (*request.samples, *([request.tests] if request.tests is not None else [])):
+    for path in (*request.samples, request.tests, request.generators):
+        if path is None:
+            continue
         inputs += program_files(path) if path.is_dir() else [path] if str(path) != "-" else []
     if request.verifier is not None:
         inputs.append(request.verifier / VERIFIER_FILE)

@@ -40,8 +40,13 @@ _COUNT = click.IntRange(min=1)
     "--inputs",
     default="",
     type=CommaSeparated(),
-    help="Sources of inputs, separated by commas: tests, examples, mutation. [default: tests; without "
-    "--tests: examples,mutation]",
+    help="Sources of inputs, separated by commas: tests, examples, mutation, generator. [default: tests; without "
+    "--tests: examples,mutation; with --generators also generator]",
+)
+@click.option(
+    "--generators",
+    type=UserPath(),
+    help="Functions that return inputs, by 'evalkit write-tests --kind inputs'; the sandbox runs them. [default: none]",
 )
 @click.option(
     "--visible-tests",

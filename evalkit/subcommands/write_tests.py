@@ -29,13 +29,20 @@ if TYPE_CHECKING:
     type=UserPath(),
     help="The test file, such as tests.jsonl or tests.jsonl.gz. Several benchmarks give tests.TASK.jsonl.",
 )
+@click.option(
+    "--kind",
+    type=click.Choice(["tests", "inputs"]),
+    default="tests",
+    show_default=True,
+    help="inputs writes functions that return inputs, for 'evalkit rerank --generators'.",
+)
 @generation_options
-@click.option("--limit", type=COUNT, help="Write tests only for the first N problems.")
+@click.option("--limit", type=COUNT, help="Write only for the first N problems.")
 @click.option(
     "--deterministic", is_flag=True, help="Fix the composition of batches; float32 unless --dtype names another type."
 )
 @click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
-def write_tests(**settings: Any) -> None:
+def write_tests(kind: str, **settings: Any) -> None:
     """Let CHECKPOINT (a transformers folder or hub id) write tests of benchmark problems.
 
     Each line of the file is one generated text. The same command resumes an interrupted run.
@@ -48,7 +55,7 @@ def write_tests(**settings: Any) -> None:
     from evalkit.request import WriteTestsRequest
 
     with console.ScoreProgress() as progress:
-        written = list(write(WriteTestsRequest(**settings), progress))
+        written = list(write(WriteTestsRequest(inputs=kind == "inputs", **settings), progress))
     for texts in written:
         for line in _summary(texts):
             click.echo(visible(line))
@@ -59,6 +66,12 @@ def _summary(written: TextsOfTests) -> list[str]:
     from evalkit.rerank.model_tests import count_tests
 
     assert written.plan.protocol is not None
+    if written.plan.protocol.kind == "inputs":
+        return [
+            f"{written.plan.benchmark.name}: {len(written.texts)} functions that return inputs "
+            f"({written.num_reused} reused)",
+            f"inputs: {written.path}",
+        ]
     texts: dict[str, list[str]] = {problem.task_id: [] for problem in written.plan.problems}
     for text in written.texts:
         texts[text.task_id].append(text.completion or "")

@@ -2,7 +2,7 @@
 
 The forms follow the data of the authors (microsoft/CodeT, `data/dataset`; arXiv 2207.10397): HumanEval's prompts
 without their examples, and MBPP's tasks as a signature and a docstring. A prompt for tests adds an empty body, a
-comment and `assert `.
+comment and `assert `. A prompt for inputs is ours: it adds the beginning of a function that returns them.
 """
 
 from __future__ import annotations
@@ -108,6 +108,30 @@ def ask_for_tests(stub: str, name: str) -> str:
 
 
 BEGUN_ANSWER = "Below are ten assert statements that test the function:\n```python\nassert "
+"""Beginning of a chat model's answer."""
+
+
+BEGUN_GENERATOR = "import random\n\n\ndef generate_inputs():\n"
+"""Beginning of a program that returns inputs: a list with a tuple of arguments for each."""
+
+
+def begin_inputs(stub: str, name: str) -> str:
+    """Return the prompt that a base model continues with the body of a generator; see `begin_tests`."""
+    return (
+        f"{stub}    pass\n\n\n# twenty different inputs of {name}: a list of tuples of its arguments\n{BEGUN_GENERATOR}"
+    )
+
+
+def ask_for_inputs(stub: str, name: str) -> str:
+    """Return the message that asks a chat model for a generator; see `begin_tests`."""
+    return (
+        "Please write a Python function generate_inputs() without arguments in a markdown code block. It returns "
+        f"twenty different inputs of {name}, small, large and unusual ones, as a list of tuples of its arguments:\n"
+        f"```python\n{stub}    pass\n```"
+    )
+
+
+BEGUN_GENERATOR_ANSWER = f"Below is the function that returns inputs:\n```python\n{BEGUN_GENERATOR}"
 """Beginning of a chat model's answer."""
 
 

@@ -28,7 +28,7 @@ class PromptProtocol:
     answer: str = "completion"
     """`completion`: the answer continues the problem's prompt. `solution`: the answer is a complete program.
     `continuation`: prompt and answer together are a complete program. `tests`: the answer continues `assert ` with
-    tests of the problem, for `evalkit write-tests`."""
+    tests of the problem, for `evalkit write-tests`. `inputs`: the answer continues a function that returns inputs."""
     first_id: int | None = None
     """Lowest task number; None for all tasks. A part of a benchmark, such as `mbpp:train`, is covered whole."""
     last_id: int | None = None
@@ -47,6 +47,11 @@ class PromptProtocol:
     """Reduce an answer to its program: imports, and definitions that the entry point needs."""
     visible_tests: bool = True
     """The prompt shows tests of the problem, or examples with inputs and outputs."""
+
+    @property
+    def kind(self) -> str:
+        """What the answers are: `solutions`, `tests` or `inputs`."""
+        return self.answer if self.answer in ("tests", "inputs") else "solutions"
 
     @property
     def is_chat(self) -> bool:
@@ -68,6 +73,7 @@ _CODET_SAMPLING: dict[str, Any] = {
     "num_samples": 100,
     "visible_tests": False,
 }
+_INPUTS_SAMPLING = _CODET_SAMPLING | {"num_samples": 5}
 _MBPP_FORMS = ("mbpp", "mbpp-sanitized", "mbpp:train", "mbpp:validation")
 
 PROTOCOLS: tuple[PromptProtocol, ...] = (
@@ -262,5 +268,21 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         sanitize=True,
         first_id=11,
         last_id=510,
+    ),
+    *(
+        PromptProtocol(
+            name=f"{name}-inputs{suffix}-v1",
+            tasks=tasks,
+            source=f"ours: the stub of {name}-codet-v1, and the beginning of a function that returns inputs",
+            prompt=f"{stub}-inputs{suffix}",
+            answer="inputs",
+            stop=stop,
+            **_INPUTS_SAMPLING,
+        )
+        for name, tasks, stub in (
+            ("humaneval", ("humaneval", "humaneval+"), "without-examples"),
+            ("mbpp", _MBPP_FORMS, "signature"),
+        )
+        for suffix, stop in (("", (*_CODEX_STOPS, "\nassert")), ("-chat", ("\n```",)))
     ),
 )

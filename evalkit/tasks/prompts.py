@@ -126,6 +126,27 @@ def _tests_chat(stub: PromptForm) -> PromptForm:
     return form
 
 
+def _inputs(stub: PromptForm) -> PromptForm:
+    """Return the form that asks a base model for inputs of the function that `stub` begins."""
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        name = codet_prompts.tested_name(problem)
+        return PromptText(text=codet_prompts.begin_inputs(stub(problem, benchmark).text, name))
+
+    return form
+
+
+def _inputs_chat(stub: PromptForm) -> PromptForm:
+    """Return the form that asks a chat model for inputs of the function that `stub` begins."""
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        name = codet_prompts.tested_name(problem)
+        question = codet_prompts.ask_for_inputs(stub(problem, benchmark).text, name)
+        return PromptText(user=question, text=codet_prompts.BEGUN_GENERATOR_ANSWER)
+
+    return form
+
+
 PROMPT_FORMS: dict[str, PromptForm] = {
     "verbatim": _verbatim,
     "stripped": _stripped,
@@ -137,9 +158,13 @@ PROMPT_FORMS: dict[str, PromptForm] = {
     "without-examples-chat": _solution_chat(_without_examples),
     "without-examples-tests": _tests(_without_examples),
     "without-examples-tests-chat": _tests_chat(_without_examples),
+    "without-examples-inputs": _inputs(_without_examples),
+    "without-examples-inputs-chat": _inputs_chat(_without_examples),
     "signature": _signature,
     "signature-chat": _solution_chat(_signature),
     "signature-tests": _tests(_signature),
     "signature-tests-chat": _tests_chat(_signature),
+    "signature-inputs": _inputs(_signature),
+    "signature-inputs-chat": _inputs_chat(_signature),
 }
 """Prompt forms by the name that protocols use."""

@@ -9,29 +9,34 @@ from evalkit.errors import EvalError
 from evalkit.tasks.base import Benchmark, Problem
 from evalkit.tasks.presets import PROTOCOLS, PromptProtocol
 
+_COMMANDS = {"solutions": "score", "tests": "write-tests", "inputs": "write-tests --kind inputs"}
+"""Command for each kind of protocol."""
 
-def find(name: str | None, *, task: str, tests: bool = False) -> PromptProtocol:
+
+def find(name: str | None, *, task: str, kind: str = "solutions") -> PromptProtocol:
     """Return a protocol.
 
     Args:
         name: Name of the protocol; None for the default of `task`.
         task: Name of the benchmark.
-        tests: Return a protocol for writing tests in place of solutions.
+        kind: What is written: `solutions`, `tests`, or `inputs` (functions that return inputs).
 
     Raises:
-        EvalError: There is no such protocol, it does not cover `task`, or it is not for writing tests or solutions.
+        EvalError: There is no such protocol, it does not cover `task`, or it is for another kind.
     """
-    suitable = [protocol for protocol in PROTOCOLS if (protocol.answer == "tests") == tests]
+    suitable = [protocol for protocol in PROTOCOLS if protocol.kind == kind]
     if name is None:
         for protocol in suitable:
             if task in protocol.tasks:
                 return protocol
-        raise EvalError(f"no protocol writes tests for {task}; expected one of {', '.join(tasks_with_tests())}")
+        raise EvalError(f"no protocol writes {kind} for {task}; expected one of {', '.join(tasks_with_tests())}")
     for protocol in PROTOCOLS:
         if protocol.name == name:
             if protocol not in suitable:
-                wrong, command = ("solutions", "score") if tests else ("tests", "write-tests")
-                raise EvalError(f"protocol {name} writes {wrong}; it is for 'evalkit {command}', choose another")
+                command = _COMMANDS[protocol.kind]
+                raise EvalError(
+                    f"protocol {name} writes {protocol.kind}; it is for 'evalkit {command}', choose another"
+                )
             if task not in protocol.tasks:
                 raise EvalError(f"protocol {name} is for {', '.join(protocol.tasks)}, not {task}; choose another")
             return protocol
@@ -39,22 +44,22 @@ def find(name: str | None, *, task: str, tests: bool = False) -> PromptProtocol:
     raise EvalError(f"protocol {name!r} is unknown; expected one of {known}")
 
 
-def find_for_choosing(*, task: str, tests: bool, chat: bool) -> PromptProtocol:
+def find_for_choosing(*, task: str, kind: str, chat: bool) -> PromptProtocol:
     """Return the default protocol of samples to choose among, or of the tests to choose by.
 
     It shows no tests of the problem, if there is such a protocol: a choice that rests on shown tests says little.
 
     Args:
         task: Name of the benchmark.
-        tests: Return a protocol for writing tests in place of solutions.
+        kind: What is written; see `find`.
         chat: The checkpoint has a chat template: prefer a protocol for chat models.
 
     Raises:
-        EvalError: No protocol writes tests for `task`.
+        EvalError: No protocol writes this kind for `task`.
     """
-    suitable = [item for item in PROTOCOLS if (item.answer == "tests") == tests and task in item.tasks]
+    suitable = [item for item in PROTOCOLS if item.kind == kind and task in item.tasks]
     hidden = [item for item in suitable if not item.visible_tests]
-    candidates = hidden or suitable or [find(None, task=task, tests=tests)]
+    candidates = hidden or suitable or [find(None, task=task, kind=kind)]
     return min(candidates, key=lambda item: item.is_chat != chat)
 
 

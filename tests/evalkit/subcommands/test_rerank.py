@@ -104,6 +104,28 @@ def test_without_tests_the_methods_that_need_none_work(folder: Path, again: Any)
     assert result["evidence"]["calls"] > 0
 
 
+def test_inputs_come_from_functions_that_a_model_wrote(folder: Path, again: Any) -> None:
+    functions = {
+        "HumanEval/53": ["    return [(1, 2), (0, 0), (5, -5)]\n"],
+        "HumanEval/23": ["    return [('',), ('abc',)]\n", "    while True:\n        pass\n"],
+        "HumanEval/45": ["    import os\n    os.system('touch /tmp/evidence-of-escape')\n    return [(1, 2)]\n"],
+        "HumanEval/999": ["    return []\n"],
+    }
+    generators = write_rows(folder / "generators.jsonl", functions)
+    done = again("--tests", folder / "tests.jsonl", "--generators", generators, "--json", folder / "g.json")
+    result = json.loads((folder / "g.json").read_text())
+    evidence = result["evidence"]
+    assert result["inputs"] == ["tests", "generator"]
+    assert result["generators"] == str(generators)
+    assert (evidence["generators"], evidence["generators_failed"]) == (4, 1)
+    assert evidence["inputs_by_source"] == {"tests": 12, "generator": 4}
+    assert evidence["clusters_by_source"]["generator"] > 0
+    assert "inputs from generator: 4, " in done.output
+    assert "1 of 4 functions that a model wrote returned no input" in done.output
+    assert "1 rows are of problems that humaneval does not have" in done.output
+    assert not Path("/tmp/evidence-of-escape").exists()
+
+
 def failure(*args: object) -> str:
     """Return the one line of an error."""
     done = call("rerank", *args)
@@ -116,7 +138,8 @@ def test_unknown_names_are_errors_that_list_the_known_ones(tmp_path: Path) -> No
     samples = write_samples(tmp_path)
     assert "--methods: 'best' is unknown, expected some of random, majority," in failure(samples, "--methods", "best")
     assert "--inputs: 'x' is unknown, expected some of tests, examples" in failure(samples, "--inputs", "x")
-    assert "no option names a file of generators yet" in failure(samples, "--inputs", "generator")
+    assert "--generators FILE need each other" in failure(samples, "--inputs", "generator")
+    assert "--generators FILE need each other" in failure(samples, "--inputs", "examples", "--generators", samples)
     assert "task 'x' is unknown; expected one of humaneval" in failure(samples, "--tasks", "x")
     assert "codet needs model-written tests; add --tests FILE" in failure(samples, "--methods", "codet,random")
     done = call("rerank", samples, "--tasks", "humaneval,mbpp")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.rerank.inputs.generators import read_generators
 from evalkit.rerank.model_tests import read_tests
 from evalkit.tasks.base import Benchmark
 from tests.evalkit.commands import call
@@ -75,6 +76,22 @@ def test_several_benchmarks_get_a_file_each(tmp_path: Path, checkpoint: Path, sh
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tests.humaneval.jsonl", "tests.mbpp:train.jsonl"]
     assert lines(tmp_path / "tests.mbpp:train.jsonl")[0]["task_id"] in ("Mbpp/601", "Mbpp/602")
+
+
+def test_functions_that_return_inputs_are_written_for_rerank(
+    tmp_path: Path, checkpoint: Path, humaneval: Benchmark, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: FixedAnswerEngine("    return [([1.0], 2.0)]"))
+    out = tmp_path / "inputs.jsonl"
+    done = call("write-tests", checkpoint, *FAST, "--kind", "inputs", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "humaneval: 6 functions that return inputs (0 reused)" in done.output
+    assert all(line["prompt"].endswith("arguments\nimport random\n\n\ndef generate_inputs():\n") for line in lines(out))
+    programs = read_generators(out, humaneval, note=lambda _: None)
+    assert programs["HumanEval/0"] == ("import random\n\n\ndef generate_inputs():\n    return [([1.0], 2.0)]",)
+    assert programs["HumanEval/5"] == ()
+    wrong = call("write-tests", checkpoint, "--protocol", "humaneval-inputs-v1", "--out", out)
+    assert "writes inputs; it is for 'evalkit write-tests --kind inputs'" in wrong.output
 
 
 def test_valid_asserts_are_counted_and_the_file_is_what_rerank_reads(

@@ -64,14 +64,14 @@ def test_the_chat_question_of_mbpp_is_the_papers_without_its_marks(shared_data: 
 def test_protocols_for_tests_are_chosen_only_for_tests():
     for name in protocols.tasks_with_tests():
         assert protocols.find(None, task=name).answer != "tests"
-        assert protocols.find(None, task=name, tests=True).answer == "tests"
+        assert protocols.find(None, task=name, kind="tests").answer == "tests"
     assert protocols.find(None, task="mbpp:train").name == "mbpp-codet-v1"
     with pytest.raises(EvalError, match="writes tests; it is for 'evalkit write-tests'"):
         protocols.find("mbpp-codet-tests-v1", task="mbpp")
     with pytest.raises(EvalError, match="no protocol writes tests for mbpp\\+"):
-        protocols.find(None, task="mbpp+", tests=True)
+        protocols.find(None, task="mbpp+", kind="tests")
 
 
 def test_forms_of_codet_show_no_tests():
     hidden = {protocol.name for protocol in presets.PROTOCOLS if not protocol.visible_tests}
-    assert hidden == {protocol.name for protocol in presets.PROTOCOLS if "-codet-" in protocol.name}
+    assert hidden == {item.name for item in presets.PROTOCOLS if "-codet-" in item.name or item.kind == "inputs"}
