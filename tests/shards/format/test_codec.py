@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -239,3 +240,22 @@ def test_streams_that_contradict_each_other_are_refused() -> None:
     wrong = batch.set_column(column, batch.schema.field(column), pa.array([[2, 2]], batch.schema.field(column).type))
     with pytest.raises(CorruptShardError, match="expected 4"):
         decode_chunk(LAYOUT, wrong.serialize().to_pybytes(), where="test")
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, RESPONSES])
+def test_damage_with_the_right_digest_is_an_error_or_a_chunk(layout: Layout) -> None:
+    """Bytes from a stranger have the digest that the stranger's manifest says. Arrow must not read outside of them."""
+    rng, chances = np.random.default_rng(0), random.Random(0)
+    rows = make_responses(rng) if layout.has_responses else [make_row(rng, tokens=20) for _ in range(3)]
+    batch, _ = build_batch(layout, rows, file_schema(layout, task="t", fingerprint="f"))
+    raw = batch.serialize().to_pybytes()
+    refused = 0
+    for _ in range(1000):
+        damaged = bytearray(raw)
+        bit = chances.randrange(8 * chances.choice([1200, len(raw)]))  # the first bytes describe the buffers
+        damaged[bit // 8] ^= 1 << bit % 8
+        try:
+            list(chunk_problems(decode_chunk(layout, bytes(damaged), where="test"), layout.vocab_size))
+        except CorruptShardError:
+            refused += 1
+    assert refused > 200
