@@ -210,13 +210,12 @@ def _fetch(config: DumpConfig) -> None:
 
 
 def _prepare(config: DumpConfig) -> None:
-    from teacher_dump.corpus.filters.pipeline import provenance
     from teacher_dump.corpus.summary import summary_lines
     from teacher_dump.run.job import prepare_job
 
     job = prepare_job(config)
     click.echo(f"{config.out}: {len(job.tasks):,} tasks, {sum(t.num_tokens for t in job.tasks):,} tokens")
-    for line in summary_lines(job.counts, provenance(config.filters)):
+    for line in summary_lines(job.counts, job.source.filters()):
         click.echo(line)
 
 

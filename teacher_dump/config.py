@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shards.format.schema import MAX_ENTRIES
 from shards.runtime.machine import DTYPES
+from teacher_dump.conversations.settings import ConversationSettings
 from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.registry import ENGINE_CHOICES
 from teacher_dump.errors import DumpError
@@ -45,6 +46,8 @@ class DumpConfig:
     )
     filters: FilterSettings = field(default_factory=FilterSettings)
     """Settings of the corpus filters."""
+    conversations: ConversationSettings = field(default_factory=ConversationSettings)
+    """Settings of a corpus of conversations."""
     max_tokens: int | None = field(
         default=None, metadata={"default_text": "all", "help": "Stop after about this many tokens."}
     )

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
+from typing import TypeVar
 
 from teacher_dump.corpus.document import Document
 
@@ -23,6 +24,7 @@ BUCKETS = 128
 BUCKET_MEMORY = 2_000_000
 """Bytes of a bucket that are held in memory; a larger bucket is moved to a scratch file."""
 
+_Item = TypeVar("_Item")
 SortKey = Callable[[Document], bytes]
 
 
@@ -41,8 +43,8 @@ def in_blocks(documents: Iterator[Document], key: SortKey) -> Iterator[Document]
         yield from sorted(block, key=key)
 
 
-def in_buckets(documents: Iterator[Document], key: SortKey) -> Iterator[Document]:
-    """Yield all documents in order. Memory: one bucket, plus BUCKET_MEMORY for each of the others."""
+def in_buckets(documents: Iterator[_Item], key: Callable[[_Item], bytes]) -> Iterator[_Item]:
+    """Yield all documents, or other items, in order. Memory: one bucket, plus BUCKET_MEMORY for each of the others."""
     with ExitStack() as stack:
         files = [stack.enter_context(tempfile.SpooledTemporaryFile(max_size=BUCKET_MEMORY)) for _ in range(BUCKETS)]
         for document in documents:

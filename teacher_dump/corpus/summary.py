@@ -7,7 +7,7 @@ from typing import Any
 
 from teacher_dump.corpus.drop_log import DROP_LOG_NAME
 
-_READ, _USED, _DROPPED, _CUTS = "documents read", "documents", "dropped: ", "cuts "
+_DROPPED, _CUTS = "dropped: ", "cuts "
 
 
 def summary_lines(counts: Mapping[str, int], provenance: Mapping[str, Any]) -> list[str]:
@@ -19,13 +19,15 @@ def summary_lines(counts: Mapping[str, int], provenance: Mapping[str, Any]) -> l
     """
     dropped = {name: count for name, count in counts.items() if name.startswith(_DROPPED)}
     cuts = {name: count for name, count in counts.items() if name.startswith(_CUTS)}
-    rows = [(counts.get(_READ, 0), _READ)]
+    unit = "answers" if "answers read" in counts else "documents"
+    read, used = f"{unit} read", unit
+    rows = [(counts.get(read, 0), read)]
     rows += [(count, name) for name, count in sorted(dropped.items(), key=lambda item: (-item[1], item[0]))]
-    unused = counts.get(_READ, 0) - sum(dropped.values()) - counts.get(_USED, 0)
+    unused = counts.get(read, 0) - sum(dropped.values()) - counts.get(used, 0)
     if unused > 0:
         rows.append((unused, "not needed: --max-tokens or --max-documents was reached before"))
-    rows.append((counts.get(_USED, 0), "documents used"))
-    listed = {_READ, _USED, *dropped, *cuts}
+    rows.append((counts.get(used, 0), f"{unit} used"))
+    listed = {read, used, *dropped, *cuts}
     rows += [(count, name) for name, count in sorted(counts.items()) if name not in listed]
     rows += [(count, name) for name, count in sorted(cuts.items())]
     lines = [f"{count:>12,}  {name}" for count, name in rows]
@@ -33,11 +35,11 @@ def summary_lines(counts: Mapping[str, int], provenance: Mapping[str, Any]) -> l
         number = counts.get(f"{_DROPPED}contains {benchmark['name']}", 0)
         lines.append(
             f"checked against {benchmark['name']}: {benchmark['problems']:,} problems ({benchmark['source']}, sha256 "
-            f"{benchmark['sha256'][:12]}); {number or 'no'} document{'' if number == 1 else 's'} contained one"
+            f"{benchmark['sha256'][:12]}); {number or 'no'} {unit[:-1] if number == 1 else unit} contained one"
         )
     if not provenance.get("checked_against"):
         reason = provenance.get("not_checked") or "--decontaminate none"
         lines.append(f"NOT checked against any benchmark ({reason}): do not score students of this cache on one")
     if dropped:
-        lines.append(f"each dropped document, with the filter and the reason: {DROP_LOG_NAME}")
+        lines.append(f"each dropped {unit[:-1]}, with the filter and the reason: {DROP_LOG_NAME}")
     return lines

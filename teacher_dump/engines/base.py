@@ -57,6 +57,8 @@ class Engine(Protocol):
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in the order of the windows.
 
+        The context of a window, `RowInfo.context` tokens, has no positions: position j predicts token context + j.
+
         Args:
             windows: Token windows of at most `EngineConfig.window_tokens` tokens each.
         """

@@ -74,8 +74,8 @@ class TransformersEngine:
             return [self._records(window, ids_BT, row, block_logits) for row, window in enumerate(batch)]
 
     def _records(self, window: Window, ids_BT: torch.Tensor, row: int, block_logits: BlockLogits) -> Packed:
-        """Return the packed records of one row of a batch."""
-        spec, num_positions = self._config.spec, len(window.tokens) - 1
+        """Return the packed records of one row of a batch. No logits are computed for its context."""
+        spec, num_positions, context = self._config.spec, len(window.labels), window.info.context
         offsets = draw_offsets(window.info.document, window.info.window, self._config.seed, num_positions)
         offsets_P = torch.from_numpy(offsets).to(self._device)
         step = spec.block_positions(self._config.vocab_size)
@@ -83,8 +83,8 @@ class TransformersEngine:
         for start in range(0, num_positions, step):
             stop = min(start + step, num_positions)
             records = sparsify(
-                block_logits(row, start, stop),
-                ids_BT[row, start + 1 : stop + 1],
+                block_logits(row, context - 1 + start, context - 1 + stop),
+                ids_BT[row, context + start : context + stop],
                 offsets_P[start:stop],
                 spec=spec,
                 whitespace_V=self._whitespace_V,

@@ -145,7 +145,7 @@ def draw_offsets(document: str, window: int, seed: int, num_positions: int) -> n
         document: Digest of the document.
         window: Index of the window in the document.
         seed: Seed of the dump.
-        num_positions: Number of positions, counted from the start of the window.
+        num_positions: Number of positions, counted from the first one of the window.
     """
     key = hashlib.sha256(f"{document}/{window}/{seed}".encode()).digest()
     words = np.frombuffer(key, dtype="<u8", count=2)

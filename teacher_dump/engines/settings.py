@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shards.format.schema import Layout
+from shards.format.schema import DOCUMENTS_VERSION, Layout
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
@@ -12,8 +12,15 @@ from teacher_dump.model.teachers import LocalTeacher
 _WHITESPACE = (b" ", b"\n", b"\r", b"\t")
 
 
-def record_layout(config: DumpConfig, model: LocalTeacher) -> tuple[Layout, RecordSpec]:
+def record_layout(
+    config: DumpConfig, model: LocalTeacher, *, version: int = DOCUMENTS_VERSION
+) -> tuple[Layout, RecordSpec]:
     """Return the storage layout of the records, and their specification.
+
+    Args:
+        config: The settings of the dump.
+        model: The teacher.
+        version: Format version of the cache.
 
     Raises:
         DumpError: The threshold or a temperature is out of range.
@@ -27,6 +34,7 @@ def record_layout(config: DumpConfig, model: LocalTeacher) -> tuple[Layout, Reco
         temperatures=spec.temperatures,
         threshold=spec.threshold,
         tail_floor=spec.tail_floor,
+        version=version,
     )
     return layout, spec
 

@@ -151,7 +151,14 @@ class VllmEngine:
         outputs = self._llm.encode(
             [{"prompt_token_ids": window.tokens.tolist()} for window in batch],
             [
-                PoolingParams(extra_kwargs={"document": w.info.document, "window": w.info.window, "seed": seed})
+                PoolingParams(
+                    extra_kwargs={
+                        "document": w.info.document,
+                        "window": w.info.window,
+                        "context": w.info.context,
+                        "seed": seed,
+                    }
+                )
                 for w in batch
             ],
             pooling_task=TASK,

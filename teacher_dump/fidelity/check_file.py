@@ -27,7 +27,7 @@ def header(
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "rows": len(windows),
         "of_rows": cache.rows,
-        "positions": sum(len(window.tokens) - 1 for window in windows),
+        "positions": sum(len(window.labels) for window in windows),
         **({} if numbers is None else {"row_numbers": list(numbers)}),
         "engine": engine,
     }

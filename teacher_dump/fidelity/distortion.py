@@ -170,7 +170,7 @@ class RecordsAtThreshold:
         """
         records = sparsify(
             logits,
-            torch.from_numpy(window.tokens[1:]).long().to(logits.device),
+            torch.from_numpy(window.labels).long().to(logits.device),
             torch.from_numpy(offsets).to(logits.device),
             spec=self.spec,
             whitespace_V=whitespace.to(logits.device),

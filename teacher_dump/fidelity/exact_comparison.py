@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,8 @@ class ExactComparison:
         self._own = next(p for p in self._points if p.spec.threshold == self._layout.threshold)
         self._curve: list[dict[str, Any]] = []
         self._curve_tokens = 0
+        self._num_tokens = self._num_positions = 0
+        """Of the rows so far; a row's first token does not count."""
 
     def add(self, row: CheckedRow, *, is_last: bool) -> None:
         """Compare a row.
@@ -79,8 +81,8 @@ class ExactComparison:
         first = 0
         for logits in self._reference.logits(row.window):
             last = first + len(logits)
-            piece = Window(info=row.window.info, tokens=row.window.tokens[first : last + 1])
-            labels = piece.tokens[1:].astype(np.int64)
+            piece = _piece(row.window, first, last)
+            labels = piece.labels.astype(np.int64)
             exact = ExactDistribution.from_logits(logits, labels, self._layout.temperatures, self._whitespace)
             for side, records in sides.items():
                 known = offsets[first:last] if side != "stored" or self._offsets_known else None
@@ -92,8 +94,12 @@ class ExactComparison:
             self._add_to_curve(piece, exact, logits, offsets[first:last])
             first = last
         self._curve_tokens += len(row.window.tokens)
+        self._num_tokens += len(row.window.tokens) - 1
+        self._num_positions += len(row.window.labels)
         if not self._curve and (self._curve_tokens >= CURVE_TOKENS or is_last):
-            self._curve = curve(self._points, own=self._layout.threshold, bytes_per_token=self._cache.bytes_per_token)
+            # The curve is of tokens with a record: in a cache of responses, those of the context count for none.
+            bytes_per_token = self._cache.bytes_per_token * (self._num_tokens / max(1, self._num_positions))
+            self._curve = curve(self._points, own=self._layout.threshold, bytes_per_token=bytes_per_token)
 
     def _add_to_curve(self, piece: Window, exact: ExactDistribution, logits: torch.Tensor, offsets: Float64) -> None:
         # After the curve is computed, only the cache's own threshold is measured further.
@@ -114,6 +120,14 @@ class ExactComparison:
             },
             "curve": self._curve,
         }
+
+
+def _piece(window: Window, first: int, last: int) -> Window:
+    """Return positions `first` to `last` of a window, as the window of a document without a context."""
+    before = window.info.context - 1
+    return Window(
+        info=replace(window.info, context=1, messages=""), tokens=window.tokens[before + first : before + last + 1]
+    )
 
 
 def _rounded(value: float) -> float:

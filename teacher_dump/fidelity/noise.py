@@ -46,7 +46,7 @@ class RepeatedRows:
             differences = compare_runs(
                 RecordView.from_row(a),
                 RecordView.from_row(b),
-                labels=window.tokens[1:].astype(np.int64),
+                labels=window.labels.astype(np.int64),
                 layout=layout,
             )
             add_differences(tallies, differences, number)

@@ -50,17 +50,18 @@ class Reference:
         self._model.to(self._device)
 
     def logits(self, window: Window) -> Iterator[torch.Tensor]:
-        """Yield the logits of a row in blocks of consecutive positions, [at most 128, V]."""
+        """Yield the logits of a row's positions in blocks of consecutive ones, [at most 128, V]."""
+        first = window.info.context - 1
         ids = torch.from_numpy(window.tokens).long()[None].to(self._device)
         with torch.inference_mode():
-            logits_TV = self._model(input_ids=ids, **self._options).logits[0, :-1, : self._vocab_size]
+            logits_TV = self._model(input_ids=ids, **self._options).logits[0, first:-1, : self._vocab_size]
             blocks = logits_TV.split(_BLOCK_POSITIONS)
         yield from blocks
 
     def record(self, window: Window, config: EngineConfig) -> Row:
         """Return the records that this model's logits give for a row."""
         whitespace_V = torch.from_numpy(config.whitespace_mask()).to(self._device)
-        labels = torch.from_numpy(window.tokens[1:]).long().to(self._device)
+        labels = torch.from_numpy(window.labels).long().to(self._device)
         offsets = torch.from_numpy(window_offsets(window, config.seed)).to(self._device)
         blocks: list[Records] = []
         first = 0
@@ -76,4 +77,4 @@ class Reference:
 
 def window_offsets(window: Window, seed: int) -> Float64:
     """Return the sampling offsets of a window's positions, float64 [P]."""
-    return draw_offsets(window.info.document, window.info.window, seed, len(window.tokens) - 1)
+    return draw_offsets(window.info.document, window.info.window, seed, len(window.labels))

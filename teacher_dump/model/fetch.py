@@ -19,7 +19,7 @@ from shards.storage.cache_dirs import model_dir
 from teacher_dump.errors import DumpError
 from teacher_dump.model.registry import PackagedWeights
 
-_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.txt"]
+_FILES = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model", "*.txt"]
 
 
 def download(repo: str, revision: str | None) -> Path:

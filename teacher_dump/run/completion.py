@@ -16,7 +16,6 @@ from shards.read import open as open_cache
 from shards.reports.statistics import measure
 from shards.runtime import machine
 from shards.storage.atomic import write_atomic
-from teacher_dump.corpus.filters.pipeline import provenance
 from teacher_dump.engines.registry import describe_engine
 from teacher_dump.model.model_folder import strip_paths
 from teacher_dump.run.job import DumpJob
@@ -47,13 +46,15 @@ def write_draft(job: DumpJob) -> Manifest:
         corpus={
             "source": job.identity["data"],
             **dict(sorted(job.counts.items())),
-            "filters": provenance(job.config.filters),
+            "filters": job.source.filters(),
+            **job.source.settings(),
             "dropped_sha256": job.dropped.sha256,
         },
         settings={name: job.identity[name] for name in _SETTINGS},
         code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
         files=(job.dropped, *_write_tokenizer(job.model.folder, job.config.out)),
         shards=(),
+        writer=job.writer,
     )
     write_atomic(job.config.out / DRAFT_NAME, draft.to_bytes())
     return draft

@@ -23,18 +23,20 @@ from shards.model_files.weights import config_sha256
 from shards.storage.atomic import write_atomic
 from shards.storage.temp_files import remove_leftovers
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus.filters.pipeline import provenance
 from teacher_dump.corpus.readers.sources import files_sha256, location_sha256, portable_name
 from teacher_dump.engines.base import engine_version
 from teacher_dump.errors import DumpError
 from teacher_dump.model.teachers import LocalTeacher
 from teacher_dump.tasks import task_store
+from teacher_dump.tasks.row_source import RowSource
 
 _NEWER_KEYS = ("config_sha256", "data_files")
 """Keys that plans of earlier releases lack."""
 
 
-def identity_of(config: DumpConfig, model: LocalTeacher, layout: Layout, engine: str) -> dict[str, Any]:
+def identity_of(
+    config: DumpConfig, model: LocalTeacher, layout: Layout, engine: str, source: RowSource
+) -> dict[str, Any]:
     """Return everything that decides the content of a row. Another identity is another cache.
 
     Args:
@@ -42,6 +44,7 @@ def identity_of(config: DumpConfig, model: LocalTeacher, layout: Layout, engine:
         model: The teacher.
         layout: Storage of the records.
         engine: vllm or transformers.
+        source: Where the rows come from.
     """
     return {
         "format": layout.version,
@@ -53,7 +56,8 @@ def identity_of(config: DumpConfig, model: LocalTeacher, layout: Layout, engine:
         "engine": {"name": engine, "version": engine_version(engine), "dtype": config.dtype},
         "data": portable_name(config.data),
         "data_files": files_sha256(config.data),
-        **{f"filter {name}": value for name, value in provenance(config.filters).items()},
+        **{f"filter {name}": value for name, value in source.filters().items()},
+        **source.settings(),
         "seed": config.seed,
         "max_tokens": config.max_tokens,
         "max_documents": config.max_documents,
@@ -88,6 +92,12 @@ def claim(config: DumpConfig, identity: dict[str, Any]) -> tuple[dict[str, Any],
     if os.access(out, os.W_OK):
         remove_leftovers(out)
     return identity, identity_digest(identity)
+
+
+def planned_version(out: Path) -> int | None:
+    """Return the format version of the dump in a folder, None if its plan is missing or damaged."""
+    plan = _read_plan(out / PLAN_NAME) if (out / PLAN_NAME).exists() else None
+    return None if plan is None else int(plan["identity"].get("format", 0)) or None
 
 
 def identity_digest(identity: dict[str, Any]) -> str:

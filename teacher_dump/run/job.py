@@ -5,8 +5,6 @@ The result is the same in every process that works on the folder.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,12 @@ from typing import Any
 import pyarrow as pa
 
 from shards.commit import read_entry, recover_entry
-from shards.format.manifest import MANIFEST_NAME, FileEntry, ShardEntry
+from shards.format.manifest import MANIFEST_NAME, FileEntry, ShardEntry, Writer
 from shards.format.schema import Layout, file_schema
 from shards.read import open as open_cache
 from shards.runtime.machine import DtypeChoice
 from teacher_dump.config import DumpConfig
-from teacher_dump.corpus.corpus import Corpus
-from teacher_dump.corpus.drop_log import DROP_LOG_NAME, DropLog
+from teacher_dump.corpus.drop_log import DROP_LOG_NAME
 from teacher_dump.corpus.readers.hub import pin_revision
 from teacher_dump.corpus.readers.sources import require_present
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
@@ -28,14 +25,14 @@ from teacher_dump.engines.records import RecordSpec
 from teacher_dump.engines.registry import ENGINES, require_parallelism, require_supported, select_engine
 from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.errors import DumpError
-from teacher_dump.model.model_folder import load_tokenizer, require_quantiser
+from teacher_dump.model.model_folder import require_quantiser
 from teacher_dump.model.registry import lookup
 from teacher_dump.model.teachers import LocalTeacher, resolve
-from teacher_dump.run.identity import claim, identity_of
+from teacher_dump.run.identity import claim, identity_of, planned_version
 from teacher_dump.tasks import task_store
+from teacher_dump.tasks.row_source import RowSource, row_source
 from teacher_dump.tasks.task import Task, group_into_tasks, shuffle_windows
 from teacher_dump.tasks.task_store import TaskList
-from teacher_dump.tasks.windowing import cut_windows
 
 _LARGE_PARAMETERS = 3e9
 """Size of a teacher from which the machine's memory is checked before anything is fetched."""
@@ -52,6 +49,8 @@ class DumpJob:
     dtype: DtypeChoice
     """The dtype of `config`, and the reason for it."""
     model: LocalTeacher
+    """The teacher, with the ids that end a text or a turn of these rows."""
+    source: RowSource
     layout: Layout
     spec: RecordSpec
     identity: dict[str, Any]
@@ -62,6 +61,8 @@ class DumpJob:
     """Documents by filter, and cuts by kind."""
     dropped: FileEntry
     """The list of dropped documents, which is in the folder."""
+    writer: Writer | None
+    """The model that wrote the responses; None for documents, and for responses that the corpus has."""
 
     def entry(self, task: Task) -> ShardEntry | None:
         """Return the entry of a task's shard, None if the task is not finished."""
@@ -95,15 +96,18 @@ def prepare_job(config: DumpConfig) -> DumpJob:
     model = resolve(config.model, revision=config.revision)
     if ENGINES[engine].uses_transformers:
         require_quantiser(model.folder)
-    layout, spec = record_layout(config, model)
+    source = row_source(config, model, known_version=planned_version(config.out))
+    model = replace(model, end_tokens=source.end_tokens())
+    layout, spec = record_layout(config, model, version=source.version)
     require_supported(engine, engine_config(config, model, spec))
-    identity, fingerprint = claim(config, identity_of(config, model, layout, engine))
-    task_list = _load_or_write_tasks(config, model, fingerprint)
+    identity, fingerprint = claim(config, identity_of(config, model, layout, engine, source))
+    task_list = _load_or_write_tasks(config, source, fingerprint)
     return DumpJob(
         config=config,
         engine=engine,
         dtype=dtype,
         model=model,
+        source=source,
         layout=layout,
         spec=spec,
         identity=identity,
@@ -111,6 +115,7 @@ def prepare_job(config: DumpConfig) -> DumpJob:
         tasks=task_list.tasks,
         counts=task_list.counts,
         dropped=task_list.dropped,
+        writer=task_list.writer,
     )
 
 
@@ -143,12 +148,12 @@ def require_memory(config: DumpConfig) -> None:
         )
 
 
-def _load_or_write_tasks(config: DumpConfig, model: LocalTeacher, fingerprint: str) -> TaskList:
+def _load_or_write_tasks(config: DumpConfig, source: RowSource, fingerprint: str) -> TaskList:
     for _ in range(3):  # another worker may complete the cache and delete the list after it was written here
         task_list = _tasks_of_complete_cache(config.out) or task_store.load(config.out, fingerprint)
         if task_list is not None:
             return task_list
-        _write_tasks(config, model, fingerprint)
+        _write_tasks(config, source, fingerprint)
     raise DumpError(f"{config.out}: the task list was written, but cannot be read back; check that folder")
 
 
@@ -164,43 +169,21 @@ def _tasks_of_complete_cache(out: Path) -> TaskList | None:
         tasks=tuple(Task(name=s.name, num_tokens=s.tokens, windows=()) for s in manifest.shards),
         counts={name: count for name, count in manifest.corpus.items() if isinstance(count, int)},
         dropped=dropped[0],
+        writer=manifest.writer,
     )
 
 
-def _write_tasks(config: DumpConfig, model: LocalTeacher, fingerprint: str) -> None:
+def _write_tasks(config: DumpConfig, source: RowSource, fingerprint: str) -> None:
     """Read the corpus, and write its task list."""
-    counts: Counter[str] = Counter()
-    drop_log = DropLog()
-    tasks = _generate_tasks(config, model, fingerprint, counts, drop_log)
-    if not task_store.save(config.out, fingerprint, tasks, counts, drop_log):
-        kinds = ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing to read"
-        raise DumpError(
-            f"--data {config.data}: found no usable document ({kinds}), expected at least one; check the path"
-        )
-
-
-def _generate_tasks(
-    config: DumpConfig, model: LocalTeacher, fingerprint: str, counts: Counter[str], drop_log: DropLog
-) -> Iterator[Task]:
-    corpus = Corpus(
-        data=config.data,
-        seed=config.seed,
-        max_documents=config.max_documents,
-        filters=config.filters,
-        counts=counts,
-        drop_log=drop_log,
-    )
-    windows = cut_windows(
-        corpus,
-        load_tokenizer(model.folder),
-        prefix_tokens=model.prefix_tokens,
-        window_tokens=config.window_tokens,
-        counts=counts,
-        drop=corpus.drop,
-    )
-    return group_into_tasks(
-        shuffle_windows(windows, config.seed),
+    corpus = task_store.CorpusFacts()
+    tasks = group_into_tasks(
+        shuffle_windows(source.windows(corpus), config.seed),
         task_tokens=config.task_tokens,
         fingerprint=fingerprint,
         max_tokens=config.max_tokens,
     )
+    if not task_store.save(config.out, fingerprint, tasks, corpus):
+        kinds = ", ".join(f"{count} {name}" for name, count in sorted(corpus.counts.items())) or "nothing to read"
+        raise DumpError(
+            f"--data {config.data}: found no usable document ({kinds}), expected at least one; check the path"
+        )

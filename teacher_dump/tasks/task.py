@@ -23,7 +23,7 @@ class Task:
     name: str
     """File name of the shard."""
     num_tokens: int
-    """Tokens of the windows, prefixes included."""
+    """Tokens of the windows, prefixes and contexts included."""
     windows: Iterable[Window]
     """May be read from disk on each iteration."""
 
@@ -34,7 +34,7 @@ def group_into_tasks(
     """Yield tasks of about `task_tokens` tokens each, a pure function of the arguments.
 
     Args:
-        windows: The windows, in order. A window of less than two tokens is skipped: it has no label.
+        windows: The windows, in order. A window without a token after its context is skipped: it has no label.
         task_tokens: A task ends with the window that reaches this number of tokens.
         fingerprint: Digest of the dump's identity.
         max_tokens: The last task ends with the window that reaches this number of tokens in total.
@@ -42,7 +42,7 @@ def group_into_tasks(
     group: list[Window] = []
     group_tokens = total_tokens = number = 0
     for window in windows:
-        if len(window.tokens) < 2:
+        if not len(window.labels):
             continue
         group.append(window)
         group_tokens += len(window.tokens)

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import zstandard
 
 from shards.errors import CorruptShardError
 from shards.format.chunk import RowInfo
-from shards.format.manifest import FileEntry
+from shards.format.manifest import FileEntry, Writer
 from shards.format.schema import canonical_json
 from shards.storage.atomic import atomic_writer, write_atomic
 from teacher_dump.corpus.drop_log import DropLog
@@ -47,6 +47,8 @@ _SCHEMA = pa.schema(
         ("source", pa.string()),
         ("path", pa.string()),
         ("licence", pa.string()),
+        ("context", pa.int64()),
+        ("messages", pa.string()),
         ("tokens", pa.list_(pa.int32())),
     ]
 )
@@ -61,17 +63,28 @@ class TaskList:
     """Documents by filter, and cuts by kind."""
     dropped: FileEntry
     """The list of dropped documents, see `corpus.drop_log`."""
+    writer: Writer | None = None
+    """The model that wrote the responses; None for documents, and for responses that the corpus has."""
 
 
-def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str], drop_log: DropLog) -> int:
+@dataclass(kw_only=True, slots=True)
+class CorpusFacts:
+    """What is known about a corpus after its last window."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Documents or answers by filter, and cuts by kind."""
+    drop_log: DropLog = field(default_factory=DropLog)
+    writer: Writer | None = None
+
+
+def save(out: Path, fingerprint: str, tasks: Iterable[Task], corpus: CorpusFacts) -> int:
     """Write the task list while the tasks are generated; write no list if there is no task.
 
     Args:
         out: Folder of the cache.
         fingerprint: Digest of the dump's identity.
-        tasks: The tasks. `counts` and `drop_log` are read after the last one.
-        counts: Counts of the corpus and of windowing.
-        drop_log: The dropped documents.
+        tasks: The tasks.
+        corpus: Read after the last task.
 
     Returns:
         The number of tasks.
@@ -90,7 +103,13 @@ def save(out: Path, fingerprint: str, tasks: Iterable[Task], counts: Counter[str
             block = _pack(task.windows)
             blocks.append([task.name, task.num_tokens, file.tell(), len(block), hashlib.sha256(block).hexdigest()])
             file.write(block)
-    index = {"fingerprint": fingerprint, "counts": counts, "dropped": asdict(drop_log.save(out)), "tasks": blocks}
+    index = {
+        "fingerprint": fingerprint,
+        "counts": corpus.counts,
+        "dropped": asdict(corpus.drop_log.save(out)),
+        "writer": None if corpus.writer is None else asdict(corpus.writer),
+        "tasks": blocks,
+    }
     write_atomic(out / TASKS_FOLDER / _INDEX, canonical_json(index))
     return len(blocks)
 
@@ -106,7 +125,12 @@ def load(out: Path, fingerprint: str) -> TaskList | None:
             Task(name=name, num_tokens=num_tokens, windows=_WindowBlock(path, offset, length, sha256))
             for name, num_tokens, offset, length, sha256 in index["tasks"]
         )
-        return TaskList(tasks=tasks, counts=index["counts"], dropped=FileEntry(**index["dropped"]))
+        return TaskList(
+            tasks=tasks,
+            counts=index["counts"],
+            dropped=FileEntry(**index["dropped"]),
+            writer=None if index["writer"] is None else Writer(**index["writer"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

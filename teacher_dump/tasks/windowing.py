@@ -35,7 +35,12 @@ class Window:
 
     info: RowInfo
     tokens: npt.NDArray[np.int32]
-    """[T], prefix tokens included."""
+    """[T], prefix tokens or the context included."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """Tokens that have a position, [P]: those after the context."""
+        return self.tokens[self.info.context :]
 
 
 def cut_windows(

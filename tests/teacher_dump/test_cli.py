@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from shards.errors import ShardError
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
+from teacher_dump.conversations.settings import ConversationSettings
 from teacher_dump.corpus.filters.settings import FilterSettings
 
 
@@ -47,6 +48,7 @@ def test_options_that_exclude_each_other_are_a_usage_error(arguments: list[str],
 
 def test_every_setting_of_a_dump_is_an_option_of_the_command() -> None:
     names = {parameter.name for parameter in main.params}
-    without_option = {"filters", "temperatures"}
+    without_option = {"filters", "conversations", "temperatures"}
     assert {f.name for f in fields(DumpConfig)} - without_option <= names
     assert {f.name for f in fields(FilterSettings)} <= names
+    assert {f.name for f in fields(ConversationSettings)} <= names

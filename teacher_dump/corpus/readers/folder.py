@@ -14,7 +14,7 @@ from pathlib import Path
 
 from teacher_dump.corpus.document import RawDocument
 from teacher_dump.corpus.readers.rows import printable, unusable
-from teacher_dump.corpus.readers.tables import TABLE_SUFFIXES
+from teacher_dump.corpus.readers.table_rows import TABLE_SUFFIXES
 from teacher_dump.errors import DumpError
 
 _TEST_FOLDERS = {"test", "tests", "idle_test"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from teacher_dump.corpus.document import RawDocument
 from teacher_dump.corpus.readers.rows import COLUMNS, TEXT_COLUMNS, document_from_row
-from teacher_dump.corpus.readers.tables import TABLE_SUFFIXES
+from teacher_dump.corpus.readers.table_rows import TABLE_SUFFIXES
 from teacher_dump.errors import DumpError
 
 _PREFIX = "hub:"

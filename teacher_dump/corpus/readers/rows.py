@@ -65,15 +65,18 @@ def document_from_row(row: Mapping[str, Any], *, number: int, source: str) -> Ra
         text = _restore_bytes(text)
     if not isinstance(text, str | bytes):
         return unusable("no text", _why_no_text(row, text), source=source, path=path)
+    return RawDocument(text=text, source=source, path=path, licence=licence_of(row))
+
+
+def licence_of(row: Mapping[str, Any]) -> str | None:
+    """Return the SPDX expression of a table's row, "" where its column is null, None where there is no column."""
     licence = _first(row, LICENCE_COLUMNS)
     if licence is None:
-        licence = "" if any(name in row for name in LICENCE_COLUMNS) else None
-    elif isinstance(licence, list | tuple):
+        return "" if any(name in row for name in LICENCE_COLUMNS) else None
+    if isinstance(licence, list | tuple):
         # All licences found in the repository may apply.
-        licence = " AND ".join(_name(item, "") for item in licence)
-    else:
-        licence = _name(licence, "")
-    return RawDocument(text=text, source=source, path=path, licence=licence)
+        return " AND ".join(_name(item, "") for item in licence)
+    return _name(licence, "")
 
 
 def _encode(name: str) -> bytes:

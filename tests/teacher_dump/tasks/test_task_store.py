@@ -14,12 +14,24 @@ from click.testing import CliRunner
 
 import shards
 from shards.format.chunk import RowInfo
+from shards.format.manifest import Writer
 from shards.verify import verify
 from teacher_dump.cli import main
-from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.tasks import task_store
 from teacher_dump.tasks.task import group_into_tasks
+from teacher_dump.tasks.task_store import CorpusFacts
 from teacher_dump.tasks.windowing import Window
+
+WRITER = Writer(
+    name="student",
+    revision="",
+    weights_sha256="1" * 64,
+    tokenizer="t",
+    temperature=0.8,
+    top_p=1.0,
+    max_new_tokens=9,
+    seed=0,
+)
 
 
 def windows(number: int) -> list[Window]:
@@ -35,8 +47,10 @@ def windows(number: int) -> list[Window]:
                 source="caf\u00e9/x",
                 path=f"{n}.py",
                 licence="",
+                context=n % 2 + 1,
+                messages="[caf\u00e9]" if n % 2 else "",
             ),
-            tokens=chances.integers(0, 2**31 - 1, int(chances.integers(2, 50))).astype(np.int32),
+            tokens=chances.integers(0, 2**31 - 1, int(chances.integers(3, 50))).astype(np.int32),
         )
         for n in range(number)
     ]
@@ -44,11 +58,11 @@ def windows(number: int) -> list[Window]:
 
 def test_tasks_are_read_back_unchanged(tmp_path: Path) -> None:
     found = list(group_into_tasks(windows(40), task_tokens=100, fingerprint="f"))
-    counts = Counter({"documents": 40})
-    assert task_store.save(tmp_path, "f", iter(found), counts, DropLog()) == len(found) > 5
+    corpus = CorpusFacts(counts=Counter({"documents": 40}), writer=WRITER)
+    assert task_store.save(tmp_path, "f", iter(found), corpus) == len(found) > 5
     read = task_store.load(tmp_path, "f")
     assert read is not None
-    assert read.counts == {"documents": 40}
+    assert (read.counts, read.writer) == ({"documents": 40}, WRITER)
     assert (tmp_path / read.dropped.name).stat().st_size == read.dropped.bytes
     for a, b in zip(found, read.tasks, strict=True):
         assert (a.name, a.num_tokens) == (b.name, b.num_tokens)
@@ -62,15 +76,13 @@ def test_tasks_are_read_back_unchanged(tmp_path: Path) -> None:
 
 
 def test_an_empty_corpus_writes_no_list(tmp_path: Path) -> None:
-    assert task_store.save(tmp_path, "f", [], Counter(), DropLog()) == 0
+    assert task_store.save(tmp_path, "f", [], CorpusFacts()) == 0
     assert task_store.load(tmp_path, "f") is None
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_a_flipped_bit_is_named(tmp_path: Path) -> None:
-    task_store.save(
-        tmp_path, "f", group_into_tasks(windows(10), task_tokens=100, fingerprint="f"), Counter(), DropLog()
-    )
+    task_store.save(tmp_path, "f", group_into_tasks(windows(10), task_tokens=100, fingerprint="f"), CorpusFacts())
     file = tmp_path / "tasks" / "windows"
     raw = bytearray(file.read_bytes())
     raw[20] ^= 1
