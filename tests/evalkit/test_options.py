@@ -62,8 +62,10 @@ def test_options_that_do_not_apply_to_a_checkpoint_are_usage_errors(args: tuple[
     "name",
     [
         "run[/a]",
-        "[bold]",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("x[lr=1e-4]", "[link=x]", ":warning:", "a[/]", "\\[x]")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("[bold]", "x[lr=1e-4]", "[link=x]", ":warning:", "a[/]", "\\[x]")
+        ),
     ],
 )
 def test_names_are_not_read_as_markup(tmp_path: Path, name: str):

@@ -123,6 +123,7 @@ def test_a_program_has_a_limit_over_all_its_calls(pool: Pool):
     assert result.cpu_s < 1.5
 
 
+@pytest.mark.slow
 def test_a_program_that_hangs_in_several_calls_in_a_row_is_not_run_further(pool: Pool):
     limits = CallLimits(call_cpu_s=0.1, most_timeouts=2)
     assert outcomes(run(pool, "", LOOP, "1", LOOP, "2", limits=limits)) == ["timeout_cpu", "value"] * 2
@@ -148,6 +149,7 @@ def test_memory_is_limited(pool: Pool):
     assert outcomes(run(pool, "", "len(bytearray(1 << 28))", "1", limits=limits)) == ["oom", "value"]
 
 
+@pytest.mark.slow
 def test_slow_statements_of_the_program_are_not_the_calls_time(pool: Pool):
     program = "import time\nend = time.thread_time() + 0.15\nwhile time.thread_time() < end: pass\ndef f(x): return x"
     assert outcomes(run(pool, program, "f(1)", "f(2)", "f(3)")) == ["value"] * 3

@@ -27,6 +27,7 @@ HONEST = "def f(x): return x + 1"
 SLOW = {
     *("colliding keys", "colliding keys written raw", "signals caught", "endless loop that catches everything"),
     *("deep recursion", "memory by powers", "a gigabyte printed", "a billion nulls by a pattern", "a huge integer"),
+    "memory in threads",
 }
 """Programs that run into the limit on CPU time, or take as long to be refused."""
 

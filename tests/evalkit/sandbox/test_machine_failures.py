@@ -220,7 +220,7 @@ def test_a_verdict_cache_that_is_no_database_is_told(tmp_path: Path, monkeypatch
     assert "verdicts are not cached" in done.stderr
 
 
-@pytest.mark.parametrize("most", [2, 4, 6, 8, 30])
+@pytest.mark.parametrize("most", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 6, 8)), 30])
 def test_a_limit_on_processes_is_one_line_or_no_hindrance(tmp_path: Path, most: int):
     group = Path(f"/sys/fs/cgroup/pids/evalkit-test-{os.getpid()}")
     try:

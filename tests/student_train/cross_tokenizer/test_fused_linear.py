@@ -237,7 +237,9 @@ def check(
         torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("names", LOSS_PAIRS)
+@pytest.mark.parametrize(
+    "names", [LOSS_PAIRS[0], *(pytest.param(pair, marks=pytest.mark.slow) for pair in LOSS_PAIRS[1:])]
+)
 @pytest.mark.parametrize("parts", [("ce",), ("alm",), ("cells",), ("matched",), ("uld",), ("ce", "alm", "cells")])
 def test_value_and_gradient_equal_the_dense_reference(
     names: tuple[str, str], parts: tuple[str, ...], vocabularies: dict[str, Vocabulary], cross: Any

@@ -41,6 +41,7 @@ def test_completions_are_greedy(world: Any) -> None:
     assert len(set(expected)) > 1
 
 
+@pytest.mark.slow
 def test_a_run_writes_those_of_teacher_student_and_control(world: Any, at_home: Any, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -86,6 +86,7 @@ def stop(*_: Any, **__: Any) -> None:
     raise Interrupted("stopped")
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_release_has_no_digest_and_is_continued(world: Any, at_home: Any, stopped: Path) -> None:
     for place in (stopped / "checkpoints").iterdir():
         state = json.loads((place / "state.json").read_text())
@@ -206,6 +207,7 @@ def test_a_run_that_would_train_on_nothing_is_refused_before_its_first_step(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_step_without_a_token_is_said_and_logs_no_loss(world: Any, at_home: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run(config(world, out, held_out=0.8, batch_tokens=40, max_steps=30))

@@ -1,9 +1,13 @@
-"""Two processes train what one process trains, and each resumes the other's run: torchrun, gloo, FSDP2."""
+"""Two processes train what one process trains, and each resumes the other's run: torchrun, gloo, FSDP2.
+
+One process is that of the test; two are started by torchrun.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,42 +17,51 @@ import pytest
 import safetensors.torch
 import torch
 
-REPOSITORY = Path(__file__).parents[3]
+from student_train.config import Config
+from student_train.errors import Interrupted
+from student_train.training import loop
+from tests.student_train.toy import arguments, environment, losses, run, toy_config
+
 STEPS = 8
 
 
-def start(world: Any, out: Path, *, ranks: int, stop_at: int = 0) -> str:
-    """Run to the end, or to a signal that one rank gets at `stop_at`; return what was said."""
-    flags = ["--student", "teacher", "--student-layers", "2", "--max-steps", STEPS, "--batch-tokens", "150"]
-    flags += ["--micro-tokens", "60", "--learning-rate", "3e-3", "--held-out", "0.2", "--save-every", "3"]
-    flags += ["--no-tensorboard", "--no-progress", "--threads", "1", "--device", "cpu", "--dtype", "float32"]
-    arguments = ["--shards", world.shards, "--out", out, *flags]
+def settings(world: Any, out: Path) -> Config:
+    return toy_config(world, out, max_steps=STEPS, micro_tokens=60, save_every=3, device="cpu")
+
+
+def stop_alone(config: Config, at: int) -> str:
+    """Run in this process to a signal at a step; return what was said."""
+    real = loop.take_step
+
+    def step(*args: Any, number: int, **named: Any) -> Any:
+        if number == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, number=number, **named)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as stopped:
+        patch.setattr(loop, "take_step", step)
+        run(config)
+    return str(stopped.value)
+
+
+def train_in_two(world: Any, config: Config, *, stop_at: int = 0) -> str:
+    """Run two processes to the end, or to a signal that one of them gets at `stop_at`; return what was said."""
     code = (
         "import os, signal, sys; from student_train.training import loop; real = loop.take_step\n"
         "def step(*a, number, **k):\n"
-        f"    if number == {stop_at} and os.environ.get('RANK', '0') == '0':\n"
+        f"    if number == {stop_at} and os.environ['RANK'] == '0':\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    return real(*a, number=number, **k)\n"
         "loop.take_step = step\nfrom student_train.cli import main; main()"
     )
-    script = out.with_suffix(".py")
+    script = Path(config.out).with_suffix(".py")
     script.write_text(code)
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", ranks, "--master-port", 29000 + os.getpid() % 2000]
-    command = [sys.executable, *(torchrun if ranks > 1 else []), script, *arguments]
-    environment = {
-        **os.environ,
-        "TEACHERLESS_CACHE": str(world.cache_dir),
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, timeout=240)
+    torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(29000 + os.getpid() % 2000)]
+    command = [sys.executable, "-m", *torchrun, str(script), *arguments(config)]
+    done = subprocess.run(command, env=environment(world), capture_output=True, text=True, timeout=240, check=False)
     if not stop_at:
         assert done.returncode == 0, done.stderr
     return done.stderr
-
-
-def losses(out: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -56,18 +69,18 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_and_each_continues_the_other(world: Any, tmp_path: Path) -> None:
+def test_two_processes_equal_one_and_each_continues_the_other(world: Any, at_home: Any, tmp_path: Path) -> None:
     one, two, mixed = tmp_path / "one", tmp_path / "two", tmp_path / "mixed"
-    start(world, one, ranks=1)
-    said = start(world, two, ranks=2)
+    run(settings(world, one))
+    said = train_in_two(world, settings(world, two))
     assert said.count(f"{two}: {STEPS} steps") == 1
-    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert [loss for _, loss in losses(two)] == pytest.approx([loss for _, loss in losses(one)], rel=1e-5)
 
-    # Stopped twice, each time continued by another number of ranks.
-    assert f"stopped at step 4 of {STEPS}" in start(world, mixed, ranks=2, stop_at=3)
-    assert f"stopped at step 6 of {STEPS}" in start(world, mixed, ranks=1, stop_at=5)
-    assert f"continuing at step 6 of {STEPS}" in start(world, mixed, ranks=2)
-    assert losses(mixed) == pytest.approx(losses(one), rel=1e-5)
+    # Stopped twice, each time continued by another number of processes.
+    assert f"stopped at step 4 of {STEPS}" in train_in_two(world, settings(world, mixed), stop_at=3)
+    assert f"stopped at step 6 of {STEPS}" in stop_alone(settings(world, mixed), 5)
+    assert f"continuing at step 6 of {STEPS}" in train_in_two(world, settings(world, mixed))
+    assert [loss for _, loss in losses(mixed)] == pytest.approx([loss for _, loss in losses(one)], rel=1e-5)
 
     expected = weights(one)
     for other in (two, mixed):

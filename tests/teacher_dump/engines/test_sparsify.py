@@ -74,7 +74,8 @@ def test_equal_probabilities_are_in_the_order_of_their_ids() -> None:
     assert record(logits, np.zeros(1)).head_ids[0, :6].tolist() == [3, 63, 64, 128, 650, -1]
 
 
-@pytest.mark.parametrize("vocab", [pytest.param(50_257, marks=pytest.mark.slow), 262_144])
+@pytest.mark.slow
+@pytest.mark.parametrize("vocab", [50_257, 262_144])
 def test_memory_stays_within_256_mib_at_any_vocabulary(vocab: int) -> None:
     """Measured in a process of its own: its peak with projection and sparsification, less its peak before."""
     code = f"""

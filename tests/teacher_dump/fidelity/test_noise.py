@@ -45,6 +45,7 @@ def test_the_noise_floor_in_float64_is_tiny_and_below_a_change_of_type(made: Any
     assert tiny["log Z"]["mean"] < typed["log Z"]["mean"]
 
 
+@pytest.mark.slow
 def test_noise_of_bfloat16_is_not_reported_as_damage(
     tiny_teacher: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

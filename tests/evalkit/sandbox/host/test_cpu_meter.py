@@ -77,6 +77,7 @@ def test_a_guest_that_sleeps_is_a_timeout_by_the_clock(conversation: Conversatio
     assert error.value.outcome.outcome == "timeout_wall"
 
 
+@pytest.mark.slow
 def test_all_answers_together_have_a_limit(conversation: Conversation):
     conversation.meter.begin(0.2)
     thread = burn(0.15, conversation.guest)
