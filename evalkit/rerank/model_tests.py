@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.errors import EvalError
@@ -61,6 +61,10 @@ class WrittenTests:
         """Number of distinct tests."""
         return sum(len(tests) for tests in self.by_task.values())
 
+    def of(self, problems: Sequence[Problem]) -> WrittenTests:
+        """Return the tests of some problems; the counts of texts stay those of all."""
+        return replace(self, by_task={problem.task_id: self.by_task[problem.task_id] for problem in problems})
+
     def notes(self, benchmark: str) -> list[str]:
         """Return a line for each peculiarity of the texts of `benchmark`."""
         lines = []
@@ -75,23 +79,29 @@ class WrittenTests:
             )
         if missing := self.without_tests:
             names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            lines.append(f"{len(missing)} of {len(self.by_task)} {benchmark} problems have no valid test ({names})")
+            lines.append(
+                f"{len(missing)} of {len(self.by_task)} {benchmark} problems have no valid test ({names}): methods "
+                "that need tests pick at random there"
+            )
         return lines
 
 
-def read_tests(path: Path, benchmark: Benchmark, *, note: Callable[[str], None]) -> WrittenTests:
+def read_tests(
+    path: Path, benchmark: Benchmark, *, note: Callable[[str], None], problems: Sequence[Problem] | None = None
+) -> WrittenTests:
     """Read the test file at `path`; `-` is standard input.
 
     Args:
         path: JSONL, plain or gzipped.
         benchmark: The benchmark of the tests. Ids may be its own (`Mbpp/11`) or bare numbers (`11`).
         note: Receives a line about rows that are left out and problems without tests.
+        problems: The problems whose tests are returned; all if None.
 
     Raises:
         EvalError: A row is not a text of tests, or no row is of this benchmark.
     """
     with open_given(path) as given:
-        tests = tests_of(given, benchmark)
+        tests = tests_of(given, benchmark).of(benchmark.problems if problems is None else problems)
     for line in tests.notes(benchmark.name):
         note(f"{given.label}: {line}")
     return tests

@@ -43,7 +43,7 @@ from evalkit.scoring.method_scores import MethodScore
 from evalkit.scoring.ranked_problems import RankedProblem, score_problems
 from evalkit.scoring.verdicts import verdicts_of
 from evalkit.tasks import registry
-from evalkit.tasks.base import Benchmark
+from evalkit.tasks.base import Benchmark, Problem
 
 VISIBLE = ("auto", "shown", "hidden")
 """Values of `RerankRequest.visible_tests`."""
@@ -164,7 +164,7 @@ def rerank(
         verifier.refuse_seen(samples.problems, str(request.verifier))
         if note := verifier.input_note(request.sources()):
             callbacks.note(note)
-    tests = _read_tests(request, benchmark, callbacks)
+    tests = _read_tests(request, benchmark, samples.problems, callbacks)
     with ExitStack() as stack:
         if not is_special(request.result):
             stack.enter_context(locked(request.result))
@@ -283,14 +283,16 @@ def _check_outputs(request: RerankRequest) -> None:
             require_writable(output)
 
 
-def _read_tests(request: RerankRequest, benchmark: Benchmark, callbacks: ScoreCallbacks) -> WrittenTests | None:
+def _read_tests(
+    request: RerankRequest, benchmark: Benchmark, problems: Sequence[Problem], callbacks: ScoreCallbacks
+) -> WrittenTests | None:
     if request.tests is None:
         return None
-    tests = read_tests(request.tests, benchmark, note=callbacks.note)
+    tests = read_tests(request.tests, benchmark, note=callbacks.note, problems=problems)
     if not tests.num_tests:
         raise EvalError(
-            f"{request.tests}: holds no valid test in {tests.num_texts} texts; expected texts that follow 'assert '; "
-            "check the file, or leave --tests out"
+            f"{request.tests}: holds no valid test of these {len(problems)} problems in {tests.num_texts} texts; "
+            "expected texts that follow 'assert '; check the file, or leave --tests out"
         )
     return tests
 

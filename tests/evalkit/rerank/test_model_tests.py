@@ -101,7 +101,7 @@ def test_rows_that_hold_no_test_are_counted_and_said(tmp_path: Path, name: str) 
         f"{path}: 1 rows are of problems that toy does not have: left out",
         f"{path}: 1 of 4 texts are empty: they hold no test",
         f"{path}: 1 of 4 texts repeat an earlier text of their problem: their tests count again",
-        f"{path}: 1 of 2 toy problems have no valid test (Toy/1)",
+        f"{path}: 1 of 2 toy problems have no valid test (Toy/1): methods that need tests pick at random there",
     ]
 
 

@@ -68,6 +68,7 @@ def test_the_table_names_every_method_and_output(folder: Path) -> None:
     output = (folder / "output.txt").read_text()
     assert "5 problems, 30 samples, 24 distinct programs, 12 calls, 12 tests" in output
     assert "tests.jsonl: 1 of 12 texts are empty" in output
+    assert "tests.jsonl: 1 of 5 humaneval problems have no valid test (HumanEval/45): methods that need tests" in output
     assert "pass@k is reported up to k = 5: a problem has only 6 samples" in output
     for name in ("codet", "srank", "oracle", "visible tests", "r.json", "r.html", "r.evidence.arrow"):
         assert name in output
@@ -158,8 +159,9 @@ def test_samples_of_different_prompts_are_refused(tmp_path: Path) -> None:
 def test_files_without_a_valid_test_or_of_other_problems_are_refused(tmp_path: Path) -> None:
     samples = write_samples(tmp_path)
     tests = write_lines(tmp_path / "t.jsonl", {"task_id": "HumanEval/53", "completion": "add(1, 2 =="})
-    assert "t.jsonl: holds no valid test in 1 texts; expected texts that follow 'assert '" in failure(
-        samples, "--tests", tests
+    assert (
+        "t.jsonl: holds no valid test of these 5 problems in 1 texts; expected texts that follow 'assert '"
+        in failure(samples, "--tests", tests)
     )
     other = write_lines(tmp_path / "o.jsonl", {"task_id": "Other/5x", "completion": "    return 1\n"})
     assert "task_id 'Other/5x' is not of humaneval" in failure(other)
