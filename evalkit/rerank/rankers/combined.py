@@ -31,8 +31,12 @@ class VoteRules:
     """How often tests are weighted by the votes that pass them; 0 gives all tests the trust 1."""
     rate_power: float = 1.0
     """Power of the share of tests passed."""
+    least_rate: float = 0.01
+    """Share of tests that a cluster is given at least, so that clusters which pass no test have an order."""
     shares_votes: bool = True
     """Clusters vote for one another by the share of inputs on which they agree."""
+    own_power: float = 0.5
+    """The sum of the votes for a cluster is multiplied by its own votes to this power."""
     only_valid: bool = True
     """Programs that SRank's rule calls invalid are ranked last."""
     examples_first: bool = False
@@ -44,7 +48,12 @@ RULES = VoteRules()
 
 
 def combined(evidence: TaskEvidence) -> Ranking:
-    """Prefer clusters that agree with clusters which are large and pass tests that such clusters pass."""
+    """Prefer large clusters that pass trusted tests, and that agree with other such clusters.
+
+    score(c) = sqrt(u(c)) * sum over d of a(c, d) * u(d), with u = v * r: v(c) is the square root of the samples of a
+    cluster, r(c) its share of tests passed, each test weighted by how often it was written and by the votes v of the
+    clusters that pass it, and a(c, d) the share of inputs on which two clusters return the same value.
+    """
     return combined_by(evidence, RULES)
 
 
@@ -57,9 +66,9 @@ def combined_by(evidence: TaskEvidence, rules: VoteRules) -> Ranking:
     count_P = evidence.count_P if rules.counts_samples else np.ones(len(evidence.programs), np.int64)
     votes_C = ((clusters.member_CP @ count_P) ** rules.size_power).astype(np.float64)
     passed_CT = evidence.passed_PT[clusters.first_C]
-    score_C = votes_C * _pass_rate(passed_CT, votes_C, evidence.times_T, rules)
-    if rules.shares_votes:
-        score_C = agreement(evidence, clusters) @ score_C
+    own_C = votes_C * _pass_rate(passed_CT, votes_C, evidence.times_T, rules)
+    shared_C = agreement(evidence, clusters) @ own_C if rules.shares_votes else own_C
+    score_C = shared_C * own_C**rules.own_power
     if rules.examples_first:
         passes_C = evidence.example_passed_PE[clusters.first_C].all(axis=1)
         score_C += passes_C * score_C.max(initial=0.0)
@@ -73,16 +82,20 @@ def combined_by(evidence: TaskEvidence, rules: VoteRules) -> Ranking:
 def _pass_rate(passed_CT: Bool, votes_C: Float64, times_T: Int64, rules: VoteRules) -> Float64:
     """Return [C] the share of tests that each cluster passes, tests weighted by times written and trust.
 
-    The trust of a test is the share of votes that pass it. If no cluster passes any test, all shares are 1.
+    The trust of a test is the sum of the votes of the clusters that pass it. If no cluster passes any test, all shares
+    are 1.
     """
-    rate_C = np.ones(len(votes_C))
     written_T = (times_T**rules.times_power).astype(np.float64)
-    weight_T = written_T
-    for turn in range(rules.trust_rounds + 1):
-        if turn:
-            weight_T = written_T * (votes_C * rate_C @ passed_CT)
-        total = float(weight_T.sum())
-        if not total:
-            return np.ones(len(votes_C))
-        rate_C = (passed_CT @ weight_T / total) ** rules.rate_power if turn == rules.trust_rounds else rate_C
-    return rate_C
+    rate_C, trusted_C = _share(passed_CT, written_T), votes_C
+    for _ in range(rules.trust_rounds):
+        rate_C = _share(passed_CT, written_T * (trusted_C @ passed_CT))
+        trusted_C = votes_C * rate_C
+    if not rate_C.any():
+        return np.ones(len(votes_C))
+    return np.maximum(rate_C, rules.least_rate) ** rules.rate_power
+
+
+def _share(passed_CT: Bool, weight_T: Float64) -> Float64:
+    """Return [C] the weighted share of tests passed; 0 without weight."""
+    share_C: Float64 = passed_CT @ weight_T / max(float(weight_T.sum()), 1e-300)
+    return share_C

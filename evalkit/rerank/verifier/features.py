@@ -33,7 +33,9 @@ VOTE_RULES = VoteRules(
     times_power=1.0,
     trust_rounds=1,
     rate_power=1.0,
+    least_rate=0.0,
     shares_votes=True,
+    own_power=0.0,
     only_valid=True,
     examples_first=False,
 )

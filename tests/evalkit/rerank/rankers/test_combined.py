@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 from hypothesis import given, settings
 
 from evalkit.rerank.evidence import NONE_CODE, TaskEvidence
-from evalkit.rerank.rankers.combined import combined
+from evalkit.rerank.rankers.combined import RULES, combined, combined_by
 from tests.evalkit.rerank.toy_evidence import evidence_of, evidences
 
 
@@ -28,7 +29,7 @@ def _slow_combined(evidence: TaskEvidence) -> list[tuple[float, set[int]]]:
         if not sum(weights):
             return votes[row]
         passed = [weight for t, weight in enumerate(weights) if evidence.passed_PT[clusters[row][0], t]]
-        return votes[row] * sum(passed) / sum(weights)
+        return votes[row] * max(0.01, sum(passed) / sum(weights))
 
     ranked = []
     for row, members in clusters.items():
@@ -36,7 +37,7 @@ def _slow_combined(evidence: TaskEvidence) -> list[tuple[float, set[int]]]:
         for other in clusters:
             if other != row:
                 score += sum(a == b >= 0 for a, b in zip(row, other, strict=True)) / len(row) * value(other)
-        ranked.append((score, {n for n, program in enumerate(samples) if program in members}))
+        ranked.append((score * value(row) ** 0.5, {n for n, program in enumerate(samples) if program in members}))
     if len(valid) < len(outputs):
         ranked.append((-1.0, {n for n, program in enumerate(samples) if program not in valid}))
     return ranked
@@ -66,6 +67,15 @@ def test_votes_of_a_similar_cluster_count() -> None:
         samples=[0, 0, 1, 1, 2, 2, 2],
     )
     assert set(combined(evidence).groups[-1]) == {4, 5, 6}
+
+
+def test_its_own_votes_count_more_than_shared_ones() -> None:
+    """Clusters 0 and 1 share half of their votes; 2 has as many votes in all, and all of them are its own."""
+    evidence = evidence_of(
+        outputs=[[1, 2], [1, 3], [7, 8]], passed=[[True], [True], [True]], samples=[0] * 4 + [1] * 4 + [2] * 9
+    )
+    assert combined_by(evidence, replace(RULES, own_power=0.0)).groups == (tuple(range(17)),)
+    assert combined(evidence).groups == (tuple(range(8, 17)), tuple(range(8)))
 
 
 def test_a_test_that_no_cluster_passes_leaves_the_votes() -> None:
