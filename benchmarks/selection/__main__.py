@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks import _common
 from benchmarks.selection import development, measure, report
-from benchmarks.selection.datasets import SCORED, Dataset, find, generate, thinned, train_verifier
+from benchmarks.selection.datasets import SCORED, Dataset, find, generate, thinned, train_verifier, verifier_of
 
 
 def main() -> None:
@@ -51,11 +51,10 @@ def main() -> None:
             dataset = thinned(dataset, options.scratch, options.mbpp_part)
         result = finished(dataset, options.scratch)
         if result is None and not options.table:
-            verifier = None
-            if dataset.task in SCORED:
-                verifier = train_verifier(datasets, dataset.model, options.scratch, data_dir)
+            learner = verifier_of(datasets, dataset) if dataset.task in SCORED else ""
+            verifier = train_verifier(datasets, learner, options.scratch, data_dir) if learner else None
             place = measure.Place(scratch=options.scratch, data_dir=options.data_dir, verifier=verifier)
-            result = run(dataset, place)
+            result = run(dataset, place, learner)
         if result is not None:
             results.append(result)
     report.write(results, options.scratch, options.out)
@@ -70,8 +69,8 @@ def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
     return result if result["files"] == dataset.digests() else None
 
 
-def run(dataset: Dataset, place: measure.Place) -> dict[str, Any]:
-    """Compute the tables of one dataset and store them."""
+def run(dataset: Dataset, place: measure.Place, learner: str) -> dict[str, Any]:
+    """Compute the tables of one dataset and store them; `learner` is the model whose samples its verifier learned from."""
     began = time.time()
     print(f"{dataset.model}, {dataset.task}", flush=True)
     is_scored = dataset.task in SCORED
@@ -81,6 +80,7 @@ def run(dataset: Dataset, place: measure.Place) -> dict[str, Any]:
         "model": dataset.model,
         "task": dataset.task,
         "files": dataset.digests(),
+        "verifier_of": learner,
         "where": _common.provenance(),
         "facts": measure.facts(outcome),
         "methods": measure.methods_table(outcome, measure.greedy_rates(dataset, place)),

@@ -93,21 +93,25 @@ def thinned(dataset: Dataset, scratch: Path, part: int) -> Dataset:
     return Dataset(model=dataset.model, task=dataset.task, folder=folder)
 
 
-def train_verifier(datasets: list[Dataset], model: str, scratch: Path, more: tuple[str, ...]) -> Path | None:
-    """Return the verifier of a model, trained by `evalkit train-verifier` on its development tasks.
+def verifier_of(datasets: list[Dataset], dataset: Dataset) -> str:
+    """Return the model on whose samples of mbpp:train a dataset's verifier is trained.
+
+    That is its own model, or the first one that has such samples; "" if no model has any.
+    """
+    models = [d.model for d in datasets if d.task == DEVELOPMENT[0] and d.file("tests") is not None]
+    return dataset.model if dataset.model in models else models[0] if models else ""
+
+
+def train_verifier(datasets: list[Dataset], model: str, scratch: Path, more: tuple[str, ...]) -> Path:
+    """Return the folder of a model's verifier, trained by `evalkit train-verifier` on its development tasks.
 
     Args:
         datasets: All datasets; the model's development tasks with tests are used.
-        model: The model.
+        model: The model; it has samples and tests of mbpp:train.
         scratch: Holds the verifier.
         more: Further options of the command.
-
-    Returns:
-        Its folder; None if there are no samples and tests of mbpp:train.
     """
     used = [d for d in datasets if d.model == model and d.task in DEVELOPMENT and d.file("tests") is not None]
-    if DEVELOPMENT[0] not in [dataset.task for dataset in used]:
-        return None
     folder = scratch / model / "verifier"
     if not (folder / "report.json").exists():
         samples = [str(dataset.samples) for dataset in used]

@@ -116,10 +116,11 @@ it. Differences in pass@1 are paired, in points.
 
 
 VERIFIERS = """
-A verifier of each model, trained by `evalkit train-verifier` on samples and tests of mbpp:train. Its kind was chosen on
+Verifiers are trained by `evalkit train-verifier` on samples and tests of mbpp:train. Its kind was chosen on
 mbpp:validation, on which the next table measures it. AUC is the probability that a right sample has a larger
 probability than a wrong one, over all samples and within a task. The Brier score is the mean squared error of the
 probability; in brackets, that of a constant. A choice is wrong if the first sample fails although some sample passes.
+A model without samples of mbpp:train has the verifier of the other model.
 """
 
 
