@@ -70,7 +70,7 @@ def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
 
 
 def run(dataset: Dataset, place: measure.Place, learner: str) -> dict[str, Any]:
-    """Compute the tables of one dataset and store them; `learner` is the model whose samples its verifier learned from."""
+    """Compute and store the tables of one dataset; its verifier learned from the samples of `learner`."""
     began = time.time()
     print(f"{dataset.model}, {dataset.task}", flush=True)
     is_scored = dataset.task in SCORED
