@@ -11,6 +11,7 @@ default sizes take hours: see --steps, --samples, --functions and --limit.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -39,12 +40,12 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="run nothing; write the page")
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
     parser.add_argument("--out", type=Path, default=Path("docs/results/responses.md"))
-    parser.add_argument("--options", nargs="*", default=[], help="further options of every evalkit score")
+    parser.add_argument("--options", default="", help="further options of every evalkit score, in one string")
     options = vars(parser.parse_args())
     run_only, jobs, only_page = options.pop("only"), options.pop("jobs"), options.pop("page")
     only_list, out = options.pop("list"), options.pop("out")
     options["seeds"] = tuple(int(seed) for seed in options["seeds"].split(","))
-    options["options"] = tuple(options["options"])
+    options["options"] = tuple(shlex.split(options["options"]))
     options["student"] = student_folder(options["student"])
     plan = Plan(**options)
     plan.scratch.mkdir(parents=True, exist_ok=True)

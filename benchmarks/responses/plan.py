@@ -173,33 +173,43 @@ def _arms(plan: Plan, seed: int) -> list[Stage]:
 
 
 def _scores(plan: Plan) -> list[Stage]:
-    """Return the stages that score the untouched student, the teacher and every trained student."""
-    found: list[Stage] = []
-    for name in ("base", "teacher", *plan.students()):
-        needs = (name,) if name in plan.students() else ()
-        checkpoint = {"base": plan.student, "teacher": plan.teacher}.get(name, plan.path("runs", name))
-        for task, protocol in BENCHMARKS.items():
-            for kind, sampling in (("greedy", ("1", "0")), ("samples", ("10", "0.8"))):
-                number, temperature = sampling
-                found.append(
-                    Stage(
-                        name=f"{name}-{task}-{kind}",
-                        module="evalkit",
-                        arguments=(
-                            *("score", checkpoint, "--tasks", task, "--protocol", protocol, "--no-html"),
-                            *("--n", number, "--temperature", temperature, "--top-p", "0.95", "--workers", "3"),
-                            *("--max-new-tokens", str(plan.new_tokens), "--data-dir", str(plan.mbpp.parent)),
-                            *("--json", plan.path("scores", f"{name}-{task}-{kind}.json")),
-                            *(("--limit", str(plan.limit)) if plan.limit else ()),
-                            *plan.options,
-                        ),
-                        needs=needs,
-                    )
-                )
-        ends = _write(
-            plan, model=checkpoint, prompts=f"mbpp:validation={plan.mbpp}", out=plan.path("ends", name), samples=1
+    """Return the stages that score the untouched student, the teacher and every trained student: greedy first."""
+    names = ("base", *plan.students(), "teacher")
+    greedy = [stage for name in names for stage in _scores_of(plan, name, kind="greedy", samples=1)]
+    return [
+        *greedy,
+        *(_ends(plan, name) for name in names),
+        *(stage for name in names for stage in _scores_of(plan, name, kind="samples", samples=10)),
+    ]
+
+
+def _checkpoint(plan: Plan, name: str) -> str:
+    return {"base": plan.student, "teacher": plan.teacher}.get(name, plan.path("runs", name))
+
+
+def _scores_of(plan: Plan, name: str, *, kind: str, samples: int) -> list[Stage]:
+    """Return the stages that score one model on each benchmark."""
+    return [
+        Stage(
+            name=f"{name}-{task}-{kind}",
+            module="evalkit",
+            arguments=(
+                *("score", _checkpoint(plan, name), "--tasks", task, "--protocol", protocol, "--no-html"),
+                *("--n", str(samples), "--temperature", "0" if samples == 1 else "0.8", "--top-p", "0.95"),
+                *("--max-new-tokens", str(plan.new_tokens), "--data-dir", str(plan.mbpp.parent)),
+                *("--json", plan.path("scores", f"{name}-{task}-{kind}.json")),
+                *(("--limit", str(plan.limit)) if plan.limit else ()),
+                *plan.options,
+            ),
+            needs=(name,) if name in plan.students() else (),
         )
-        found.append(
-            Stage(name=f"{name}-ends", module="teacher_dump", arguments=(*ends, "--responses-only"), needs=needs)
-        )
-    return found
+        for task, protocol in BENCHMARKS.items()
+    ]
+
+
+def _ends(plan: Plan, name: str) -> Stage:
+    """Return the stage in which a model answers prompts that were never trained on, until it ends by itself."""
+    prompts, out = f"mbpp:validation={plan.mbpp}", plan.path("ends", name)
+    written = _write(plan, model=_checkpoint(plan, name), prompts=prompts, out=out, samples=1)
+    needs = (name,) if name in plan.students() else ()
+    return Stage(name=f"{name}-ends", module="teacher_dump", arguments=(*written, "--responses-only"), needs=needs)
