@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from shards.runtime.settings_options import build_settings, options_from
 from teacher_dump.config import DumpConfig
 from teacher_dump.errors import DEAD_ENGINE_CODE, DeadEngineError
 from teacher_dump.run.signals import Stopped, StopSignals
+from teacher_dump.writing.settings import WritingSettings
 
+RESPONSES_NAME = "responses.jsonl"
 DEFAULT_MODEL = "codellama-70b"
 DEFAULT_DATA = "stdlib"
 """Corpus of a teacher that has no short name."""
@@ -65,6 +67,7 @@ class CommandAction:
     help="Folder of the cache. The same command with the same settings resumes it.",
 )
 @options_from(DumpConfig)
+@options_from(WritingSettings)
 @click.option("--plan", is_flag=True, help="Print tasks, tokens, bytes, time and GPU-hours, and exit; loads no model.")
 @click.option(
     "--prepare", is_flag=True, help="Read the corpus, write the list of tasks to --out, and exit; needs no GPU."
@@ -112,6 +115,7 @@ def main(
     teacher-dump --model codellama-70b --plan
     teacher-dump --model smollm2-135m --data stdlib --max-tokens 30000 --out demo/shards/
     teacher-dump --model smollm2-135m --out demo/shards/ --check 16
+    teacher-dump --model smollm2-135m --prompts mbpp:train --samples 4 --out demo/responses/
     """
     action = CommandAction(
         plan=plan,
@@ -147,19 +151,47 @@ def _run_action(action: CommandAction, settings: dict[str, Any], stop_signals: S
     from teacher_dump.model.registry import lookup
 
     entry = lookup(settings["model"])
+    writing = build_settings(WritingSettings, settings)
+    if writing.prompts is not None and settings["data"] is not None:
+        raise click.UsageError("--prompts and --data: found both, expected one: what to write, or what to record")
     data = settings["data"] or (entry.data if entry else DEFAULT_DATA)
+    if writing.prompts is not None:
+        data = str(settings["out"] / RESPONSES_NAME)
     config = build_settings(DumpConfig, {**settings, "data": data})
     if action.plan:
-        _print_plan(config, action)
+        _print_plan(config, writing, action)
     elif action.fetch:
-        _fetch(config)
+        _fetch(config, writing)
     elif action.prepare:
-        _prepare(config)
+        _prepare(config, writing)
     elif action.check_rows is not None:
-        _check(config, action.check_rows, action)
+        _check(_to_record(config, writing), action.check_rows, action)
     else:
-        return _dump(config, stop_signals)
+        if writing.prompts is not None and not _write(config, writing, stop_signals):
+            return False
+        return writing.responses_only or _dump(_to_record(config, writing), stop_signals)
     return True
+
+
+def _to_record(config: DumpConfig, writing: WritingSettings) -> DumpConfig:
+    """Return the settings of the second step. --max-documents is a number of prompts, which the first step obeyed."""
+    return config if writing.prompts is None else replace(config, max_documents=None)
+
+
+def _write(config: DumpConfig, writing: WritingSettings, stop_signals: StopSignals) -> bool:
+    """Write the responses, print the result, and return whether they are complete."""
+    from shards.format.manifest import MANIFEST_NAME
+    from teacher_dump.writing.process import write_in_process
+    from teacher_dump.writing.summary import writing_lines
+
+    if (config.out / MANIFEST_NAME).exists() and not writing.responses_only:
+        return True  # the responses are recorded
+    outcome = write_in_process(config, writing, stop_signals)
+    if stop_signals.first is not None:
+        return False
+    for line in writing_lines(outcome, config):
+        click.echo(line)
+    return outcome.is_complete
 
 
 def _dump(config: DumpConfig, stop_signals: StopSignals) -> bool:
@@ -203,13 +235,22 @@ def _print_summary(cache: Any, counts: dict[str, int], rate: str) -> None:
         click.echo(f"note: {licence_line(facts['teacher'])}")
 
 
-def _fetch(config: DumpConfig) -> None:
+def _fetch(config: DumpConfig, writing: WritingSettings) -> None:
     from teacher_dump.model.teachers import resolve
 
     click.echo(f"{config.model}: its weights are in {resolve(config.model, revision=config.revision).folder}")
+    if writing.writer is not None:
+        click.echo(f"{writing.writer}: its weights are in {resolve(writing.writer).folder}")
 
 
-def _prepare(config: DumpConfig) -> None:
+def _prepare(config: DumpConfig, writing: WritingSettings) -> None:
+    if writing.prompts is not None:
+        from teacher_dump.writing.job import prepare_writing
+
+        writing_job = prepare_writing(config, writing)
+        prompts = sum(len(task.prompts) for task in writing_job.tasks)
+        click.echo(f"{config.out}: {len(writing_job.tasks):,} writing tasks, {prompts:,} prompts")
+        return
     from teacher_dump.corpus.summary import summary_lines
     from teacher_dump.run.job import prepare_job
 
@@ -239,7 +280,13 @@ def _check(config: DumpConfig, num_rows: int, action: CommandAction) -> None:
         sys.exit(1)
 
 
-def _print_plan(config: DumpConfig, action: CommandAction) -> None:
+def _print_plan(config: DumpConfig, writing: WritingSettings, action: CommandAction) -> None:
+    if writing.prompts is not None:
+        from teacher_dump.writing.cost import estimate_with_writing, writing_plan_lines
+
+        plan = estimate_with_writing(config, writing, action.machine)
+        click.echo(json.dumps(plan, indent=1) if action.as_json else "\n".join(writing_plan_lines(plan)))
+        return
     from teacher_dump.cost import estimate, plan_lines
 
     plan = estimate(config, action.machine)

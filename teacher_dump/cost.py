@@ -41,12 +41,13 @@ class CorpusEstimate:
     how: list[str] = field(default_factory=list)
 
 
-def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
+def estimate(config: DumpConfig, machine: str | None = None, *, corpus: CorpusEstimate | None = None) -> dict[str, Any]:
     """Estimate what a dump reads, writes and costs. Loads no model and needs no network.
 
     Args:
         config: The settings of the dump.
         machine: The machine to plan for, such as "8xH100".
+        corpus: Tokens of the corpus, where it does not exist yet; by default, those of --data.
 
     Returns:
         The plan as JSON; unknown numbers are None.
@@ -54,7 +55,7 @@ def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
     Raises:
         DumpError: The machine is unknown, or cannot hold the teacher.
     """
-    corpus = _corpus_tokens(config)
+    corpus = corpus or _corpus_tokens(config)
     tokens = None if corpus.value is None else int(corpus.value)
     tasks = None if tokens is None else -(-tokens // config.task_tokens)
     num_bytes = None if tokens is None else round(tokens * BYTES_PER_TOKEN)
@@ -70,7 +71,7 @@ def estimate(config: DumpConfig, machine: str | None = None) -> dict[str, Any]:
         "tasks": tasks,
         "bytes": num_bytes,
     }
-    model = _parameters_and_shape(config)
+    model = parameters_and_shape(config.model)
     if model is None:
         how.append(f"time: the shape of {config.model} is not known before it is fetched (--fetch)")
         return {**plan, "how": how}
@@ -152,12 +153,12 @@ def _corpus_bytes(config: DumpConfig) -> CorpusEstimate:
     return CorpusEstimate(float(sum(sizes)), how)
 
 
-def _parameters_and_shape(config: DumpConfig) -> tuple[int, ModelShape] | None:
-    """Return the teacher's parameters and shape, published or read from a folder's headers; None if unknown."""
-    entry = lookup(config.model)
+def parameters_and_shape(name: str) -> tuple[int, ModelShape] | None:
+    """Return a model's parameters and shape, published or read from a folder's headers; None if unknown."""
+    entry = lookup(name)
     if entry is not None:
         return entry.parameters, entry.shape
-    folder = Path(config.model)
+    folder = Path(name)
     try:
         model_config = json.loads((folder / "config.json").read_bytes())
         return count_parameters(folder), ModelShape.from_config(model_config.get("text_config", model_config))

@@ -28,15 +28,17 @@ class GpuSpec:
     flops: float
     """Dense bfloat16 FLOP/s: half of the figure with sparsity."""
     memory_bytes: float
+    bandwidth: float
+    """Of the memory, bytes/s."""
 
 
 GPUS = {
-    "A100": GpuSpec(312e12, 80e9),
-    "A100-40GB": GpuSpec(312e12, 40e9),
-    "B200": GpuSpec(2250e12, 180e9),
-    "H100": GpuSpec(989e12, 80e9),
-    "H200": GpuSpec(989e12, 141e9),
-    "L40S": GpuSpec(362e12, 48e9),
+    "A100": GpuSpec(312e12, 80e9, 2.04e12),
+    "A100-40GB": GpuSpec(312e12, 40e9, 1.56e12),
+    "B200": GpuSpec(2250e12, 180e9, 8.0e12),
+    "H100": GpuSpec(989e12, 80e9, 3.35e12),
+    "H200": GpuSpec(989e12, 141e9, 4.8e12),
+    "L40S": GpuSpec(362e12, 48e9, 0.864e12),
 }
 
 
@@ -95,7 +97,7 @@ def gpu_cost(
     Raises:
         DumpError: The machine is unknown, or cannot hold the teacher.
     """
-    placement = _place(config, machine, parameters)
+    placement = place(config, machine, parameters)
     kv_bytes = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim
     how = [_memory_step(config, placement, kv_bytes), _workers_step(config, placement)]
     exchanged = _exchanged_bytes(config, placement, shape)
@@ -141,8 +143,12 @@ def parse_machine(text: str) -> tuple[int, str]:
     return int(match[1] or 1), match[2]
 
 
-def _place(config: DumpConfig, machine: str, parameters: int) -> Placement:
-    """Choose the GPUs per worker: the requested number, or the least power of two that leaves room for the KV cache."""
+def place(config: DumpConfig, machine: str, parameters: int) -> Placement:
+    """Choose the GPUs per worker: the requested number, or the least power of two that leaves room for the KV cache.
+
+    Raises:
+        DumpError: The machine is unknown, or cannot hold the model.
+    """
     num_gpus, gpu_name = parse_machine(machine)
     gpu = GPUS[gpu_name]
     width = 1 if config.quantization in ("fp8", "int8") else 2

@@ -95,8 +95,8 @@ def answers_of(row: Mapping[str, Any], origin: RowOrigin, *, train_on: str) -> I
     else:
         # `messages` beside a completion, in answers of a model, are those up to it.
         column = MESSAGES if row.get(PROMPT) is None and row.get(MESSAGES) is not None else PROMPT
-        prompt = _messages_or_text(row, column, role="user")
-        messages, first = [*prompt, *_messages_or_text(row, COMPLETION, role=ASSISTANT)], len(prompt)
+        prompt = messages_or_text(row, column, role="user")
+        messages, first = [*prompt, *messages_or_text(row, COMPLETION, role=ASSISTANT)], len(prompt)
     places = [i for i in range(first, len(messages)) if messages[i]["role"] == ASSISTANT]
     if not places:
         raise UnusableRow("no message of an assistant", ", ".join(m["role"] for m in messages))
@@ -115,7 +115,17 @@ def answers_of(row: Mapping[str, Any], origin: RowOrigin, *, train_on: str) -> I
         )
 
 
-def _messages_or_text(row: Mapping[str, Any], column: str, *, role: str) -> list[Message]:
+def messages_or_text(row: Mapping[str, Any], column: str, *, role: str) -> list[Message]:
+    """Return the messages of a column that holds them, or a text, which is one message.
+
+    Args:
+        row: Values by column.
+        column: Name of the column.
+        role: Role of the message that a text is.
+
+    Raises:
+        UnusableRow: The column holds neither.
+    """
     value = row.get(column)
     if value is None:
         raise UnusableRow("no conversation", f"{column} is missing or null")

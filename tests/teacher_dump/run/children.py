@@ -61,7 +61,7 @@ def run(config: DumpConfig) -> None:
 
 def run_and_count(config: DumpConfig, result: Path) -> None:
     """Run a dump, and write the number of moments before and after operations, and the seconds."""
-    moments = _at_each_moment(lambda number: None)
+    moments = at_each_moment(lambda number: None)
     begin = time.monotonic()
     run(config)
     result.write_text(f"{moments[0]} {time.monotonic() - begin}")
@@ -69,7 +69,7 @@ def run_and_count(config: DumpConfig, result: Path) -> None:
 
 def run_until_moment(config: DumpConfig, last: int) -> None:
     """Run a dump, and kill the process at a moment."""
-    _at_each_moment(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == last else None)
+    at_each_moment(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == last else None)
     run(config)
 
 
@@ -80,7 +80,7 @@ def run_until_full(config: DumpConfig, last: int) -> None:
         if number >= last and number % 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    _at_each_moment(full, ("fsync", "link", "replace"))
+    at_each_moment(full, ("fsync", "link", "replace"))
     run(config)
 
 
@@ -108,7 +108,7 @@ def run_command(arguments: list[str], slow_engine_s: float = 0.0, slow_end_s: fl
     cli.main(arguments)
 
 
-def _at_each_moment(on_moment: Callable[[int], None], names: tuple[str, ...] = OPERATIONS) -> list[int]:
+def at_each_moment(on_moment: Callable[[int], None], names: tuple[str, ...] = OPERATIONS) -> list[int]:
     """Call `on_moment` with the number of each moment before (odd) and after (even) an operation; return the count."""
     count = [0]
 

@@ -1,0 +1,1 @@
+"""Write responses to prompts with a model, before a teacher records them."""

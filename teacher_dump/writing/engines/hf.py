@@ -1,0 +1,178 @@
+"""Writing with transformers: for CPUs, for small models, and where vLLM is not installed.
+
+The batches of a task are a function of the task alone, so that a task that is written again has the same responses to
+the last bit. Requests are sorted by the length of their prompt, and each distinct prompt of a batch is prefilled once.
+A finished response leaves its batch.
+
+Shape suffixes: B rows of the batch, D distinct prompts, T positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from shards.runtime import machine
+from teacher_dump.model.causal_lm import load
+from teacher_dump.writing.engines import grouped_attention
+from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskResponses, WriterConfig
+from teacher_dump.writing.engines.sampling import choose_ids
+from teacher_dump.writing.task import ResponseRequest, WrittenResponse
+
+BATCH_ANSWERS = {"cpu": 16, "cuda": 128}
+"""Most responses that are written at the same time."""
+PREFILL_TOKENS = {"cpu": 4096, "cuda": 32_768}
+"""Most tokens of the distinct prompts of a batch, padding included. Activations of a prefill grow with them."""
+CACHE_SHARE = 0.4
+"""Share of a GPU's whole memory, or of a machine's, that keys and values of a batch may take."""
+
+
+class TransformersWriter:
+    """A writer in transformers, on the GPU if there is one.
+
+    Args:
+        config: Settings of the engine.
+
+    Raises:
+        DumpError: The model cannot be loaded.
+    """
+
+    def __init__(self, config: WriterConfig) -> None:
+        self._config = config
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        machine.use_threads(torch)
+        model = load(config.folder, dtype=config.dtype).to(device)
+        if device == "cuda" and model.config._attn_implementation == "sdpa":
+            model.set_attn_implementation(grouped_attention.register())
+        self._model = _CachedModel(model, config.vocab_size)
+        self._limits = BATCH_ANSWERS[device], PREFILL_TOKENS[device], _cache_tokens(model, device)
+
+    def write(self, tasks: Iterable[TaskRequests], on_tokens: OnTokens) -> Iterator[TaskResponses]:
+        """Yield the tasks in order; see `ResponseWriter.write`."""
+        for task, requests in tasks:
+            by_request: dict[tuple[str, int], WrittenResponse] = {}
+            for batch in self._batches(requests):
+                with torch.inference_mode():
+                    for response in self._write_batch(batch, on_tokens):
+                        by_request[response.request.prompt.task_id, response.request.index] = response
+            yield task, [by_request[request.prompt.task_id, request.index] for request in requests]
+
+    def close(self) -> None:
+        """Release the model."""
+        del self._model
+
+    def _batches(self, requests: Sequence[ResponseRequest]) -> Iterator[list[ResponseRequest]]:
+        """Yield the requests in batches that fit the limits: a function of the requests and the machine."""
+        max_answers, max_prefill, max_cached = self._limits
+        batch: list[ResponseRequest] = []
+        distinct: set[tuple[int, ...]] = set()
+        # The sort is stable, so that the samples of one prompt stay together; the first request is the longest.
+        for request in sorted(requests, key=lambda request: -len(request.prompt_ids)):
+            width = len(batch[0].prompt_ids) if batch else len(request.prompt_ids)
+            rows = len(distinct | {request.prompt_ids})
+            cached = (len(batch) + 1) * (width + self._config.max_new_tokens)
+            if batch and (len(batch) >= max_answers or rows * width > max_prefill or cached > max_cached):
+                yield batch
+                batch, distinct = [], set()
+            batch.append(request)
+            distinct.add(request.prompt_ids)
+        if batch:
+            yield batch
+
+    def _write_batch(self, requests: Sequence[ResponseRequest], on_tokens: OnTokens) -> Iterator[WrittenResponse]:
+        config = self._config
+        rows = [_GrowingResponse(request, config.max_tokens(request)) for request in requests]
+        logits_BV = self._model.prefill([request.prompt_ids for request in requests])
+        while rows:
+            draws = [row.generator.random() for row in rows]
+            new_ids, logprobs = choose_ids(logits_BV, temperature=config.temperature, top_p=config.top_p, draws=draws)
+            unfinished: list[int] = []
+            for place, (row, new_id, logprob) in enumerate(zip(rows, new_ids, logprobs, strict=True)):
+                row.ids.append(new_id)
+                row.logprob += logprob
+                if new_id in config.end_ids or len(row.ids) >= row.max_tokens:
+                    yield config.response(row.request, row.ids, row.logprob)
+                else:
+                    unfinished.append(place)
+            on_tokens(len(rows), len(rows) - len(unfinished))
+            rows = [rows[place] for place in unfinished]
+            if rows:
+                logits_BV = self._model.decode([row.ids[-1] for row in rows], unfinished)
+
+
+@dataclass(slots=True)
+class _GrowingResponse:
+    """An unfinished response."""
+
+    request: ResponseRequest
+    max_tokens: int
+    ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    generator: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.generator = random.Random(self.request.seed)
+
+
+class _CachedModel:
+    """A model with the keys and values of its current batch."""
+
+    def __init__(self, model: Any, vocab_size: int) -> None:
+        self._model, self._vocab_size = model, vocab_size
+        self._parameters = inspect.signature(model.forward).parameters
+        self._cache: Any = None
+        self._mask_BT = torch.empty(0)
+
+    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """Read a batch of prompts, each distinct one once; return the next-token logits: (B, V), float32."""
+        distinct = list(dict.fromkeys(prompts))
+        place_of = {ids: place for place, ids in enumerate(distinct)}
+        width = max(map(len, distinct))
+        # Padded on the left, so that the next position is the same for all rows. Id 0 is masked.
+        ids_DT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in distinct], device=self._model.device)
+        mask_DT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in distinct])
+        places_B = torch.tensor([place_of[ids] for ids in prompts], device=self._model.device)
+        self._cache, self._mask_BT = None, mask_DT.to(self._model.device)
+        logits_DV = self._forward(ids_DT)
+        self._select(places_B)
+        return logits_DV[places_B]
+
+    def decode(self, new_ids: list[int], kept: list[int]) -> torch.Tensor:
+        """Read one new id for each of the rows in `kept`; return the next-token logits: (len(kept), V), float32."""
+        if len(kept) < len(self._mask_BT):
+            self._select(torch.tensor(kept, device=self._model.device))
+        self._mask_BT = torch.cat([self._mask_BT, self._mask_BT.new_ones(len(kept), 1)], dim=1)
+        return self._forward(torch.tensor(new_ids, device=self._model.device)[:, None])
+
+    def _forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        optional: dict[str, Any] = {}
+        if "position_ids" in self._parameters:
+            optional["position_ids"] = (self._mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+        if "logits_to_keep" in self._parameters:
+            optional["logits_to_keep"] = 1
+        output = self._model(
+            input_ids=ids_BT, attention_mask=self._mask_BT, past_key_values=self._cache, use_cache=True, **optional
+        )
+        self._cache = output.past_key_values
+        return torch.as_tensor(output.logits[:, -1, : self._vocab_size].float())
+
+    def _select(self, places_B: torch.Tensor) -> None:
+        self._cache.batch_select_indices(places_B)
+        self._mask_BT = self._mask_BT[places_B]
+
+
+def _cache_tokens(model: Any, device: str) -> int:
+    """Return the number of tokens whose keys and values fit CACHE_SHARE of the memory; the same on each start."""
+    import psutil
+
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token_bytes = 2 * config.num_hidden_layers * heads * head_size * model.dtype.itemsize
+    total = torch.cuda.get_device_properties(0).total_memory if device == "cuda" else psutil.virtual_memory().total
+    return max(1, int(CACHE_SHARE * total / token_bytes))
