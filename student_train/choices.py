@@ -8,6 +8,8 @@ DIVERGENCES = ("forward-kl", "bucket-forward-kl", "bucket-reverse-kl", "bucket-s
 """Divergences between teacher and student; see `losses/divergences.py`."""
 ACROSS = ("alm", "cells", "matched", "uld")
 """Losses of a student with another tokenizer; all but `alm` compare distributions. See `cross_tokenizer/terms.py`."""
+TEMPLATES = ("stored", "own")
+"""Whose chat template renders the context of a response: the teacher's, as stored, or the student's."""
 BALANCES = ("norms", "fixed")
 """Rules that weigh the parts of such a loss; see `losses/weighting.py`."""
 SCHEDULES = ("cosine", "wsd")

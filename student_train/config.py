@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shards.runtime.machine import DTYPES
-from student_train.choices import ACROSS, BALANCES, DIVERGENCES, EXPORT_DTYPES, LAYER_CHOICES, OBJECTIVES, SCHEDULES
+from student_train.choices import (
+    ACROSS,
+    BALANCES,
+    DIVERGENCES,
+    EXPORT_DTYPES,
+    LAYER_CHOICES,
+    OBJECTIVES,
+    SCHEDULES,
+    TEMPLATES,
+)
 from student_train.errors import TrainError
 
 MAX_SPECIALIST = 4096
@@ -93,6 +102,12 @@ class Config:
     )
     balance: str = _setting(
         "norms", "Weights of the parts of that loss: from gradient norms, or fixed shares.", choices=BALANCES
+    )
+    template: str = _setting(
+        "stored",
+        "Chat template of the context of responses: stored, the teacher's; own, the student's. A student with another "
+        "tokenizer always has its own.",
+        choices=TEMPLATES,
     )
     rs_draws: int = _setting(50, "Ids that rs-kd draws at each position.")
     specialist: tuple[int, ...] = ()

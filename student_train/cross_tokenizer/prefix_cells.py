@@ -20,13 +20,17 @@ draws in no range of the head count in OTHER. Then the KL is a lower bound of th
 `matched` is the conservative form of the literature: one cell for each teacher token that has the exact bytes of a
 student's token, without blanks, digits and line breaks. All else is in OTHER, and draws are not used.
 
+In responses the teacher's ids that end a turn have a root too: the student's id that does, which is no text.
+
 Shapes: U teacher ids, R roots, B boundaries, K roots of a boundary (padded), V student ids.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +41,7 @@ Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]
 
+_NO_ENDS: Mapping[int, int] = MappingProxyType({})
 _DIGITS = frozenset(b"0123456789")
 
 
@@ -69,15 +74,20 @@ class Roots:
         return (root >= 0) & (self.low_R[root] <= rank) & (rank < self.high_R[root])
 
 
-def prefix_roots(strings: list[bytes], student: Vocabulary) -> Roots:
+def prefix_roots(strings: list[bytes], student: Vocabulary, *, ends: Mapping[int, int] = _NO_ENDS) -> Roots:
     """Return the roots of the teacher's ids.
 
     Args:
         strings: Bytes of each teacher id; b"" for ids that are no text.
         student: The student's vocabulary.
+        ends: The student's id, which is no text, for each teacher id that ends a turn.
     """
     roots = _root_strings(strings, student)
-    low_R, high_R, root_U = _numbered([student.range_of(root) if root else (0, 0) for root in roots])
+    ranges = [student.range_of(root) if root else (0, 0) for root in roots]
+    for u, v in ends.items():
+        place = int(np.flatnonzero(student.order == v)[0])
+        ranges[u] = (place, place + 1)
+    low_R, high_R, root_U = _numbered(ranges)
     longest_V = np.full(len(student.strings), -1, dtype=np.int64)
     for root, (low, high) in enumerate(zip(low_R, high_R, strict=True)):
         longest_V[low:high] = root  # outer ranges come first, so inner ones overwrite them
@@ -117,13 +127,21 @@ def _root_strings(strings: list[bytes], student: Vocabulary) -> list[bytes | Non
     return roots
 
 
-def exact_roots(strings: list[bytes], student: Vocabulary, roots: Roots, *, all_kinds: bool = False) -> Roots:
+def exact_roots(
+    strings: list[bytes],
+    student: Vocabulary,
+    roots: Roots,
+    *,
+    ends: Mapping[int, int] = _NO_ENDS,
+    all_kinds: bool = False,
+) -> Roots:
     """Return the student's ids with the same bytes as each teacher id, in the order of `roots`, for `matched`.
 
     Args:
         strings: Bytes of each teacher id; b"" for ids that are no text.
         student: The student's vocabulary.
         roots: The roots of `prefix_roots`.
+        ends: As for `prefix_roots`.
         all_kinds: Whether blanks, digits and line feeds have roots too.
     """
     ranges = []
@@ -133,6 +151,8 @@ def exact_roots(strings: list[bytes], student: Vocabulary, roots: Roots, *, all_
         # Ids with equal bytes are neighbours in either order.
         start = int(roots.rank_V[student.order[low]]) if low < high else 0
         ranges.append((start, start + high - low))
+    for u, v in ends.items():
+        ranges[u] = (int(roots.rank_V[v]), int(roots.rank_V[v]) + 1)
     low_R, high_R, root_U = _numbered(ranges)
     return Roots(order_V=roots.order_V, root_U=root_U, low_R=low_R, own_R=high_R, high_R=high_R)
 

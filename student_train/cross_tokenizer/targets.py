@@ -15,7 +15,7 @@ import torch
 
 from shards.format.chunk import Chunk
 from student_train.choices import ACROSS
-from student_train.cross_tokenizer.alignment import Alignment, StudentRow, align, word_spans
+from student_train.cross_tokenizer.alignment import Alignment, StudentRow, Turns, align, word_spans
 from student_train.cross_tokenizer.prefix_cells import Partition, Roots, exact_roots, partition, prefix_roots
 from student_train.cross_tokenizer.vocabulary import Vocabulary
 
@@ -94,16 +94,25 @@ class TokenizerPair:
     """Roots of `matched`, in the order of `roots`."""
     head_only: bool = False
     """Whether draws make no cells of their own; to measure, see `prefix_cells.py`."""
+    turns: Turns | None = None
+    """How responses begin and end; None for documents."""
 
     @classmethod
-    def of(cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...]) -> TokenizerPair:
+    def of(
+        cls, strings: list[bytes], student: Vocabulary, losses: tuple[str, ...], *, turns: Turns | None = None
+    ) -> TokenizerPair:
         """Return the tables for the parts `losses`, at most one of which compares distributions."""
         kinds = [name for name in losses if name in ACROSS[1:]]
         assert len(kinds) <= 1, f"two losses share one kind of target: {kinds}"
         kind = kinds[0] if kinds else None
-        roots = prefix_roots(strings, student)
-        exact = exact_roots(strings, student, roots) if kind == "matched" else None
-        return cls(strings=strings, student=student, distribution=kind, roots=roots, exact=exact)
+        ends: dict[int, int] = {}
+        if turns is not None:
+            ends = turns.student_of
+            strings = [b"" if u in ends else raw for u, raw in enumerate(strings)]
+            student = student.with_end(turns.template.end_of_turn)
+        roots = prefix_roots(strings, student, ends=ends)
+        exact = exact_roots(strings, student, roots, ends=ends) if kind == "matched" else None
+        return cls(strings=strings, student=student, distribution=kind, roots=roots, exact=exact, turns=turns)
 
     def to_measure(self) -> TokenizerPair:
         """Return the tables of the KL on the head's cells, which every run measures."""
@@ -151,7 +160,7 @@ def cross_targets(rows: list[Chunk], tables: TokenizerPair, *, max_tokens: int =
         tables: Tables of both vocabularies.
         max_tokens: Most tokens of a row that the student reads.
     """
-    alignment = align(rows, tables.strings, tables.student, max_tokens=max_tokens)
+    alignment = align(rows, tables.strings, tables.student, turns=tables.turns, max_tokens=max_tokens)
     records = {name: np.concatenate([getattr(row, name) for row in rows]) for name in _PER_POSITION}
     spans = word_spans(alignment, label_logp=records["label_logp"], whitespace_logp=records["whitespace_logp"])
     used = _boundaries_with_cells(alignment, tables)
@@ -183,9 +192,10 @@ def _boundaries_with_cells(alignment: Alignment, tables: TokenizerPair) -> Int64
         return np.zeros(0, dtype=np.int64)
     if tables.distribution != "matched":
         return np.arange(len(alignment.teacher_B))
-    # With one token on each side up to the next boundary, both tokens have the same bytes.
+    # With one token on each side up to the next boundary, both tokens have the same bytes. The end of a turn is one.
     is_single = (np.diff(alignment.teacher_B) == 1) & (np.diff(alignment.student_B) == 1)
-    return np.flatnonzero(is_single & (np.diff(alignment.row_B) == 0))
+    is_single &= np.diff(alignment.row_B) == 0
+    return np.flatnonzero(np.append(is_single, False)[: len(alignment.teacher_B)] | alignment.end_B)
 
 
 def _cells(teacher_B: Int64, rows: list[Chunk], tables: TokenizerPair, *, tail_mass: Float64) -> Partition:

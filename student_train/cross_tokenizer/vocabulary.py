@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ Int64 = npt.NDArray[np.int64]
 WHITESPACE = b"\t\n\r "
 """Bytes that count as whitespace."""
 _WHITE_BYTES = frozenset(WHITESPACE[i : i + 1] for i in range(len(WHITESPACE)))
-_ENDS = ("</s>", "<|endoftext|>", "<eos>")
+END_PIECES = ("</s>", "<|endoftext|>", "<eos>")
 """Special tokens that end a text."""
 _PROBE = (
     "def f(x):\n    if x:\n        return [1, 23, 456]\n\n\nclass A:\r\n\t\t'''caf\u00e9 \u4e2d\u6587 \U0001f600'''\n"
@@ -59,6 +59,11 @@ class Vocabulary:
     def join(self, ids: list[int]) -> bytes:
         """Return the bytes of ids together, with the dummy space that SentencePiece may put first."""
         return b"".join(map(self.strings.__getitem__, ids))
+
+    def with_end(self, end: int) -> Vocabulary:
+        """Return the vocabulary in which the id `end` is no text and ends one."""
+        strings = [b"" if i == end else raw for i, raw in enumerate(self.strings)]
+        return replace(self, strings=strings, ends=tuple(sorted({*self.ends, end})))
 
     @cached_property
     def has_dummy(self) -> bool:
@@ -125,7 +130,7 @@ def load_vocabulary(folder: str | os.PathLike[str], *, vocab_size: int = 0) -> V
     fast.no_truncation()
     fast.no_padding()
     fast.encode_special_tokens = True
-    ends = {token["id"] for token in rules.added_tokens if token["special"] and token["content"] in _ENDS}
+    ends = {token["id"] for token in rules.added_tokens if token["special"] and token["content"] in END_PIECES}
     vocabulary = Vocabulary(
         folder=folder,
         strings=[table.get(i, b"") for i in range(vocab_size or max(table) + 1)],

@@ -228,18 +228,19 @@ def _row_mask(owner_BT: npt.NDArray[np.int64]) -> torch.Tensor:
     return ((owner[:, :, None] == owner[:, None, :]) & causal_TT)[:, None]
 
 
-def pack(rows: Sequence[TokenRow], targets: BatchTargets, packing: Packing, *, skip: int = 0) -> Batch:
+def pack(rows: Sequence[TokenRow], targets: BatchTargets, packing: Packing, *, first_labels: Sequence[int]) -> Batch:
     """Return rows and their targets as one batch.
 
     Args:
         rows: Rows in the student's tokens.
-        targets: Targets of the rows' positions, in order, without the first `skip` positions of each row.
+        targets: Targets of the rows' labels, in order.
         packing: How rows share sequences.
-        skip: First positions of a row without a target.
+        first_labels: Index of the first label of each row, at least 1; the tokens before it are context.
     """
     lengths = [len(row.tokens) for row in rows]
     arranged = arrange([row.tokens for row in rows], layout=packing.layout, widest=packing.widest)
-    index_P = np.concatenate([arranged.starts[i] + np.arange(skip, n - 1) for i, n in enumerate(lengths)])
+    spans = zip(arranged.starts, first_labels, lengths, strict=True)
+    index_P = np.concatenate([start + np.arange(first - 1, n - 1) for start, first, n in spans])
     return Batch(
         tokens_BT=arranged.tokens_BT,
         position_ids_BT=arranged.position_ids_BT,
@@ -247,7 +248,7 @@ def pack(rows: Sequence[TokenRow], targets: BatchTargets, packing: Packing, *, s
         index_P=torch.from_numpy(index_P),
         targets=targets,
         rows=tuple(row.rows[0] for row in rows),
-        row_positions=tuple(max(0, n - 1 - skip) for n in lengths),
+        row_positions=tuple(max(0, n - first) for n, first in zip(lengths, first_labels, strict=True)),
     )
 
 

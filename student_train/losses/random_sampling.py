@@ -21,18 +21,20 @@ import numpy.typing as npt
 
 from shards.format.chunk import Chunk
 from student_train.data.hashing import mix
+from student_train.data.row_labels import num_skipped
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
 
 def uniforms(rows: list[Chunk], *, seed: int, num_draws: int, skip: int) -> Float64:
-    """Return numbers in [0, 1) [P, N] for the positions of `rows`, without the first `skip` positions of each row."""
+    """Return numbers in [0, 1) [P, N] for the positions of `rows` with a label; `skip` is that of `first_label`."""
     parts = []
     for row in rows:
         info = row.rows[0]
         digest = hashlib.sha256(f"rs-kd/{seed}/{info.document}/{info.window}".encode()).digest()
-        counter = np.arange(skip * num_draws, (len(row.tokens) - 1) * num_draws, dtype=np.uint64)
+        first, last = num_skipped(row, skip=skip), len(row.tokens) - info.context
+        counter = np.arange(first * num_draws, last * num_draws, dtype=np.uint64)
         words = mix(counter, np.uint64(int.from_bytes(digest[:8], "little")))
         parts.append((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
     return np.concatenate(parts).reshape(-1, num_draws)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 
 from shards.format.chunk import Chunk
+from student_train.data.row_labels import first_label, num_skipped
 from student_train.errors import TrainError
 from student_train.losses.random_sampling import resample, uniforms
 
@@ -47,7 +48,7 @@ class TargetSpec:
     temperature_column: int | None = None
     """Column of `log_z` that holds the temperature; None for temperature 1."""
     skip: int = 0
-    """First positions of each row to leave out: those that predict prefix tokens, which are no text."""
+    """Number of prefix tokens after a row's first token; they are no text and no labels."""
     subset: tuple[int, ...] = ()
     """Ids of a specialist."""
     rs_draws: int = 50
@@ -176,14 +177,14 @@ def _labels(rows: list[Chunk], spec: TargetSpec) -> Int64:
                 f"document {info.document[:12]} window {info.window} holds token {int(row.tokens.max())}; the "
                 f"student has {spec.vocab_size} ids; choose a student with the shards' tokenizer"
             )
-    return np.concatenate([row.tokens[1 + spec.skip :].astype(np.int64) for row in rows])
+    return np.concatenate([row.tokens[first_label(row, skip=spec.skip) :].astype(np.int64) for row in rows])
 
 
 def _entries(rows: list[Chunk], skip: int, starts: str, ids: str, values: str | None) -> _Entries:
-    """Return the entries of the rows' ragged arrays, without the first `skip` positions of each row."""
+    """Return the entries of the rows' ragged arrays at the positions with a label."""
     positions, all_ids, all_values, base = [], [], [], 0
     for row in rows:
-        offsets = getattr(row, starts)[skip:]
+        offsets = getattr(row, starts)[num_skipped(row, skip=skip) :]
         entries = slice(int(offsets[0]), int(offsets[-1]))
         positions.append(base + np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)))
         all_ids.append(getattr(row, ids)[entries])
@@ -199,7 +200,8 @@ def _head(rows: list[Chunk], stored: _Entries, spec: TargetSpec) -> _Entries:
     known = stored.ids < spec.vocab_size
     position, prob = stored.position[known], stored.value[known].astype(np.float64)
     if spec.temperature != 1.0:
-        log_z_P = np.concatenate([row.log_z[spec.skip :, spec.temperature_column] for row in rows]).astype(np.float64)
+        log_z_PZ = np.concatenate([row.log_z[num_skipped(row, skip=spec.skip) :] for row in rows])
+        log_z_P = log_z_PZ[:, spec.temperature_column].astype(np.float64)
         prob = np.exp(np.log(prob) / spec.temperature - log_z_P[position])
     return _Entries(position, stored.ids[known], prob)
 
@@ -220,7 +222,7 @@ def _linear_weights(
 ) -> tuple[_Entries, Float64, Float64, Float64]:
     """Return the draws with their weights, the weights of the head, `bucket_P` and `constant_P`."""
     no_draws = _Entries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    entropy_P = np.concatenate([row.entropy[spec.skip :] for row in rows]).astype(np.float64)
+    entropy_P = np.concatenate([row.entropy[num_skipped(row, skip=spec.skip) :] for row in rows]).astype(np.float64)
     if spec.target_kind == "bucket":
         return no_draws, head.value, tail_P.copy(), entropy_P
     if spec.target_kind == "top-k":

@@ -15,12 +15,14 @@ import shards
 from shards.format.chunk import Chunk, RowInfo
 from shards.model_files.tokenizer import TokenizerRules
 from student_train.config import Config
-from student_train.cross_tokenizer.alignment import align
+from student_train.cross_tokenizer.alignment import Turns, align
 from student_train.cross_tokenizer.fused_linear import CrossScores, cross_loss, cross_scores, gradient_norms
 from student_train.cross_tokenizer.targets import CrossRows, TokenizerPair, cross_targets, no_rows
 from student_train.cross_tokenizer.terms import IdOrder
-from student_train.cross_tokenizer.vocabulary import load_vocabulary
+from student_train.cross_tokenizer.vocabulary import END_PIECES, load_vocabulary
+from student_train.data.chat_template import ChatTemplate
 from student_train.data.packing import Batch, Packing, empty_batch, groups, pack
+from student_train.data.row_labels import num_labels
 from student_train.errors import TrainError
 from student_train.losses import weighting
 from student_train.losses.blockwise import LossOutput
@@ -53,7 +55,7 @@ class CrossTokenizer:
     max_row_tokens: int
     """Most tokens of a row that the student reads; longer rows are cut."""
     skip: int
-    """Number of first positions of a row that predict prefix tokens, which are not text."""
+    """Number of prefix tokens after a row's first token; they are not text."""
     balance: str
     """How parts are weighed, see `losses.weighting`."""
     ce_weight: float
@@ -79,13 +81,15 @@ class CrossTokenizer:
                     f"tokenizer than the shards ({student.other_tokenizer}): leave it out, and choose with --across"
                 )
         vocabulary = load_vocabulary(student.tokenizer_dir, vocab_size=student.vocab_size)
-        table = TokenizerRules.load(cache.tokenizer_dir).token_bytes()
+        rules = TokenizerRules.load(cache.tokenizer_dir)
+        table = rules.token_bytes()
         strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
-        tables = TokenizerPair.of(strings, vocabulary, config.parts_across)
+        turns = _turns(student, cache, rules) if cache.manifest.layout.has_responses else None
+        tables = TokenizerPair.of(strings, vocabulary, config.parts_across, turns=turns)
         return cls(
             tables=tables,
             measured=tables.to_measure(),
-            order=IdOrder.of(vocabulary, tables.roots).to(device),
+            order=IdOrder.of(tables.student, tables.roots).to(device),
             parts=config.parts_across,
             max_row_tokens=student.max_row_tokens,
             skip=skip,
@@ -122,7 +126,8 @@ class CrossTokenizer:
         rows = self._with_labels(rows)
         if not rows:
             return [], Counter()
-        alignment = align(rows, self.tables.strings, self.tables.student)
+        tables = self.tables
+        alignment = align(rows, tables.strings, tables.student, turns=tables.turns, max_tokens=self.max_row_tokens)
         return [rows[r] for r in alignment.kept], alignment.counts
 
     def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
@@ -138,11 +143,14 @@ class CrossTokenizer:
         batches = []
         for part in groups([len(row.tokens) for row in rows], packing):
             aligned = cross_targets(rows[part], tables, max_tokens=self.max_row_tokens)
-            batches.append(pack(aligned.rows, aligned, packing) if aligned.rows else empty_batch(aligned))
+            firsts = [row.first_label for row in aligned.rows]
+            batches.append(
+                pack(aligned.rows, aligned, packing, first_labels=firsts) if firsts else empty_batch(aligned)
+            )
         return tuple(batches)
 
     def _with_labels(self, rows: list[Chunk]) -> list[Chunk]:
-        return [row for row in rows if len(row.tokens) - 1 > self.skip]
+        return [row for row in rows if num_labels(row, skip=self.skip)]
 
     def empty_batch(self) -> Batch:
         """Return a batch of one token that predicts nothing."""
@@ -233,6 +241,27 @@ class CrossTokenizer:
                 )
             )
         return rows
+
+
+def _turns(student: Student, cache: shards.Cache, rules: TokenizerRules) -> Turns:
+    """Return how responses begin and end; refuse a template that cannot render the first of them."""
+    student_rules = TokenizerRules.load(student.tokenizer_dir)
+    template = ChatTemplate.load(f"student {student.source}", student.tokenizer_dir)
+    if len(cache) and (messages := cache[0].rows[0].messages):
+        template.context_ids(messages)
+    if template.end_of_turn >= student.vocab_size:
+        raise TrainError(
+            f"student {student.source}: token {template.end_of_turn} ends a turn, the model has {student.vocab_size} "
+            "ids; expected a tokenizer that belongs to the model"
+        )
+    teacher = ChatTemplate.load("the shards' teacher", cache.tokenizer_dir)
+    pieces = {piece for piece in (*END_PIECES, teacher.tokenizer.eos_token) if piece in rules.pieces}
+    # An id that ends a text keeps apart from the end of a turn where the student has both.
+    special = {token["content"]: int(token["id"]) for token in student_rules.added_tokens if token["special"]}
+    ends = {rules.pieces[piece]: special.get(piece, template.end_of_turn) for piece in pieces}
+    ends[teacher.end_of_turn] = template.end_of_turn
+    known = cache.manifest.layout.vocab_size
+    return Turns(template=template, student_of={u: v for u, v in sorted(ends.items()) if u < known})
 
 
 def _aligned(batch: Batch) -> CrossRows:

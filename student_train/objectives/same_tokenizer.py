@@ -12,7 +12,9 @@ import shards
 from shards.format.chunk import Chunk, RowInfo
 from student_train.config import Config
 from student_train.data.loader import require_context, row_too_long
+from student_train.data.own_template import OwnTemplate
 from student_train.data.packing import Batch, Packing, empty_batch, groups, pack
+from student_train.data.row_labels import first_label, num_labels
 from student_train.errors import TrainError
 from student_train.losses.blockwise import LossOutput
 from student_train.losses.divergences import target_kind as target_kind_of
@@ -41,6 +43,8 @@ class SameTokenizer:
     """Longest row that the student can read."""
     longest_row: int | None = None
     """Tokens of the longest window of the dump; None where unknown."""
+    template: OwnTemplate | None = None
+    """The student's chat template, which renders contexts; None where contexts stay as stored."""
 
     @classmethod
     def of(cls, config: Config, student: Student, cache: shards.Cache, *, skip: int) -> SameTokenizer:
@@ -50,6 +54,7 @@ class SameTokenizer:
             TrainError: The shards lack the temperature, a specialist's id is unknown, or a row is too long.
         """
         column = temperature_column(config, cache)
+        template = OwnTemplate.of(student.source, student.tokenizer_dir, cache) if config.template == "own" else None
         if config.specialist and max(config.specialist) >= student.vocab_size:
             raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
         window_tokens = cache.manifest.settings.get("window_tokens")
@@ -72,7 +77,8 @@ class SameTokenizer:
                 seed=config.seed,
             ),
             max_row_tokens=student.max_row_tokens,
-            longest_row=window_tokens,
+            longest_row=window_tokens if template is None else None,
+            template=template,
         )
 
     @property
@@ -111,14 +117,19 @@ class SameTokenizer:
 
     def _batches(self, rows: list[Chunk], packing: Packing, spec: TargetSpec) -> tuple[Batch, ...]:
         rows = self._with_labels(rows)
+        if self.template is not None:
+            rows = [self.template.rendered(row) for row in rows]
         for row in rows:
             if len(row.tokens) > self.max_row_tokens:
                 raise row_too_long(row.rows[0], len(row.tokens), self.max_row_tokens)
         parts = groups([len(row.tokens) for row in rows], packing)
-        return tuple(pack(rows[part], targets_of(rows[part], spec), packing, skip=spec.skip) for part in parts)
+        firsts = [first_label(row, skip=spec.skip) for row in rows]
+        return tuple(
+            pack(rows[part], targets_of(rows[part], spec), packing, first_labels=firsts[part]) for part in parts
+        )
 
     def _with_labels(self, rows: list[Chunk]) -> list[Chunk]:
-        return [row for row in rows if len(row.tokens) - 1 > self.targets.skip]
+        return [row for row in rows if num_labels(row, skip=self.targets.skip)]
 
     def empty_batch(self) -> Batch:
         """Return a batch of one token that predicts nothing."""

@@ -131,7 +131,7 @@ def chunk_of(tokens: np.ndarray, found: Records, where: RowInfo) -> Chunk:
         rows=(where,),
         row_starts=np.array([0, len(tokens)]),
         tokens=tokens.astype(np.int32),
-        label_logp=np.log(probs_PV[np.arange(P), tokens[1:]]).astype(np.float32),
+        label_logp=np.log(probs_PV[np.arange(P), tokens[where.context :]]).astype(np.float32),
         head_starts=np.concatenate([[0], np.cumsum([len(h) for h in found.head])]),
         head_ids=np.concatenate(found.head).astype(np.int32),
         head_probs=np.concatenate(head_probs).astype(np.float32),
@@ -200,9 +200,11 @@ def write_cache(
     teacher: str = TEACHER,
     repo: str = "",
     shards: int = 2,
+    threshold: float = 0.04,
+    version: int = 1,
 ) -> Path:
     """Write `rows` as a complete cache of so many shards."""
-    layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=0.04, tail_floor=2e-3)
+    layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=threshold, tail_floor=2e-3, version=version)
     print_ = TokenizerRules.load(tokenizer_dir).fingerprint()
     entries = []
     for n, part in enumerate(rows[i::shards] for i in range(shards)):
@@ -215,8 +217,8 @@ def write_cache(
             entries.append(writer.close())
     files = []
     (folder / "tokenizer").mkdir()
-    for entry in sorted(tokenizer_dir.glob("*.json")):
-        if entry.name.startswith(("tokenizer", "special")):
+    for entry in sorted(tokenizer_dir.iterdir()):
+        if entry.name.startswith(("tokenizer", "special", "chat_template")):
             raw = entry.read_bytes()
             (folder / "tokenizer" / entry.name).write_bytes(raw)
             digest = hashlib.sha256(raw).hexdigest()
