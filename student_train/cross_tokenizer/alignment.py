@@ -28,7 +28,7 @@ import numpy.typing as npt
 from shards.format.chunk import Chunk, RowInfo
 from student_train.cross_tokenizer.row_text import END, RowText, row_text
 from student_train.cross_tokenizer.vocabulary import WHITESPACE, Vocabulary
-from student_train.data.chat_template import ChatTemplate
+from student_train.data.chat_template import StudentTemplate
 
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ _IS_WHITE[list(WHITESPACE)] = True
 class Turns:
     """How responses begin and end on both sides."""
 
-    template: ChatTemplate
+    template: StudentTemplate
     """The student's chat template."""
     student_of: dict[int, int]
     """For each of the teacher's ids that end a turn, the student's id that gets its probability. As a label each of

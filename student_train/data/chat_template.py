@@ -27,7 +27,7 @@ _ANSWER = "ANSWER"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ChatTemplate:
+class StudentTemplate:
     """A chat template and its tokenizer."""
 
     name: str
@@ -36,7 +36,7 @@ class ChatTemplate:
     """transformers tokenizer."""
 
     @classmethod
-    def load(cls, name: str, folder: Path) -> ChatTemplate:
+    def load(cls, name: str, folder: Path) -> StudentTemplate:
         """Return the template of the tokenizer in a folder.
 
         Raises:
@@ -62,19 +62,25 @@ class ChatTemplate:
         """The template, in transformers' language."""
         return PLAIN_TEMPLATE if self.is_plain else str(self.tokenizer.get_chat_template())
 
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """The token before a text, in a context without a template: the tokenizer's own, or what separates texts."""
+        own = self.tokenizer("")["input_ids"]
+        separator = self.tokenizer.get_vocab().get("<|endoftext|>")
+        candidates = (*own[:1], separator, self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return tuple(int(i) for i in candidates if i is not None)[:1]
+
     def render(self, messages: list[Message], *, open_answer: bool = True) -> str:
         """Return a conversation as text; with `open_answer`, up to the begin of the next answer.
 
         Raises:
             TrainError: The template cannot render the conversation.
         """
-        import jinja2
-
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, chat_template=self.source, add_generation_prompt=open_answer, tokenize=False
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+        except Exception as error:  # a template is a program that raises errors of any type
             roles = ", ".join(message["role"] for message in messages)
             raise TrainError(
                 f"{self.name}: its chat template cannot render a conversation of {roles} ({first_line(error)}); "
@@ -118,11 +124,11 @@ class ChatTemplate:
 
 
 @lru_cache(maxsize=_KEPT_CONTEXTS)
-def _context_ids(template: ChatTemplate, messages: str) -> Int64:
+def _context_ids(template: StudentTemplate, messages: str) -> Int64:
     text = template.render(parse_messages(messages))
     ids = list(template.tokenizer(text, add_special_tokens=False)["input_ids"])
     if template.is_plain:
-        ids = [*template.tokenizer("")["input_ids"][:1], *ids]
+        ids = [*template.prefix, *ids]
     if not ids:
         raise TrainError(
             f"{template.name}: its chat template renders the conversation {messages[:80]} as no token, expected at "

@@ -13,7 +13,7 @@ import numpy as np
 
 import shards
 from shards.format.chunk import Chunk, Int32, RowInfo
-from student_train.data.chat_template import ChatTemplate
+from student_train.data.chat_template import StudentTemplate
 from student_train.errors import TrainError
 
 
@@ -21,7 +21,7 @@ from student_train.errors import TrainError
 class OwnTemplate:
     """The chat template of a student that has the shards' tokenizer."""
 
-    template: ChatTemplate
+    template: StudentTemplate
     """The student's template."""
     teacher_end: int
     """Token that ends a turn in the shards."""
@@ -43,8 +43,8 @@ class OwnTemplate:
                 f"template is own; found plain documents in {cache.store.root}, expected conversations, which a "
                 "template can render; leave the option out"
             )
-        teacher = ChatTemplate.load("the shards' teacher", cache.tokenizer_dir)
-        own = cls(template=ChatTemplate.load(f"student {name}", tokenizer_dir), teacher_end=teacher.end_of_turn)
+        teacher = StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
+        own = cls(template=StudentTemplate.load(f"student {name}", tokenizer_dir), teacher_end=teacher.end_of_turn)
         if len(cache):
             own.rendered(cache[0].row(0))
         return own

@@ -20,7 +20,7 @@ from student_train.cross_tokenizer.fused_linear import CrossScores, cross_loss, 
 from student_train.cross_tokenizer.targets import CrossRows, TokenizerPair, cross_targets, no_rows
 from student_train.cross_tokenizer.terms import IdOrder
 from student_train.cross_tokenizer.vocabulary import END_PIECES, load_vocabulary
-from student_train.data.chat_template import ChatTemplate
+from student_train.data.chat_template import StudentTemplate
 from student_train.data.packing import Batch, Packing, empty_batch, groups, pack
 from student_train.data.row_labels import num_labels
 from student_train.errors import TrainError
@@ -246,7 +246,7 @@ class CrossTokenizer:
 def _turns(student: Student, cache: shards.Cache, rules: TokenizerRules) -> Turns:
     """Return how responses begin and end; refuse a template that cannot render the first of them."""
     student_rules = TokenizerRules.load(student.tokenizer_dir)
-    template = ChatTemplate.load(f"student {student.source}", student.tokenizer_dir)
+    template = StudentTemplate.load(f"student {student.source}", student.tokenizer_dir)
     if len(cache) and (messages := cache[0].rows[0].messages):
         template.context_ids(messages)
     if template.end_of_turn >= student.vocab_size:
@@ -254,7 +254,7 @@ def _turns(student: Student, cache: shards.Cache, rules: TokenizerRules) -> Turn
             f"student {student.source}: token {template.end_of_turn} ends a turn, the model has {student.vocab_size} "
             "ids; expected a tokenizer that belongs to the model"
         )
-    teacher = ChatTemplate.load("the shards' teacher", cache.tokenizer_dir)
+    teacher = StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
     pieces = {piece for piece in (*END_PIECES, teacher.tokenizer.eos_token) if piece in rules.pieces}
     # An id that ends a text keeps apart from the end of a turn where the student has both.
     special = {token["content"]: int(token["id"]) for token in student_rules.added_tokens if token["special"]}

@@ -21,7 +21,7 @@ import torch
 from shards.format.chunk import Chunk, RowInfo
 from shards.format.messages import messages_json, messages_sha256, parse_messages
 from shards.model_files.tokenizer import TokenizerRules
-from student_train.data.chat_template import ChatTemplate
+from student_train.data.chat_template import StudentTemplate
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -75,7 +75,7 @@ class ResponseWorld:
 
     model: Any
     teacher_dir: Path
-    template: ChatTemplate
+    template: StudentTemplate
     rows: list[Chunk]
     shards: Path
     vocab: int
@@ -90,7 +90,7 @@ def make_world(
     with torch.no_grad():  # a teacher that is sure: the step of a stored entropy is finest near 0
         model.model.norm.weight *= 4.0
     model.save_pretrained(folder)
-    chat = ChatTemplate.load("teacher", folder)
+    chat = StudentTemplate.load("teacher", folder)
     rows = (write or sampled_responses)(tools, model, chat)
     shards = tools.write_cache(
         root / "shards", rows, folder, vocab=VOCAB, threshold=THRESHOLD, version=2, repo=str(folder)
@@ -98,7 +98,7 @@ def make_world(
     return ResponseWorld(model=model, teacher_dir=folder, template=chat, rows=rows, shards=shards, vocab=VOCAB)
 
 
-def given_responses(tools: Any, model: Any, template: ChatTemplate) -> list[Chunk]:
+def given_responses(tools: Any, model: Any, template: StudentTemplate) -> list[Chunk]:
     """Return rows of `ANSWERS`, with the records of the model; every third was cut, so that no turn ends."""
     rng = np.random.default_rng(0)
     rows = []
@@ -114,7 +114,7 @@ def given_responses(tools: Any, model: Any, template: ChatTemplate) -> list[Chun
 
 
 def sampled_responses(
-    tools: Any, model: Any, template: ChatTemplate, *, samples: int = 3, longest: int = 24, seed: int = 0
+    tools: Any, model: Any, template: StudentTemplate, *, samples: int = 3, longest: int = 24, seed: int = 0
 ) -> list[Chunk]:
     """Return rows of responses with the model's records.
 
@@ -146,7 +146,7 @@ def sampled_responses(
 def record(
     tools: Any,
     model: Any,
-    template: ChatTemplate,
+    template: StudentTemplate,
     messages: str,
     tokens: np.ndarray,
     context: int,
@@ -165,7 +165,7 @@ def record(
     return dataclasses.replace(chunk, whitespace_logp=np.log(probs_PV[:, white].sum(1)).astype(np.float32))
 
 
-def response_info(template: ChatTemplate, messages: str, response: np.ndarray, context: int, index: int) -> RowInfo:
+def response_info(template: StudentTemplate, messages: str, response: np.ndarray, context: int, index: int) -> RowInfo:
     """Return the origin of a response."""
     is_ended = len(response) and int(response[-1]) == template.end_of_turn
     text = template.tokenizer.decode(response[: len(response) - bool(is_ended)].tolist())
