@@ -14,6 +14,9 @@ from typing import Any
 
 from shards.runtime.machine import num_threads
 from teacher_dump.config import DumpConfig
+from teacher_dump.conversations.answer_corpus import AnswerCorpus
+from teacher_dump.conversations.read import holds_conversations
+from teacher_dump.conversations.verdicts import Verdicts
 from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.readers.hub import is_hub_id
 from teacher_dump.engines.registry import select_engine
@@ -38,6 +41,8 @@ class CorpusEstimate:
 
     value: float | None = None
     """None if it is unknown."""
+    recorded_share: float = 1.0
+    """Share of it that has records: a conversation's context has none."""
     how: list[str] = field(default_factory=list)
 
 
@@ -58,11 +63,14 @@ def estimate(config: DumpConfig, machine: str | None = None, *, corpus: CorpusEs
     corpus = corpus or _corpus_tokens(config)
     tokens = None if corpus.value is None else int(corpus.value)
     tasks = None if tokens is None else -(-tokens // config.task_tokens)
-    num_bytes = None if tokens is None else round(tokens * BYTES_PER_TOKEN)
+    recorded = None if tokens is None else round(tokens * corpus.recorded_share)
+    num_bytes = None if recorded is None else round(recorded * BYTES_PER_TOKEN)
     how = corpus.how
-    if tokens is not None and num_bytes is not None:
+    if tokens is not None and recorded is not None and num_bytes is not None:
         how.append(f"tasks: {tokens:,} / {config.task_tokens:,} tokens = {tasks:,} shards")
-        how.append(f"bytes: {tokens:,} tokens x {BYTES_PER_TOKEN:g} bytes on disk = {_size(num_bytes)}")
+        if recorded < tokens:
+            how.append(f"records: {tokens:,} tokens x {corpus.recorded_share:.2f} in responses = {recorded:,}")
+        how.append(f"bytes: {recorded:,} tokens x {BYTES_PER_TOKEN:g} bytes on disk = {_size(num_bytes)}")
     plan: dict[str, Any] = {
         "model": config.model,
         "data": config.data,
@@ -133,7 +141,7 @@ def _corpus_tokens(config: DumpConfig) -> CorpusEstimate:
     if config.max_tokens is not None and (tokens is None or config.max_tokens < tokens):
         how.append(f"tokens: --max-tokens {config.max_tokens:,}" + ("" if tokens is None else f" of {tokens:,}"))
         tokens = config.max_tokens
-    return CorpusEstimate(tokens, how)
+    return CorpusEstimate(tokens, size.recorded_share, how)
 
 
 def _corpus_bytes(config: DumpConfig) -> CorpusEstimate:
@@ -144,13 +152,35 @@ def _corpus_bytes(config: DumpConfig) -> CorpusEstimate:
         if limit is not None and limit < _STACK_DOCUMENTS:
             size *= limit / _STACK_DOCUMENTS
             how.append(f"corpus: --max-documents {limit:,} of them, {size / 1e9:.2f} GB")
-        return CorpusEstimate(size, how)
+        return CorpusEstimate(size, how=how)
     if is_hub_id(config.data):
-        return CorpusEstimate(None, ["corpus: size not known before it is read; give --max-tokens"])
+        return CorpusEstimate(how=["corpus: size not known before it is read; give --max-tokens"])
+    if holds_conversations(config.data):
+        return _conversation_bytes(config)
     corpus = Corpus(data=config.data, seed=config.seed, max_documents=config.max_documents, filters=config.filters)
     sizes = [len(document.text.encode()) for document in corpus]
     how = [f"corpus: {len(sizes):,} documents, {sum(sizes) / 1e6:.1f} MB, after the filters"]
-    return CorpusEstimate(float(sum(sizes)), how)
+    return CorpusEstimate(float(sum(sizes)), how=how)
+
+
+def _conversation_bytes(config: DumpConfig) -> CorpusEstimate:
+    """Count the bytes of the conversations in a local corpus, without what the chat template adds to them."""
+    given = config.conversations
+    corpus = AnswerCorpus(
+        data=config.data,
+        seed=config.seed,
+        train_on=given.train_on or "last",
+        verdicts=None if given.verdicts is None else Verdicts.load(given.verdicts, data=config.data),
+        filters=config.filters,
+        max_documents=config.max_documents,
+    )
+    sizes = [(len(answer.text.encode()), len(answer.response.encode())) for answer in corpus]
+    whole, responses = (float(sum(column)) for column in zip(*sizes, strict=True)) if sizes else (0.0, 0.0)
+    how = [
+        f"corpus: {len(sizes):,} responses, {responses / 1e6:.1f} MB, with their contexts {whole / 1e6:.1f} MB, after "
+        "the filters; the chat template adds some tokens to each"
+    ]
+    return CorpusEstimate(whole, responses / max(1.0, whole), how)
 
 
 def parameters_and_shape(name: str) -> tuple[int, ModelShape] | None:

@@ -74,6 +74,9 @@ def check(config: DumpConfig, num_rows: int, *, log: Log = lambda line: None) ->
     cache = open_cache(config.out)
     model = resolve(config.model, revision=config.revision)
     require_same_teacher(cache, model)
+    if cache.manifest.layout.has_responses:
+        ends = {*model.end_tokens, int(cache.manifest.corpus["end_of_turn"])}
+        model = replace(model, end_tokens=tuple(sorted(ends)))
     rows = sample_rows(cache, num_rows, config.seed)
     engine, settings = _engine_of_cache(cache, config, model, max(len(row.stored.tokens) for row in rows))
     windows, numbers = [row.window for row in rows], [row.number for row in rows]
