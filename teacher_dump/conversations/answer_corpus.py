@@ -19,7 +19,8 @@ from teacher_dump.corpus.document import Document, Drop
 from teacher_dump.corpus.drop_log import DropLog
 from teacher_dump.corpus.filters.base import Candidate, Filter
 from teacher_dump.corpus.filters.settings import FilterSettings
-from teacher_dump.corpus.order import in_buckets
+from teacher_dump.corpus.order import in_blocks, in_buckets
+from teacher_dump.corpus.readers.hub import is_hub_id
 
 READ, USED, PROMPTS = "answers read", "answers", "prompts"
 """Names of counts."""
@@ -42,7 +43,7 @@ class AnswerCorpus:
     drop_log: DropLog | None = None
 
     def __iter__(self) -> Iterator[AnsweredConversation]:
-        """Yield the answers; those to one conversation follow each other.
+        """Yield the answers; those to one conversation follow each other, in a streamed data set within each block.
 
         Raises:
             DumpError: The source cannot be read, or a benchmark to decontaminate against is missing.
@@ -52,7 +53,8 @@ class AnswerCorpus:
             self.drop_log.clear()
         last = None
         num_prompts = 0
-        for answer in in_buckets(self._numbered(), self._place):
+        ordered = in_blocks if is_hub_id(self.data) else in_buckets
+        for answer in ordered(self._numbered(), self._place):
             if answer.document != last:
                 if num_prompts == self.max_documents:
                     return

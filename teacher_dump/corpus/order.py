@@ -37,8 +37,8 @@ def sort_key(seed: int) -> SortKey:
     return key
 
 
-def in_blocks(documents: Iterator[Document], key: SortKey) -> Iterator[Document]:
-    """Yield the documents, ordered inside each block of BLOCK_DOCUMENTS."""
+def in_blocks(documents: Iterator[_Item], key: Callable[[_Item], bytes]) -> Iterator[_Item]:
+    """Yield the documents, or other items, ordered inside each block of BLOCK_DOCUMENTS."""
     while block := list(islice(documents, BLOCK_DOCUMENTS)):
         yield from sorted(block, key=key)
 

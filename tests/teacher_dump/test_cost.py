@@ -109,3 +109,13 @@ def test_the_documented_plan_is_what_the_command_prints() -> None:
     found = [f"    {line}" for line in plan_lines(estimate(config, "8xH100"))]
     engine = "        engine  "  # the one of this machine
     assert [x for x in shown if not x.startswith(engine)] == [x for x in found if not x.startswith(engine)]
+
+
+def test_the_context_of_a_conversation_is_read_but_takes_no_records(tmp_path: Path) -> None:
+    rows = [{"prompt": "q" * 300, "completion": "a" * 100}, {"prompt": "r" * 299, "completion": "b" * 99}]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["--model", "smollm2-135m", "--data", str(tmp_path / "chats.jsonl"), "--decontaminate", "none"]
+    found = plan(*arguments)
+    assert found["tokens"] == round((400 + 398 + 2) / 3.6)  # a line feed before each response
+    assert found["bytes"] == pytest.approx(found["tokens"] * 199 / 800 * 25, abs=25)
+    assert "2 responses" in found["how"][0]
