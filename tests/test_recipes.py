@@ -5,10 +5,12 @@ No counterpart: a recipe touches several modules.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,28 @@ def test_add_a_divergence(project: Path) -> None:
     assert "bucket-jeffreys" in python(project, "-m", "student_train", "--help")
     report = python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(definitions), "-k", "bucket-jeffreys")
     assert " passed" in report
+
+
+@pytest.mark.slow
+def test_add_a_ranker(project: Path) -> None:
+    """The ranker of the recipe, once as a file of the user and once as a row of the table."""
+    recipe = (ROOT / "CONTRIBUTING.md").read_text().partition("### Add a ranker")[2]
+    block = recipe[recipe.index("    from evalkit") : recipe.index("A ranker that becomes")]
+    (project / "shortest.py").write_text(textwrap.dedent(block))
+    bodies = ["    total = x + y\n    return total\n", "    return x + y\n", "    return sum([x, y])\n"]
+    rows = [{"task_id": "HumanEval/53", "completion": body} for body in bodies]
+    (project / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("-m", "evalkit", "rerank", "samples.jsonl", "--no-cache", "--json", "r.json", "--methods", "shortest")
+    python(project, *command, "--ranker", "shortest.py")
+    assert json.loads((project / "r.json").read_text())["tasks"]["HumanEval/53"]["shortest"]["sample"] == 1
+
+    (project / "shortest.py").rename(project / "evalkit" / "rerank" / "rankers" / "shortest.py")
+    table = project / "evalkit" / "rerank" / "registry.py"
+    insert(table, "Ranker = Callable[", "from evalkit.rerank.rankers import shortest\n\n")
+    insert(table, '    "majority": counting', '    "shortest": shortest.rank,\n')
+    insert(table, '"majority", "majority-valid"', '"shortest", ')
+    python(project, *command)
+    assert json.loads((project / "r.json").read_text())["tasks"]["HumanEval/53"]["shortest"]["sample"] == 1
 
 
 @pytest.mark.slow

@@ -1,13 +1,15 @@
-"""The table of rankers.
+"""The table of rankers, and rankers in files of the user.
 
-To add a ranker: write a function from `TaskEvidence` to `Ranking` in `evalkit/rerank/rankers/`, and add it to
-`RANKERS`. It sees the evidence only, never verdicts or the benchmark's own tests. A ranker that needs no model-written
-tests is named in `WITHOUT_TESTS` too.
+To add a ranker to the table: write a function from `TaskEvidence` to `Ranking` in `evalkit/rerank/rankers/`, and add it
+to `RANKERS`. It sees the evidence only, never verdicts or the benchmark's own tests. A ranker that needs no
+model-written tests is named in `WITHOUT_TESTS` too.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from evalkit.errors import EvalError
 from evalkit.rerank.evidence import TaskEvidence
@@ -48,6 +50,29 @@ ORACLE = "oracle"
 """The name under which the upper bound is reported: any sample passes. It is no ranker."""
 
 
+def load_ranker(path: Path) -> tuple[str, Ranker]:
+    """Return the name and the function `rank` of a ranker in a Python file, which runs in this process.
+
+    Raises:
+        EvalError: The file cannot be read, is not Python, or defines no `rank`.
+    """
+    name = path.stem
+    if name in RANKERS or name in (VERIFIER, ORACLE):
+        raise EvalError(f"--ranker {path}: {name} is the name of another method; rename the file")
+    spec = importlib.util.spec_from_file_location(f"_ranker_{name}", path)
+    if spec is None or spec.loader is None:
+        raise EvalError(f"--ranker {path}: is no Python file; expected NAME.py with a function rank(evidence)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (OSError, SyntaxError, ImportError) as error:
+        raise EvalError(f"--ranker {path}: cannot be imported ({error}); expected a Python file with rank") from error
+    ranker = getattr(module, "rank", None)
+    if not callable(ranker):
+        raise EvalError(f"--ranker {path}: defines no function rank; expected rank(evidence), which returns a Ranking")
+    return name, ranker
+
+
 def choose_methods(
     names: Sequence[str], rankers: Mapping[str, Ranker], *, has_tests: bool, option: str = "--methods"
 ) -> tuple[str, ...]:
@@ -71,8 +96,13 @@ def choose_methods(
     for name in names:
         if name not in rankers and name != ORACLE:
             raise EvalError(f"{option}: {name!r} is unknown, expected some of {', '.join([*rankers, ORACLE])}")
-        if not has_tests and name in rankers and name not in WITHOUT_TESTS:
+        if not has_tests and _needs_tests(name):
             raise EvalError(f"{option}: {name} needs model-written tests; add --tests FILE, or leave the method out")
-    allowed = [name for name in rankers if has_tests or name in WITHOUT_TESTS]
+    allowed = [name for name in rankers if has_tests or not _needs_tests(name)]
     chosen = [name for name in names if name != ORACLE] if names else allowed
     return tuple(dict.fromkeys([BASELINE, *chosen]))
+
+
+def _needs_tests(name: str) -> bool:
+    """Return whether a method needs model-written tests; a ranker in a file of the user decides for itself."""
+    return name in {*RANKERS, VERIFIER} - WITHOUT_TESTS

@@ -28,7 +28,7 @@ from evalkit.rerank.inputs.generators import read_generators
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTests, read_tests
 from evalkit.rerank.ranking import Ranking
-from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, VERIFIER, Ranker, choose_methods
+from evalkit.rerank.registry import BASELINE, ORACLE, RANKERS, VERIFIER, Ranker, choose_methods, load_ranker
 from evalkit.rerank.store import EvidenceStore
 from evalkit.rerank.task_plan import EvidenceSettings
 from evalkit.rerank.verifier.embedding import embedder_of
@@ -61,6 +61,8 @@ class RerankRequest:
     """Name of the benchmark."""
     methods: tuple[str, ...] = ()
     """Names of rankers; none for all that the inputs allow."""
+    ranker: tuple[Path, ...] = ()
+    """Python files, each with a ranker that is named as the file."""
     inputs: tuple[str, ...] = ()
     """Sources of inputs; none for the calls of the tests, or without tests for examples and their mutations, and for
     the generators where there are any."""
@@ -151,6 +153,7 @@ def rerank(
     if verifier is not None:
         embed = embedder_of(verifier, request.verifier_model, str(request.verifier))
         rankers = {**rankers, VERIFIER: verifier.ranker(embed)}
+    rankers = {**rankers, **dict(load_ranker(path) for path in request.ranker)}
     choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
     if ("generator" in request.sources()) != (request.generators is not None):
@@ -270,7 +273,7 @@ def score_rankings(
 def _check_outputs(request: RerankRequest) -> None:
     """Refuse outputs that would overwrite an input or one another, or that cannot be written."""
     inputs = [*registry.data_files(request.data_dir)]
-    for path in (*request.samples, request.tests, request.generators):
+    for path in (*request.samples, request.tests, request.generators, *request.ranker):
         if path is None:
             continue
         inputs += program_files(path) if path.is_dir() else [path] if str(path) != "-" else []

@@ -27,6 +27,12 @@ _COUNT = click.IntRange(min=1)
     help="Methods to compare, separated by commas. [default: all that the inputs allow]",
 )
 @click.option(
+    "--ranker",
+    multiple=True,
+    type=UserPath(),
+    help="NAME.py with a function rank(evidence): adds the method NAME. It is your own code, and runs unconfined.",
+)
+@click.option(
     "--verifier",
     type=UserPath(),
     help="Folder that 'evalkit train-verifier' wrote: adds the method verifier. It must not have seen these tasks.",

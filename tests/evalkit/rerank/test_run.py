@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from evalkit.errors import EvalError
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.ranking import Ranking
-from evalkit.rerank.registry import RANKERS, choose_methods
+from evalkit.rerank.registry import RANKERS, choose_methods, load_ranker
 from evalkit.rerank.run import RerankOutcome, RerankRequest, rerank
 from evalkit.tasks.base import Benchmark, Problem
 from tests.evalkit.rerank.sample_runs import write_samples, write_tests
@@ -62,6 +63,29 @@ def test_the_benchmarks_tests_change_verdicts_and_no_ranking(
     assert [sum(problem.passed) for problem in second.problems] == [0, 0, 0]
     assert first.scores["oracle"].estimates["pass@1"].mean == 1.0
     assert second.scores["oracle"].estimates["pass@1"].mean == 0.0
+
+
+def test_a_ranker_in_a_file_is_named_as_the_file_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for source, message in (
+        ("", "defines no function rank"),
+        ("rank = 3", "defines no function rank"),
+        ("def rank(:", "cannot be imported"),
+        ("import missing_module", "cannot be imported"),
+    ):
+        path.write_text(source)
+        with pytest.raises(EvalError, match=message):
+            load_ranker(path)
+    with pytest.raises(EvalError, match="cannot be imported"):
+        load_ranker(tmp_path / "missing.py")
+    with pytest.raises(EvalError, match="codet is the name of another method"):
+        load_ranker(tmp_path / "codet.py")
+    with pytest.raises(EvalError, match="is no Python file"):
+        load_ranker(tmp_path / "mine.txt")
+    path.write_text("def rank(evidence): return evidence")
+    name, rank = load_ranker(path)
+    assert (name, rank(5)) == ("mine", 5)  # type: ignore[arg-type]  # any value
+    assert choose_methods([], {**RANKERS, name: rank}, has_tests=False)[-1] == "mine"
 
 
 def test_a_toy_ranker_is_added_by_a_row_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
