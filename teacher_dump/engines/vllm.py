@@ -175,7 +175,7 @@ def _arguments(config: EngineConfig, *, on_gpu: bool) -> dict[str, Any]:
     return {
         "model": str(config.folder),
         "runner": "pooling",
-        "hf_overrides": {"architectures": [f"{PREFIX}{_architecture(config.folder)}"]},
+        "hf_overrides": {"architectures": [f"{PREFIX}{causal_architecture(config.folder)}"]},
         "dtype": config.dtype,
         "max_model_len": config.window_tokens,
         "max_num_batched_tokens": config.max_num_batched_tokens or max(BATCHED_TOKENS, config.window_tokens),
@@ -240,8 +240,8 @@ def bound_threads(workers: int) -> Iterator[None]:
         del os.environ[_BIND]
 
 
-def _architecture(folder: Path) -> str:
-    """Return the name of the teacher's architecture.
+def causal_architecture(folder: Path) -> str:
+    """Return the name of a model's architecture.
 
     Raises:
         DumpError: It is no causal language model, or vLLM has no such architecture.

@@ -1,5 +1,8 @@
 """vLLM plugin: the teacher as a pooling model whose pooler (`vllm_pooler`) makes sparse records.
 
+For the writing of responses it also registers each model without the logits of padding: ids that only fill the
+embedding are never sampled, and have no share of the probabilities.
+
 vLLM is neither patched nor forked. This module and `vllm_pooler` rely on semi-public interfaces of vLLM 0.32: the entry
 point group `vllm.general_plugins`, `ModelRegistry.register_model`, `Pooler`, `PoolingMetadata` with its cursor and
 states, and `PoolingParams.extra_kwargs`. `vllm` relies on `LLM.llm_engine.engine_core.shutdown` and on the names of
@@ -9,14 +12,17 @@ them an upgrade changed.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 PREFIX = "TeacherlessCapture"
 """Prefix of the name of a capturing architecture; the name of the stock architecture follows."""
+WRITER_PREFIX = "TeacherlessWriter"
+"""Prefix of the name of an architecture that writes without padding ids."""
 TASK = "token_classify"
 """vLLM's pooling task that returns one vector per token."""
 CONFIG_KEY = "teacherless"
-"""Key of the record settings in vLLM's `additional_config`."""
+"""Key of the settings in vLLM's `additional_config`."""
 
 
 def is_causal_name(architecture: str) -> bool:
@@ -25,24 +31,26 @@ def is_causal_name(architecture: str) -> bool:
 
 
 def register() -> None:
-    """Register a capturing class for each causal language model of vLLM. vLLM calls it in each of its processes."""
+    """Register both classes for each causal language model of vLLM. vLLM calls it in each of its processes."""
     from vllm import ModelRegistry
 
     for name in list(ModelRegistry.get_supported_archs()):
-        if is_causal_name(name) and not name.startswith(PREFIX):
-            ModelRegistry.register_model(f"{PREFIX}{name}", f"{__name__}:{PREFIX}{name}")
+        if is_causal_name(name) and not name.startswith((PREFIX, WRITER_PREFIX)):
+            for prefix in (PREFIX, WRITER_PREFIX):
+                ModelRegistry.register_model(f"{prefix}{name}", f"{__name__}:{prefix}{name}")
 
 
 def __getattr__(name: str) -> type:
     """Return a class that `register` announced, derived from the stock class at first use."""
-    if not name.startswith(PREFIX):
+    prefix = next((prefix for prefix in _DERIVED if name.startswith(prefix)), None)
+    if prefix is None:
         raise AttributeError(name)
     from vllm import ModelRegistry
 
-    stock = ModelRegistry.models[name.removeprefix(PREFIX)].load_model_cls()
-    capturing = _capturing_class(stock, name)
-    globals()[name] = capturing
-    return capturing
+    stock = ModelRegistry.models[name.removeprefix(prefix)].load_model_cls()
+    derived = _DERIVED[prefix](stock, name)
+    globals()[name] = derived
+    return derived
 
 
 def _capturing_class(stock: Any, name: str) -> type:
@@ -55,3 +63,23 @@ def _capturing_class(stock: Any, name: str) -> type:
         self.pooler = RecordPooler(self, vllm_config.additional_config[CONFIG_KEY], task=TASK)
 
     return type(name, (stock,), {"__init__": __init__, "is_pooling_model": True, "__module__": __name__})
+
+
+def _writer_class(stock: Any, name: str) -> type:
+    """Derive a model that gives padding ids no probability."""
+
+    def __init__(self: Any, *, vllm_config: Any, prefix: str = "") -> None:
+        stock.__init__(self, vllm_config=vllm_config, prefix=prefix)
+        self.num_real_ids = int(vllm_config.additional_config[CONFIG_KEY]["vocab_size"])
+
+    def compute_logits(self: Any, *given: Any, **options: Any) -> Any:
+        logits = stock.compute_logits(self, *given, **options)
+        if logits is not None:  # None on workers that do not sample
+            logits[..., self.num_real_ids :] = -math.inf
+        return logits
+
+    return type(name, (stock,), {"__init__": __init__, "compute_logits": compute_logits, "__module__": __name__})
+
+
+_DERIVED = {PREFIX: _capturing_class, WRITER_PREFIX: _writer_class}
+"""Functions that derive a class from the stock class, by the prefix of its name."""

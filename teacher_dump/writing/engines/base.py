@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from teacher_dump.errors import DumpError
 from teacher_dump.writing.task import ResponseRequest, WritingTask, WrittenResponse
 
 TaskRequests = tuple[WritingTask, Sequence[ResponseRequest]]
@@ -56,24 +55,8 @@ class WriterConfig:
         """Return the most tokens of the response to a request."""
         return min(self.max_new_tokens, self.max_length - len(request.prompt_ids))
 
-    @property
-    def all_end_ids(self) -> frozenset[int]:
-        """Ids that an engine stops at: `end_ids`, and padding where the engine cannot exclude it."""
-        return self.end_ids.union(range(self.vocab_size, self.padded_vocab_size))
-
     def response(self, request: ResponseRequest, ids: Sequence[int], logprob: float) -> WrittenResponse:
-        """Return the response of finished ids. One that reached a padding id is cut before it.
-
-        Raises:
-            DumpError: It began with a padding id.
-        """
-        if ids[-1] >= self.vocab_size:
-            ids = ids[:-1]
-        if not ids:
-            raise DumpError(
-                f"{self.folder}: the model wrote an id that its tokenizer does not have; expected one below "
-                f"{self.vocab_size:,}; check its weights, or use --engine transformers"
-            )
+        """Return the response of finished ids."""
         ended = ids[-1] in self.end_ids
         return WrittenResponse(
             request=request,

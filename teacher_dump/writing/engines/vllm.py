@@ -23,6 +23,8 @@ import torch
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
 from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, engine_crashed
+from teacher_dump.engines.vllm import causal_architecture
+from teacher_dump.engines.vllm_plugin import CONFIG_KEY, WRITER_PREFIX
 from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.model.model_folder import load_config
 from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskResponses, WriterConfig
@@ -72,6 +74,9 @@ class VllmWriter:
 
                 arguments = engine_arguments(config, on_gpu=on_gpu, running=self._running)
                 self._llm = LLMEngine.from_engine_args(EngineArgs(**{**arguments, **options}))
+        except DumpError:
+            self._log.discard()
+            raise
         except Exception as error:  # vLLM fails in a process of its own and reports in many ways
             cause = self._log.cause(error)
             kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
@@ -126,7 +131,7 @@ class VllmWriter:
             temperature=config.temperature,
             top_p=config.top_p,
             max_tokens=config.max_tokens(request),
-            stop_token_ids=sorted(config.all_end_ids),
+            stop_token_ids=sorted(config.end_ids),
             seed=request.seed if config.temperature > 0 else None,
             logprobs=0,
             flat_logprobs=True,
@@ -189,6 +194,9 @@ def engine_arguments(config: WriterConfig, *, on_gpu: bool, running: int) -> dic
         "disable_log_stats": True,
         "seed": 0,
     }
+    if config.padded_vocab_size > config.vocab_size:
+        arguments["hf_overrides"] = {"architectures": [f"{WRITER_PREFIX}{causal_architecture(config.folder)}"]}
+        arguments["additional_config"] = {CONFIG_KEY: {"vocab_size": config.vocab_size}}
     if config.gpu_memory_utilization is not None:
         arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
     if config.max_num_batched_tokens is not None:
