@@ -44,3 +44,20 @@ def test_two_prompts_of_one_problem_are_refused(tmp_path: Path, humaneval: Bench
     path = write_lines(tmp_path / "a.jsonl", RIGHT | {"prompt": "a"}, WRONG | {"prompt": "b"})
     with pytest.raises(EvalError, match=r"line 2: the prompt of HumanEval/53 differs from that at .*line 1"):
         merged(path, benchmark=humaneval)
+
+
+def test_rows_of_a_chat_protocol_name_the_message_that_they_do_not_hold(tmp_path: Path, humaneval: Benchmark) -> None:
+    def row(protocol: str) -> dict[str, object]:
+        return RIGHT | {"prompt": "Below is a script:\n", "settings": {"protocol": protocol}}
+
+    (problem,) = (item for item in humaneval.problems if item.task_id == "HumanEval/53")
+    shown, _ = merged(write_lines(tmp_path / "a.jsonl", row("humaneval-evalplus-chat-v1+changed")), benchmark=humaneval)
+    assert problem.prompt.strip() in shown.prompts["HumanEval/53"]
+    assert shown.prompts["HumanEval/53"].endswith("Below is a script:\n")
+    hidden, _ = merged(write_lines(tmp_path / "b.jsonl", row("humaneval-codet-chat-v1")), benchmark=humaneval)
+    assert "def add(x: int, y: int):" in hidden.prompts["HumanEval/53"]
+    assert ">>>" not in hidden.prompts["HumanEval/53"]
+    unknown, _ = merged(write_lines(tmp_path / "c.jsonl", row("other")), benchmark=humaneval)
+    assert unknown.prompts == {"HumanEval/53": "Below is a script:\n"}
+    with pytest.raises(EvalError, match="the prompt of HumanEval/53 differs"):
+        merged(tmp_path / "a.jsonl", tmp_path / "b.jsonl", benchmark=humaneval)
