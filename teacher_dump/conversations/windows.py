@@ -83,7 +83,8 @@ class AnswerWindows:
             context, ids = generated.prompt_ids, generated.ids
             if max(*context, *ids) >= self._template.vocab_size:
                 raise _UnusableAnswer("ids beyond the teacher's vocabulary", f"id {max(*context, *ids)}")
-            self._counts[OTHER_CONTEXT] += context != self._own_context(answer.messages)
+            if context != self._own_context(answer.messages):
+                self._counts[OTHER_CONTEXT] += 1
         else:
             context, ids = self._rendered(answer)
         room = self._window_tokens - len(context)
