@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,8 @@ CUT, OTHER_CONTEXT = "responses cut at --window-tokens", "contexts of the writer
 """Names of counts."""
 _CUT_TRIES = 8
 """Tokens that a cut moves back at most to reach the end of a character."""
+
+_REPLACEMENT = "\ufffd"
 
 Ids = tuple[int, ...]
 DropAnswer = Callable[[AnsweredConversation, str, str], None]
@@ -86,6 +89,7 @@ class AnswerWindows:
             if context != self._own_context(answer.messages):
                 self._counts[OTHER_CONTEXT] += 1
         else:
+            answer = _at_character_end(answer)
             context, ids = self._rendered(answer)
         room = self._window_tokens - len(context)
         if room < 1:
@@ -143,3 +147,10 @@ class AnswerWindows:
 
     def _decoded(self, ids: Ids) -> str:
         return str(self._template.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def _at_character_end(answer: AnsweredConversation) -> AnsweredConversation:
+    """Return an answer that was cut inside a character without the sign that stands for the part of it."""
+    if answer.ended or not answer.response.endswith(_REPLACEMENT):
+        return answer
+    return replace(answer, response=answer.response.rstrip(_REPLACEMENT))

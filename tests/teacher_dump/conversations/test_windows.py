@@ -79,6 +79,18 @@ def test_ids_of_a_model_with_another_tokenizer_are_tokenised_again(template: Cha
         assert window.tokens.tolist() == windows(template, given_answer("to", ended=ended))[0][0].tokens.tolist()
 
 
+def test_a_part_of_a_character_at_a_cut_is_no_text(template: ChatTemplate) -> None:
+    for response, ended, text in (
+        ("ab\ufffd", False, "ab"),
+        ("ab\ufffd", True, "ab\ufffd"),
+        ("a\ufffdb", False, "a\ufffdb"),
+    ):
+        (window,), _, _ = windows(template, given_answer(response, ended=ended))
+        assert window.info.byte_end == len(text.encode())
+        ids = window.labels[: len(window.labels) - ended].tolist()
+        assert template.tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+
+
 def test_ids_beyond_the_vocabulary_are_dropped(template: ChatTemplate) -> None:
     writer = Writer(**{**WRITER, "tokenizer": "same"})
     ids = GeneratedIds(prompt_ids=(5,), ids=(template.vocab_size,))
