@@ -67,6 +67,7 @@ class WritingJob:
     def to_writer_config(self) -> WriterConfig:
         """Return the settings of the engine."""
         config, settings = self.config, self.settings
+        tensor_parallel_size, pipeline_parallel_size = parallel_sizes(config, settings)
         return WriterConfig(
             folder=self.model.folder,
             tokenizer=self.tokens.tokenizer,
@@ -79,11 +80,11 @@ class WritingJob:
             max_new_tokens=settings.max_new_tokens,
             max_length=self.tokens.context_length,
             used_length=min(self.tokens.context_length, self.longest_prompt + settings.max_new_tokens),
-            tensor_parallel_size=config.tensor_parallel_size,
-            pipeline_parallel_size=config.pipeline_parallel_size,
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
             gpu_memory_utilization=config.gpu_memory_utilization,
             max_num_batched_tokens=config.max_num_batched_tokens,
-            quantization=config.quantization,
+            quantization=config.quantization if settings.writer is None else None,
         )
 
 
@@ -103,14 +104,15 @@ def prepare_writing(config: DumpConfig, settings: WritingSettings) -> WritingJob
         require_prompts(str(settings.prompts))  # later starts in the folder no longer need them
     dtype = resolve_dtype(config.dtype)
     engine = select_writer(config.engine, has_gpu=torch.cuda.is_available())
+    tensor_parallel_size, pipeline_parallel_size = parallel_sizes(config, settings)
     require_parallelism(
-        engine,
-        tensor_parallel_size=config.tensor_parallel_size,
-        pipeline_parallel_size=config.pipeline_parallel_size,
+        engine, tensor_parallel_size=tensor_parallel_size, pipeline_parallel_size=pipeline_parallel_size
     )
     model = resolve(settings.writer or config.model, revision=None if settings.writer is not None else config.revision)
     if engine == "transformers":
         require_quantiser(model.folder)
+    if settings.writer is not None and not settings.responses_only:
+        resolve(config.model, revision=config.revision)  # an unusable teacher is named before hours of writing
     tokens = WriterTokens.of(model)
     writer = _writer(model, settings, config.seed)
     identity = _identity(config, settings, writer, model=model, template=tokens.template, engine=(engine, dtype.dtype))
@@ -135,6 +137,16 @@ def prepare_writing(config: DumpConfig, settings: WritingSettings) -> WritingJob
         longest_prompt=plan["longest_prompt"],
         counts=plan["counts"],
     )
+
+
+def parallel_sizes(config: DumpConfig, settings: WritingSettings) -> tuple[int, int]:
+    """Return the numbers of GPUs that the writer's layers are split over, and of groups that each have some layers.
+
+    Those of the teacher do not apply to another model, which may be too small for them.
+    """
+    is_teacher = settings.writer is None
+    tensor_parallel_size = settings.writer_tensor_parallel_size or (config.tensor_parallel_size if is_teacher else 1)
+    return tensor_parallel_size, config.pipeline_parallel_size if is_teacher else 1
 
 
 def _writer(model: LocalTeacher, settings: WritingSettings, seed: int) -> Writer:
@@ -168,7 +180,7 @@ def _identity(
         "config_sha256": config_sha256(model.folder),
         "template_sha256": template.sha256,
         "engine": {"name": name, "version": engine_version(name), "dtype": dtype},
-        "quantization": config.quantization,
+        "quantization": config.quantization if settings.writer is None else None,
         "prompts": portable_prompts(prompts),
         "prompt_files": prompt_files_sha256(prompts),
         "max_documents": config.max_documents,
@@ -194,9 +206,17 @@ def _applicable(identity: dict[str, Any], plan: dict[str, Any] | None, store: Re
     old = plan["identity"]
     if identity["prompt_files"] is None:  # the prompts are not on this machine; their list is
         identity = {**identity, "prompt_files": old.get("prompt_files")}
-    differing = [name for name in identity if identity[name] != old.get(name)]
+    if store.is_complete:  # nothing will be written, on whatever machine this is
+        identity = {**identity, "engine": old.get("engine")}
+    differing = {
+        name: f"{name} {old.get(name)} there, {identity[name]} requested"
+        for name in identity
+        if identity[name] != old.get(name)
+    }
     if differing:
-        first = "; ".join(f"{name} {old.get(name)} there, {identity[name]} requested" for name in differing[:2])
+        if "prompt_files" in differing:
+            differing["prompt_files"] = "the files of --prompts have other names or sizes than when it was begun"
+        first = "; ".join(list(differing.values())[:2])
         raise DumpError(
             f"--out {store.folder.parent}: holds responses of other settings ({first}); choose another --out"
         )
@@ -250,6 +270,9 @@ def _usable(
             length = len(tokens.prompt_ids(prompt))
         except TemplateRefusal as error:
             check.drop(prompt, "the template does not render it", str(error))
+            continue
+        if special := tokens.special_token_in(prompt):
+            check.drop(prompt, "contains special tokens", special)
             continue
         if length >= tokens.context_length:
             check.drop(prompt, "longer than the writer's context", f"{length:,} tokens")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shards.runtime import machine
 from shards.runtime.heartbeat import Heartbeat
@@ -11,6 +11,7 @@ from shards.storage.temp_files import remove_leftovers, remove_own
 from teacher_dump.config import DumpConfig
 from teacher_dump.engines.errors import engine_errors
 from teacher_dump.errors import DeadEngineError
+from teacher_dump.run.job import require_memory
 from teacher_dump.run.signals import StopSignals
 from teacher_dump.tasks.share import Share
 from teacher_dump.writing.engines.registry import start_writer
@@ -53,6 +54,8 @@ def run_writing(
     store = ResponseStore(config.out)
     remove_leftovers(config.out)
     try:
+        if config.ray is None and not store.is_complete:
+            _require_memory(config, settings)
         job = prepare_writing(config, settings)
         if store.is_complete:
             store.remove_parts()
@@ -99,6 +102,17 @@ def _write(job: WritingJob, tasks: Sequence[WritingTask], stop_signals: StopSign
     writer.close()
     heartbeat(progress.summary())
     return num_tasks
+
+
+def _require_memory(config: DumpConfig, settings: WritingSettings) -> None:
+    """Check that this machine can hold a large writer, and then the teacher, before anything is fetched.
+
+    Raises:
+        DumpError: It cannot.
+    """
+    require_memory(replace(config, model=settings.writer or config.model))
+    if not settings.responses_only:
+        require_memory(config)
 
 
 def _announce(job: WritingJob, tasks: Sequence[WritingTask], num_finished: int, heartbeat: Heartbeat) -> None:

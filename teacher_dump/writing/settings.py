@@ -31,6 +31,13 @@ class WritingSettings:
             "help": "Model that writes: a short name, a hub id or a folder, such as a checkpoint of the student.",
         },
     )
+    writer_tensor_parallel_size: int | None = field(
+        default=None,
+        metadata={
+            "default_text": "--tensor-parallel-size, or 1 with --writer",
+            "help": "GPUs that the writer's layers are split over.",
+        },
+    )
     samples: int = field(default=1, metadata={"help": "Responses to each prompt."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the samples; 0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Sample from the smallest set of tokens with this mass."})
@@ -45,8 +52,11 @@ class WritingSettings:
     )
 
     def __post_init__(self) -> None:
-        for name, most in (("samples", MAX_SAMPLES), ("max_new_tokens", None), ("answers_per_task", None)):
+        limits = {"samples": MAX_SAMPLES, "max_new_tokens": None, "answers_per_task": None}
+        for name, most in {**limits, "writer_tensor_parallel_size": None}.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if value < 1 or (most is not None and value > most):
                 raise DumpError(f"{name}: found {value}, expected at least 1" + (f", at most {most:,}" if most else ""))
         if not 0 <= self.temperature <= 100:

@@ -59,6 +59,11 @@ class WriterTokens:
         """
         return self.template.context_ids(prompt.conversation())
 
+    def special_token_in(self, prompt: ResponsePrompt) -> str | None:
+        """Return a special token that the text of a prompt spells, which would end a turn inside it; None if none."""
+        texts = [message["content"] for message in prompt.conversation()]
+        return next((t for t in self.template.special_tokens if any(t in text for text in texts)), None)
+
     def requests(self, task: WritingTask, seed: int) -> list[ResponseRequest]:
         """Return the requests of a task, in the order of prompts and indices."""
         return [

@@ -62,6 +62,7 @@ class VllmWriter:
 
     def __init__(self, config: WriterConfig, **options: Any) -> None:
         self._config = config
+        self._stop_token_ids = sorted(config.end_ids)
         on_gpu = torch.cuda.is_available()
         self._running = RUNNING["cuda" if on_gpu else "cpu"]
         self._log = EngineLog("vllm-writer")
@@ -131,7 +132,7 @@ class VllmWriter:
             temperature=config.temperature,
             top_p=config.top_p,
             max_tokens=config.max_tokens(request),
-            stop_token_ids=sorted(config.end_ids),
+            stop_token_ids=self._stop_token_ids,
             seed=request.seed if config.temperature > 0 else None,
             logprobs=0,
             flat_logprobs=True,

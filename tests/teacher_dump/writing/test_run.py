@@ -158,16 +158,17 @@ def test_damaged_lists_are_made_again(whole: Path, tiny_teacher: Path, tmp_path:
 def test_prompts_that_cannot_be_used_are_counted_and_listed(
     tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = save_prompts(tmp_path / "p.jsonl", ["total = 0", "total = 0", " ", "print(total)\n" * 400])
+    file = save_prompts(tmp_path / "p.jsonl", ["total = 0", "total = 0", " ", "a<|endoftext|>", "print(total)\n" * 400])
     job = prepared(writing_config(tiny_teacher, tmp_path / "out"), writing_settings(file))
     assert job.counts == {
         "dropped: blank": 1,
+        "dropped: contains special tokens": 1,
         "dropped: duplicate": 1,
         "dropped: longer than the writer's context": 1,
-        "prompts read": 4,
+        "prompts read": 5,
         "prompts used": 1,
     }
-    assert (tmp_path / "out" / "writing" / "dropped.jsonl").read_text().count("\n") == 3
+    assert (tmp_path / "out" / "writing" / "dropped.jsonl").read_text().count("\n") == 4
     with pytest.raises(DumpError, match="found no usable prompt"):
         prepared(
             writing_config(tiny_teacher, tmp_path / "none"),

@@ -29,6 +29,12 @@ def test_a_chat_model_sees_its_own_template(teacher: Path) -> None:
     assert tokens.tokenizer.decode(ids) == "<user>total = 0<|endoftext|><assistant>"
 
 
+def test_a_special_token_that_a_prompt_spells_is_found(teacher: Path) -> None:
+    tokens = WriterTokens.of(resolve(str(teacher)))
+    assert tokens.special_token_in(prompt("a <|endoftext|> b")) == "<|endoftext|>"
+    assert tokens.special_token_in(prompt("a b")) is None
+
+
 def test_a_base_model_sees_the_text_and_a_line_feed(teacher: Path) -> None:
     tokens = WriterTokens.of(resolve(str(teacher)))
     assert tokens.tokenizer.decode(tokens.prompt_ids(prompt("total = 0"))) == "<|endoftext|>total = 0\n"
