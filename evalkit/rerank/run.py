@@ -24,6 +24,7 @@ from evalkit.outputs.paths import locked, refuse_overlap
 from evalkit.request import ScoreCallbacks
 from evalkit.rerank.collect import EVIDENCE_LIMITS, EvidenceCounts, collect, hopeless_samples
 from evalkit.rerank.evidence import TaskEvidence
+from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.generators import read_generators
 from evalkit.rerank.inputs.sources import require_sources
 from evalkit.rerank.model_tests import WrittenTests, read_tests
@@ -310,9 +311,11 @@ def _evidence_settings(request: RerankRequest, samples: MergedSamples) -> Eviden
     named = [(problem, prompt) for problem, prompt in prompts if prompt is not None]
     if not named:
         return settings
+    # A prompt without any example is the same in protocols that hide examples.
+    shown = [problem.prompt.strip() in prompt for problem, prompt in named if prompt_examples(problem)]
     return replace(
         settings,
-        docstring_examples=any(problem.prompt.strip() in prompt for problem, prompt in named if problem.prompt.strip()),
+        docstring_examples=2 * sum(shown) > len(shown),
         shown_tests=any(test in prompt for problem, prompt in named for test in problem.shown_tests),
     )
 

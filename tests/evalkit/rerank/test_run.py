@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from evalkit.errors import EvalError
+from evalkit.rerank import run as run_module
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.ranking import Ranking
 from evalkit.rerank.registry import RANKERS, choose_methods, load_ranker
 from evalkit.rerank.run import RerankOutcome, RerankRequest, rerank
+from evalkit.samples.merged import MergedSamples
 from evalkit.tasks.base import Benchmark, Problem
+from evalkit.tasks.prompts import shown_text
+from evalkit.tasks.protocols import find
 from tests.evalkit.rerank.sample_runs import write_samples, write_tests
 
 
@@ -96,3 +100,19 @@ def test_a_toy_ranker_is_added_by_a_row_of_the_table(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(RANKERS, "shortest", shortest)
     assert choose_methods(["shortest", "oracle"], RANKERS, has_tests=True) == ("random", "shortest")
     assert "shortest" in choose_methods([], RANKERS, has_tests=True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "is_shown"),
+    [("humaneval-codet-v1", False), ("humaneval-codet-chat-v1", False), ("humaneval-openai-v1", True)],
+)
+def test_examples_count_as_shown_only_where_the_protocol_shows_them(
+    tmp_path: Path, humaneval: Benchmark, protocol: str, is_shown: bool
+) -> None:
+    found = find(protocol, task="humaneval")
+    prompts = {item.task_id: shown_text(found, item, humaneval) for item in humaneval.problems}
+    samples = MergedSamples(
+        files=(), problems=humaneval.problems, samples=(), prompts=prompts, num_missing=0, num_excluded=0
+    )
+    request = RerankRequest(samples=(), result=tmp_path / "r.json", evidence=tmp_path / "e.arrow")
+    assert run_module._evidence_settings(request, samples).docstring_examples is is_shown
