@@ -36,6 +36,8 @@ class Plan:
     """mbpp.jsonl."""
     corpus: str
     """Folder whose documented functions become prompts."""
+    prompts: int = 374
+    """Most prompts of MBPP."""
     samples: int = 4
     """Responses to each prompt of MBPP."""
     functions: int = 400
@@ -78,6 +80,10 @@ def _write(plan: Plan, *, model: str, prompts: str, out: str, samples: int, writ
     return ("--model", model, "--prompts", prompts, "--out", out, *writing, *sampling, *size)
 
 
+def _limit(plan: Plan) -> tuple[str, str]:
+    return ("--max-documents", str(plan.prompts))
+
+
 def _responses(plan: Plan) -> list[Stage]:
     """Return the stages that write the teacher's responses, and judge those to MBPP."""
     prompts = f"{MBPP}={plan.mbpp}"
@@ -86,7 +92,7 @@ def _responses(plan: Plan) -> list[Stage]:
     functions = _write(plan, model=plan.teacher, prompts=signatures, out=plan.path("functions"), samples=2)
     few = ("--max-documents", str(plan.functions))
     return [
-        Stage(name="write-mbpp", module="teacher_dump", arguments=(*written, "--responses-only")),
+        Stage(name="write-mbpp", module="teacher_dump", arguments=(*written, *_limit(plan), "--responses-only")),
         Stage(name="write-functions", module="teacher_dump", arguments=(*functions, *few, "--responses-only")),
         Stage(
             name="verdicts",
@@ -127,7 +133,7 @@ def _caches(plan: Plan) -> list[Stage]:
             arguments=(*record, *passed, "--out", plan.path("passed")),
             needs=("verdicts",),
         ),
-        Stage(name="record-same", module="teacher_dump", arguments=same),
+        Stage(name="record-same", module="teacher_dump", arguments=(*same, *_limit(plan))),
     ]
 
 
@@ -165,7 +171,7 @@ def _arms(plan: Plan, seed: int) -> list[Stage]:
         arm("kd", "cache", ("record",)),
         arm("kd-passed", "passed", ("record-passed",)),
         arm("kd-half", "cache", ("record",), steps=half),
-        Stage(name=round_two, module="teacher_dump", arguments=written, needs=(f"kd-half-{seed}",)),
+        Stage(name=round_two, module="teacher_dump", arguments=(*written, *_limit(plan)), needs=(f"kd-half-{seed}",)),
         arm("on-policy", round_two, (round_two,), steps=plan.steps - half, student=first),
         arm("same-sft", "same", ("record-same",), "--objective", "sft", *shallow, student="teacher"),
         arm("same-kd", "same", ("record-same",), *shallow, student="teacher"),
