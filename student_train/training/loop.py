@@ -102,6 +102,7 @@ class TrainingLoop:
             update=update,
             world=context.world,
             stop=context.runtime.signals.stop,
+            rows=step.rows,
         )
         seconds = time.perf_counter() - started
         self._advance(step, result, seconds)
@@ -129,6 +130,7 @@ class TrainingLoop:
             tokens=before.tokens + result.positions,
             seconds=before.seconds + seconds,
             empty_steps=before.empty_steps + is_empty,
+            rows={name: before.rows.get(name, 0) + count for name, count in result.rows.items()},
             objective=self.context.objective.next_state(before.objective, norms=result.norms, left_out=result.left_out),
         )
         if is_empty and self.state.empty_steps == 1:

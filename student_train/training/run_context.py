@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from student_train.config import Config
+from student_train.data.chat_template import StudentTemplate
 from student_train.data.loader import BatchSpec
 from student_train.data.segments import Leg, Segments
 from student_train.errors import Interrupted
+from student_train.evaluation.completions import SamplePrompts
 from student_train.evaluation.held_out import HeldOutSet
 from student_train.model.loading import Student
 from student_train.objectives.base import Objective
@@ -43,6 +45,8 @@ class RunContext:
     """Optimiser steps of the whole run."""
     held_out: HeldOutSet
     """Rows to evaluate on."""
+    prompts: SamplePrompts
+    """Prompts to complete, for people."""
     runtime: Runtime
     """Ranks, signals and log."""
 
@@ -60,6 +64,15 @@ class RunContext:
     def log(self) -> LogLine:
         """Prints a line for people, on the main rank."""
         return self.runtime.log
+
+    def chat_template(self) -> StudentTemplate | None:
+        """Return the chat template of the contexts that the student is trained behind; None for documents."""
+        cache = self.first_leg.cache
+        if not cache.manifest.layout.has_responses:
+            return None
+        if self.config.template == "own" or self.student.other_tokenizer is not None:
+            return StudentTemplate.load(f"student {self.student.source}", self.student.tokenizer_dir)
+        return StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
 
     def written_segments(self) -> list[dict[str, Any]]:
         """Return the segments of a growing cache so far; [] for a complete one."""

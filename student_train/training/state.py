@@ -5,7 +5,7 @@ The keys of `to_dict` are a file format (`state.json`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from student_train.config import Config
@@ -76,6 +76,8 @@ class TrainState:
     """Time spent in steps."""
     empty_steps: int = 0
     """Steps without a label, which updated nothing."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows and tokens that were read, as in `data.loader.Step`."""
     objective: ObjectiveState | None = None
     """State of the objective, where it has one."""
 
@@ -93,6 +95,7 @@ class TrainState:
             "base_config_sha256": self.base.config_sha256,
             **self.handover.to_dict(),
             **({"empty_steps": self.empty_steps} if self.empty_steps else {}),
+            "rows": self.rows,
         }
 
     def resume(self, stored: dict[str, Any]) -> TrainState:
@@ -106,6 +109,7 @@ class TrainState:
             tokens=stored["tokens"],
             seconds=stored["seconds"],
             empty_steps=stored.get("empty_steps", 0),
+            rows=stored.get("rows", {}),
             objective=objective,
         )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -51,6 +53,8 @@ class StepResult:
     """Counts of text that the student could not read, by reason."""
     norms: dict[str, float] = field(default_factory=dict)
     """Norms of the parts' gradients, where they were measured."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """`Step.rows` of all ranks."""
 
 
 def take_step(
@@ -62,6 +66,7 @@ def take_step(
     update: UpdateSettings,
     world: World,
     stop: bool = False,
+    rows: Mapping[str, int] = MappingProxyType({}),
 ) -> StepResult:
     """Do one optimiser step. A collective.
 
@@ -73,6 +78,7 @@ def take_step(
         update: How the update is computed.
         world: All ranks.
         stop: Whether this rank was asked to stop.
+        rows: This rank's `Step.rows`.
 
     Raises:
         TrainError: The loss or the gradient is not finite. Nothing was updated.
@@ -81,12 +87,13 @@ def take_step(
     weights = update.weights
     left_out = sum((batch.targets.left_out for batch in batches), Counter())
     counts = {part: sum(batch.targets.counts[part] for batch in batches) for part in weights}
-    gathered = world.gather((counts, len(batches), stop, dict(left_out)))
+    gathered = world.gather((counts, len(batches), stop, dict(rows), dict(left_out)))
     totals = {part: sum(counts[part] for counts, *_ in gathered) for part in weights}
-    stop = any(asked for _, _, asked, _ in gathered)
+    stop = any(asked for _, _, asked, *_ in gathered)
+    all_rows = _add_counts([rows for *_, rows, _ in gathered])
     all_left_out = _add_counts([left_out for *_, left_out in gathered])
     if totals["ce"] == 0:
-        return StepResult(loss=0.0, means={}, positions=0, stop=stop, left_out=all_left_out)
+        return StepResult(loss=0.0, means={}, positions=0, stop=stop, left_out=all_left_out, rows=all_rows)
     for group in optimizer.param_groups:
         group["lr"] = update.lr
     optimizer.zero_grad(set_to_none=True)
@@ -106,6 +113,7 @@ def take_step(
         positions=totals["ce"],
         stop=stop,
         left_out=all_left_out,
+        rows=all_rows,
         norms=_mean_norms([norms for _, _, norms in results]) if update.measure_norms else {},
     )
 

@@ -19,8 +19,9 @@ from shards.live import open_live
 from shards.reports.summary import licence_line
 from shards.storage.atomic import write_atomic
 from student_train.config import Config
+from student_train.data.chat_template import StudentTemplate
 from student_train.evaluation import completions
-from student_train.evaluation.completions import try_to_complete
+from student_train.evaluation.completions import SamplePrompts, try_to_complete
 from student_train.evaluation.exported import export_and_score
 from student_train.evaluation.held_out import lines
 from student_train.evaluation.run_scores import score_run
@@ -29,7 +30,7 @@ from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
 from student_train.outputs.run_dir import Identity, damaged_record, is_finished, newest_state, read_record
-from student_train.outputs.run_record import describe, held_out_record, result_line, run_record
+from student_train.outputs.run_record import describe, held_out_record, responses_line, result_line, run_record
 from student_train.training.build_run import build_run
 from student_train.training.distributed import World, init_distributed
 from student_train.training.hardware import Hardware, lines_for, settle
@@ -124,10 +125,12 @@ class _TeacherCompletions:
         self.texts = texts
         self._wanted, self._log = wanted, log
 
-    def __call__(self, model: Any, *, tokenizer_dir: Path) -> None:
+    def __call__(self, model: Any, *, cache: shards.Cache, prompts: SamplePrompts) -> None:
         if self._wanted:
             self._log("completing three prompts with the teacher, for the report")
-            self.texts = try_to_complete(model, tokenizer_dir, log=self._log)
+            folder = cache.tokenizer_dir
+            template = StudentTemplate.load("the shards' teacher", folder) if prompts.messages else None
+            self.texts = try_to_complete(model, folder, log=self._log, prompts=prompts, template=template)
 
 
 def _train(job: _Job, handover: Handover, world: World, log: LogLine) -> Handover:
@@ -163,6 +166,8 @@ def _announce(context: RunContext, stored: dict[str, Any] | None, hardware: Hard
         context.log(f"note: the teacher's licence is {licence_line(asdict(teacher))}")
     if stored is None:
         context.log(f"{context.out}: {describe(context)}")
+        if line := responses_line(context):
+            context.log(f"{context.out}: {line}")
     else:
         context.log(f"{context.out}: continuing at step {stored['step']} of {context.total_steps}")
     if not is_control:
@@ -210,12 +215,15 @@ def _record(context: RunContext, state: TrainState, after: list[RowScore], job: 
 
 def _finish(context: RunContext, model: Any, record: dict[str, Any], handover: Handover, after: list[RowScore]) -> None:
     """Write the results of a run: the model, its completions, the held-out rows, and last the record."""
-    out, tokenizer_dir = context.out, context.student.tokenizer_dir
+    out, tokenizer_dir, template = context.out, context.student.tokenizer_dir, context.chat_template()
     context.log(f"{out}: writing the student")
-    export.export(out, model=model, tokenizer_dir=tokenizer_dir, dtype=context.config.export_dtype)
-    if (texts := try_to_complete(model, tokenizer_dir, log=context.log)) is not None:
-        has_teacher = context.config.objective == "kd"
-        completions.write(out, student=texts, teacher=handover.teacher_completions if has_teacher else None)
+    dtype = context.config.export_dtype
+    export.export(out, model=model, tokenizer_dir=tokenizer_dir, dtype=dtype, template=template)
+    prompts = context.prompts
+    texts = try_to_complete(model, tokenizer_dir, log=context.log, prompts=prompts, template=template)
+    if texts is not None:
+        teacher = handover.teacher_completions if context.config.objective == "kd" else None
+        completions.write(out, student=texts, teacher=teacher, prompts=prompts)
     rows = lines(after, handover.before or [], context.objective.measures)
     write_atomic(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     write_atomic(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -20,6 +20,7 @@ import torch
 
 import shards
 from shards.format.chunk import Chunk
+from shards.format.messages import parse_messages
 from student_train.config import Config
 from student_train.data.hashing import is_held_out
 from student_train.data.packing import LAYOUTS, Packing
@@ -37,6 +38,7 @@ from tests.student_train.responses import (
     ResponseWorld,
     answer_ids,
     make_world,
+    question,
     shifted,
 )
 from tests.student_train.toy import run, toy_config
@@ -275,3 +277,32 @@ def test_every_loss_is_of_the_response_alone(chat: ResponseWorld, more: dict[str
     scale = LossScale(weights=objective.weights(None), totals=found.targets.counts)
     out = Distiller(chat.model, objective, dtype="float32")(found, scale)
     assert math.isfinite(float(out.loss.detach()))
+
+
+def test_a_run_counts_its_tokens_and_its_student_answers_as_it_was_trained(
+    chat: ResponseWorld, tmp_path: Path, tools: Any
+) -> None:
+    """A base model that learned behind the teacher's template is asked with it, and stops at its end of turn."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = shutil.copytree(chat.teacher_dir, tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    out = tmp_path / "out"
+    said = run(toy_config(chat, out, student=str(base), student_layers=0, held_out=0.4, max_steps=4))
+    record = json.loads((out / "run.json").read_text())
+    train, held_out = record["train"], record["held_out"]
+    assert abs(held_out["before"]["kl"]["mean"]) < QUANTISATION
+    assert train["tokens"] == train["response_tokens"] > 0
+    assert train["context_tokens"] > train["rows"] > train["rows_without_loss"] == 0
+    assert record["shards"]["responses"] == {"writer": None}
+    assert f"{train['context_tokens']:,} tokens of context, {train['response_tokens']:,} of responses" in said[-1]
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    row = chat.rows[0]
+    messages = parse_messages(row.rows[0].messages)
+    opening = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert tokenizer(opening, add_special_tokens=False)["input_ids"] == row.tokens[: row.rows[0].context].tolist()
+    assert AutoModelForCausalLM.from_pretrained(out).generation_config.eos_token_id[0] == chat.template.end_of_turn
+    completions = json.loads((out / "completions.json").read_text())
+    held = [row for row in rows_of(chat) if is_held_out(row.rows[0].document, fraction=0.4)]
+    assert completions["prompts"] == list(dict.fromkeys(map(question, held)))[:3]
+    assert len(completions["completions"]["student"]) == len(completions["prompts"])
