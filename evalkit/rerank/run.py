@@ -312,10 +312,10 @@ def _evidence_settings(request: RerankRequest, samples: MergedSamples) -> Eviden
     if not named:
         return settings
     # A prompt without any example is the same in protocols that hide examples.
-    shown = [problem.prompt.strip() in prompt for problem, prompt in named if prompt_examples(problem)]
+    whole = [problem.prompt.strip() in prompt for problem, prompt in named if prompt_examples(problem)]
     return replace(
         settings,
-        docstring_examples=2 * sum(shown) > len(shown),
+        docstring_examples=2 * sum(whole) > len(whole),
         shown_tests=any(test in prompt for problem, prompt in named for test in problem.shown_tests),
     )
 
