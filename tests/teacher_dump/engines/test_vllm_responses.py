@@ -6,7 +6,6 @@ No counterpart: what is tested is the agreement of two engines, through a whole 
 from __future__ import annotations
 
 import importlib.util
-import os
 
 import numpy as np
 import pytest
@@ -38,9 +37,8 @@ CHATS = [
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[shards.Cache, shards.Cache]:
     """Return the caches of the same conversations from vLLM, in short steps, and from transformers."""
     folder = tmp_path_factory.mktemp("responses")
-    threads = os.environ.pop("OMP_NUM_THREADS", None)
-    caches = []
-    for engine in ("vllm", "transformers"):
+
+    def made(engine: str) -> shards.Cache:
         config = DumpConfig(
             model="smollm2-135m",
             data=str(write_lines(folder / "chats.jsonl", CHATS)),
@@ -51,10 +49,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[shards.Cache, shards
             max_num_batched_tokens=256,  # contexts and responses are cut by steps, and steps hold contexts alone
             filters=FilterSettings(decontaminate="none"),
         )
-        caches.append(dump(config).cache)
-    if threads is not None:
-        os.environ["OMP_NUM_THREADS"] = threads
-    return caches[0], caches[1]
+        complete = dump(config).cache
+        assert complete is not None
+        return complete
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        vllm = made("vllm")
+    return vllm, made("transformers")
 
 
 def test_both_engines_record_the_responses_alone(pair: tuple[shards.Cache, shards.Cache]) -> None:
