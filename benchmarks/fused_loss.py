@@ -49,6 +49,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=machine.DTYPES)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--block", type=int, default=0, help="log2 of a block's logits; 0 for the product's choice")
     parser.add_argument("--ways", nargs="+", default=list(DEFAULT_WAYS), choices=WAYS)
     parser.add_argument("--against", default="fused-ce", choices=WAYS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -59,6 +60,10 @@ def main() -> None:
     """Measure memory or time and print one JSON object per line."""
     options = parse()
     options.dtype = resolved_dtype(options)
+    if options.block:
+        from student_train.losses import blockwise
+
+        blockwise.block_elements = lambda device: 2**options.block
     if options.what == "time":
         for line in measure_time(options):
             print(json.dumps(line), flush=True)
@@ -159,6 +164,7 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
     on_gpu = options.device.startswith("cuda")
     return {
         "positions": options.positions,
+        "block": options.block,
         "vocab": options.vocab,
         "hidden": options.hidden,
         "dtype": options.dtype,

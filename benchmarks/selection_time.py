@@ -67,7 +67,8 @@ class _Change(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
         if type(node) in _SWAPS and not self._generator.randrange(self._odds):
-            return _SWAPS[type(node)]()
+            swapped: ast.AST = _SWAPS[type(node)]()
+            return swapped
         if isinstance(node, ast.Constant) and type(node.value) is int and not self._generator.randrange(self._odds):
             return ast.Constant(node.value + self._generator.choice((-1, 1)))
         return node
