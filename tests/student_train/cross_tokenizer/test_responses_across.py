@@ -116,6 +116,9 @@ def test_the_end_of_a_turn_has_a_cell_of_its_own(world: ResponseWorld, tmp_path:
     (batch,) = objective.batches(rows, Packing(micro_tokens=10**6))
     targets, starts = batch.targets.targets, np.cumsum([0, *batch.row_positions])
     place = int(objective.order.rank_V[end])
+    assert objective.tables.turns is not None
+    theirs = [u for u, v in objective.tables.turns.student_of.items() if v == end]
+    assert world.template.end_of_turn in theirs
     ended = 0
     for r, row in enumerate(rows):
         if answer_ids(row)[-1] != world.template.end_of_turn:
@@ -126,7 +129,7 @@ def test_the_end_of_a_turn_has_a_cell_of_its_own(world: ResponseWorld, tmp_path:
         (b,) = (targets.at_B == last).nonzero()[0].tolist()
         in_cell = (targets.low_BK[b] <= place) & (place < targets.high_BK[b])
         head = slice(int(row.head_starts[-2]), int(row.head_starts[-1]))
-        stored = row.head_probs[head][row.head_ids[head] == world.template.end_of_turn]
+        stored = row.head_probs[head][np.isin(row.head_ids[head], theirs)]
         assert float(targets.mass_BK[b][in_cell].sum()) == pytest.approx(float(stored.sum()), abs=1e-6)
     assert 0 < ended < len(rows)
 
