@@ -6,11 +6,12 @@
 
 DATA holds MODEL/TASK/samples.jsonl, tests.jsonl and greedy.jsonl; TASK is humaneval, mbpp, mbpp:train or
 mbpp:validation. DIR holds evidence and the tables of finished datasets. A killed run goes on where it was; a dataset is
-computed again when one of its files changes.
+computed again when one of its files, or the code of a method, changes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -49,7 +50,7 @@ def main() -> None:
             continue
         if dataset.task == "mbpp":
             dataset = thinned(dataset, options.scratch, options.mbpp_part)
-        result = finished(dataset, options.scratch)
+        result = finished(dataset, options.scratch, any_code=options.table)
         if result is None and not options.table:
             learner = verifier_of(datasets, dataset) if dataset.task in SCORED else ""
             verifier = train_verifier(datasets, learner, options.scratch, data_dir) if learner else None
@@ -60,13 +61,24 @@ def main() -> None:
     report.write(results, options.scratch, options.out)
 
 
-def finished(dataset: Dataset, scratch: Path) -> dict[str, Any] | None:
-    """Return the tables of a dataset if they were computed from the same files."""
+def finished(dataset: Dataset, scratch: Path, *, any_code: bool) -> dict[str, Any] | None:
+    """Return the tables of a dataset if they were computed from the same files, and by the same code."""
     path = dataset.scratch(scratch) / "tables.json"
     if not path.exists():
         return None
     result: dict[str, Any] = json.loads(path.read_bytes())
-    return result if result["files"] == dataset.digests() else None
+    is_current = result["files"] == dataset.digests() and (any_code or result["code"] == code_digest())
+    return result if is_current else None
+
+
+def code_digest() -> str:
+    """Return the digest of the rankers and of this experiment's files."""
+    files = [*(_common.ROOT / "evalkit/rerank/rankers").glob("*.py"), *Path(__file__).parent.glob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if path.stem not in ("__main__", "report", "pictures"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def run(dataset: Dataset, place: measure.Place, learner: str) -> dict[str, Any]:
@@ -80,6 +92,7 @@ def run(dataset: Dataset, place: measure.Place, learner: str) -> dict[str, Any]:
         "model": dataset.model,
         "task": dataset.task,
         "files": dataset.digests(),
+        "code": code_digest(),
         "verifier_of": learner,
         "where": _common.provenance(),
         "facts": measure.facts(outcome),
