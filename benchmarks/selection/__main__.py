@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only datasets whose MODEL/TASK holds this text")
     parser.add_argument("--mbpp-part", type=int, default=1, help="score a fixed random 1/N of MBPP (default: all)")
     parser.add_argument("--data-dir", type=Path, help="folder of benchmark files (default: download them)")
+    parser.add_argument("--without-verifier", action="store_true", help="train none, and leave the method out")
     parser.add_argument("--table", action="store_true", help="only write the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     options = parser.parse_args()
@@ -50,25 +52,24 @@ def main() -> None:
             continue
         if dataset.task == "mbpp":
             dataset = thinned(dataset, options.scratch, options.mbpp_part)
-        result = finished(dataset, options.scratch, any_code=options.table)
-        if result is None and not options.table:
-            learner = verifier_of(datasets, dataset) if dataset.task in SCORED else ""
+        result = stored(dataset, options.scratch, any_code=options.table)
+        if not options.table:
+            has_verifier = dataset.task in SCORED and not options.without_verifier
+            learner = verifier_of(datasets, dataset) if has_verifier else ""
             verifier = train_verifier(datasets, learner, options.scratch, data_dir) if learner else None
             place = measure.Place(scratch=options.scratch, data_dir=options.data_dir, verifier=verifier)
-            result = run(dataset, place, learner)
-        if result is not None:
+            result = run(dataset, place, result, learner)
+        if result:
             results.append(result)
     report.write(results, options.scratch, options.out)
 
 
-def finished(dataset: Dataset, scratch: Path, *, any_code: bool) -> dict[str, Any] | None:
-    """Return the tables of a dataset if they were computed from the same files, and by the same code."""
+def stored(dataset: Dataset, scratch: Path, *, any_code: bool) -> dict[str, Any]:
+    """Return the tables of a dataset that were computed from the same files, and by the same code."""
     path = dataset.scratch(scratch) / "tables.json"
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_bytes())
-    is_current = result["files"] == dataset.digests() and (any_code or result["code"] == code_digest())
-    return result if is_current else None
+    result: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    is_current = result.get("files") == dataset.digests() and (any_code or result["code"] == code_digest())
+    return result if is_current else {}
 
 
 def code_digest() -> str:
@@ -81,34 +82,38 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def run(dataset: Dataset, place: measure.Place, learner: str) -> dict[str, Any]:
-    """Compute and store the tables of one dataset; its verifier learned from the samples of `learner`."""
-    began = time.time()
+def run(dataset: Dataset, place: measure.Place, result: dict[str, Any], learner: str) -> dict[str, Any]:
+    """Compute the tables of one dataset that are missing; store each as soon as it is finished.
+
+    Args:
+        dataset: Samples and tests.
+        place: Folders and verifier.
+        result: Finished tables.
+        learner: The model whose samples the verifier learned from.
+    """
     print(f"{dataset.model}, {dataset.task}", flush=True)
-    is_scored = dataset.task in SCORED
-    sources = measure.by_sources(dataset, place) if is_scored else {}
-    outcome = measure.ranked(dataset, place)
-    result: dict[str, Any] = {
-        "model": dataset.model,
-        "task": dataset.task,
-        "files": dataset.digests(),
-        "code": code_digest(),
-        "verifier_of": learner,
-        "where": _common.provenance(),
-        "facts": measure.facts(outcome),
-        "methods": measure.methods_table(outcome, measure.greedy_rates(dataset, place)),
+    outcome = cache(partial(measure.ranked, dataset, place))
+    parts: dict[str, Callable[[], Any]] = {
+        "facts": lambda: measure.facts(outcome()),
+        "methods": lambda: measure.methods_table(outcome(), measure.greedy_rates(dataset, place)),
     }
-    if is_scored:
-        result["samples"] = measure.by_samples(outcome)
-        result["texts"] = measure.by_texts(outcome, dataset)
-        result["sources"] = sources
+    if dataset.task in SCORED:
+        parts["samples"] = lambda: measure.by_samples(outcome())
+        parts["texts"] = lambda: measure.by_texts(outcome(), dataset)
+        parts["sources"] = lambda: measure.by_sources(dataset, place)
     else:
-        result["values"] = development.values(measure.scored(outcome))
-    result["seconds"] = round(time.time() - began)
+        parts["values"] = lambda: development.values(measure.scored(outcome()))
+    if result.get("verifier_of") != learner:
+        result = {name: table for name, table in result.items() if name in ("facts", "sources", "values")}
+    result |= {"model": dataset.model, "task": dataset.task, "files": dataset.digests(), "code": code_digest()}
+    result |= {"verifier_of": learner, "where": _common.provenance()}
     path = dataset.scratch(place.scratch) / "tables.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1))
-    os.replace(part, path)
+    for name, compute in parts.items():
+        if name not in result:
+            result[name] = compute()
+            unfinished = path.with_suffix(".part")
+            unfinished.write_text(json.dumps(result, indent=1))
+            os.replace(unfinished, path)
     return result
 
 

@@ -34,7 +34,7 @@ DRAWS = 5
 COMPARED = ("random", "majority", "majority-valid", "max-pass", "codet", "srank", "combined")
 """Methods in the ablations of sizes."""
 SOURCES = (("tests", "examples", "mutation"), ("tests",), ("examples",), ("mutation",))
-"""Sources of inputs in their ablation. All of them come first, so that each program is executed once."""
+"""Sources of inputs in their ablation. All of them come first, so that what is new is executed at once."""
 BY_OUTPUT = ("majority", "majority-valid", "srank", "combined")
 """Methods in the ablation of inputs: those that compare outputs."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import _common
 from benchmarks.selection import development, pictures
-from benchmarks.selection.datasets import DEVELOPMENT, SCORED
+from benchmarks.selection.datasets import SCORED
 from benchmarks.selection.measure import BY_OUTPUT, COMPARED
 from evalkit.rerank.registry import ORACLE, VERIFIER
 from evalkit.tasks.registry import title_of
@@ -44,15 +44,16 @@ def write(results: Sequence[Result], scratch: Path, out: Path) -> None:
         scratch: Folder of the verifiers.
         out: Folder of the files `selection.*`.
     """
-    scored = [result for result in results if result["task"] in SCORED]
-    developed = [result for result in results if result["task"] in DEVELOPMENT]
+    scored = [result for result in results if result["task"] in SCORED and "methods" in result]
+    developed = [result for result in results if "values" in result]
     chosen = _development(developed)
     verifiers = _verifiers(dict.fromkeys(result["model"] for result in results), scratch)
     public = [{key: value for key, value in result.items() if key != "values"} for result in results]
     _common.write_json(out / "selection.json", {"datasets": public, "development": chosen, "verifiers": verifiers})
     if scored:
         pictures.methods(scored, out / "selection.png", title)
-        pictures.samples(scored, out / "selection_samples.png", title)
+    if by_size := [result for result in scored if "samples" in result]:
+        pictures.samples(by_size, out / "selection_samples.png", title)
     _common.write_page(
         out / "selection.md", "\n".join(_page(scored, developed, chosen, verifiers, out / "selection.md"))
     )
@@ -75,7 +76,7 @@ def _page(
         parts += [f"### {title(result)}", "", _setting(result), "", *_methods(result), ""]
     parts += ["## Where a method loses or gains", "", LOSSES.strip(), "", *_verdicts(scored), ""]
     parts += ["## Number of samples", "", SAMPLES.strip(), ""]
-    if scored:
+    if any("samples" in result for result in scored):
         parts += ["![pass@1 by number of samples](selection_samples.png)", ""]
     parts += _sizes(scored, "samples", (*COMPARED, VERIFIER, ORACLE))
     parts += ["## Number of texts of tests", "", TEXTS.strip(), "", *_sizes(scored, "texts", (*COMPARED, VERIFIER))]
@@ -182,7 +183,7 @@ def _verdicts(scored: Sequence[Result]) -> list[str]:
 def _sizes(scored: Sequence[Result], key: str, methods: Iterable[str]) -> list[str]:
     lines: list[str] = []
     for result in scored:
-        table = result[key]
+        table = result.get(key)
         if table:
             rows = [
                 [f"`{name}`", *(_cell(by_method.get(name)) for by_method in table.values())]
@@ -195,7 +196,7 @@ def _sizes(scored: Sequence[Result], key: str, methods: Iterable[str]) -> list[s
 
 def _sources(scored: Sequence[Result]) -> list[str]:
     lines: list[str] = []
-    for result in scored:
+    for result in (result for result in scored if "sources" in result):
         header = ["inputs from", "inputs", "clusters", "problems without", *(f"`{name}`" for name in BY_OUTPUT)]
         rows = [
             [
