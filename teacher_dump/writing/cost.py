@@ -1,13 +1,15 @@
 """Estimate of the cost of writing, before anything is loaded or fetched.
 
 Decoding reads all weights, and the keys and values of every running response, once per step. So on a GPU a step takes
-those bytes divided by the memory's bandwidth. The one assumption is the share of the bandwidth that is reached.
+those bytes divided by the memory's bandwidth, and a fixed time for scheduling and sampling, which decides for small
+models. Assumptions: the share of the bandwidth that is reached, and the fixed time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from shards.runtime.machine import num_threads
@@ -25,6 +27,8 @@ from teacher_dump.writing.settings import WritingSettings
 BANDWIDTH_SHARES = (0.3, 0.5, 0.7)
 """Share of a GPU's memory bandwidth that decoding reaches: low, expected, high. An assumption: replace it with the
 tokens per second that `teacher-dump` prints on your machine."""
+STEP_S = 0.005
+"""Seconds of a step beside reading memory. An assumption like the shares."""
 RUNNING = 256
 """Responses that a GPU engine writes at the same time."""
 _CPU_SHARE = 0.3
@@ -60,9 +64,8 @@ def estimate_with_writing(config: DumpConfig, settings: WritingSettings, machine
     else:
         corpus.how.append("tokens: the number of prompts is not known before they are read")
     writer = settings.writer or config.model
-    facts, steps = _time(
-        config, writer, machine, new_tokens, mean_length=_mean_length(prompts, prompt_tokens, settings)
-    )
+    mean_length = _mean_length(prompts, prompt_tokens, settings)
+    facts, steps = _time(_of_writer(config, settings), machine, new_tokens, mean_length=mean_length)
     writing = {
         "prompts": prompts,
         "responses": answers,
@@ -118,6 +121,20 @@ def _count_prompts(config: DumpConfig, settings: WritingSettings) -> tuple[int |
     return num_prompts, tokens, [how]
 
 
+def _of_writer(config: DumpConfig, settings: WritingSettings) -> DumpConfig:
+    """Return the settings of a dump as they apply to the writer: its name, parallelism and quantisation."""
+    tensor_parallel_size, pipeline_parallel_size = settings.parallel_sizes(
+        config.tensor_parallel_size, config.pipeline_parallel_size
+    )
+    return replace(
+        config,
+        model=settings.writer or config.model,
+        tensor_parallel_size=tensor_parallel_size,
+        pipeline_parallel_size=pipeline_parallel_size,
+        quantization=config.quantization if settings.writer is None else None,
+    )
+
+
 def _mean_length(prompts: int | None, prompt_tokens: int | None, settings: WritingSettings) -> float:
     """Return the mean number of tokens that a running response has keys and values of."""
     mean_prompt = prompt_tokens / prompts if prompts and prompt_tokens else 200
@@ -125,12 +142,12 @@ def _mean_length(prompts: int | None, prompt_tokens: int | None, settings: Writi
 
 
 def _time(
-    config: DumpConfig, writer: str, machine: str | None, tokens: int | None, *, mean_length: float
+    config: DumpConfig, machine: str | None, tokens: int | None, *, mean_length: float
 ) -> tuple[dict[str, Any], list[str]]:
-    entry = lookup(writer)
-    model = parameters_and_shape(writer)
+    entry = lookup(config.model)
+    model = parameters_and_shape(config.model)
     if model is None:
-        return {}, [f"time: the shape of {writer} is not known before it is fetched (--fetch)"]
+        return {}, [f"time: the shape of {config.model} is not known before it is fetched (--fetch)"]
     parameters, shape = model
     if machine is None and (config.engine == "transformers" or (entry is not None and entry.package is not None)):
         cores = num_threads().number
@@ -154,7 +171,7 @@ def _gpu_time(
     step_bytes = (placement.weight_bytes + kv_bytes) / placement.gpus_per_worker
     estimates: list[dict[str, Any]] = []
     for share in BANDWIDTH_SHARES:
-        rate = placement.workers * RUNNING * share * placement.gpu.bandwidth / step_bytes
+        rate = placement.workers * RUNNING / (step_bytes / (share * placement.gpu.bandwidth) + STEP_S)
         facts: dict[str, Any] = {"use": share, "tokens_per_s": round(rate)}
         if tokens is not None:
             hours = tokens / rate / 3600
@@ -163,8 +180,8 @@ def _gpu_time(
     how = (
         f"rate: {placement.workers} workers x {RUNNING} responses per step of {step_bytes / 1e9:.1f} GB per GPU "
         f"(weights {placement.weight_bytes_per_gpu / 1e9:.1f}, keys and values of {mean_length:,.0f} tokens each) at "
-        f"{BANDWIDTH_SHARES[1]:.0%} of {placement.gpu.bandwidth / 1e12:.2f} TB/s = {estimates[1]['tokens_per_s']:,} "
-        "tokens/s"
+        f"{BANDWIDTH_SHARES[1]:.0%} of {placement.gpu.bandwidth / 1e12:.2f} TB/s, and {STEP_S * 1000:g} ms = "
+        f"{estimates[1]['tokens_per_s']:,} tokens/s"
     )
     expected = {name: value for name, value in estimates[1].items() if name != "use"}
     return {"machine": machine, **expected, "range": estimates}, [how]

@@ -67,7 +67,9 @@ class WritingJob:
     def to_writer_config(self) -> WriterConfig:
         """Return the settings of the engine."""
         config, settings = self.config, self.settings
-        tensor_parallel_size, pipeline_parallel_size = parallel_sizes(config, settings)
+        tensor_parallel_size, pipeline_parallel_size = settings.parallel_sizes(
+            config.tensor_parallel_size, config.pipeline_parallel_size
+        )
         return WriterConfig(
             folder=self.model.folder,
             tokenizer=self.tokens.tokenizer,
@@ -104,7 +106,9 @@ def prepare_writing(config: DumpConfig, settings: WritingSettings) -> WritingJob
         require_prompts(str(settings.prompts))  # later starts in the folder no longer need them
     dtype = resolve_dtype(config.dtype)
     engine = select_writer(config.engine, has_gpu=torch.cuda.is_available())
-    tensor_parallel_size, pipeline_parallel_size = parallel_sizes(config, settings)
+    tensor_parallel_size, pipeline_parallel_size = settings.parallel_sizes(
+        config.tensor_parallel_size, config.pipeline_parallel_size
+    )
     require_parallelism(
         engine, tensor_parallel_size=tensor_parallel_size, pipeline_parallel_size=pipeline_parallel_size
     )
@@ -137,16 +141,6 @@ def prepare_writing(config: DumpConfig, settings: WritingSettings) -> WritingJob
         longest_prompt=plan["longest_prompt"],
         counts=plan["counts"],
     )
-
-
-def parallel_sizes(config: DumpConfig, settings: WritingSettings) -> tuple[int, int]:
-    """Return the numbers of GPUs that the writer's layers are split over, and of groups that each have some layers.
-
-    Those of the teacher do not apply to another model, which may be too small for them.
-    """
-    is_teacher = settings.writer is None
-    tensor_parallel_size = settings.writer_tensor_parallel_size or (config.tensor_parallel_size if is_teacher else 1)
-    return tensor_parallel_size, config.pipeline_parallel_size if is_teacher else 1
 
 
 def _writer(model: LocalTeacher, settings: WritingSettings, seed: int) -> Writer:

@@ -17,7 +17,7 @@ from teacher_dump.errors import DeadEngineError
 from teacher_dump.run.ray_actors import ActorBody, run_on_actors
 from teacher_dump.run.signals import StopSignals
 from teacher_dump.writing.engines.registry import start_writer
-from teacher_dump.writing.job import WritingJob, parallel_sizes, prepare_writing
+from teacher_dump.writing.job import WritingJob, prepare_writing
 from teacher_dump.writing.settings import WritingSettings
 from teacher_dump.writing.task import WritingTask
 from teacher_dump.writing.task_writer import WritingProgress, write_tasks
@@ -64,7 +64,9 @@ def write_on_ray(job: WritingJob, tasks: Sequence[WritingTask], stop_signals: St
     names = [task.name for task in tasks]
     groups = [names[start : start + TASKS_PER_CALL] for start in range(0, len(names), TASKS_PER_CALL)]
     progress = WritingProgress(sum(task.num_answers for task in tasks))
-    tensor_parallel_size, pipeline_parallel_size = parallel_sizes(job.config, job.settings)
+    tensor_parallel_size, pipeline_parallel_size = job.settings.parallel_sizes(
+        job.config.tensor_parallel_size, job.config.pipeline_parallel_size
+    )
     config = replace(
         job.config, tensor_parallel_size=tensor_parallel_size, pipeline_parallel_size=pipeline_parallel_size
     )

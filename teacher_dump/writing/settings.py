@@ -71,3 +71,14 @@ class WritingSettings:
         if self.prompts is None and (self.writer is not None or self.responses_only):
             option = "--writer" if self.writer is not None else "--responses-only"
             raise DumpError(f"{option}: found no prompts to respond to; give --prompts")
+
+    def parallel_sizes(self, tensor_parallel_size: int, pipeline_parallel_size: int) -> tuple[int, int]:
+        """Return the numbers of GPUs that the writer's layers are split over, and of groups that each have some layers.
+
+        Args:
+            tensor_parallel_size: That of the teacher. It does not apply to another model, which may be too small.
+            pipeline_parallel_size: That of the teacher, likewise.
+        """
+        is_teacher = self.writer is None
+        own = self.writer_tensor_parallel_size or (tensor_parallel_size if is_teacher else 1)
+        return own, pipeline_parallel_size if is_teacher else 1

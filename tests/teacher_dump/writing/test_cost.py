@@ -25,7 +25,7 @@ def test_a_step_on_a_gpu_reads_weights_and_keys_and_values(tmp_path: Path) -> No
     assert (writing["prompts"], writing["responses"], writing["tokens"]) == (2, 2000, 800_000)
     # 4 GPUs per engine; 100 tokens of prompt and half of 400; 8 key heads of 128 in 80 layers, 2 bytes.
     kv_bytes = 2 * 2 * 80 * 8 * 128 * 256 * 300
-    step_s = (2 * 68_976_910_336 + kv_bytes) / 4 / (0.5 * 3.35e12)
+    step_s = (2 * 68_976_910_336 + kv_bytes) / 4 / (0.5 * 3.35e12) + 0.005
     assert writing["tokens_per_s"] == pytest.approx(2 * 256 / step_s, rel=1e-3)
     assert writing["range"][0]["tokens_per_s"] < writing["tokens_per_s"] < writing["range"][2]["tokens_per_s"]
     assert plan["tokens"] == 200 * 1000 + 800_000

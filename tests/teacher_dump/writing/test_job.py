@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 
 from teacher_dump.errors import DumpError
-from teacher_dump.writing.job import parallel_sizes
 from tests.teacher_dump.writing.helpers import prepared, writing_config, writing_settings
-
-
-def test_the_teachers_parallelism_does_not_apply_to_another_writer(tmp_path: Path) -> None:
-    config = writing_config(tmp_path, tmp_path, tensor_parallel_size=4, pipeline_parallel_size=2)
-    assert parallel_sizes(config, writing_settings("p")) == (4, 2)
-    assert parallel_sizes(config, writing_settings("p", writer="w")) == (1, 1)
-    assert parallel_sizes(config, writing_settings("p", writer="w", writer_tensor_parallel_size=2)) == (2, 1)
 
 
 def test_the_engine_gets_what_the_settings_and_the_model_say(tiny_teacher: Path, tmp_path: Path, prompts: Path) -> None:

@@ -34,3 +34,9 @@ def test_values_out_of_range_are_refused_by_name(values: dict[str, Any], message
 def test_settings_that_need_prompts_say_so(values: dict[str, Any]) -> None:
     with pytest.raises(DumpError, match="give --prompts"):
         WritingSettings(**values)
+
+
+def test_the_teachers_parallelism_does_not_apply_to_another_writer() -> None:
+    assert WritingSettings(prompts="p").parallel_sizes(4, 2) == (4, 2)
+    assert WritingSettings(prompts="p", writer="w").parallel_sizes(4, 2) == (1, 1)
+    assert WritingSettings(prompts="p", writer="w", writer_tensor_parallel_size=2).parallel_sizes(4, 2) == (2, 1)
