@@ -173,8 +173,8 @@ def _arms(plan: Plan, seed: int) -> list[Stage]:
         arm("kd-half", "cache", ("record",), steps=half),
         Stage(name=round_two, module="teacher_dump", arguments=(*written, *_limit(plan)), needs=(f"kd-half-{seed}",)),
         arm("on-policy", round_two, (round_two,), steps=plan.steps - half, student=first),
-        arm("same-sft", "same", ("record-same",), "--objective", "sft", *shallow, student="teacher"),
-        arm("same-kd", "same", ("record-same",), *shallow, student="teacher"),
+        arm("same-sft", "same", ("record-same",), "--objective", "sft", *shallow),
+        arm("same-kd", "same", ("record-same",), *shallow),
     ]
 
 
