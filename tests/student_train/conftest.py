@@ -284,6 +284,7 @@ def short_completions() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(completions.complete.__kwdefaults__, "max_new_tokens", 2)
+        patch.setattr(completions, "MAX_ANSWER_TOKENS", 2)
         yield
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 import types
 from copy import deepcopy
 from pathlib import Path
@@ -41,7 +44,7 @@ from tests.student_train.responses import (
     question,
     shifted,
 )
-from tests.student_train.toy import run, toy_config
+from tests.student_train.toy import REPOSITORY, arguments, losses, run, toy_config
 
 QUANTISATION = 1e-3
 """Nats: a teacher that is its own student has a smaller KL."""
@@ -306,3 +309,23 @@ def test_a_run_counts_its_tokens_and_its_student_answers_as_it_was_trained(
     held = [row for row in rows_of(chat) if is_held_out(row.rows[0].document, fraction=0.4)]
     assert completions["prompts"] == list(dict.fromkeys(map(question, held)))[:3]
     assert len(completions["completions"]["student"]) == len(completions["prompts"])
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(chat: ResponseWorld, tmp_path: Path) -> None:
+    settings = {"student": str(chat.teacher_dir), "student_layers": 0, "held_out": 0.4, "max_steps": 3, "device": "cpu"}
+    run(toy_config(chat, tmp_path / "1", **settings))
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(33000 + os.getpid() % 900)]
+    command = [sys.executable, *torchrun, "-m", "student_train"]
+    flags = arguments(toy_config(chat, tmp_path / "2", **settings))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert [loss for _, loss in losses(tmp_path / "2")] == pytest.approx(
+        [loss for _, loss in losses(tmp_path / "1")], rel=1e-4, abs=1e-4
+    )
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("1", "2"))
+    for key in ("tokens", "rows", "rows_without_loss", "context_tokens", "response_tokens"):
+        assert two["train"][key] == one["train"][key]
+    for record in (one, two):
+        assert abs(record["held_out"]["before"]["kl"]["mean"]) < QUANTISATION

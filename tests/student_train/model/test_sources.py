@@ -61,3 +61,18 @@ def test_a_student_that_cannot_be_fetched_is_one_line(world: Any, offline: Path,
 def test_a_name_that_means_nothing_is_refused(world: Any) -> None:
     with pytest.raises(StudentError, match="found no such folder; expected a folder, a hub id"):
         load(world, "nowhere")
+
+
+def test_packaged_students_are_those_that_teacher_dump_unpacks(monkeypatch: Any, tmp_path: Path, world: Any) -> None:
+    from teacher_dump.model.registry import TEACHERS
+
+    packages = {name: entry.package.sha256 for name, entry in TEACHERS.items() if entry.package}
+    assert {name: packaged.weights_sha256 for name, packaged in sources.PACKAGED.items()} == packages
+    monkeypatch.setenv("TEACHERLESS_CACHE", str(tmp_path))
+    teacher = shards.open(str(world.shards)).manifest.teacher
+    with pytest.raises(StudentError, match="run teacher-dump --model smollm2-135m --fetch on this machine"):
+        sources.find_student("smollm2-135m", teacher)
+    folder = tmp_path / "models" / f"smollm2-135m-{packages['smollm2-135m'][:12]}"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert sources.find_student("smollm2-135m", teacher) == (folder, sources.PACKAGED["smollm2-135m"].source)
