@@ -68,7 +68,7 @@ def stored(dataset: Dataset, scratch: Path, *, any_code: bool) -> dict[str, Any]
     """Return the tables of a dataset that were computed from the same files, and by the same code."""
     path = dataset.scratch(scratch) / "tables.json"
     result: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-    is_current = result.get("files") == dataset.digests() and (any_code or result["code"] == code_digest())
+    is_current = result.get("files") == dataset.digests() and (any_code or result.get("code") == code_digest())
     return result if is_current else {}
 
 
