@@ -73,8 +73,8 @@ def stored(dataset: Dataset, scratch: Path, *, any_code: bool) -> dict[str, Any]
 
 
 def code_digest() -> str:
-    """Return the digest of the rankers and of this experiment's files."""
-    files = [*(_common.ROOT / "evalkit/rerank/rankers").glob("*.py"), *Path(__file__).parent.glob("*.py")]
+    """Return the digest of the code that ranks, and of this experiment's files."""
+    files = [*(_common.ROOT / "evalkit/rerank").rglob("*.py"), *Path(__file__).parent.glob("*.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         if path.stem not in ("__main__", "report", "pictures"):
