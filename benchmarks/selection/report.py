@@ -80,7 +80,8 @@ def _page(
         parts += ["![pass@1 by number of samples](selection_samples.png)", ""]
     parts += _sizes(scored, "samples", (*COMPARED, VERIFIER, ORACLE))
     parts += ["## Number of texts of tests", "", TEXTS.strip(), "", *_sizes(scored, "texts", (*COMPARED, VERIFIER))]
-    parts += ["## Sources of inputs", "", SOURCES.strip(), "", *_sources(scored)]
+    if any("sources" in result for result in scored):
+        parts += ["## Sources of inputs", "", SOURCES.strip(), "", *_sources(scored)]
     if verifiers:
         parts += ["## Verifier", "", VERIFIERS.strip(), "", *_verifier_tables(verifiers, scored), ""]
     parts += ["## Choice of `combined`", "", CHOICE.strip(), "", *_variants(developed, chosen), ""]
@@ -143,8 +144,8 @@ def _setting(result: Result) -> str:
     return (
         f"{facts['problems']} problems, {samples} samples and {texts} texts of tests each; "
         f"{facts['distinct_programs']:,} distinct programs, {facts['calls']:,} calls, {facts['tests']:,} "
-        f"distinct tests. Right programs pass {correct} of the written tests. {facts['tasks_without_tests']} problems "
-        f"have no valid test. The prompt {shown} tests."
+        f"distinct tests. Right programs pass {correct} of the written tests. Problems "
+        f"without a valid test: {facts['tasks_without_tests']}. The prompt {shown} tests."
     )
 
 
