@@ -81,7 +81,6 @@ def test_equal_values_of_different_programs_have_one_digest(pool: Pool):
         ("__import__('os')._exit(0)", "exited", ""),
         ("__import__('sys').exit()", "exited", "SystemExit"),
         ("__import__('ctypes').string_at(0)", "killed", ""),
-        ("'x' * (20 << 20)", "exception", "UnsupportedValueError"),
         (LOOP, "timeout_cpu", ""),
         ("__import__('time').sleep(60)", "timeout_wall", ""),
     ],
@@ -97,6 +96,14 @@ def test_each_kind_of_call_gets_its_outcome_and_costs_no_other_call_its_own(
     assert outcomes(result) == ["value", outcome, "value"], result
     assert (result.calls[0].value(), result.calls[2].value()) == (7, 8)
     assert result.calls[1].exception == exception, result.calls[1]
+
+
+def test_an_answer_larger_than_a_message_is_an_exception_of_its_call(pool: Pool):
+    # To make and encode such an answer takes about a tenth of a second: the limit is not the point here.
+    limits = CallLimits(call_cpu_s=2.0, memory_bytes=512 << 20)
+    result = run(pool, "def f(x): return x", "f(7)", "'x' * (20 << 20)", "f(8)", limits=limits)
+    assert outcomes(result) == ["value", "exception", "value"], result
+    assert result.calls[1].exception == "UnsupportedValueError"
 
 
 def test_a_call_that_hangs_is_stopped_at_its_own_limit(pool: Pool):
