@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 help:
 	@echo "make demo    teacher -> shards -> student -> score, then one table (at most 10 minutes on 2 cores)"
 	@echo "make test    run every test"
-	@echo "make fast    run the tests that are not marked slow (4 CPU minutes)"
+	@echo "make fast    run the tests that are not marked slow (about 4 CPU minutes)"
 	@echo "make check   run the linters, the file checks and the type checks"
 	@echo "make clean   remove the demo's output"
 
