@@ -16,7 +16,15 @@ import click
 from click.core import ParameterSource
 
 from evalkit.errors import EvalError
-from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, UserPath, generation_options
+from evalkit.options import (
+    COUNT,
+    CheckpointName,
+    CommaSeparated,
+    TaskNames,
+    UserPath,
+    generation_options,
+    sandbox_options,
+)
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
@@ -104,15 +112,7 @@ def main(debug: bool) -> None:
 @click.option(
     "--deterministic", is_flag=True, help="Fix the composition of batches; float32 unless --dtype names another type."
 )
-@click.option(
-    "--sandbox",
-    type=click.Choice(["auto", "strict"]),
-    default="auto",
-    show_default=True,
-    help="strict refuses to run unless every layer of the sandbox is on.",
-)
-@click.option("--workers", type=COUNT, help="Programs executed concurrently. [default: three per two processors]")
-@click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
+@sandbox_options
 @click.option("--html", "page", type=UserPath(), help="HTML page of the result. [default: beside the result]")
 @click.option("--no-html", is_flag=True, help="Write no page.")
 @click.option("--no-cache", is_flag=True, help="Execute every program; neither read nor write cached verdicts.")

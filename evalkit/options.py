@@ -103,3 +103,23 @@ def generation_options(command: _Command) -> _Command:
     for option in reversed(_GENERATION_OPTIONS):
         command = option(command)
     return command
+
+
+_SANDBOX_OPTIONS = (
+    click.option(
+        "--sandbox",
+        type=click.Choice(["auto", "strict"]),
+        default="auto",
+        show_default=True,
+        help="strict refuses to run unless every layer of the sandbox is on.",
+    ),
+    click.option("--workers", type=COUNT, help="Programs executed concurrently. [default: three per two processors]"),
+    click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]"),
+)
+
+
+def sandbox_options(command: _Command) -> _Command:
+    """Add the options of commands that execute programs on benchmark problems."""
+    for option in reversed(_SANDBOX_OPTIONS):
+        command = option(command)
+    return command

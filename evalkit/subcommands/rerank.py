@@ -8,10 +8,8 @@ from typing import Any
 import click
 
 from evalkit.errors import EvalError
-from evalkit.options import CheckpointName, CommaSeparated, TaskNames, UserPath
+from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, UserPath, sandbox_options
 from evalkit.outputs.paths import beside
-
-_COUNT = click.IntRange(min=1)
 
 
 @click.command()
@@ -72,16 +70,8 @@ _COUNT = click.IntRange(min=1)
     help="File of executed calls, which later runs reuse. [default: beside the result]",
 )
 @click.option("--sanitize", is_flag=True, help="Execute only the program in each sample, without the text around it.")
-@click.option("--limit", type=_COUNT, help="Rank only the first N problems. Such a score is not the benchmark's.")
-@click.option(
-    "--sandbox",
-    type=click.Choice(["auto", "strict"]),
-    default="auto",
-    show_default=True,
-    help="strict refuses to run unless every layer of the sandbox is on.",
-)
-@click.option("--workers", type=_COUNT, help="Programs executed concurrently. [default: three per two processors]")
-@click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
+@click.option("--limit", type=COUNT, help="Rank only the first N problems. Such a score is not the benchmark's.")
+@sandbox_options
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached verdicts.")
 def rerank(
     samples: tuple[Path, ...],

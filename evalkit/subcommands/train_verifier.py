@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, UserPath
+from evalkit.options import CheckpointName, CommaSeparated, TaskNames, UserPath, sandbox_options
 
 
 @click.command("train-verifier")
@@ -51,15 +51,7 @@ from evalkit.options import COUNT, CheckpointName, CommaSeparated, TaskNames, Us
     help="File of executed calls, which later runs reuse. [default: evidence.arrow in --out]",
 )
 @click.option("--sanitize", is_flag=True, help="Execute only the program in each sample, without the text around it.")
-@click.option(
-    "--sandbox",
-    type=click.Choice(["auto", "strict"]),
-    default="auto",
-    show_default=True,
-    help="strict refuses to run unless every layer of the sandbox is on.",
-)
-@click.option("--workers", type=COUNT, help="Programs executed concurrently. [default: three per two processors]")
-@click.option("--data-dir", type=UserPath(), help="Folder with benchmark files. [default: download them]")
+@sandbox_options
 @click.option("--no-cache", is_flag=True, help="Neither read nor write cached verdicts.")
 def train_verifier(
     samples: tuple[Path, ...], out: Path, evidence: Path | None, sandbox: str, no_cache: bool, **settings: Any

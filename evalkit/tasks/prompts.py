@@ -105,46 +105,46 @@ def _signature(problem: Problem, benchmark: Benchmark) -> PromptText:
     return PromptText(text=codet_prompts.signature_with_description(problem))
 
 
-def _tests(stub: PromptForm) -> PromptForm:
-    """Return the form that asks a base model for tests of the function that `stub` begins."""
+def _begun(stub: PromptForm, begin: Callable[[str, str], str]) -> PromptForm:
+    """Return the form that lets a base model continue what `begin` makes of a stub and the function's name."""
 
     def form(problem: Problem, benchmark: Benchmark) -> PromptText:
         name = codet_prompts.tested_name(problem)
-        return PromptText(text=codet_prompts.begin_tests(stub(problem, benchmark).text, name))
+        return PromptText(text=begin(stub(problem, benchmark).text, name))
 
     return form
+
+
+def _asked(stub: PromptForm, ask: Callable[[str, str], str], answer: str) -> PromptForm:
+    """Return the form that sends a chat model what `ask` makes of a stub and the function's name.
+
+    Args:
+        stub: Beginning of the function.
+        ask: Function from stub and name to the message.
+        answer: Beginning of the model's answer.
+    """
+
+    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
+        name = codet_prompts.tested_name(problem)
+        return PromptText(user=ask(stub(problem, benchmark).text, name), text=answer)
+
+    return form
+
+
+def _tests(stub: PromptForm) -> PromptForm:
+    return _begun(stub, codet_prompts.begin_tests)
 
 
 def _tests_chat(stub: PromptForm) -> PromptForm:
-    """Return the form that asks a chat model for tests of the function that `stub` begins."""
-
-    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
-        name = codet_prompts.tested_name(problem)
-        question = codet_prompts.ask_for_tests(stub(problem, benchmark).text, name)
-        return PromptText(user=question, text=codet_prompts.BEGUN_ANSWER)
-
-    return form
+    return _asked(stub, codet_prompts.ask_for_tests, codet_prompts.BEGUN_ANSWER)
 
 
 def _inputs(stub: PromptForm) -> PromptForm:
-    """Return the form that asks a base model for inputs of the function that `stub` begins."""
-
-    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
-        name = codet_prompts.tested_name(problem)
-        return PromptText(text=codet_prompts.begin_inputs(stub(problem, benchmark).text, name))
-
-    return form
+    return _begun(stub, codet_prompts.begin_inputs)
 
 
 def _inputs_chat(stub: PromptForm) -> PromptForm:
-    """Return the form that asks a chat model for inputs of the function that `stub` begins."""
-
-    def form(problem: Problem, benchmark: Benchmark) -> PromptText:
-        name = codet_prompts.tested_name(problem)
-        question = codet_prompts.ask_for_inputs(stub(problem, benchmark).text, name)
-        return PromptText(user=question, text=codet_prompts.BEGUN_GENERATOR_ANSWER)
-
-    return form
+    return _asked(stub, codet_prompts.ask_for_inputs, codet_prompts.BEGUN_GENERATOR_ANSWER)
 
 
 PROMPT_FORMS: dict[str, PromptForm] = {
