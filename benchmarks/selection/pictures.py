@@ -46,7 +46,7 @@ def methods(results: Sequence[dict[str, Any]], path: Path, title: Callable[[dict
             panel.axvline(table[ORACLE]["pass@1"]["mean"], color=COLOURS[ORACLE], linewidth=1, linestyle=":")
             panel.set_yticks(range(len(names)), names, fontsize=8)
             panel.set_xlabel("pass@1, %; dotted: oracle")
-            panel.set_title(title(result).replace(", ", "\n"), fontsize=9)
+            panel.set_title(title(result).replace(", ", "\n").replace(" (", "\n("), fontsize=9)
             panel.grid(axis="x", alpha=0.2)
             panel.spines[["top", "right"]].set_visible(False)
 
@@ -66,7 +66,7 @@ def samples(results: Sequence[dict[str, Any]], path: Path, title: Callable[[dict
             panel.minorticks_off()
             panel.set_xlabel("samples")
             panel.set_ylabel("pass@1, %")
-            panel.set_title(title(result).replace(", ", "\n"), fontsize=9)
+            panel.set_title(title(result).replace(", ", "\n").replace(" (", "\n("), fontsize=9)
             panel.grid(alpha=0.2)
             panel.spines[["top", "right"]].set_visible(False)
         np.atleast_1d(axes)[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -31,6 +31,8 @@ ORDER = (
     "srank-all",
 )
 """The first rows of a table of methods; others follow in the order of the results, `oracle` last."""
+NUM_TASKS = {"mbpp": 500}
+"""Tasks of a benchmark of which a run may score a part (`--mbpp-part`)."""
 BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 Result = dict[str, Any]
@@ -60,8 +62,11 @@ def write(results: Sequence[Result], scratch: Path, out: Path) -> None:
 
 
 def title(result: Result) -> str:
-    """Return model and benchmark of a dataset."""
-    return f"{TITLES.get(result['model'], result['model'])}, {title_of(result['task'])}"
+    """Return model and benchmark of a dataset, and which part of the benchmark it is."""
+    name = f"{TITLES.get(result['model'], result['model'])}, {title_of(result['task'])}"
+    scored = result["facts"]["problems"] + result["facts"]["left_out"]
+    whole = NUM_TASKS.get(result["task"], scored)
+    return name if scored == whole else f"{name} (a fixed random part: {scored} of {whole} tasks)"
 
 
 def _page(
