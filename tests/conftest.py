@@ -23,21 +23,24 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Return the scheduler of `--dist loadfile`: a file runs in one worker, and files that start vLLM in the same one.
+    """Return the scheduler of `--dist loadfile`: a file runs in one worker, and files that start vLLM in two workers.
 
-    An engine takes gigabytes of memory and every core, so that two at once are slower than one after the other.
+    An engine takes gigabytes of memory, so that at most two run at once. One of the two workers runs the tests that
+    kill engines, which take as long as all the others and wait much.
     """
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneEngineAtOnce(LoadFileScheduling):
+    class TwoEnginesAtOnce(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "engines" if _starts_engine(config.rootpath / file) else file
+            if file.endswith(_KILLS_ENGINES) or not _starts_engine(config.rootpath / file):
+                return file
+            return "engines"
 
     config.option.loadscopereorder = False  # else files with few tests, the longest ones, would be the last
-    return OneEngineAtOnce(config, log)
+    return TwoEnginesAtOnce(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,5 +57,6 @@ def _starts_engine(file: Path) -> bool:
     return _ENGINE_FILES[file]
 
 
+_KILLS_ENGINES = "test_process_life.py"
 _ENGINE_FILES: dict[Path, bool] = {}
 """Whether a test file starts vLLM, by path."""

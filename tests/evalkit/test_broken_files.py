@@ -100,6 +100,7 @@ def test_broken_files_of_a_checkpoint_are_one_line(tmp_path: Path, name: str, te
         {"checkpoint": "x"},
     ],
 )
+@pytest.mark.slow
 def test_a_result_of_another_form_is_one_line(tmp_path: Path, samples: Path, change: dict):
     good = tmp_path / "a.json"
     call("score", "--samples", samples, "--json", good)

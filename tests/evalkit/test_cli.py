@@ -201,6 +201,7 @@ def test_settings_out_of_range_are_named(tmp_path: Path, checkpoint: Path, optio
     assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_shows_each_layer_and_stops_each_trial():
     done = call("doctor")
     assert done.exit_code == 0, done.output

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 @pytest.mark.parametrize(
     "name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), pytest.param("SIGHUP", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_signal_to_all_processes_ends_the_run_quietly_and_verdicts_are_kept(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ):

@@ -68,6 +68,7 @@ def test_each_file_is_read_once(cache_folder: Path, monkeypatch: pytest.MonkeyPa
     assert reads == sizes
 
 
+@pytest.mark.slow
 def test_a_shard_in_a_bucket_is_downloaded_once(s3: Proxy, cache_folder: Path) -> None:
     publish(shards.open(cache_folder), "s3://bucket/cache")
     cache = shards.open("s3://bucket/cache")

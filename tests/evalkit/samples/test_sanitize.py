@@ -144,6 +144,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
+@pytest.mark.slow
 def test_an_answer_of_thousands_of_lines_is_searched_in_bounded_time(name: str):
     started = time.process_time()
     code = sanitize(LONG[name], "f")

@@ -141,6 +141,7 @@ def test_a_program_that_hangs_in_several_calls_in_a_row_is_not_run_further(pool:
         CallLimits(most_timeouts=0)
 
 
+@pytest.mark.slow
 def test_a_call_after_one_that_hung_has_less_time_until_a_call_answers(pool: Pool):
     program = "import time\ndef f(s):\n    end = time.process_time() + s\n    while time.process_time() < end: pass\n"
     limits = CallLimits(call_cpu_s=0.4, after_timeout_cpu_s=0.05)
@@ -294,6 +295,7 @@ def test_results_come_in_order_and_programs_are_read_lazily(pool: Pool):
     assert run(pool, "", "1").calls[0].value() == 1
 
 
+@pytest.mark.slow
 def test_what_is_killed_from_outside_is_executed_again():
     before = descendants()
     with Pool(workers=1) as checkers:

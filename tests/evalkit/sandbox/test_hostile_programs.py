@@ -27,9 +27,9 @@ HONEST = "def f(x): return x + 1"
 SLOW = {
     *("colliding keys", "colliding keys written raw", "signals caught", "endless loop that catches everything"),
     *("deep recursion", "memory by powers", "a gigabyte printed", "a billion nulls by a pattern", "a huge integer"),
-    "memory in threads",
+    *("memory in threads", "threads that wait for ever", "alarms swallowed"),
 }
-"""Programs that run into the limit on CPU time, or take as long to be refused."""
+"""Programs that run into a limit of time, or take as long to be refused."""
 
 
 def job(program: str, **settings) -> CheckJob:

@@ -114,6 +114,7 @@ def kill_soon(before: set[str], place: int) -> threading.Thread:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, -1], ids=["checker", "zygote", "zygote inside", "program"])
+@pytest.mark.slow
 def test_whatever_is_killed_from_outside_the_program_gets_its_verdict_later(tmp_path: Path, place: int):
     before = descendants()
     cache = VerdictCache(tmp_path)

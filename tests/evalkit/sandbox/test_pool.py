@@ -126,6 +126,7 @@ def _open_to_all(path: str) -> bool:
     return os.path.exists(path) and all(parent.stat().st_mode & 0o001 for parent in Path(path).parents)
 
 
+@pytest.mark.slow
 def test_closing_the_pool_leaves_no_process_behind():
     before = descendants()
     with Pool(workers=1) as checkers:
@@ -135,6 +136,7 @@ def test_closing_the_pool_leaves_no_process_behind():
     assert alive(started) == set()
 
 
+@pytest.mark.slow
 def test_no_process_is_left_when_a_pool_is_ended_in_the_middle():
     before = descendants()
     with pytest.raises(KeyboardInterrupt), Pool(workers=2) as checkers:

@@ -114,6 +114,7 @@ def test_one_command_writes_samples_tests_evidence_and_choices(tmp_path: Path, c
 
 
 @pytest.mark.parametrize(("end_after", "num_new"), [(5, 19), (12, 12), (17, 7)])
+@pytest.mark.slow
 def test_a_run_that_ended_while_it_generated_goes_on(
     tmp_path: Path, checkpoint: Path, written: Any, end_after: int, num_new: int
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_run_that_ended_while_it_generated_goes_on(
     assert result_of(tmp_path / "ended") == result_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_while_it_collected_evidence_goes_on(
     tmp_path: Path, checkpoint: Path, written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

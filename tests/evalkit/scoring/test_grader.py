@@ -91,6 +91,7 @@ def test_the_verdict_of_a_program_that_sleeps_alone_is_remembered(tmp_path: Path
         (("timeout_wall", "timeout_wall"), "timeout_wall"),
     ],
 )
+@pytest.mark.slow
 def test_what_the_machine_failed_at_is_tried_twice_again(tmp_path: Path, outcomes: tuple[str, ...], final: str):
     cache = VerdictCache(tmp_path)
     script = _Script(*outcomes)

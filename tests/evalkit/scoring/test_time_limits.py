@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict_cache import VerdictCache
 from evalkit.scoring import time_limits
@@ -12,6 +14,7 @@ from evalkit.tasks.base import Benchmark
 BURN = "import time\nwhile time.process_time() < 1.1: pass\n"
 
 
+@pytest.mark.slow
 def test_a_slow_reference_gets_a_longer_limit(pool: Pool, humaneval: Benchmark):
     """The reference of Mbpp/123 takes seconds: a flat limit of 3 s would fail it on many machines."""
     problem = humaneval.problems[0]

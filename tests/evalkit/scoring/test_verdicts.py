@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from evalkit.samples.base import Sample
 from evalkit.sandbox.pool import Pool
 from evalkit.scoring import verdicts as verdicts_module
@@ -13,6 +15,7 @@ from evalkit.tasks.base import Benchmark
 from tests.evalkit.rerank.test_run import Notes
 
 
+@pytest.mark.slow
 def test_a_program_that_hung_elsewhere_has_a_second_unless_its_verdict_is_known(
     pool: Pool, humaneval: Benchmark, monkeypatch: Any
 ) -> None:

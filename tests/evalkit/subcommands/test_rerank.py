@@ -105,6 +105,7 @@ def test_without_tests_the_methods_that_need_none_work(folder: Path, again: Any)
     assert result["evidence"]["calls"] > 0
 
 
+@pytest.mark.slow
 def test_inputs_come_from_functions_that_a_model_wrote(folder: Path, again: Any) -> None:
     functions = {
         "HumanEval/53": ["    return [(1, 2), (0, 0), (5, -5)]\n"],

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_has_the_measures(folder: Path) -> None:
     report = json.loads((folder / "v" / "report.json").read_text())
     quality = report["quality"]

@@ -47,6 +47,7 @@ def until_done(action: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("place", ["s3", "memory", "file"])
+@pytest.mark.slow
 def test_a_published_cache_is_fetched_and_verified_on_the_other_side(
     s3: Proxy,
     cache_folder: Path,
@@ -171,6 +172,7 @@ def test_a_manifest_cannot_name_files_outside_its_folder(cache_folder: Path, tmp
             fetch(str(cache_folder), tmp_path / "there")
 
 
+@pytest.mark.slow
 def test_the_bar_hears_of_every_byte_once(s3: Proxy, cache_folder: Path, tmp_path: Path) -> None:
     cache = shards.open(cache_folder)
     total = sum(s.bytes for s in cache.manifest.shards)

@@ -40,6 +40,7 @@ def test_a_limit_below_the_largest_chunk_is_refused_by_name(cache_folder: Path, 
     shards.open(cache_folder, cache_dir=tmp_path / "k", cache_bytes=largest)
 
 
+@pytest.mark.slow
 def test_kept_chunks_are_not_asked_for_again_and_never_exceed_the_limit(
     s3: Proxy,
     remote: Cache,

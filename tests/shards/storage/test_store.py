@@ -32,6 +32,7 @@ def test_one_chunk_is_one_ranged_read(s3: Proxy, remote: Cache, cache_folder: Pa
     assert s3.requests == wanted
 
 
+@pytest.mark.slow
 def test_through_a_faulty_network_comes_the_truth_or_a_named_error(
     s3: Proxy,
     remote: Cache,
@@ -64,6 +65,7 @@ def test_through_a_faulty_network_comes_the_truth_or_a_named_error(
         ("flip", CorruptShardError, r"000000\.arrow chunk 0: found sha256 .* the bytes are damaged"),
     ],
 )
+@pytest.mark.slow
 def test_a_fault_that_stays_is_an_error_that_names_the_chunk(
     s3: Proxy,
     remote: Cache,
@@ -80,6 +82,7 @@ def test_a_fault_that_stays_is_an_error_that_names_the_chunk(
         remote[0]
 
 
+@pytest.mark.slow
 def test_a_stalled_reply_is_given_up_in_time(
     s3: Proxy,
     remote: Cache,

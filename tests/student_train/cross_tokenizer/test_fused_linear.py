@@ -252,6 +252,7 @@ def test_value_and_gradient_equal_the_dense_reference(
 
 @pytest.mark.parametrize("parts", [("ce", "alm", "cells"), ("alm", "matched")])
 @pytest.mark.parametrize("sharpness", [pytest.param(0.1, marks=pytest.mark.slow), 3.0])
+@pytest.mark.slow
 def test_small_blocks_change_nothing(
     parts: tuple[str, ...],
     sharpness: float,

@@ -44,6 +44,7 @@ def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
     return cache, plan, spec
 
 
+@pytest.mark.slow
 def test_a_stream_yields_the_steps_of_the_plan_without_held_out_rows(world: Any) -> None:
     cache, plan, spec = setup(world)
     with Stream(cache, plan, spec, first=3, last=12, prefetch=2) as stream:

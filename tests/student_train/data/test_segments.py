@@ -90,6 +90,7 @@ def documents(leg: Leg) -> list[tuple[str, int]]:
     return [(info.document, info.window) for info in infos]
 
 
+@pytest.mark.slow
 def test_a_growing_cache_shows_its_complete_shards_until_the_manifest_counts(dump: Dump) -> None:
     assert open_live(dump.place / "nowhere") is None
     shown = open_live(dump.place)

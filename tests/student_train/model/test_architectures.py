@@ -50,6 +50,7 @@ def one_thread() -> None:
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 )
+@pytest.mark.slow
 def test_the_table_says_what_is_measured(name: str) -> None:
     # `survey` raises for a result that is silently different.
     assert kinds(survey(name)) == kinds(dataclasses.replace(read_page()[name], vllm=""))

@@ -164,6 +164,7 @@ def record_of(settings: Config) -> tuple[dict[str, Any], list[str]]:
     return json.loads((Path(settings.out) / "run.json").read_text()), said
 
 
+@pytest.mark.slow
 def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home: Any, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

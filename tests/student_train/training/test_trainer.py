@@ -104,6 +104,7 @@ def test_two_runs_of_one_seed_are_identical_and_another_seed_is_not(
     assert digest(tmp_path / "b") != digest(finished)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_twice_ends_in_the_same_bits(
     world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +158,7 @@ def test_twenty_steps_equal_ten_a_kill_and_the_rest_to_the_last_bit(world: Any, 
     assert again.output == f"{out}: finished earlier, nothing to do; name another --out for another run\n"
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_goes_on(
     world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,6 @@ def has_answers(out: Path) -> bool:
     return any(path.stat().st_size for path in out.rglob("*.jsonl"))
 
 
-@exhaustive
 def test_nothing_is_left_of_a_dump_that_is_killed_while_its_engine_loads(dump: Command) -> None:
     dump.wait(dump.is_loading)
     dump.end(signal.SIGKILL)
@@ -160,7 +159,7 @@ def test_nothing_is_left_of_a_dump_that_is_killed_while_it_works(dump: Command) 
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=exhaustive)])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_dump_that_works_and_its_engine(dump: Command, how: signal.Signals) -> None:
     dump.wait(dump.is_working)
     stderr = dump.end(how)
@@ -190,7 +189,7 @@ def test_an_engine_killed_while_it_loads_is_one_line(dump: Command) -> None:
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("which", [pytest.param(0, marks=exhaustive), -1], ids=["core", "worker"])
+@pytest.mark.parametrize("which", [0, -1], ids=["core", "worker"])
 def test_a_killed_engine_ends_its_command_and_leaves_nothing(dump: Command, which: int) -> None:
     dump.wait(lambda: dump.is_working() and len(dump.engines()) >= 2)
     dump.engines()[which].kill()
@@ -201,7 +200,7 @@ def test_a_killed_engine_ends_its_command_and_leaves_nothing(dump: Command, whic
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=exhaustive), signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_of_an_evaluation_that_ends_while_its_engine_works(
     score: Command, how: signal.Signals, tmp_path: Path
 ) -> None:

@@ -145,6 +145,7 @@ def swap_head_ids(streams: dict[str, np.ndarray], cache: Any) -> None:
         pytest.param(change_a_scalar("realised_codes"), "realised token", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_one_changed_value_is_found_although_every_digest_matches(
     made: Any, tmp_path: Path, change: Any, named: str
 ) -> None:

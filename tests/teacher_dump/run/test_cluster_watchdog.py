@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 _DRIVER = """
 import os, subprocess, sys, time
@@ -39,6 +40,7 @@ def _descendants(pid: int, *, expected: int) -> list[psutil.Process]:
     raise AssertionError(found)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_process_in_another_session() -> None:
     driver = _start(60)
     descendants = _descendants(driver.pid, expected=3)  # the watchdog, a child and its child

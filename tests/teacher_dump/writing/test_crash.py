@@ -57,6 +57,7 @@ def whole(tiny_teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole
     return Whole(writing_config(tiny_teacher, folder / "out"), writing_settings(prompts), folder / "notes")
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing_and_repeat_nothing(whole: Whole, tmp_path: Path) -> None:
     chances = random.Random(SEED)
     kills: Counter[str] = Counter()

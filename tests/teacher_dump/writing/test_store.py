@@ -64,6 +64,7 @@ def test_joined_responses_are_in_the_order_of_the_prompts(store: ResponseStore) 
     assert list(store.folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_no_flip_of_a_bit_in_a_task_is_unnoticed(store: ResponseStore) -> None:
     path = store.folder / TASKS[0].name
     content = path.read_bytes()

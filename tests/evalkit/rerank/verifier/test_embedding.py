@@ -85,6 +85,7 @@ def test_only_the_checkpoint_of_the_training_is_accepted(checkpoint: Path) -> No
     assert embedder_of(verifier_with(None), None, "v") is None
 
 
+@pytest.mark.slow
 def test_a_linear_head_is_trained_stored_and_used(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     seen = {task_id: texts for task_id, texts in COMPLETIONS.items() if task_id != "HumanEval/53"}

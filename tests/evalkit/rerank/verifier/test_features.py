@@ -115,6 +115,7 @@ def with_texts(evidence: TaskEvidence) -> TaskEvidence:
 
 @settings(max_examples=150, deadline=None)
 @given(evidence=evidences())
+@pytest.mark.slow
 def test_features_equal_those_of_a_slow_version(evidence: TaskEvidence) -> None:
     evidence = with_texts(evidence)
     matrix = feature_matrix(evidence)

@@ -42,6 +42,7 @@ def wrong(problem: Problem) -> Problem:
     return replace(problem, test=f"{problem.test}\n{check}", reference="")
 
 
+@pytest.mark.slow
 def test_the_benchmarks_tests_change_labels_and_no_feature(
     humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +87,7 @@ def test_validation_tasks_are_tuned_on_and_never_trained_on(
     assert not verifier.use_log_probs
 
 
+@pytest.mark.slow
 def test_the_labels_follow_the_verdicts_and_every_task_has_evidence(
     humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_the_labels_follow_the_verdicts_and_every_task_has_evidence(
     assert any(line.startswith("tests: 160 of 164 humaneval problems have no valid test") for line in notes.lines)
 
 
+@pytest.mark.slow
 def test_a_task_that_is_also_outside_of_the_training_is_left_out(
     humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_failed_check_counts_before_what_a_later_call_does(pool: Pool):
     assert verdict.outcome == "wrong", verdict
 
 
+@pytest.mark.slow
 def test_sleeping_is_a_timeout_by_the_clock_and_not_by_cpu(pool: Pool):
     verdict = pool.check_alone(job("import time\ndef f(x): time.sleep(60)", cpu_s=0.1))
     assert verdict.outcome == "timeout_wall"

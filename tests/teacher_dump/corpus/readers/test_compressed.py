@@ -22,6 +22,7 @@ from tests.teacher_dump.corpus.readers.conftest import COMPRESS, rows
     "kind",
     [pytest.param(kind, marks=[pytest.mark.slow] if kind in ("xz", "bz2") else []) for kind in (*COMPRESS, "parquet")],
 )
+@pytest.mark.slow
 def test_a_file_cut_anywhere_is_an_error_that_names_it(kind: str, tmp_path: Path) -> None:
     content = rows(400)
     whole = tmp_path / ("t.parquet" if kind == "parquet" else f"t.jsonl.{kind}")
