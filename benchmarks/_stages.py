@@ -43,15 +43,22 @@ class Stage:
         return shlex.join([start if "." not in start else f"python -m {start}", *self.arguments])
 
 
-def run_stages(stages: Sequence[Stage], scratch: Path, *, jobs: int) -> list[str]:
+def run_stages(stages: Sequence[Stage], scratch: Path, *, jobs: int, only: Sequence[str] = ()) -> list[str]:
     """Run the stages that are not done, at most `jobs` at a time.
+
+    Args:
+        stages: All stages of the experiment.
+        scratch: Folder of intermediate results.
+        jobs: Stages at a time.
+        only: Run only stages whose name begins with one of these; all if empty.
 
     Returns:
         The names of stages that failed or were left out because one that they need failed; [] on success.
     """
     done = {stage.name for stage in stages if is_done(stage, scratch)}
     failed: set[str] = set()
-    waiting = [stage for stage in stages if stage.name not in done]
+    wanted = tuple(only) or ("",)
+    waiting = [stage for stage in stages if stage.name not in done and stage.name.startswith(wanted)]
     running: dict[Future[bool], Stage] = {}
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         while waiting or running:

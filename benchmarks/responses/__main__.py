@@ -49,14 +49,13 @@ def main() -> None:
     options["student"] = student_folder(options["student"])
     plan = Plan(**options)
     plan.scratch.mkdir(parents=True, exist_ok=True)
-    wanted = [stage for stage in stages(plan) if not run_only or stage.name.startswith(tuple(run_only))]
     if only_list:
-        for stage in wanted:
+        for stage in stages(plan):
             print(f"{stage.name}: {stage.shown()}")
         return
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan).items()}
     (plan.scratch / "plan.json").write_text(json.dumps(settings, indent=1))
-    failed = [] if only_page else run_stages(wanted, plan.scratch, jobs=jobs)
+    failed = [] if only_page else run_stages(stages(plan), plan.scratch, jobs=jobs, only=run_only)
     page.write(plan, out)
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}")
