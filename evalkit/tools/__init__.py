@@ -1,0 +1,1 @@
+"""Tools that a model uses while it writes: an interpreter and documentation search."""

@@ -1,0 +1,1 @@
+"""Offline search in the documentation of Python packages."""
