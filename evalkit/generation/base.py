@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
@@ -24,6 +24,8 @@ class Prompt:
     """For chat models: the user's message. None for base models."""
     seed: int
     """Seed of the answer's own random numbers."""
+    max_new_tokens: int | None = None
+    """Maximum length of the answer in tokens; None for the protocol's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class Answer:
     """`stop` (a stop string), `end` (an end token) or `length`."""
     tokens: int
     """New tokens, including those that were cut."""
+    stop_string: str = ""
+    """The stop string at which it was cut; empty if there was none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +66,31 @@ OnTokens = Callable[[int], None]
 """Callback that receives numbers of new tokens as they are generated; 0 once the model is loaded."""
 
 
+class FollowUps(Protocol):
+    """Prompts that answers lead to, such as an answer so far with the result of a tool call.
+
+    An engine delivers an answer by `on_answer`, and takes the follow-up when it is ready. Other answers go on
+    meanwhile: a slow tool does not hold them up.
+    """
+
+    extra_tokens: int
+    """Tokens by which a follow-up may be longer than the longest first prompt with its answer."""
+
+    def take(self, wait: Literal["no", "first", "all"]) -> list[Prompt]:
+        """Return the follow-ups that are ready, each once.
+
+        Args:
+            wait: `no`: return at once. `first`: wait until there is one. `all`: wait until all answers so far have led
+                to a follow-up or to none, and return them in the order of task and index, for reproducible batches.
+
+        Returns:
+            The prompts; none, unless `wait` is `no`, means that the answers so far lead to no other.
+
+        Raises:
+            EvalError: What makes the follow-ups has failed.
+        """
+
+
 class GenerationEngine(Protocol):
     """A model that continues prompts. Use as a context manager, which releases the model.
 
@@ -79,13 +108,22 @@ class GenerationEngine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_answer: OnAnswer,
+        on_tokens: OnTokens,
+        follow_ups: FollowUps | None = None,
+    ) -> None:
         """Generate an answer for each prompt; may be called several times.
 
         Args:
             prompts: Prompts in the order in which they are started.
             on_answer: Receives each answer when it is finished, in any order.
             on_tokens: Receives numbers of new tokens.
+            follow_ups: Source of the prompts that answers lead to; None if answers lead to none. They enter the running
+                batch (vLLM) or the next one (transformers).
 
         Raises:
             EvalError: The checkpoint cannot be loaded, or a prompt exceeds the model's context.

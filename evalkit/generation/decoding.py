@@ -1,12 +1,13 @@
-"""Tokenization rules that all generation engines share: prompt ids, end ids, stop strings and answer text."""
+"""Rules that all generation engines share: order of prompts, prompt ids, end ids, stop strings and answer text."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, Prompt
+from evalkit.generation.base import Answer, FollowUps, OnAnswer, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
 
@@ -118,10 +119,13 @@ def end_ids(tokenizer: Any, checkpoint: Checkpoint) -> list[int]:
     return sorted({int(token_id) for token_id in (*eos_ids, *tokenizer.all_special_ids) if token_id is not None})
 
 
-def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """Cut `text` before the first stop string; also return whether there was one."""
-    positions = [position for string in stop if (position := text.find(string)) >= 0]
-    return (text[: min(positions)], True) if positions else (text, False)
+def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, str]:
+    """Cut `text` before the first stop string; also return that string, empty if there is none."""
+    found = [(position, string) for string in stop if (position := text.find(string)) >= 0]
+    if not found:
+        return text, ""
+    position, string = min(found, key=lambda item: item[0])
+    return text[:position], string
 
 
 def answer_text(tokenizer: Any, prompt_ids: list[int], new_ids: list[int]) -> str:
@@ -154,6 +158,73 @@ def make_answer(
         ends: Result of `end_ids`.
     """
     ended = bool(new_ids) and new_ids[-1] in ends
-    text, stopped = cut_at_stop(answer_text(tokenizer, prompt_ids, new_ids[:-1] if ended else new_ids), protocol.stop)
-    reason = "stop" if stopped else "end" if ended else "length"
-    return Answer(prompt=prompt, completion=text, stop_reason=reason, tokens=len(new_ids))
+    text, string = cut_at_stop(answer_text(tokenizer, prompt_ids, new_ids[:-1] if ended else new_ids), protocol.stop)
+    reason = "stop" if string else "end" if ended else "length"
+    return Answer(prompt=prompt, completion=text, stop_reason=reason, tokens=len(new_ids), stop_string=string)
+
+
+class PendingPrompt(NamedTuple):
+    """A prompt that waits for a place in a batch, with its ids."""
+
+    prompt: Prompt
+    ids: list[int]
+
+
+class PromptQueue:
+    """Prompts in the order in which they start: follow-ups of answers first, then the first prompts.
+
+    In deterministic runs follow-ups have batches of their own, so that the batches of first prompts do not depend on
+    the follow-ups, and a resumed run has the same ones.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        ids: Sequence[list[int]],
+        *,
+        tokenizer: Any,
+        follow_ups: FollowUps | None,
+        on_answer: OnAnswer,
+        deterministic: bool,
+    ) -> None:
+        """Queue `prompts` with their `ids`; `on_answer` receives empty answers where the context is full."""
+        self._first = deque(map(PendingPrompt, prompts, ids))
+        self._further: deque[PendingPrompt] = deque()
+        self._tokenizer, self._follow_ups, self._on_answer = tokenizer, follow_ups, on_answer
+        self._deterministic = deterministic
+
+    def take(self, room: int, *, max_len: int, is_idle: bool) -> list[PendingPrompt]:
+        """Return the prompts that start now.
+
+        Args:
+            room: Free places.
+            max_len: Tokens of the longest prompt with its answer. A longer follow-up gets an empty answer.
+            is_idle: No answer is being generated: wait for a follow-up if there is no other prompt.
+
+        Returns:
+            At most `room` prompts. None while idle: there are no others.
+        """
+        while True:
+            answered = self._take_follow_ups(max_len, is_idle=is_idle)
+            sources = (self._further,) if self._deterministic and self._further else (self._further, self._first)
+            taken: list[PendingPrompt] = []
+            for source in sources:
+                while source and len(taken) < room:
+                    taken.append(source.popleft())
+            if taken or not answered:
+                return taken
+
+    def _take_follow_ups(self, max_len: int, *, is_idle: bool) -> bool:
+        """Queue the follow-ups that are ready; return whether one of them was answered at once."""
+        if self._follow_ups is None:
+            return False
+        is_empty = is_idle and not self._first and not self._further
+        answered = False
+        for prompt in self._follow_ups.take("all" if self._deterministic else "first" if is_empty else "no"):
+            ids = prompt_ids(self._tokenizer, prompt)
+            if len(ids) < max_len:
+                self._further.append(PendingPrompt(prompt, ids))
+            else:
+                answered = True
+                self._on_answer(Answer(prompt=prompt, completion="", stop_reason="length", tokens=0))
+        return answered

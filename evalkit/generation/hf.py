@@ -20,9 +20,10 @@ import torch
 
 from evalkit.errors import EvalError
 from evalkit.generation import grouped_attention
-from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
+from evalkit.generation.base import Answer, EngineSettings, FollowUps, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.generation.decoding import (
+    PromptQueue,
     context_length,
     cut_at_stop,
     encode_prompts,
@@ -56,14 +57,27 @@ class TransformersGenerationEngine:
     ) -> None:
         self._model = None
 
-    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_answer: OnAnswer,
+        on_tokens: OnTokens,
+        follow_ups: FollowUps | None = None,
+    ) -> None:
         """See `GenerationEngine.generate`."""
         model = self._load()
-        ids = encode_prompts(self._checkpoint, self._tokenizer, prompts, model.config)
-        size = self._settings.batch_size
-        for start in range(0, len(prompts), size):
-            batch = slice(start, start + size)
-            rows = [_Row(prompt, given) for prompt, given in zip(prompts[batch], ids[batch], strict=True)]
+        queue = PromptQueue(
+            prompts,
+            encode_prompts(self._checkpoint, self._tokenizer, prompts, model.config),
+            tokenizer=self._tokenizer,
+            follow_ups=follow_ups,
+            on_answer=on_answer,
+            deterministic=self._settings.deterministic,
+        )
+        size, context = self._settings.batch_size, context_length(model.config)
+        while batch := queue.take(size, max_len=context, is_idle=True):
+            rows = [_Row(prompt, ids) for prompt, ids in batch]
             try:
                 with torch.inference_mode():
                     self._generate_batch(model, rows, on_answer=on_answer, on_tokens=on_tokens)
@@ -103,7 +117,8 @@ class TransformersGenerationEngine:
 
     def _finished(self, row: _Row, tail: str, context: int) -> Answer | None:
         """Return the answer if it has ended: by an end id, by a stop string in its `tail`, or by its maximum length."""
-        is_full = len(row.new_ids) >= min(self._protocol.max_new_tokens, context - len(row.prompt_ids))
+        most = row.prompt.max_new_tokens or self._protocol.max_new_tokens
+        is_full = len(row.new_ids) >= min(most, context - len(row.prompt_ids))
         ended = row.new_ids[-1] in self._ends
         if not (is_full or ended or cut_at_stop(tail, self._protocol.stop)[1]):
             return None

@@ -7,6 +7,7 @@ they share no prompts, and caching can change them from run to run (vllm#15437).
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -18,9 +19,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import EngineSettings, OnAnswer, OnTokens, Prompt
+from evalkit.generation.base import EngineSettings, FollowUps, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.generation.decoding import encode_prompts, end_ids, load_config, load_tokenizer, loading_error, make_answer
+from evalkit.generation.decoding import (
+    PendingPrompt,
+    PromptQueue,
+    encode_prompts,
+    end_ids,
+    load_config,
+    load_tokenizer,
+    loading_error,
+    make_answer,
+)
 from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
@@ -52,7 +62,14 @@ class VllmGenerationEngine:
     ) -> None:
         self._shut_down()
 
-    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_answer: OnAnswer,
+        on_tokens: OnTokens,
+        follow_ups: FollowUps | None = None,
+    ) -> None:
         """See `GenerationEngine.generate`.
 
         Raises:
@@ -61,11 +78,19 @@ class VllmGenerationEngine:
         if self._tokenizer is None:
             self._tokenizer, self._config = load_tokenizer(self._checkpoint), load_config(self._checkpoint)
         ids = encode_prompts(self._checkpoint, self._tokenizer, prompts, self._config)
-        self._start(longest_prompt=max(map(len, ids)))
+        self._start(longest_prompt=max(map(len, ids)) + (follow_ups.extra_tokens if follow_ups is not None else 0))
+        queue = PromptQueue(
+            prompts,
+            ids,
+            tokenizer=self._tokenizer,
+            follow_ups=follow_ups,
+            on_answer=on_answer,
+            deterministic=self._settings.deterministic,
+        )
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            self._run(prompts, ids, on_answer=on_answer, on_tokens=on_tokens)
+            self._run(queue, on_answer=on_answer, on_tokens=on_tokens)
         except EngineDeadError as error:
             raise EvalError(
                 f"{self._checkpoint.source}: the engine ended during generation; the system may have killed it for "
@@ -73,28 +98,29 @@ class VllmGenerationEngine:
                 "from them"
             ) from error
 
-    def _run(
-        self, prompts: Sequence[Prompt], ids: list[list[int]], *, on_answer: OnAnswer, on_tokens: OnTokens
-    ) -> None:
+    def _run(self, queue: PromptQueue, *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
         deterministic = self._settings.deterministic
         # Deterministic runs finish all requests of a batch before the next, so that each batch is the same every time.
         capacity = self._settings.batch_size * (1 if deterministic else _QUEUED_BATCHES)
-        num_added = 0
+        running: dict[str, PendingPrompt] = {}
+        names = map(str, itertools.count())
         on_tokens(0)  # the model is loaded: the rate is measured from here
-        while num_added < len(prompts) or self._llm.has_unfinished_requests():
-            room = capacity - self._llm.get_num_unfinished_requests()
-            if room == capacity or not deterministic:
-                for position in range(num_added, min(num_added + room, len(prompts))):
-                    params = self._sampling_params(prompts[position], max_tokens=self._max_len - len(ids[position]))
-                    self._llm.add_request(str(position), {"prompt_token_ids": ids[position]}, params)
-                    num_added = position + 1
+        while True:
+            if not running or not deterministic:
+                room = capacity - len(running)
+                for pending in queue.take(room, max_len=self._max_len, is_idle=not running):
+                    name = next(names)
+                    params = self._sampling_params(pending.prompt, max_tokens=self._max_len - len(pending.ids))
+                    self._llm.add_request(name, {"prompt_token_ids": pending.ids}, params)
+                    running[name] = pending
+            if not running:
+                return
             for output in self._llm.step():
-                position, (completion,) = int(output.request_id), output.outputs
+                (completion,) = output.outputs
                 new_ids = list(completion.token_ids)
                 on_tokens(len(new_ids))
-                on_answer(
-                    make_answer(self._tokenizer, prompts[position], ids[position], new_ids, self._protocol, self._ends)
-                )
+                prompt, ids = running.pop(output.request_id)
+                on_answer(make_answer(self._tokenizer, prompt, ids, new_ids, self._protocol, self._ends))
 
     def _start(self, *, longest_prompt: int) -> None:
         """Start vLLM unless it runs with a sufficient context."""
@@ -128,7 +154,7 @@ class VllmGenerationEngine:
         return SamplingParams(
             temperature=protocol.temperature,
             top_p=protocol.top_p if torch.cuda.is_available() else 1.0,  # on a CPU `TopPLogitsProcessor` does it
-            max_tokens=min(protocol.max_new_tokens, max_tokens),
+            max_tokens=min(prompt.max_new_tokens or protocol.max_new_tokens, max_tokens),
             stop=list(protocol.stop),
             stop_token_ids=self._ends,
             include_stop_str_in_output=True,

@@ -1,1 +1,1 @@
-"""Tools that a model uses while it writes: an interpreter and documentation search."""
+"""Tools that a model calls while it writes: a Python interpreter and a search in documentation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from evalkit.generation.base import Answer, EngineSettings, OnAnswer, OnTokens, Prompt
+from evalkit.generation.base import Answer, EngineSettings, FollowUps, OnAnswer, OnTokens, Prompt
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
 
@@ -22,7 +22,14 @@ class FixedAnswerEngine:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def generate(self, prompts: Sequence[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        on_answer: OnAnswer,
+        on_tokens: OnTokens,
+        follow_ups: FollowUps | None = None,
+    ) -> None:
         """Deliver the answers in the order of the prompts."""
         for prompt in prompts:
             on_answer(Answer(prompt=prompt, completion=self._text, stop_reason="stop", tokens=1))

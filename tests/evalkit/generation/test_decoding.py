@@ -44,5 +44,5 @@ def test_indentation_survives_a_tokenizer_like_sentencepiece():
 
 
 def test_cutting_takes_the_earliest_stop_string():
-    assert decoding.cut_at_stop("a\n#b\ndef", ("\ndef", "\n#")) == ("a", True)
-    assert decoding.cut_at_stop("abc", ("\ndef",)) == ("abc", False)
+    assert decoding.cut_at_stop("a\n#b\ndef", ("\ndef", "\n#")) == ("a", "\n#")
+    assert decoding.cut_at_stop("abc", ("\ndef",)) == ("abc", "")

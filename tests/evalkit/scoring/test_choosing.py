@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from evalkit.generation.base import Answer, OnAnswer, OnTokens, Prompt
+from evalkit.generation.base import Answer, FollowUps, OnAnswer, OnTokens, Prompt
 from evalkit.rerank.store import EvidenceStore
 from evalkit.sandbox.execute import execute_calls
 from evalkit.tasks.base import Benchmark
@@ -35,7 +35,9 @@ class WritingEngine(FixedAnswerEngine):
         super().__init__("")
         self._protocol, self._problems, self._written, self._end_after = protocol, problems, written, end_after
 
-    def generate(self, prompts: list[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:
+    def generate(
+        self, prompts: list[Prompt], *, on_answer: OnAnswer, on_tokens: OnTokens, follow_ups: FollowUps | None = None
+    ) -> None:
         for prompt in prompts:
             if len(self._written) == self._end_after:
                 raise KeyboardInterrupt
