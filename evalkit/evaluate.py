@@ -95,7 +95,8 @@ def _run(
     choosing: ChooseStage | None,
 ) -> Evaluation:
     cache = VerdictCache(cache_dir() if request.use_cache else None)
-    with closing(cache), Pool(workers=request.workers, strict=request.strict) as pool:
+    libraries = [benchmark.library for benchmark in benchmarks if benchmark.library is not None]
+    with closing(cache), Pool(workers=request.workers, strict=request.strict, libraries=libraries) as pool:
         _warn_unconfined(pool.layers, callbacks)
         runner = _BenchmarkRunner(source, selector, pool, cache, callbacks, choosing)
         results = tuple(runner.run(benchmark) for benchmark in benchmarks)

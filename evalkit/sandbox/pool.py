@@ -12,9 +12,10 @@ import math
 import resource
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from evalkit.errors import EvalError
@@ -64,18 +65,21 @@ def _patience(job: CheckJob, doubtful: Verdict) -> float:
 class Pool:
     """Running checkers. Use it as a context manager."""
 
-    def __init__(self, *, workers: int | None = None, strict: bool = False) -> None:
+    def __init__(self, *, workers: int | None = None, strict: bool = False, libraries: Sequence[Path] = ()) -> None:
         """Start the first checker and read which layers of confinement are on; other checkers start when needed.
 
         Args:
             workers: Number of checkers. If None, three for each two processors: a checker, its zygote and the guest
                 take turns, and while one waits to be woken another has work.
             strict: Refuse to work unless every layer of confinement is on.
+            libraries: Folders of packages, beside the standard library, that every program may import. Their code is
+                trusted not to raise when it is imported. Programs read no file of them.
 
         Raises:
             EvalError: No checker can be started, or a layer is off and `strict` is set.
         """
         self.workers = workers or math.ceil(1.5 * processor().usable_cpus)
+        self._libraries = tuple(str(folder.resolve()) for folder in libraries)
         self._idle: list[CheckerProcess] = []
         self._all: set[CheckerProcess] = set()
         self._ending = False
@@ -173,7 +177,7 @@ class Pool:
         Raises:
             ChannelError, DeadlineError, OSError: It does not start.
         """
-        checker = CheckerProcess()
+        checker = CheckerProcess(libraries=self._libraries)
         with self._lock:
             self._all.add(checker)
             if not self._ending:

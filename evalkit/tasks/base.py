@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from evalkit.sandbox.verdict import CPU_S, EVALPLUS_CPU_S, EVALPLUS_MEMORY_BYTES, MEMORY_BYTES, CheckJob
@@ -32,6 +33,9 @@ class Problem:
     """The checks pass objects of the program's classes, so they must run in its interpreter."""
     inputs: dict[str, Any] | None = None
     """EvalPlus inputs, expected values and tolerance; see `evalkit/sandbox/evalplus/check.py`."""
+    pages: tuple[str, ...] = ()
+    """Names of the benchmark's library that the reference uses, such as `library.module.function`: the pages of its
+    documentation that a solution needs. None for problems without a library."""
 
     def job(self, program: str, *, cpu_s: float = CPU_S) -> CheckJob:
         """Return the job that checks a program.
@@ -77,6 +81,8 @@ class Benchmark:
     """Ids of problems that only a larger or older form of this benchmark has; samples of them are left out."""
     is_part: bool = False
     """The problems are a range of a benchmark, such as `mbpp:train`: the range of a protocol does not apply."""
+    library: Path | None = None
+    """Folder of a package that programs import; None for benchmarks that need the standard library only."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a result records of the benchmark's data."""

@@ -50,14 +50,21 @@ _FEW_SWITCHES = 20
 """Times that a sleeping guest may lose its processor on a busy machine while it starts."""
 
 
-def main(control_descriptor: int, *, numpy_folder: str) -> None:
-    """Serve one checker; `numpy_folder` is the folder that numpy is installed in, or empty for no numpy."""
+def main(control_descriptor: int, *, numpy_folder: str, libraries: tuple[str, ...] = ()) -> None:
+    """Serve one checker.
+
+    Args:
+        control_descriptor: The socket to the checker.
+        numpy_folder: The folder that numpy is installed in, or empty for no numpy.
+        libraries: Folders of packages that programs may import.
+    """
     control = socket.socket(fileno=control_descriptor)
     for name in WARM.split():
         importlib.import_module(name)
     _replace_modules()
     readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
     try:
+        sources = _read_libraries(libraries)
         layers = isolation.enter_namespaces()
         if layers[0].on and (inner := os.fork()):  # this process cannot enter the new process namespace itself
             control.close()
@@ -65,9 +72,10 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         layers += isolation.confine_zygote(readable=readable)
         isolation.die_with_parent()  # after the change of user, which clears it
+        _import_libraries(sources)
         layers.append(isolation.probe_seccomp())
         isolation.warm_up()
-    except OSError as error:  # no process or descriptor left
+    except (OSError, ImportError) as error:  # no process or descriptor left, or no library
         control.sendall(json.dumps(str(error)).encode() + b"\n")
         os._exit(1)
     gc.collect()
@@ -75,6 +83,34 @@ def main(control_descriptor: int, *, numpy_folder: str) -> None:
     control.sendall(json.dumps([layer.to_dict() for layer in layers]).encode() + b"\n")
     with suppress(ConnectionError):
         _serve(control, null)
+
+
+def _read_libraries(folders: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the sources of libraries, which this process cannot read once it is confined.
+
+    Raises:
+        OSError: A library cannot be read.
+    """
+    if not folders:
+        return []
+    from evalkit.sandbox.guest import memory_library  # few zygotes need it
+
+    return [memory_library.read_sources(folder) for folder in folders]
+
+
+def _import_libraries(libraries: list[dict[str, str]]) -> None:
+    """Import libraries for all guests.
+
+    Raises:
+        ImportError: The code of a library raised.
+    """
+    for sources in libraries:
+        from evalkit.sandbox.guest import memory_library
+
+        try:
+            memory_library.install(sources)
+        except Exception as error:
+            raise ImportError(f"the library {next(iter(sources))} cannot be imported: {error!r}") from error
 
 
 def _replace_modules() -> None:

@@ -34,8 +34,8 @@ _ENVIRONMENT = {
 class Zygote:
     """A running zygote (`guest/zygote.py`) and the socket that commands it."""
 
-    def __init__(self, *, root: str, numpy_folder: str) -> None:
-        """Start it; `root` is the folder that holds the evalkit package.
+    def __init__(self, *, root: str, numpy_folder: str, libraries: tuple[str, ...] = ()) -> None:
+        """Start it; `root` is the folder that holds the evalkit package, `libraries` are those of packages for guests.
 
         Raises:
             ChannelError: It did not start.
@@ -43,7 +43,8 @@ class Zygote:
         ours, theirs = socket.socketpair()
         start = (
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.guest import zygote\n"
-            f"sys.path.remove({root!r})\nzygote.main({theirs.fileno()}, numpy_folder={numpy_folder!r})"
+            f"sys.path.remove({root!r})\nzygote.main({theirs.fileno()}, numpy_folder={numpy_folder!r}, "
+            f"libraries={libraries!r})"
         )
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],

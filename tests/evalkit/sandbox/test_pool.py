@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,8 +80,8 @@ def test_a_sleeping_program_is_not_given_more_time(pool: Pool, monkeypatch: pyte
 def test_strict_refuses_to_run_when_a_layer_is_off(monkeypatch: pytest.MonkeyPatch):
     started = CheckerProcess.__init__
 
-    def without_landlock(self) -> None:
-        started(self)
+    def without_landlock(self, **settings: Any) -> None:
+        started(self, **settings)
         self.layers = [Layer(name="landlock", on=False, detail="not in this kernel")]
 
     monkeypatch.setattr(CheckerProcess, "__init__", without_landlock)
