@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: str
+    """`user` or `assistant`."""
+    content: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +30,8 @@ class Prompt:
     """Text that the model continues; for chat models the beginning of its answer."""
     user: str | None = None
     """For chat models: the user's message. None for base models."""
+    earlier: tuple[Turn, ...] = ()
+    """For chat models: the conversation before `user`."""
     seed: int
     """Seed of the answer's own random numbers."""
     max_new_tokens: int | None = None

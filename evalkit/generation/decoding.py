@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, FollowUps, OnAnswer, Prompt
+from evalkit.generation.base import Answer, FollowUps, OnAnswer, Prompt, Turn
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
 
@@ -68,10 +68,10 @@ def encode_prompts(checkpoint: Checkpoint, tokenizer: Any, prompts: Sequence[Pro
     Raises:
         EvalError: A prompt leaves no room for an answer in the model's context.
     """
-    ids_by_text: dict[tuple[str | None, str], list[int]] = {}
+    ids_by_text: dict[tuple[object, ...], list[int]] = {}
     context = context_length(config)
     for prompt in prompts:
-        key = (prompt.user, prompt.text)
+        key = (prompt.earlier, prompt.user, prompt.text)
         if key not in ids_by_text:
             ids_by_text[key] = prompt_ids(tokenizer, prompt)
             if len(ids_by_text[key]) >= context:
@@ -79,7 +79,7 @@ def encode_prompts(checkpoint: Checkpoint, tokenizer: Any, prompts: Sequence[Pro
                     f"{checkpoint.source}: the prompt of {prompt.task_id} has {len(ids_by_text[key])} tokens, "
                     f"the model takes {context}; choose a model with a longer context"
                 )
-    return [ids_by_text[prompt.user, prompt.text] for prompt in prompts]
+    return [ids_by_text[prompt.earlier, prompt.user, prompt.text] for prompt in prompts]
 
 
 def context_length(config: Any) -> int:
@@ -95,7 +95,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     if prompt.user is None:
         return list(tokenizer(prompt.text)["input_ids"])
-    chat = [{"role": "user", "content": prompt.user}]
+    chat = [turn._asdict() for turn in (*prompt.earlier, Turn("user", prompt.user))]
     if not getattr(tokenizer, "chat_template", None):
         raise EvalError("this checkpoint has no chat template; choose a protocol for base models with --protocol")
     # The beginning of the answer is appended as text: a template would strip the newline at the end of a message.

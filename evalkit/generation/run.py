@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from evalkit.generation.base import Answer, EngineSettings, Prompt
+from evalkit.generation.base import Answer, EngineSettings, GenerationEngine, Prompt
 from evalkit.generation.checkpoint import Checkpoint, has_chat_template
 from evalkit.generation.engine import EngineChoice, announcement, choose_settings, hardware, load_engine
 from evalkit.generation.weights import check_weights
@@ -54,55 +56,40 @@ class CheckpointSource:
         assert plan.protocol is not None
         choice = choose_engine(self.request)
         settings = choice.settings
-        prompts = _prompts(plan, seed=self.request.seed)
-        template = _SampleTemplate.of(plan, settings, run=self._run_digest(plan.protocol, settings))
+        prompts = first_prompts(plan, seed=self.request.seed)
+        template = SampleTemplate.of(plan, settings, run=self.run_digest(plan.protocol, settings))
         samples: list[Sample] = []
 
         def deliver(sample: Sample) -> None:
             samples.append(sample)
             on_sample(sample)
 
-        with SampleFile(self.request.sample_path(plan.benchmark.name), run=template.run) as file:
-            if file.renamed_to is not None:
-                self.callbacks.note(
-                    f"{file.path} held samples of another checkpoint or setting: moved to {file.renamed_to.name}"
-                )
-            for prompt in prompts:
-                if (sample := file.found.get((prompt.task_id, prompt.index))) is not None:
-                    deliver(sample)
-            num_reused = len(samples)
-
-            def store(answer: Answer) -> None:
-                self.callbacks.step()
-                if (answer.prompt.task_id, answer.prompt.index) not in file.found:
-                    sample = template.sample(answer)
-                    file.add(sample)
-                    deliver(sample)
-
-            if missing := missing_prompts(prompts, file.found, settings):
-                self._generate(missing, plan, choice, on_answer=store)
-        generation = settings.to_dict() | {"seed": self.request.seed}
-        generation |= hardware(self.request.dtype, deterministic=self.request.deterministic)
-        return GeneratedSamples(samples=tuple(samples), num_reused=num_reused, generation=generation)
-
-    def _generate(
-        self, prompts: Sequence[Prompt], plan: SamplePlan, choice: EngineChoice, *, on_answer: Callable[[Answer], None]
-    ) -> None:
-        """Run the engine on `prompts` and report its progress."""
-        assert plan.protocol is not None
-        for line in announcement(
-            choice.settings, f"{choice.reason}; protocol {plan.protocol.name}", self.request.dtype
-        ):
-            self.callbacks.note(line)
         texts = "" if plan.protocol.kind == "solutions" else f"{plan.protocol.kind} of "
-        self.callbacks.start(f"generating {texts}{plan.benchmark.name}", len(prompts))
-        try:
-            with load_engine(self.checkpoint, plan.protocol, choice.settings) as engine:
-                engine.generate(prompts, on_answer=on_answer, on_tokens=lambda tokens: self.callbacks.step(0, tokens))
-        finally:
-            self.callbacks.stop()
+        with (
+            SampleFile(self.request.sample_path(plan.benchmark.name), run=template.run) as file,
+            self.session(plan.protocol, choice) as session,
+        ):
+            num_reused = session.complete(
+                prompts,
+                file,
+                label=f"generating {texts}{plan.benchmark.name}",
+                sample_of=template.sample,
+                on_sample=deliver,
+            )
+        return GeneratedSamples(samples=tuple(samples), num_reused=num_reused, generation=self.record(settings))
 
-    def _run_digest(self, protocol: PromptProtocol, settings: EngineSettings) -> str:
+    def session(self, protocol: PromptProtocol, choice: EngineChoice) -> GenerationSession:
+        """Return a session of the checkpoint's engine."""
+        return GenerationSession(
+            self.checkpoint, protocol, choice, requested_dtype=self.request.dtype, callbacks=self.callbacks
+        )
+
+    def record(self, settings: EngineSettings) -> dict[str, Any]:
+        """Return what a result records of the generation: settings, seed and hardware."""
+        generation = settings.to_dict() | {"seed": self.request.seed}
+        return generation | hardware(self.request.dtype, deterministic=self.request.deterministic)
+
+    def run_digest(self, protocol: PromptProtocol, settings: EngineSettings) -> str:
         """Return the digest of everything that determines the samples."""
         parts = [self.checkpoint.sha256, _recorded(protocol), settings.to_dict(), self.request.seed]
         return sha256_text(json.dumps(parts))[:16]
@@ -114,6 +101,96 @@ class CheckpointSource:
     def to_dict(self) -> dict[str, Any]:
         """Return `checkpoint` and `samples` (None) of the result."""
         return {"checkpoint": self.checkpoint.to_dict(), "samples": None}
+
+
+class GenerationSession:
+    """Generates what files of answers lack. Use as a context manager, which releases the model.
+
+    The model is loaded when the first answer is missing.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        protocol: PromptProtocol,
+        choice: EngineChoice,
+        *,
+        requested_dtype: str,
+        callbacks: ScoreCallbacks,
+    ) -> None:
+        self._checkpoint, self._protocol, self._choice = checkpoint, protocol, choice
+        self._requested_dtype, self._callbacks = requested_dtype, callbacks
+        self._engine: GenerationEngine | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+        self._engine = None
+
+    def complete(
+        self,
+        prompts: Sequence[Prompt],
+        file: SampleFile,
+        *,
+        label: str,
+        sample_of: Callable[[Answer], Sample],
+        on_sample: Callable[[Sample], None],
+    ) -> int:
+        """Deliver the samples that a file holds, then generate, store and deliver the others.
+
+        Args:
+            prompts: One prompt for each sample.
+            file: The open file of these samples.
+            label: What is generated, for the display of progress.
+            sample_of: Makes the sample of an answer.
+            on_sample: Receives each sample as soon as it is available.
+
+        Returns:
+            The number of samples that the file held.
+
+        Raises:
+            EvalError: The samples cannot be generated or stored.
+        """
+        if file.renamed_to is not None:
+            self._callbacks.note(
+                f"{file.path} held samples of another checkpoint or setting: moved to {file.renamed_to.name}"
+            )
+        reused = [key for prompt in prompts if (key := (prompt.task_id, prompt.index)) in file.found]
+        for key in reused:
+            on_sample(file.found[key])
+
+        def store(answer: Answer) -> None:
+            self._callbacks.step()
+            if (answer.prompt.task_id, answer.prompt.index) not in file.found:
+                sample = sample_of(answer)
+                file.add(sample)
+                on_sample(sample)
+
+        if missing := missing_prompts(prompts, file.found, self._choice.settings):
+            self._generate(missing, label, store)
+        return len(reused)
+
+    def _generate(self, prompts: Sequence[Prompt], label: str, on_answer: Callable[[Answer], None]) -> None:
+        """Run the engine on `prompts` and report its progress."""
+        if self._engine is None:
+            reason = f"{self._choice.reason}; protocol {self._protocol.name}"
+            for line in announcement(self._choice.settings, reason, self._requested_dtype):
+                self._callbacks.note(line)
+        self._callbacks.start(label, len(prompts))
+        try:
+            if self._engine is None:
+                engine = load_engine(self._checkpoint, self._protocol, self._choice.settings)
+                self._engine = self._stack.enter_context(engine)
+            self._engine.generate(
+                prompts, on_answer=on_answer, on_tokens=lambda tokens: self._callbacks.step(0, tokens)
+            )
+        finally:
+            self._callbacks.stop()
 
 
 def choose_engine(request: GenerationRequest) -> EngineChoice:
@@ -149,7 +226,7 @@ def missing_prompts(
     ]
 
 
-def _prompts(plan: SamplePlan, *, seed: int) -> list[Prompt]:
+def first_prompts(plan: SamplePlan, *, seed: int) -> list[Prompt]:
     """Return the prompts of all samples, the longest first: batches hold little padding, and memory fails early."""
     assert plan.protocol is not None
     prompts = []
@@ -173,7 +250,7 @@ def _recorded(protocol: PromptProtocol) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _SampleTemplate:
+class SampleTemplate:
     """What all samples of a run have in common."""
 
     protocol: PromptProtocol
@@ -184,7 +261,8 @@ class _SampleTemplate:
     run: str
 
     @classmethod
-    def of(cls, plan: SamplePlan, settings: EngineSettings, *, run: str) -> _SampleTemplate:
+    def of(cls, plan: SamplePlan, settings: EngineSettings, *, run: str) -> SampleTemplate:
+        """Return the template of a plan's samples; `run` is the digest of checkpoint and settings."""
         assert plan.protocol is not None
         protocol = plan.protocol
         recorded = {"protocol": protocol.name, "engine": settings.engine, "dtype": settings.dtype}

@@ -34,7 +34,7 @@ class Sample:
     stop_reason: str = ""
     """`stop` (a stop string), `end` (an end token), `length`, or "" if unknown."""
     tokens: int = 0
-    """New tokens that the model generated, including those that were cut."""
+    """New tokens that the model generated, including those that were cut, and those of all attempts."""
     mean_logprob: float | None = None
     """Mean log-probability of the generated tokens in nats, where the sample file names it."""
     seed: int | None = None
@@ -42,6 +42,8 @@ class Sample:
     """Protocol, engine, dtype and sampling settings."""
     run: str = ""
     """Digest of the checkpoint and all settings; "" for samples generated elsewhere."""
+    attempts: list[dict[str, Any]] | None = None
+    """With `--refine`: all attempts, as `evalkit/tools/refine/attempts.py` records them."""
 
     def program(self, problem: Problem) -> str:
         """Return the module to execute."""

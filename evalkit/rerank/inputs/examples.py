@@ -41,7 +41,7 @@ class Example(NamedTuple):
 def prompt_examples(problem: Problem) -> tuple[Example, ...]:
     """Return the distinct examples in the prompt's docstrings; none where the prompt has no docstring."""
     examples: dict[str, Example] = {}
-    for text in _docstrings(problem):
+    for text in docstrings(problem):
         for name in problem.entry_points:
             for match in re.finditer(rf"(?<![\w.]){re.escape(name)}\(", text):
                 example = _example(text, match.start())
@@ -50,7 +50,7 @@ def prompt_examples(problem: Problem) -> tuple[Example, ...]:
     return tuple(examples.values())
 
 
-def _docstrings(problem: Problem) -> list[str]:
+def docstrings(problem: Problem) -> list[str]:
     """Return the docstrings of the prompt's module and of its entry points."""
     try:
         with warnings.catch_warnings():
