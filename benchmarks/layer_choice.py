@@ -33,10 +33,12 @@ def main() -> None:
 
     import shards
     from shards.runtime import machine
+    from student_train.data.hashing import HeldOutRule
     from student_train.evaluation.held_out import held_out_rows
 
     cache = shards.open(options.shards)
-    rows = held_out_rows(cache, fraction=options.held_out, max_tokens=options.held_out_tokens)
+    rule = HeldOutRule.of(cache.manifest.corpus, fraction=options.held_out)
+    rows = held_out_rows(cache, rule=rule, max_tokens=options.held_out_tokens)
     tokens = sum(len(row.tokens) for row in rows)
     documents = len({row.rows[0].document for row in rows})
     print(f"{tokens:,} held-out tokens of {documents} documents; {options.dtype}; {machine.describe(torch)}\n")

@@ -58,6 +58,18 @@ def messages_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def opening_sha256(info: RowInfo) -> str:
+    """Return the digest of what a row's conversation opens with: its messages before the first one of the assistant.
+
+    Turns of one conversation share it. The opening of a row without an earlier answer is its document.
+    """
+    messages = parse_messages(info.messages)
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles[1:]:
+        return info.document
+    return messages_sha256(messages_json(messages[: roles.index("assistant", 1)]))
+
+
 def conversation_problem(info: RowInfo) -> str | None:
     """Return what is wrong with the conversation of a row, None if it is sound or there is none."""
     if not info.messages:

@@ -1,13 +1,17 @@
-"""Seeded permutations, and the rule that decides which documents are held out."""
+"""Seeded permutations, and the rule that decides which rows are held out."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from shards.format.chunk import Int64
+from shards.format.chunk import Int64, RowInfo
+from shards.format.messages import opening_sha256
 
 ORDER_VERSION = 1
 """Version of the order; increase it if the order of any cache changes."""
@@ -49,3 +53,27 @@ def is_held_out(document: str, *, fraction: float) -> bool:
         return False
     digest = hashlib.sha256(f"held-out/{document}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOutRule:
+    """Which rows are kept from training: a pure function of their content."""
+
+    fraction: float
+    """Share of documents, or of conversations, that are held out: 0 to 1."""
+    by_conversation: bool = False
+    """Whether conversations with the same opening are on one side, in place of each document by itself."""
+
+    @classmethod
+    def of(cls, corpus: Mapping[str, Any], *, fraction: float) -> Self:
+        """Return the rule for a cache: by conversation where each turn of one is a row (`--train-on all`).
+
+        Args:
+            corpus: `corpus` of the cache's manifest.
+            fraction: Share that is held out, 0 to 1.
+        """
+        return cls(fraction=fraction, by_conversation=corpus.get("train_on") == "all")
+
+    def holds_out(self, info: RowInfo) -> bool:
+        """Return whether a row is kept from training."""
+        return is_held_out(opening_sha256(info) if self.by_conversation else info.document, fraction=self.fraction)

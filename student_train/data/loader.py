@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from shards.format.chunk import Chunk, RowInfo
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule
 from student_train.data.packing import Batch, Packing
 from student_train.data.sampler import Plan, RowRef, rows_of_step
 from student_train.errors import TrainError
@@ -50,8 +50,8 @@ class BatchSpec:
     """The objective of the run."""
     packing: Packing
     """How rows share batches and sequences."""
-    held_out: float
-    """Share of held-out documents, 0 to 1."""
+    held_out: HeldOutRule
+    """Which rows are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +119,7 @@ class Rows:
 def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int = 0, world_size: int = 1) -> Step:
     """Return the batches of `rank` of `world_size` at global step `step`."""
     step_rows = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
-    training = [row for row in step_rows if not is_held_out(row.rows[0].document, fraction=spec.held_out)]
+    training = [row for row in step_rows if not spec.held_out.holds_out(row.rows[0])]
     if spec.packing.layout == "padded":  # neighbours of similar length need little padding
         training.sort(key=lambda row: -len(row.tokens))
     batches = spec.batcher.batches(training, spec.packing)

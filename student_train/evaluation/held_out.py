@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.format.chunk import Chunk
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
 from student_train.objectives.base import Objective
@@ -25,24 +25,24 @@ from student_train.training.distributed import World
 _RESAMPLES = 2000
 
 
-def held_out_rows(cache: ChunkSource, *, fraction: float, max_tokens: int) -> list[Chunk]:
+def held_out_rows(cache: ChunkSource, *, rule: HeldOutRule, max_tokens: int) -> list[Chunk]:
     """Return the first held-out rows of the cache, in its order.
 
     Chunks are read until there are enough rows, so a large cache is not read whole.
 
     Args:
         cache: The cache.
-        fraction: Share of documents that are held out, 0..1.
+        rule: Which rows are held out.
         max_tokens: Most tokens of all rows together; a single longer row is returned nevertheless.
     """
     rows: list[Chunk] = []
     tokens = 0
-    if fraction <= 0.0 or max_tokens <= 0:
+    if rule.fraction <= 0.0 or max_tokens <= 0:
         return rows
     for i in range(len(cache)):
         chunk = cache[i]
         for r, info in enumerate(chunk.rows):
-            if is_held_out(info.document, fraction=fraction):
+            if rule.holds_out(info):
                 row = chunk.row(r)
                 if rows and tokens + len(row.tokens) > max_tokens:
                     return rows

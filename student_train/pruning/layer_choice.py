@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from shards.format.chunk import Chunk
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.model.parts import layers_of
 from student_train.model.probe import device_of, last_hidden
@@ -129,7 +129,7 @@ def by_influence(influence: Sequence[float], keep: int, *, tokens: int) -> Layer
 
 
 def training_rows(
-    cache: ChunkSource, *, held_out: float, max_tokens: int = MEASURED_TOKENS, row_tokens: int = ROW_TOKENS
+    cache: ChunkSource, *, held_out: HeldOutRule, max_tokens: int = MEASURED_TOKENS, row_tokens: int = ROW_TOKENS
 ) -> list[npt.NDArray[np.int64]]:
     """Return the beginnings of the cache's first training rows, in its order.
 
@@ -137,7 +137,7 @@ def training_rows(
 
     Args:
         cache: The cache.
-        held_out: Share of held-out documents, which are left out.
+        held_out: Which rows are left out.
         max_tokens: Most tokens of all rows; the last row is cut to fit.
         row_tokens: Most tokens of a row.
     """
@@ -148,7 +148,7 @@ def training_rows(
         for r, info in enumerate(chunk.rows):
             if left < 2:
                 return rows
-            if not is_held_out(info.document, fraction=held_out):
+            if not held_out.holds_out(info):
                 rows.append(chunk.row(r).tokens[: min(row_tokens, left)].astype(np.int64))
                 left -= len(rows[-1])
     return rows
@@ -159,7 +159,7 @@ def choose_by_importance(
     keep: int,
     *,
     cache: ChunkSource,
-    held_out: float,
+    held_out: HeldOutRule,
     unfit: str = "",
     max_tokens: int = MEASURED_TOKENS,
 ) -> LayerChoice:

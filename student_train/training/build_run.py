@@ -14,6 +14,7 @@ from typing import Any
 import shards
 from shards.format.chunk import Chunk
 from student_train.config import Config
+from student_train.data.hashing import HeldOutRule
 from student_train.data.layout import PackingLayout, choose_layout
 from student_train.data.loader import BatchSpec, require_context
 from student_train.data.packing import Packing
@@ -84,7 +85,7 @@ def build_run(
         optimizer=make_optimizer(student.model, config),
         first_leg=first_leg,
         segments=segments,
-        batches=BatchSpec(batcher=objective, packing=packing, held_out=config.held_out),
+        batches=BatchSpec(batcher=objective, packing=packing, held_out=_held_out_rule(config, first_leg.cache)),
         total_steps=config.max_steps or first_leg.last,
         prompts=prompts,
         held_out=HeldOutSet(_held_out_rows(config, first_leg.cache, objective, runtime), objective, packing),
@@ -145,7 +146,7 @@ def _choose_layers(
     elif runtime.world.is_main:
         if not unfit:
             runtime.log("measuring the influence of each layer on the cache's rows")
-        choice = choose_by_importance(model, keep, cache=cache, held_out=config.held_out, unfit=unfit)
+        choice = choose_by_importance(model, keep, cache=cache, held_out=_held_out_rule(config, cache), unfit=unfit)
     main_choice: LayerChoice = runtime.world.gather(choice)[0]
     runtime.log(main_choice.describe())
     return main_choice
@@ -179,14 +180,18 @@ def _sample_prompts(config: Config, cache: shards.Cache) -> SamplePrompts:
     """Return the prompts to complete: of a cache of responses the first held-out ones, or else its first ones."""
     if not cache.manifest.layout.has_responses:
         return SamplePrompts()
-    rows = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=config.held_out_tokens)
     first = cache[0]
     return SamplePrompts.of(rows or [first.row(r) for r in range(len(first.rows))])
 
 
+def _held_out_rule(config: Config, cache: shards.Cache) -> HeldOutRule:
+    return HeldOutRule.of(cache.manifest.corpus, fraction=config.held_out)
+
+
 def _held_out_rows(config: Config, cache: shards.Cache, objective: Objective, runtime: Runtime) -> list[Chunk]:
     """Return the held-out rows that have a label and that the student can read."""
-    rows = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=config.held_out_tokens)
     rows, left_out = objective.readable(rows)
     for reason, count in left_out.items():
         runtime.log(f"held-out {reason}: {count}")

@@ -202,6 +202,7 @@ def write_cache(
     shards: int = 2,
     threshold: float = 0.04,
     version: int = 1,
+    corpus: dict[str, Any] | None = None,
 ) -> Path:
     """Write `rows` as a complete cache of so many shards."""
     layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=threshold, tail_floor=2e-3, version=version)
@@ -237,7 +238,7 @@ def write_cache(
         ),
         tokenizer=Tokenizer(fingerprint=print_, vocab_size=vocab, prefix_tokens=(0,)),
         engine={},
-        corpus={},
+        corpus=corpus or {},
         settings={"seed": 0},
         code={},
         files=tuple(files),

@@ -82,7 +82,12 @@ class ResponseWorld:
 
 
 def make_world(
-    tools: Any, root: Path, *, template: str | None = CHATML, write: Callable[..., list[Chunk]] | None = None
+    tools: Any,
+    root: Path,
+    *,
+    template: str | None = CHATML,
+    write: Callable[..., list[Chunk]] | None = None,
+    corpus: dict[str, Any] | None = None,
 ) -> ResponseWorld:
     """Write a teacher, and a cache of the responses of `write`: `sampled_responses` by default."""
     folder = write_tokenizer(tools, root / "teacher", template)
@@ -93,7 +98,7 @@ def make_world(
     chat = StudentTemplate.load("teacher", folder)
     rows = (write or sampled_responses)(tools, model, chat)
     shards = tools.write_cache(
-        root / "shards", rows, folder, vocab=VOCAB, threshold=THRESHOLD, version=2, repo=str(folder)
+        root / "shards", rows, folder, vocab=VOCAB, threshold=THRESHOLD, version=2, repo=str(folder), corpus=corpus
     )
     return ResponseWorld(model=model, teacher_dir=folder, template=chat, rows=rows, shards=shards, vocab=VOCAB)
 
@@ -109,6 +114,21 @@ def given_responses(tools: Any, model: Any, template: StudentTemplate) -> list[C
             ids = template.tokenizer(answer, add_special_tokens=False)["input_ids"]
             end = [template.end_of_turn] if (i + index) % 3 else []
             tokens = np.concatenate((context, ids, end)).astype(np.int64)
+            rows.append(record(tools, model, template, messages, tokens, len(context), index, rng=rng))
+    return rows
+
+
+def turns(tools: Any, model: Any, template: StudentTemplate) -> list[Chunk]:
+    """Return both answers of a conversation of two turns for each prompt, as rows of their own."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt in PROMPTS:
+        first = [{"role": "user", "content": prompt}]
+        second = [*first, {"role": "assistant", "content": "7"}, {"role": "user", "content": "?"}]
+        for index, messages in enumerate(map(messages_json, (first, second))):
+            context = template.context_ids(messages)
+            ids = template.tokenizer("79"[index], add_special_tokens=False)["input_ids"]
+            tokens = np.concatenate((context, ids, [template.end_of_turn])).astype(np.int64)
             rows.append(record(tools, model, template, messages, tokens, len(context), index, rng=rng))
     return rows
 

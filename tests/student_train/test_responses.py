@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections import Counter
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from tests.student_train.responses import (
     make_world,
     question,
     shifted,
+    turns,
 )
 from tests.student_train.toy import REPOSITORY, arguments, losses, run, toy_config
 
@@ -168,6 +170,24 @@ def test_samples_of_one_prompt_are_held_out_together(chat: ResponseWorld, tmp_pa
     assert {line["document"] for line in lines} == held
     assert 0 < len(held) < len({row.rows[0].document for row in chat.rows})
     assert len(lines) == 3 * len(held)
+
+
+def test_turns_of_one_conversation_are_held_out_together(tools: Any, tmp_path: Path) -> None:
+    """Each turn is a document of its own, so a rule by document alone would put turns on both sides."""
+    chats = make_world(tools, tmp_path / "w", write=turns, corpus={"train_on": "all"})
+    student = {"student": str(chats.teacher_dir), "student_layers": 0}
+    run(toy_config(chats, tmp_path / "out", **student, held_out=0.4, max_steps=0, epochs=1))
+    lines = [json.loads(line) for line in (tmp_path / "out" / "held_out.jsonl").read_text().splitlines()]
+    first_words = {
+        info.document: parse_messages(info.messages)[0]["content"] for info in (row.rows[0] for row in chats.rows)
+    }
+    held = Counter(first_words[line["document"]] for line in lines)
+    assert 0 < len(held) < len(set(first_words.values()))
+    assert set(held.values()) == {2}
+    record = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    assert record["train"]["rows"] == len(chats.rows) - len(lines)  # one pass over all other turns
+    alone = {first_words[d] for d in first_words if is_held_out(d, fraction=0.4)} - held.keys()
+    assert alone  # by document, a turn of another conversation would be held out
 
 
 def test_the_loss_is_normalised_by_the_labels_of_the_whole_step(chat: ResponseWorld) -> None:

@@ -6,7 +6,9 @@ import hashlib
 
 import numpy as np
 
-from student_train.data.hashing import is_held_out, permutation
+from shards.format.chunk import RowInfo
+from shards.format.messages import messages_json, messages_sha256
+from student_train.data.hashing import HeldOutRule, is_held_out, permutation
 
 GOLDEN = [4, 5, 7, 0, 1, 3, 6, 2]
 
@@ -28,3 +30,25 @@ def test_held_out_is_a_pure_share_of_documents() -> None:
     assert 140 < len(held) < 260
     assert all(is_held_out(d, fraction=0.2) for d in held)
     assert not any(is_held_out(d, fraction=0.0) for d in documents)
+
+
+def row(*roles: str) -> RowInfo:
+    messages = messages_json([{"role": role, "content": f"{role} {i}"} for i, role in enumerate(roles)])
+    return RowInfo(
+        document=messages_sha256(messages), window=0, byte_start=0, byte_end=1, source="s", path="p", licence="",
+        context=3, messages=messages,
+    )  # fmt: skip
+
+
+def test_the_rule_of_a_cache_of_turns_asks_how_the_conversation_opens() -> None:
+    plain, turns = HeldOutRule.of({}, fraction=0.5), HeldOutRule.of({"train_on": "all"}, fraction=0.5)
+    assert plain == HeldOutRule.of({"train_on": "last"}, fraction=0.5) == HeldOutRule(fraction=0.5)
+    opening = row("system", "user")
+    later = [
+        row("system", "user", *turn)
+        for turn in (("assistant", "user"), ("assistant", "user", "assistant", "tool"), ("assistant", "assistant"))
+    ]
+    assert {turns.holds_out(info) for info in [opening, *later]} == {is_held_out(opening.document, fraction=0.5)}
+    assert [plain.holds_out(info) for info in later] == [is_held_out(info.document, fraction=0.5) for info in later]
+    for info in (opening, row("assistant", "user"), row("user")):  # nothing was answered before
+        assert turns.holds_out(info) == plain.holds_out(info)

@@ -16,7 +16,7 @@ import torch
 import shards
 from shards.errors import CorruptShardError, StoreError
 from shards.storage.store import open_store
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule, is_held_out
 from student_train.data.loader import BatchSpec, Rows, Stream, read_step
 from student_train.data.packing import Packing
 from student_train.data.sampler import make_plan, rows_of_step
@@ -40,7 +40,7 @@ def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
         targets=TargetSpec(vocab_size=world.vocab, target_kind="linear"),
         max_row_tokens=128,
     )
-    spec = BatchSpec(batcher=objective, packing=Packing(micro_tokens=100), held_out=held_out)
+    spec = BatchSpec(batcher=objective, packing=Packing(micro_tokens=100), held_out=HeldOutRule(fraction=held_out))
     return cache, plan, spec
 
 
@@ -147,6 +147,6 @@ def test_leaving_early_ends_the_thread(world: Any) -> None:
 
 def test_a_step_whose_rows_are_all_held_out_is_empty(world: Any) -> None:
     cache, plan, spec = setup(world, held_out=1.0)
-    step = read_step(Rows(cache), plan, dataclasses.replace(spec, held_out=1.0), step=0)
+    step = read_step(Rows(cache), plan, dataclasses.replace(spec, held_out=HeldOutRule(fraction=1.0)), step=0)
     assert step.batches == ()
     assert step.num_positions == 0

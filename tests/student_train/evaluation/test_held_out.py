@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import shards
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule, is_held_out
 from student_train.data.packing import Packing
 from student_train.evaluation.held_out import HeldOutSet, held_out_rows, lines, summary
 from student_train.objectives.row_score import RowScore
@@ -36,16 +36,17 @@ def row_score(document: str, *, tokens: int, kl: float, nll: float, top1: int) -
 
 def test_held_out_rows_come_in_the_caches_order_up_to_a_number_of_tokens(world: Any) -> None:
     cache = shards.open(str(world.shards))
-    every = held_out_rows(cache, fraction=0.3, max_tokens=10**9)
+    rule = HeldOutRule(fraction=0.3)
+    every = held_out_rows(cache, rule=rule, max_tokens=10**9)
     assert every
     assert all(is_held_out(row.rows[0].document, fraction=0.3) for row in every)
     limit = sum(len(row.tokens) for row in every) - 1
     names = [[(row.rows[0].document, row.rows[0].window) for row in rows] for rows in (
-        every, held_out_rows(cache, fraction=0.3, max_tokens=limit), held_out_rows(cache, fraction=0.3, max_tokens=1)
+        every, held_out_rows(cache, rule=rule, max_tokens=limit), held_out_rows(cache, rule=rule, max_tokens=1)
     )]  # fmt: skip
     assert names[1] == names[0][:-1]
     assert names[2] == names[0][:1]
-    assert held_out_rows(cache, fraction=0.0, max_tokens=10**9) == []
+    assert held_out_rows(cache, rule=HeldOutRule(fraction=0.0), max_tokens=10**9) == []
 
 
 def test_batches_are_made_once_for_each_share_of_the_rows() -> None:

@@ -14,7 +14,7 @@ import torch
 
 import shards
 from student_train.config import Config, from_dict
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule, is_held_out
 from student_train.errors import CheckpointError, TrainError
 from student_train.model import loading as students
 from student_train.pruning import layer_choice
@@ -113,7 +113,7 @@ def test_runs_of_indices_are_joined() -> None:
 
 def test_held_out_rows_are_not_measured_on(world: Any) -> None:
     cache = shards.open(str(world.shards))
-    rows = layer_choice.training_rows(cache, held_out=0.5, max_tokens=10**6, row_tokens=16)
+    rows = layer_choice.training_rows(cache, held_out=HeldOutRule(fraction=0.5), max_tokens=10**6, row_tokens=16)
     expected = [
         chunk.row(r).tokens[:16]
         for chunk in cache
@@ -136,7 +136,7 @@ def test_no_more_tokens_are_read_than_needed(world: Any) -> None:
             read.append(i)
             return cache[i]
 
-    rows = layer_choice.training_rows(Counting(), held_out=0.0, max_tokens=20, row_tokens=8)
+    rows = layer_choice.training_rows(Counting(), held_out=HeldOutRule(fraction=0.0), max_tokens=20, row_tokens=8)
     assert [len(row) for row in rows] == [8, 8, 4]
     assert read == [0]
 
@@ -171,7 +171,7 @@ def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home:
     record, said = record_of(config(world, tmp_path / "o", control=True, learning_rate=1e-12))
     choice = record["student"]["layer_choice"]
     teacher = AutoModelForCausalLM.from_pretrained(world.teacher_dir, dtype=torch.float32)
-    rows = layer_choice.training_rows(shards.open(str(world.shards)), held_out=0.2)
+    rows = layer_choice.training_rows(shards.open(str(world.shards)), held_out=HeldOutRule(fraction=0.2))
     influence = slow_influence(teacher, rows)
     assert choice["influence"] == pytest.approx(influence, rel=1e-3)
     assert choice["kept"] == sorted(sorted(range(4), key=influence.__getitem__)[2:])
