@@ -24,11 +24,12 @@ _START_S = 60.0
 class CheckerProcess:
     """A running checker (`host/checker.py`). One thread at a time uses it."""
 
-    def __init__(self, *, libraries: tuple[str, ...] = ()) -> None:
+    def __init__(self, *, libraries: tuple[str, ...] = (), import_paths: tuple[str, ...] = ()) -> None:
         """Start it and wait until it is ready.
 
         Args:
             libraries: Folders of packages that programs may import.
+            import_paths: Folders that programs may read and import from.
 
         Raises:
             ChannelError, DeadlineError, OSError: It does not start.
@@ -40,7 +41,7 @@ class CheckerProcess:
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.host import checker\n"
             f"sys.path.remove({root!r})\nchecker.main(root={root!r}, numpy_folder={numpy_folder!r}, "
             f"memory_bytes={CHECKER_MEMORY_BYTES}, "
-            f"libraries={libraries!r})"
+            f"libraries={libraries!r}, import_paths={import_paths!r})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],

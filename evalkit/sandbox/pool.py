@@ -65,7 +65,14 @@ def _patience(job: CheckJob, doubtful: Verdict) -> float:
 class Pool:
     """Running checkers. Use it as a context manager."""
 
-    def __init__(self, *, workers: int | None = None, strict: bool = False, libraries: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        strict: bool = False,
+        libraries: Sequence[Path] = (),
+        import_paths: Sequence[Path] = (),
+    ) -> None:
         """Start the first checker and read which layers of confinement are on; other checkers start when needed.
 
         Args:
@@ -74,12 +81,15 @@ class Pool:
             strict: Refuse to work unless every layer of confinement is on.
             libraries: Folders of packages, beside the standard library, that every program may import. Their code is
                 trusted not to raise when it is imported. Programs read no file of them.
+            import_paths: Folders that programs may read and import from, such as the one of installed packages. They
+                must hold no solutions. Their code runs in guests alone.
 
         Raises:
             EvalError: No checker can be started, or a layer is off and `strict` is set.
         """
         self.workers = workers or math.ceil(1.5 * processor().usable_cpus)
         self._libraries = tuple(str(folder.resolve()) for folder in libraries)
+        self._import_paths = tuple(str(folder.resolve()) for folder in import_paths)
         self._idle: list[CheckerProcess] = []
         self._all: set[CheckerProcess] = set()
         self._ending = False
@@ -177,7 +187,7 @@ class Pool:
         Raises:
             ChannelError, DeadlineError, OSError: It does not start.
         """
-        checker = CheckerProcess(libraries=self._libraries)
+        checker = CheckerProcess(libraries=self._libraries, import_paths=self._import_paths)
         with self._lock:
             self._all.add(checker)
             if not self._ending:

@@ -104,13 +104,18 @@ def enter_namespaces() -> list[Layer]:
     return [Layer(name="namespaces", on=True, detail=f"own network, IPC, host name and process ids, {how}")]
 
 
-def confine_zygote(*, readable: list[str]) -> list[Layer]:
-    """Confine this process and all its forks; `readable` are extra folders that programs may read."""
+def confine_zygote(*, readable: list[str], import_paths: list[str]) -> list[Layer]:
+    """Confine this process and all its forks.
+
+    Args:
+        readable: Extra paths that programs may read; those that do not exist are left out.
+        import_paths: Folders that programs may read and import from.
+    """
     layers = []
     with contextlib.suppress(OSError):  # when memory runs out, the kernel kills a program, not evalkit
         _write("/proc/self/oom_score_adj", "1000")
-    ruleset, why_not = _landlock_ruleset(readable)
-    shut_out = os.getuid() == 0 and _nobody_is_shut_out()
+    ruleset, why_not = _landlock_ruleset([*readable, *import_paths])
+    shut_out = os.getuid() == 0 and any(map(_nobody_is_shut_out, (os.path.dirname(os.__file__), *import_paths)))
     layers.append(_drop_user(shut_out=shut_out, landlock=ruleset is not None))
     try:
         _prctl(_NO_NEW_PRIVS, 1)
@@ -210,14 +215,14 @@ def _drop_user(*, shut_out: bool, landlock: bool) -> Layer:
     return Layer(name="user", on=True, detail=f"user {NOBODY} (nobody), no capability to change anything")
 
 
-def _nobody_is_shut_out() -> bool:
-    """Say whether user nobody cannot read the standard library (a Python under /root)."""
-    path = os.path.realpath(os.__file__)
-    while (parent := os.path.dirname(path)) != path:
-        if not os.stat(parent).st_mode & 0o001:
-            return True
-        path = parent
-    return False
+def _nobody_is_shut_out(folder: str) -> bool:
+    """Say whether user nobody cannot read what lies in `folder`, such as the library of a Python under /root."""
+    path = os.path.realpath(folder)
+    while os.stat(path).st_mode & 0o001:
+        if path == "/":
+            return False
+        path = os.path.dirname(path)
+    return True
 
 
 def _drop_capabilities(*, keep: int) -> None:

@@ -50,19 +50,27 @@ _FEW_SWITCHES = 20
 """Times that a sleeping guest may lose its processor on a busy machine while it starts."""
 
 
-def main(control_descriptor: int, *, numpy_folder: str, libraries: tuple[str, ...] = ()) -> None:
+def main(
+    control_descriptor: int,
+    *,
+    numpy_folder: str,
+    libraries: tuple[str, ...] = (),
+    import_paths: tuple[str, ...] = (),
+) -> None:
     """Serve one checker.
 
     Args:
         control_descriptor: The socket to the checker.
         numpy_folder: The folder that numpy is installed in, or empty for no numpy.
         libraries: Folders of packages that programs may import.
+        import_paths: Folders that programs may read and import from; guests import, this process does not.
     """
     control = socket.socket(fileno=control_descriptor)
     for name in WARM.split():
         importlib.import_module(name)
     _replace_modules()
     readable = import_numpy(numpy_folder, more=("numpy.random",)) if numpy_folder else []
+    sys.path += import_paths
     try:
         sources = _read_libraries(libraries)
         layers = isolation.enter_namespaces()
@@ -70,7 +78,7 @@ def main(control_descriptor: int, *, numpy_folder: str, libraries: tuple[str, ..
             control.close()
             os._exit(min(255, abs(os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1]))))
         null = os.open(os.devnull, os.O_RDWR)
-        layers += isolation.confine_zygote(readable=readable)
+        layers += isolation.confine_zygote(readable=readable, import_paths=list(import_paths))
         isolation.die_with_parent()  # after the change of user, which clears it
         _import_libraries(sources)
         layers.append(isolation.probe_seccomp())

@@ -119,8 +119,9 @@ def _within_deadline(session: Session, program_check: Check) -> Outcome:
 class _Zygotes:
     """The zygotes of one checker: one without numpy, and one with it, which is started when needed."""
 
-    def __init__(self, *, root: str, numpy_folder: str, libraries: tuple[str, ...]) -> None:
-        self._root, self._numpy_folder, self._libraries = root, numpy_folder, libraries
+    def __init__(self, *, root: str, numpy_folder: str, **folders: tuple[str, ...]) -> None:
+        """Keep the arguments of `Zygote`; `folders` are `libraries` and `import_paths`."""
+        self._root, self._numpy_folder, self._folders = root, numpy_folder, folders
         self._running: dict[bool, Zygote] = {}
 
     def get(self, *, numpy: bool) -> Zygote:
@@ -136,7 +137,7 @@ class _Zygotes:
             if numpy:
                 import_numpy(self._numpy_folder, more=("numpy.ma",))  # answers may hold its arrays
             folder = self._numpy_folder if numpy else ""
-            self._running[numpy] = Zygote(root=self._root, numpy_folder=folder, libraries=self._libraries)
+            self._running[numpy] = Zygote(root=self._root, numpy_folder=folder, **self._folders)
         return self._running[numpy]
 
     def drop(self, *, numpy: bool) -> None:
@@ -166,7 +167,14 @@ def _answer(zygotes: _Zygotes, request: dict[str, Any], *, numpy_folder: str) ->
         return {"outcome": "infra_error", "detail": f"{type(error).__name__}: {error}"}
 
 
-def main(*, root: str, numpy_folder: str, memory_bytes: int, libraries: tuple[str, ...] = ()) -> None:
+def main(
+    *,
+    root: str,
+    numpy_folder: str,
+    memory_bytes: int,
+    libraries: tuple[str, ...] = (),
+    import_paths: tuple[str, ...] = (),
+) -> None:
     """Serve requests from standard input until it closes, within `memory_bytes` of address space.
 
     Args:
@@ -174,6 +182,7 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int, libraries: tuple[st
         numpy_folder: The folder that numpy is installed in, or empty for no numpy.
         memory_bytes: Address space of this process.
         libraries: Folders of packages that programs may import.
+        import_paths: Folders that programs may read and import from.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # a test that prints must not write into the answers
@@ -182,7 +191,7 @@ def main(*, root: str, numpy_folder: str, memory_bytes: int, libraries: tuple[st
     warnings.simplefilter("ignore")  # warnings about what a test does with an answer
     os.environ.update(ONE_THREAD)  # in case it imports numpy
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal to the whole process group ends it without a traceback
-    zygotes = _Zygotes(root=root, numpy_folder=numpy_folder, libraries=libraries)
+    zygotes = _Zygotes(root=root, numpy_folder=numpy_folder, libraries=libraries, import_paths=import_paths)
     try:
         layers = zygotes.get(numpy=False).layers
     except (ChannelError, OSError) as error:

@@ -34,8 +34,21 @@ _ENVIRONMENT = {
 class Zygote:
     """A running zygote (`guest/zygote.py`) and the socket that commands it."""
 
-    def __init__(self, *, root: str, numpy_folder: str, libraries: tuple[str, ...] = ()) -> None:
-        """Start it; `root` is the folder that holds the evalkit package, `libraries` are those of packages for guests.
+    def __init__(
+        self,
+        *,
+        root: str,
+        numpy_folder: str,
+        libraries: tuple[str, ...] = (),
+        import_paths: tuple[str, ...] = (),
+    ) -> None:
+        """Start it.
+
+        Args:
+            root: The folder that holds the evalkit package.
+            numpy_folder: The folder that numpy is installed in, or empty for no numpy.
+            libraries: Folders of packages that programs may import.
+            import_paths: Folders that programs may read and import from.
 
         Raises:
             ChannelError: It did not start.
@@ -44,7 +57,7 @@ class Zygote:
         start = (
             f"import sys; sys.path.insert(0, {root!r})\nfrom evalkit.sandbox.guest import zygote\n"
             f"sys.path.remove({root!r})\nzygote.main({theirs.fileno()}, numpy_folder={numpy_folder!r}, "
-            f"libraries={libraries!r})"
+            f"libraries={libraries!r}, import_paths={import_paths!r})"
         )
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-s", "-P", "-B", "-c", start],
