@@ -67,7 +67,7 @@ class _Group(click.Group):
 
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
-    "deterministic", "rerank",
+    "deterministic", "rerank", "refine",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
 
@@ -107,6 +107,15 @@ def main(debug: bool) -> None:
     type=CommaSeparated(),
     help="Also let the checkpoint write tests, choose among its answers by these methods, separated by commas, such as "
     "srank, and score the choices. The default protocol is then one that shows no tests.",
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="R",
+    help="Execute each answer on the tests that its prompt shows, show the model the first failure, and ask again, at "
+    "most R times. The answer is the attempt that passes most of these tests.",
 )
 @click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
 @click.option(

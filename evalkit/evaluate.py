@@ -3,6 +3,7 @@
 | stage | interface | implementations |
 |---|---|---|
 | generate | `evalkit.samples.base.SampleSource` | `generation/run.py` (checkpoint), `samples/given.py` (files) |
+| | | with `--refine`: `tools/refine/source.py` (checkpoint) |
 | execute | `evalkit.scoring.execution.SampleExecutor` | the sandbox, with a cache of verdicts |
 | select | `evalkit.rerank.base.Selector` | `AllSamples` |
 | score | `evalkit.scoring.metrics.summarise` | pass@k with intervals |
@@ -18,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evalkit.cache_dirs import cache_dir
-from evalkit.generation.checkpoint import find_checkpoint
+from evalkit.generation.checkpoint import Checkpoint, find_checkpoint
 from evalkit.generation.run import CheckpointSource, report_weights
 from evalkit.outputs.files import is_special, write_json
 from evalkit.outputs.paths import locked
@@ -59,7 +60,7 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
         checkpoint = find_checkpoint(request.checkpoint) if request.checkpoint is not None else None
         source: SampleSource
         if checkpoint is not None:
-            source = CheckpointSource(checkpoint=checkpoint, request=request, callbacks=callbacks)
+            source = _checkpoint_source(checkpoint, request, callbacks)
         else:
             assert request.samples is not None
             file = stack.enter_context(open_given(request.samples))
@@ -84,6 +85,15 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
         if request.page is not None:
             write_page(request.page, result, {item.name: item.problems for item in evaluation.benchmarks})
     return evaluation
+
+
+def _checkpoint_source(checkpoint: Checkpoint, request: Request, callbacks: ScoreCallbacks) -> SampleSource:
+    source = CheckpointSource(checkpoint=checkpoint, request=request, callbacks=callbacks)
+    if not request.refine:
+        return source
+    from evalkit.tools.refine.source import RefiningSource  # a plain score imports neither numpy nor pyarrow
+
+    return RefiningSource(source=source, request=request)
 
 
 def _run(
@@ -130,7 +140,7 @@ class _BenchmarkRunner:
         plan = self._source.plan(benchmark)
         limits = self._time_limits(plan)
         executor = SampleExecutor(plan.problems, limits.cpu_s, self._pool, self._cache)
-        generated = self._source.generate(plan, on_sample=executor.add)
+        generated = self._source.generate(plan, on_sample=executor.add, pool=self._pool)
         tests = self._choosing.write_tests(plan) if self._choosing is not None else None
         executions = self._finish(executor, generated.samples, num_reused=generated.num_reused)
         problems = select(self._selector, plan.problems, executions)

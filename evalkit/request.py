@@ -45,6 +45,11 @@ class GenerationRequest:
         """Whether the answers are samples to choose among, or tests to choose by: the default protocol hides tests."""
         return self.kind != "solutions"
 
+    @property
+    def is_refined(self) -> bool:
+        """Whether answers are refined by the tests that the prompt shows: the default protocol shows some."""
+        return False
+
     def sample_path(self, task: str) -> Path:
         """Return the path of the answers that are generated for one benchmark."""
         raise NotImplementedError
@@ -70,12 +75,19 @@ class Request(GenerationRequest):
     """Read and write cached verdicts."""
     rerank: tuple[str, ...] = ()
     """Methods that choose among the samples, by tests that the same checkpoint writes; none for a score alone."""
+    refine: int = 0
+    """Most refinements of an answer: the tests that the prompt shows are executed, and a failure is shown to the
+    model."""
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.samples is None):
             raise EvalError("expected either a checkpoint or --samples FILE; name one of them")
         if self.rerank and self.checkpoint is None:
             raise EvalError("--rerank is for a CHECKPOINT, which writes the tests; for samples use 'evalkit rerank'")
+        if self.refine and self.checkpoint is None:
+            raise EvalError("--refine is for a CHECKPOINT, which is asked again; samples are final")
+        if self.refine and self.rerank:
+            raise EvalError("--refine needs a prompt that shows tests, --rerank one that hides them; name one of them")
 
     @property
     def is_for_choosing(self) -> bool:
@@ -85,6 +97,15 @@ class Request(GenerationRequest):
     def sample_path(self, task: str) -> Path:
         """Return the path of the samples that are generated for one benchmark."""
         return self._beside(task, ".samples.jsonl")
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether answers are refined by the tests that the prompt shows."""
+        return self.refine > 0
+
+    def attempt_path(self, task: str, number: int) -> Path:
+        """Return the path of one round's answers, with `--refine`: 0 is the first attempt."""
+        return self._beside(task, f".attempt{number}.jsonl")
 
     def test_path(self, task: str) -> Path:
         """Return the path of the tests that the checkpoint writes for one benchmark."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from evalkit.generation.base import Answer, EngineSettings, GenerationEngine, Prompt
 from evalkit.generation.checkpoint import Checkpoint, has_chat_template
@@ -18,10 +18,11 @@ from evalkit.request import GenerationRequest, ScoreCallbacks
 from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.sample_file import SampleFile
 from evalkit.samples.sanitize import sanitize
+from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.presets import PromptProtocol
 from evalkit.tasks.prompts import build_prompt
-from evalkit.tasks.protocols import adjust, covered_problems, find, find_for_choosing
+from evalkit.tasks.protocols import adjust, covered_problems, find, find_for_choosing, find_for_refining
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +48,15 @@ class CheckpointSource:
     def _protocol(self, task: str) -> PromptProtocol:
         """Return the protocol that the request names, or the default one."""
         request = self.request
+        if request.protocol is None and request.is_refined:
+            return find_for_refining(task=task, chat=has_chat_template(self.checkpoint))
         if request.protocol is None and request.is_for_choosing:
             return find_for_choosing(task=task, kind=request.kind, chat=has_chat_template(self.checkpoint))
         return find(request.protocol, task=task, kind=request.kind)
 
-    def generate(self, plan: SamplePlan, *, on_sample: Callable[[Sample], None]) -> GeneratedSamples:
+    def generate(
+        self, plan: SamplePlan, *, on_sample: Callable[[Sample], None], pool: Pool | None = None
+    ) -> GeneratedSamples:
         """Deliver the samples that earlier runs left, then generate and store the others."""
         assert plan.protocol is not None
         choice = choose_engine(self.request)
@@ -103,6 +108,17 @@ class CheckpointSource:
         return {"checkpoint": self.checkpoint.to_dict(), "samples": None}
 
 
+class _NoFollowUps:
+    """Room for longer prompts of later calls; no follow-ups. See `FollowUps` for the interface."""
+
+    def __init__(self, extra_tokens: int) -> None:
+        self.extra_tokens = extra_tokens
+
+    def take(self, wait: Literal["no", "first", "all"]) -> list[Prompt]:
+        """Return no prompt."""
+        return []
+
+
 class GenerationSession:
     """Generates what files of answers lack. Use as a context manager, which releases the model.
 
@@ -140,6 +156,7 @@ class GenerationSession:
         label: str,
         sample_of: Callable[[Answer], Sample],
         on_sample: Callable[[Sample], None],
+        extra_tokens: int = 0,
     ) -> int:
         """Deliver the samples that a file holds, then generate, store and deliver the others.
 
@@ -149,6 +166,7 @@ class GenerationSession:
             label: What is generated, for the display of progress.
             sample_of: Makes the sample of an answer.
             on_sample: Receives each sample as soon as it is available.
+            extra_tokens: Tokens by which prompts of later calls may be longer, so that the engine makes room for them.
 
         Returns:
             The number of samples that the file held.
@@ -172,10 +190,12 @@ class GenerationSession:
                 on_sample(sample)
 
         if missing := missing_prompts(prompts, file.found, self._choice.settings):
-            self._generate(missing, label, store)
+            self._generate(missing, label, store, extra_tokens)
         return len(reused)
 
-    def _generate(self, prompts: Sequence[Prompt], label: str, on_answer: Callable[[Answer], None]) -> None:
+    def _generate(
+        self, prompts: Sequence[Prompt], label: str, on_answer: Callable[[Answer], None], extra_tokens: int
+    ) -> None:
         """Run the engine on `prompts` and report its progress."""
         if self._engine is None:
             reason = f"{self._choice.reason}; protocol {self._protocol.name}"
@@ -187,7 +207,10 @@ class GenerationSession:
                 engine = load_engine(self._checkpoint, self._protocol, self._choice.settings)
                 self._engine = self._stack.enter_context(engine)
             self._engine.generate(
-                prompts, on_answer=on_answer, on_tokens=lambda tokens: self._callbacks.step(0, tokens)
+                prompts,
+                on_answer=on_answer,
+                on_tokens=lambda tokens: self._callbacks.step(0, tokens),
+                follow_ups=_NoFollowUps(extra_tokens),
             )
         finally:
             self._callbacks.stop()

@@ -33,6 +33,9 @@ def check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
             outputs[f"the tests of {name}:"] = request.test_path(name)
             outputs[f"the evidence of {name}:"] = request.evidence_path(name)
             outputs[f"the choices of {name}:"] = request.rerank_page(name)
+        for name in request.tasks if request.refine else ():
+            for number in range(request.refine + 1):
+                outputs[f"attempt {number} at {name}:"] = request.attempt_path(name, number)
         if checkpoint.folder is not None:
             inputs += identity_files(checkpoint.folder)
             _refuse_joining(checkpoint.folder, outputs)

@@ -67,6 +67,7 @@ class Evaluation:
             prefix = f"{result.name}:" if any(task_id in tasks for task_id in own) else ""
             prefixes[result.name] = prefix + result.plan.problems[0].task_id.rpartition("/")[0] + "/"
             tasks |= {prefix + task_id: verdicts for task_id, verdicts in own.items()}
+        refinements = {result.name: result.generated.refinement for result in self.benchmarks}
         return {
             "format": FORMAT,
             **self.source,
@@ -97,6 +98,7 @@ class Evaluation:
             "versions": versions(),
             "command": sys.argv,
             "sandbox": {"layers": {layer.name: layer.to_dict() for layer in self.layers}},
+            **({"refine": refinements} if any(refinements.values()) else {}),
         }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from evalkit.sandbox.pool import Pool
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks.base import Benchmark, Problem
 from evalkit.tasks.presets import PromptProtocol
@@ -89,6 +90,8 @@ class GeneratedSamples:
     """Samples that an earlier run had generated."""
     generation: dict[str, Any] | None = None
     """Engine settings, seed and hardware for the result; None for samples generated elsewhere."""
+    refinement: dict[str, Any] | None = None
+    """Counts of attempts for the result, with `--refine`."""
 
 
 class SampleSource(Protocol):
@@ -101,12 +104,15 @@ class SampleSource(Protocol):
             EvalError: The settings or the samples do not fit the benchmark.
         """
 
-    def generate(self, plan: SamplePlan, *, on_sample: Callable[[Sample], None]) -> GeneratedSamples:
+    def generate(
+        self, plan: SamplePlan, *, on_sample: Callable[[Sample], None], pool: Pool | None = None
+    ) -> GeneratedSamples:
         """Produce the samples of the planned problems.
 
         Args:
             plan: A result of `plan`.
             on_sample: Receives each sample as soon as it is available, so that execution overlaps generation.
+            pool: The running sandbox, for sources whose answers depend on what programs do.
 
         Raises:
             EvalError: The samples cannot be generated or stored.

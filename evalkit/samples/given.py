@@ -19,6 +19,7 @@ from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.given_file import EXPECTED, GivenFile, open_given
 from evalkit.samples.listed import STOPS, single_rows
 from evalkit.samples.sanitize import sanitize
+from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 
 
@@ -65,7 +66,9 @@ class GivenSampleSource:
             num_excluded=len(given.excluded),
         )
 
-    def generate(self, plan: SamplePlan, *, on_sample: Callable[[Sample], None]) -> GeneratedSamples:
+    def generate(
+        self, plan: SamplePlan, *, on_sample: Callable[[Sample], None], pool: Pool | None = None
+    ) -> GeneratedSamples:
         """Deliver the samples of the plan, sanitized if requested."""
         samples = plan.available
         if self.sanitize:

@@ -63,6 +63,21 @@ def find_for_choosing(*, task: str, kind: str, chat: bool) -> PromptProtocol:
     return min(candidates, key=lambda item: item.is_chat != chat)
 
 
+def find_for_refining(*, task: str, chat: bool) -> PromptProtocol:
+    """Return the default protocol of answers that are refined: one that shows tests, with one answer per problem.
+
+    Args:
+        task: Name of the benchmark.
+        chat: The checkpoint has a chat template: prefer a protocol for chat models.
+
+    Raises:
+        EvalError: No protocol covers `task`.
+    """
+    suitable = [item for item in PROTOCOLS if item.kind == "solutions" and task in item.tasks and item.visible_tests]
+    single = [item for item in suitable if item.num_samples == 1]
+    return min(single or [find(None, task=task)], key=lambda item: item.is_chat != chat)
+
+
 def tasks_with_tests() -> tuple[str, ...]:
     """Return the benchmarks for which a protocol writes tests."""
     tests = (protocol for protocol in PROTOCOLS if protocol.answer == "tests")

@@ -1,0 +1,89 @@
+"""The prompt of a further attempt: all attempts so far, and what the last one did on a visible test.
+
+A chat model gets the conversation by its own template, and its answer begins as the first one did. A base model gets a
+text in which each attempt is followed by a commented failure and the beginning of the function again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from evalkit.generation.base import Prompt, Turn
+from evalkit.outputs.files import sha256_text
+from evalkit.samples.base import Sample
+from evalkit.tasks.presets import PromptProtocol
+from evalkit.tools.refine.attempts import Attempt
+
+MESSAGES_VERSION = 1
+"""Version of the texts in this module and of `visible.VisibleOutcome.failure`; part of a run's digest."""
+
+_FENCE = "```"
+
+
+def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
+    """Return the prompt of the attempt after `attempts`. Its seed depends on all that it shows.
+
+    Args:
+        first: The prompt of the first attempt.
+        attempts: The attempts so far; the last one failed a visible test.
+        protocol: The protocol of the first prompt.
+    """
+    if first.user is None:
+        return _seeded(replace(first, text=_text(first, attempts, protocol)))
+    earlier: list[Turn] = list(first.earlier)
+    message = first.user
+    for attempt in attempts:
+        answer = _closed(first.text + answer_of(attempt.sample, first, protocol))
+        earlier += [Turn("user", message), Turn("assistant", answer)]
+        message = chat_message(attempt)
+    return _seeded(replace(first, user=message, earlier=tuple(earlier)))
+
+
+def _seeded(prompt: Prompt) -> Prompt:
+    """Return the prompt with a seed that its first prompt's seed and its own text decide."""
+    shown = [prompt.seed, prompt.earlier, prompt.user, prompt.text]
+    return replace(prompt, seed=int(sha256_text(json.dumps(shown))[:8], 16))
+
+
+def message_after(attempt: Attempt, protocol: PromptProtocol) -> str:
+    """Return what the model is told of a failed attempt, as sample files and pages show it."""
+    return chat_message(attempt) if protocol.is_chat else comment(attempt)
+
+
+def chat_message(attempt: Attempt) -> str:
+    """Return the message to a chat model."""
+    return f"The program is not correct. {attempt.outcome.failure}\nPlease correct the program."
+
+
+def comment(attempt: Attempt) -> str:
+    """Return the comment that a base model reads."""
+    lines = f"The function above is not correct. {attempt.outcome.failure}\nThe corrected function:".splitlines()
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def answer_of(sample: Sample, first: Prompt, protocol: PromptProtocol) -> str:
+    """Return the text that the model wrote: not only the program in it."""
+    if sample.raw is not None:
+        return sample.raw
+    if protocol.answer == "continuation":
+        return (sample.solution or "").removeprefix(first.text)
+    return sample.completion if sample.completion is not None else sample.solution or ""
+
+
+def _closed(answer: str) -> str:
+    """Return an answer whose code block is closed: the stop string cut its end."""
+    return f"{answer.rstrip()}\n{_FENCE}" if answer.count(_FENCE) % 2 else answer
+
+
+def _text(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> str:
+    """Return the text that a base model continues."""
+    text = first.text
+    again, end = text, "\n\n\n"
+    if protocol.answer == "solution":  # examples of questions and answers come first: only the answer begins again
+        again, end = text[text.rfind("\n", 0, -1) + 1 :], f"\n{protocol.stop[0]}\n\n" if protocol.stop else end
+    whole = text
+    for attempt in attempts:
+        whole += f"{answer_of(attempt.sample, first, protocol).rstrip()}{end}{comment(attempt)}{again}"
+    return whole
