@@ -179,7 +179,25 @@ class Pool:
                 checker.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
         while self._idle:
-            self._idle.pop().close()
+            checker = self._idle.pop()
+            self._all.discard(checker)
+            checker.close()
+        for checker in set(self._all):  # those that were taken out
+            self.drop_checker(checker)
+
+    def take_checker(self) -> CheckerProcess:
+        """Start a checker for the caller's own use, which ends with the pool or by `drop_checker`.
+
+        Raises:
+            ChannelError, DeadlineError, OSError: It does not start.
+        """
+        return self._new_checker()
+
+    def drop_checker(self, checker: CheckerProcess) -> None:
+        """Kill a checker with all processes that it started, and do not use it again."""
+        with self._lock:
+            self._all.discard(checker)
+        checker.close(kill=True)
 
     def _new_checker(self) -> CheckerProcess:
         """Start a checker.
@@ -192,20 +210,15 @@ class Pool:
             self._all.add(checker)
             if not self._ending:
                 return checker
-        self._drop(checker)
+        self.drop_checker(checker)
         raise ChannelError("evalkit is ending")
-
-    def _drop(self, checker: CheckerProcess) -> None:
-        with self._lock:
-            self._all.discard(checker)
-        checker.close(kill=True)
 
     def _check(self, job: CheckJob) -> Verdict:
         return Verdict(**self._exchange({"check": job.to_dict()}, job.program, job.wall_s))
 
     def _exchange(self, request: dict[str, Any], program: str, wall_s: float) -> dict[str, Any]:
         """Have an idle or a new checker answer one request."""
-        if (size := _program_bytes(program)) > MAX_MESSAGE_BYTES:
+        if (size := program_bytes(program)) > MAX_MESSAGE_BYTES:
             detail = f"a program of {size / 1e6:.3g} MB, limit {MAX_MESSAGE_BYTES / 1e6:.3g} MB"
             return {"outcome": "exception", "detail": detail}
         with self._lock:
@@ -215,7 +228,7 @@ class Pool:
             answer = checker.exchange(request, deadline=time.monotonic() + wall_s + _GRACE_S)
         except (ChannelError, DeadlineError, OSError) as error:
             if checker is not None:
-                self._drop(checker)
+                self.drop_checker(checker)
             late = isinstance(error, DeadlineError)
             outcome = "timeout_wall" if late else "infra_error"
             return {"outcome": outcome, "detail": f"the check did not end: {error}"}
@@ -243,7 +256,7 @@ def _no_thread(error: RuntimeError) -> EvalError:
     return EvalError(f"no thread for a checker ({error}); raise the limit on processes (ulimit -u)")
 
 
-def _program_bytes(program: str) -> int:
+def program_bytes(program: str) -> int:
     """Return the bytes that the program takes in a message; an estimate where it is far below the limit."""
     length = len(program)
     # JSON in ASCII takes at most twelve bytes for a character. The envelope of the message is small.

@@ -4,8 +4,9 @@ Everything in this process belongs to the program, which may rewrite any of this
 decides anything: it sends values, and the host compares them.
 
 The first request is {"program", "after", "names", "hello"?}. The next ones are {"call": name, "args", "kwargs"}, those
-of `calls`, or those of `evalplus.batches`. Answers are {"ok": value} or {"error": [type, text, raised by the program
-itself]}; the answer to the first request has no value. "hello" asks for one more such answer before the program runs.
+of `calls`, those of `cells`, or those of `evalplus.batches`. Answers are {"ok": value} or {"error": [type, text, raised
+by the program itself]}; the answer to the first request has no value. "hello" asks for one more such answer before the
+program runs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from evalkit.sandbox.evalplus.batches import InputBatch
 from evalkit.sandbox.guest.calls import CALL_FILE, answers
+from evalkit.sandbox.guest.cells import CELL_FILE, CellRunner
 from evalkit.sandbox.wire.errors import UnsupportedValueError
 from evalkit.sandbox.wire.messages import ChannelError, Reader, frame, pack, send
 from evalkit.sandbox.wire.values import decode, encode
@@ -65,9 +67,14 @@ def serve(channel: int) -> None:
         answer = failure_answer(error)
     send(channel, pack(answer))
     batch: InputBatch | None = None
+    cells: CellRunner | None = None
     while True:
         try:
             request = reader.receive()
+            if "cell" in request:
+                cells = cells or CellRunner(module, failure=failure_answer)
+                send(channel, cells.run(request["cell"], most=request["characters"]))
+                continue
             if "calls" in request:
                 inputs, function = reader.receive_bytes(), module[request["calls"]]
                 batch = InputBatch(function, inputs, apart=request["apart"], failure=failure_answer)
@@ -119,4 +126,4 @@ def _raised_by_program(error: BaseException) -> bool:
     if traceback is None:
         return False
     code = traceback.tb_frame.f_code
-    return code.co_filename in (_FILE, CALL_FILE) and code.co_code[traceback.tb_lasti] == _RAISE
+    return code.co_filename.startswith((_FILE, CALL_FILE, CELL_FILE)) and code.co_code[traceback.tb_lasti] == _RAISE

@@ -4,11 +4,14 @@ A checker starts it before anything heavy is loaded, single-threaded, with one c
 tests stay in the checker's memory. Control messages:
 
     zygote -> checker   a JSON line of layers     once, when ready; or the reason why it cannot start
-    checker -> zygote   `START` and a socket      fork a guest on that socket, within CPU seconds and bytes
-    checker -> zygote   `KILL` or `WAIT`          end the guest and its session; WAIT: let it end by itself first
+    checker -> zygote   `ORDER` and a socket      START: fork a guest on that socket, within CPU seconds and bytes
+    checker -> zygote   `ORDER`                   KILL or WAIT: end a guest and its session; WAIT: let it end by itself
+                                                  first
     zygote -> checker   `ENDED`                   how it ended
 
-The messages are this bare because of memory pages: a page that this process writes between two forks is copied again.
+Guests are told apart by numbers that the checker gives. Checks have one guest at a time; sessions of an interpreter
+have many. The messages are this bare because of memory pages: a page that this process writes between two forks is
+copied again.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ WARM = """
 library that is mapped here makes each fork and each exit slower (hashlib, datetime and seven more: by a fifth)."""
 
 
-START, KILL, WAIT = struct.Struct("=IQ"), b"kill", b"wait"
+ORDER = struct.Struct("=BIIQ")
+"""What to do, the guest's number, CPU seconds and bytes of address space; the limits are 0 where it ends."""
+START, KILL, WAIT = range(3)
 ENDED = struct.Struct("=id?qi?")
 """The fields of `host.guest_exit.GuestExit`."""
 _DESCRIPTOR = struct.Struct("=i")
@@ -133,25 +138,27 @@ def _replace_modules() -> None:
 
 
 def _serve(control: socket.socket, null: int) -> None:
-    guest, report, refused, room = 0, -1, 0, socket.CMSG_SPACE(_DESCRIPTOR.size)
+    guests: dict[int, tuple[int, int]] = {}  # number: process and descriptor of its report
+    refused: dict[int, int] = {}  # number: errno
+    room = socket.CMSG_SPACE(_DESCRIPTOR.size)
     while True:
-        data, parts, _, _ = control.recvmsg(START.size, room)
+        data, parts, _, _ = control.recvmsg(ORDER.size, room)
         if not data:  # the checker ended
-            if guest:
-                _end(guest, report, wait=False)
+            for guest in guests.values():
+                _end(*guest, wait=False)
             return
-        if data in (KILL, WAIT):
-            if guest:
-                control.sendall(_end(guest, report, wait=data == WAIT))
+        order, number, *limits = ORDER.unpack(data)
+        if order != START:
+            if ended := guests.pop(number, None):
+                control.sendall(_end(*ended, wait=order == WAIT))
             else:
-                control.sendall(ENDED.pack(0, 0, True, 0, refused, False))
-            guest = 0
+                control.sendall(ENDED.pack(0, 0, True, 0, refused.pop(number, 0), False))
             continue
         (channel,) = _DESCRIPTOR.unpack(parts[0][2])
         try:
-            guest, report, refused = *_start(channel, null, *START.unpack(data)), 0
+            guests[number] = _start(channel, null, *limits)
         except OSError as error:
-            guest, refused = 0, error.errno or errno.EAGAIN
+            refused[number] = error.errno or errno.EAGAIN
         os.close(channel)
 
 

@@ -5,8 +5,9 @@ on standard output:
 
     {"check": fields of verdict.CheckJob}     the fields of a `verdict.Verdict`
     {"calls": fields of an execution}         the fields of an `execute.ProgramResult`
+    {"cell": source, "session": number, ...}  the fields of an `interpreter.CellResult`
 
-Both go through one `Session` with a guest. Guarantee: a pass means that the test's source ran to its end, in this
+All go through a `Session` with a guest. Guarantee: a pass means that the test's source ran to its end, in this
 process, on values that crossed from the guest, in time. After a call without an answer nothing turns the verdict into a
 pass, not even a test that catches every exception.
 """
@@ -28,6 +29,7 @@ from evalkit.sandbox.guest.zygote import import_numpy
 from evalkit.sandbox.host import call_execution
 from evalkit.sandbox.host.assertion_check import AssertionCheck
 from evalkit.sandbox.host.guest_exit import Outcome
+from evalkit.sandbox.host.interpreter_sessions import InterpreterSessions
 from evalkit.sandbox.host.session import OutOfStepError, Session
 from evalkit.sandbox.host.zygote_client import ONE_THREAD, Zygote
 from evalkit.sandbox.wire.errors import UnsupportedValueError
@@ -153,18 +155,29 @@ class _Zygotes:
             zygote.close()
 
 
-def _answer(zygotes: _Zygotes, request: dict[str, Any], *, numpy_folder: str) -> dict[str, Any]:
+def _answer(
+    zygotes: _Zygotes, sessions: InterpreterSessions, request: dict[str, Any], *, numpy_folder: str
+) -> dict[str, Any]:
     """Return the answer to one request; an unusable zygote is an infra_error, never the program's failure."""
-    job = request.get("check")
-    numpy = "numpy" in job["program"] if job is not None else call_execution.wants_numpy(request["calls"])
+    numpy = _wants_numpy(request)
     try:
         zygote = zygotes.get(numpy=numpy)
-        if job is not None:
-            return check(zygote, job, numpy_folder=numpy_folder)
+        if "cell" in request:
+            return sessions.run(zygote, request)
+        if "check" in request:
+            return check(zygote, request["check"], numpy_folder=numpy_folder)
         return call_execution.execute(zygote, request["calls"])
     except (ChannelError, OSError, UnsupportedValueError) as error:  # the zygote's failure, not the program's
         zygotes.drop(numpy=numpy)
+        sessions.forget()
         return {"outcome": "infra_error", "detail": f"{type(error).__name__}: {error}"}
+
+
+def _wants_numpy(request: dict[str, Any]) -> bool:
+    """Return whether a program names numpy. A session gets it in any case: a later cell may need it."""
+    if "check" in request:
+        return "numpy" in request["check"]["program"]
+    return "cell" in request or call_execution.wants_numpy(request["calls"])
 
 
 def main(
@@ -192,6 +205,7 @@ def main(
     os.environ.update(ONE_THREAD)  # in case it imports numpy
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a signal to the whole process group ends it without a traceback
     zygotes = _Zygotes(root=root, numpy_folder=numpy_folder, libraries=libraries, import_paths=import_paths)
+    sessions = InterpreterSessions()
     try:
         layers = zygotes.get(numpy=False).layers
     except (ChannelError, OSError) as error:
@@ -200,7 +214,7 @@ def main(
     isolation.hide_memory()
     answers.write(json.dumps({"layers": layers}) + "\n")
     for line in sys.stdin:
-        answer = _answer(zygotes, json.loads(line), numpy_folder=numpy_folder)
+        answer = _answer(zygotes, sessions, json.loads(line), numpy_folder=numpy_folder)
         try:
             answers.write(json.dumps(answer) + "\n")
         except BrokenPipeError:  # evalkit ended; nobody waits for the other jobs

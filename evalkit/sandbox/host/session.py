@@ -27,7 +27,7 @@ class OutOfStepError(BaseException):
 class Session:
     """One guest: its channel, its deadline, and the first thing that went wrong."""
 
-    def __init__(self, zygote: Zygote, *, cpu_limit_s: int, memory_bytes: int, wall_s: float) -> None:
+    def __init__(self, zygote: Zygote, *, cpu_limit_s: int, memory_bytes: int, wall_s: float, number: int = 0) -> None:
         """Fork a guest; call `end` afterwards in every case.
 
         Args:
@@ -35,12 +35,13 @@ class Session:
             cpu_limit_s: CPU time of the guest, in seconds, which the kernel enforces.
             memory_bytes: Address space of the guest.
             wall_s: Time by the clock after which no answer is waited for, in seconds.
+            number: The guest's number among those of the zygote that run at the same time.
 
         Raises:
             ChannelError, OSError: The zygote is unusable.
         """
-        self._zygote, self._cpu_limit_s, self._wall_s = zygote, cpu_limit_s, wall_s
-        self.channel = zygote.run(cpu_s=cpu_limit_s, memory_bytes=memory_bytes)
+        self._zygote, self._cpu_limit_s, self._wall_s, self._number = zygote, cpu_limit_s, wall_s, number
+        self.channel = zygote.run(cpu_s=cpu_limit_s, memory_bytes=memory_bytes, number=number)
         self.reader = Reader(self.channel)
         self.deadline = time.monotonic() + wall_s
         self.failure: Outcome | None = None
@@ -60,7 +61,12 @@ class Session:
             ChannelError: The zygote is unusable.
         """
         os.close(self.channel)
-        return self._zygote.end(wait=self.failure is not None and self.failure.detail.startswith("channel closed"))
+        closed = self.failure is not None and self.failure.detail.startswith("channel closed")
+        return self._zygote.end(wait=closed, number=self._number)
+
+    def extend(self, wall_s: float) -> None:
+        """Wait for answers for another `wall_s` seconds by the clock."""
+        self._wall_s, self.deadline = wall_s, time.monotonic() + wall_s
 
     def explain(self, ended: GuestExit) -> Outcome:
         """Return the outcome that `failure` and the end of the process stand for."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 
-from evalkit.sandbox.guest.zygote import ENDED, KILL, START, WAIT
+from evalkit.sandbox.guest.zygote import ENDED, KILL, ORDER, START, WAIT
 from evalkit.sandbox.host.guest_exit import GuestExit
 from evalkit.sandbox.wire.messages import ChannelError
 
@@ -76,25 +76,32 @@ class Zygote:
         if not isinstance(self.layers, list):
             raise ChannelError(f"the zygote did not start ({self.layers or 'it ended'})")
 
-    def run(self, *, cpu_s: int, memory_bytes: int) -> int:
-        """Fork a guest and return the descriptor of the channel to it; call `end` afterwards."""
+    def run(self, *, cpu_s: int, memory_bytes: int, number: int = 0) -> int:
+        """Fork a guest and return the descriptor of the channel to it; call `end` afterwards.
+
+        Args:
+            cpu_s: Its CPU time, in seconds.
+            memory_bytes: Its address space.
+            number: Its number, which no other running guest has.
+        """
         ours, theirs = socket.socketpair()
-        socket.send_fds(self._socket, [START.pack(cpu_s, memory_bytes)], [theirs.fileno()])
+        socket.send_fds(self._socket, [ORDER.pack(START, number, cpu_s, memory_bytes)], [theirs.fileno()])
         theirs.close()
         ours.setblocking(False)
         return ours.detach()
 
-    def end(self, *, wait: bool = False) -> GuestExit:
-        """Kill the guest if it still runs and return how it ended.
+    def end(self, *, wait: bool = False, number: int = 0) -> GuestExit:
+        """Kill a guest if it still runs and return how it ended.
 
         Args:
             wait: Give it a moment to end by itself: a guest that closed its channel may be about to.
+            number: The guest's number.
 
         Raises:
             ChannelError: The zygote is unusable.
         """
         try:
-            self._socket.sendall(WAIT if wait else KILL)
+            self._socket.sendall(ORDER.pack(WAIT if wait else KILL, number, 0, 0))
             answer = self._socket.recv(ENDED.size, socket.MSG_WAITALL)
         except OSError as error:
             raise ChannelError(f"the zygote does not answer ({error})") from None
