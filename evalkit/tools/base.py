@@ -84,6 +84,9 @@ class Tool(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Return what decides the tool's results, such as limits or the digest of an index, as results record it."""
 
+    def close(self) -> None:
+        """Release what the tool holds; its sessions end."""
+
 
 TOOLS: dict[str, str] = {
     "python": "evalkit.tools.python:PythonTool",
