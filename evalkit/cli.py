@@ -28,6 +28,7 @@ from evalkit.options import (
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
+from evalkit.subcommands.build_private_api import build_private_api
 from evalkit.subcommands.rerank import rerank
 from evalkit.subcommands.train_verifier import train_verifier
 from evalkit.subcommands.write_tests import write_tests
@@ -286,3 +287,4 @@ def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], mark
 main.add_command(rerank)
 main.add_command(write_tests)
 main.add_command(train_verifier)
+main.add_command(build_private_api)

@@ -269,6 +269,24 @@ PROTOCOLS: tuple[PromptProtocol, ...] = (
         first_id=11,
         last_id=510,
     ),
+    PromptProtocol(
+        name="private-api-v1",
+        tasks=("private-api",),
+        source="ours: an import of the library, a signature and the task as a docstring, for base models",
+        prompt="stripped-newline",
+        stop=_EVALPLUS_HUMANEVAL_STOPS,
+        max_new_tokens=256,
+    ),
+    PromptProtocol(
+        name="private-api-chat-v1",
+        tasks=("private-api",),
+        source="ours: as private-api-v1, in the question and answer of humaneval-evalplus-chat-v1",
+        prompt="chat",
+        answer="solution",
+        stop=(*_EVALPLUS_STOPS, "\n```\n", "\n```"),
+        max_new_tokens=256,
+        sanitize=True,
+    ),
     *(
         PromptProtocol(
             name=f"{name}-inputs{suffix}-v1",

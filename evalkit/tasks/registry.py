@@ -23,6 +23,7 @@ from evalkit.tasks.mbpp import (
     load_mbpp_train,
     load_mbpp_validation,
 )
+from evalkit.tasks.private_api.benchmark import PRIVATE_API_NAMES, load_private_api
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, BenchmarkEntry] = {
     "mbpp:validation": BenchmarkEntry(title="MBPP validation", load=load_mbpp_validation, file_names=MBPP.names),
     "mbpp-sanitized": BenchmarkEntry(title="MBPP sanitized", load=load_mbpp_sanitized, file_names=MBPP_SANITIZED.names),
     "mbpp+": BenchmarkEntry(title="MBPP+", load=load_mbpp_plus, file_names=MBPP_PLUS.names),
+    "private-api": BenchmarkEntry(title="Private API", load=load_private_api, file_names=PRIVATE_API_NAMES),
 }
 """Benchmarks by the name that `--tasks` takes."""
 

@@ -1,0 +1,70 @@
+"""Tests of builds on disk: complete, reproducible, repaired in the cache, never executed from a folder of a user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from evalkit.errors import EvalError
+from evalkit.tasks import registry
+from evalkit.tasks.private_api import benchmark, library
+from evalkit.tasks.private_api.benchmark import PrivateApiBuild, build_private_api
+
+
+@pytest.fixture(autouse=True)
+def _no_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples are run by the tests of the library; they take most of the time of a build."""
+    monkeypatch.setattr(library, "_check_examples", lambda folder, sources, renaming: None)
+
+
+def test_a_build_in_the_cache_is_used_again_and_repaired(
+    default_build: PrivateApiBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = registry.load("private-api")
+    assert first.sha256 == default_build.sha256
+    assert first.library is not None
+    assert first.library.is_relative_to(tmp_path)
+    written = first.library.stat().st_mtime_ns
+    assert registry.load("private-api") == first
+    assert first.library.stat().st_mtime_ns == written
+    damaged = first.library / "__init__.py"
+    damaged.write_text("import os\n")
+    assert registry.load("private-api") == first
+    assert damaged.read_text() != "import os\n"
+
+
+@pytest.mark.slow
+def test_another_seed_gives_other_names_and_is_loaded_by_its_manifest(
+    default_build: PrivateApiBuild, tmp_path: Path
+) -> None:
+    build = build_private_api(tmp_path / "lib", seed=7)
+    assert build.package.name != default_build.package.name
+    loaded = registry.load("private-api", data_dir=tmp_path / "lib")
+    assert (loaded.sha256, loaded.problems) == (build.sha256, build.problems)
+    assert "seed 7" in loaded.source
+    assert loaded.library is not None
+    assert not loaded.library.is_relative_to(tmp_path / "lib"), "code of a user's folder is not executed"
+
+
+@pytest.mark.slow
+def test_a_changed_build_and_a_foreign_manifest_are_refused(tmp_path: Path) -> None:
+    build = build_private_api(tmp_path / "lib", seed=7)
+    path = build.folder / benchmark.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sha256": "0" * 64}))
+    with pytest.raises(EvalError, match="is not what seed 7 gives here"):
+        registry.load("private-api", data_dir=build.folder)
+    path.write_text("[]")
+    with pytest.raises(EvalError, match="is not the manifest of a build"):
+        registry.load("private-api", data_dir=build.folder)
+
+
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(EvalError, match="exists; name a new folder"):
+        build_private_api(tmp_path, seed=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EvalError, match="cannot be written"):
+        build_private_api(tmp_path / "file" / "lib", seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
