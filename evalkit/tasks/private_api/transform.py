@@ -130,6 +130,8 @@ class _NameTransformer(ast.NodeTransformer):
         match function:
             case ast.Name(id=name) if name == "cls" or name in self._bound:
                 return self._symbols.arguments
+            case ast.Attribute(value=ast.Name(id="self"), attr="__class__"):
+                return self._symbols.arguments
             case ast.Attribute(value=value, attr=name) if self._module(value) or name in self._symbols.members:
                 return self._symbols.arguments
             case ast.Attribute(attr=name):
@@ -139,9 +141,9 @@ class _NameTransformer(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.decorator_list = [self.visit(item) for item in node.decorator_list]
         node.name = self._own(node.name)
-        outer, self._class = self._class, None
         self._replace_docstring(node)  # before the arguments have new names
-        node.args = self.visit(node.args)
+        node.args = self.visit(node.args)  # defaults are evaluated where the function is defined
+        outer, self._class = self._class, None
         node.body = [self.visit(item) for item in node.body]
         self._class = outer
         return node

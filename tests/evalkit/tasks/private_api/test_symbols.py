@@ -10,7 +10,7 @@ def test_names_that_the_library_defines_are_found() -> None:
     assert symbols.public["tools"] >= {"split", "Bag"}
     assert symbols.classes == {"Bag"}
     assert symbols.members == {"total_count", "add_one", "EMPTY", "FULL"}
-    assert symbols.arguments == {"text", "sep", "most_parts", "key", "step_size", "default", "word"}
+    assert symbols.arguments == {"text", "sep", "most_parts", "key", "step_size", "default", "word", "total_count"}
     assert symbols.bound["other"] >= {"cut", "Bag", "words_of", "text", "key"}
 
 

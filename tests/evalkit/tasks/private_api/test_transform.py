@@ -45,7 +45,7 @@ def test_a_renamed_library_works_as_before(renaming: Renaming, tmp_path: Path, m
     program = (
         "import toylib.tools, toylib.other\nfrom toylib.tools import Bag as Sack\n"
         "bag = Sack().add_one('x', step_size=2)\n"
-        "result = [toylib.tools.split('a-b', sep='-'), toylib.other.words_of('a bb ccc dddd'), bag.total_count,"
+        "result = [toylib.tools.split('a-b', sep='-'), toylib.other.words_of('a bb ccc dddd'), bag.copy().total_count,"
         " bag.get('x', default=5), bag.get('y', default=5), Sack.FULL, sorted([2, 1], key=lambda text: text)]"
     )
     expected = [["a", "b"], ["ccc dddd", "bb", "a"], 2, 2, 5, 1, [1, 2]]

@@ -34,8 +34,11 @@ class Bag(dict):
     __slots__ = ("total_count",)
     EMPTY, FULL = 0, 1
 
-    def __init__(self):
-        self.total_count = self.EMPTY
+    def __init__(self, total_count=EMPTY):
+        self.total_count = total_count
+
+    def copy(self):
+        return self.__class__(total_count=self.total_count)
 
     def add_one(self, key, step_size=1):
         self[key] = self.get(key, 0) + step_size
