@@ -271,12 +271,25 @@ def compare(results: tuple[Path, ...], page: Path | None) -> None:
 @click.option("--score", "scores", multiple=True, type=UserPath(), help="A result of 'evalkit score'.")
 @click.option("--markdown", type=UserPath(), help="Also write the table as Markdown.")
 def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], markdown: Path | None) -> None:
-    """Report the measurements of student-train in RUN_DIRS, beside benchmark scores, as a table and an HTML page."""
+    """Report the measurements of student-train in RUN_DIRS, beside benchmark scores, as a table and an HTML page.
+
+    In place of folders: the result of one 'student-train --evaluate', as an HTML page.
+    """
     from evalkit import console
     from evalkit.reports.distillation import build
     from evalkit.reports.distillation_page import write
+    from evalkit.reports.model_evaluation_page import write_model_evaluation
     from evalkit.reports.run_dir import files_of
 
+    if len(run_dirs) == 1 and run_dirs[0].is_file():
+        if scores or markdown is not None:
+            raise EvalError(
+                f"{run_dirs[0]}: a result of --evaluate takes neither --score nor --markdown; leave them out"
+            )
+        paths.refuse_overlap({"--out": out}, run_dirs)
+        write_model_evaluation(out, run_dirs[0])
+        click.echo(f"page: {visible(str(out))}")
+        return
     inputs = [*scores, *(path for folder in run_dirs for path in files_of(folder))]
     paths.refuse_overlap({"--out": out, "--markdown": markdown}, inputs)
     built = build(list(run_dirs), scores=list(scores))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from shards.runtime.interrupts import interruptible
 from shards.runtime.settings_options import options_from
 from student_train.config import Config, from_dict
 from student_train.errors import Interrupted, TrainError
+from student_train.evaluation.request import EvaluationRequest
 
 _HELP = """Train a student on a teacher's stored records, with no teacher in memory.
 
@@ -28,11 +29,16 @@ _HELP = """Train a student on a teacher's stored records, with no teacher in mem
   student-train --shards demo/shards/ --out demo/ckpt/ --student-layers 12 --max-steps 200 --control
 
 The same command resumes a stopped run from its newest checkpoint.
+
+\b
+  student-train --evaluate MODEL --shards shards/ --json e.json       # train nothing: a model beside the teacher
+  student-train --evaluate quantised/ --vs float/ --shards shards/    # two models on the same rows
 """
 
 
 @click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @options_from(Config, negations=True)
+@options_from(EvaluationRequest)
 @click.option(
     "--specialist",
     type=click.Path(dir_okay=False),
@@ -55,9 +61,13 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
     ):
         if specialist is not None:
             settings["specialist"] = _read_ids(specialist)
+        request = EvaluationRequest(**{item.name: settings.pop(item.name) for item in fields(EvaluationRequest)})
         record = _read_record(repeat)
         config = _config(context, record, settings)
-        _train(config, segments=record.get("segments", []))
+        if request.models:
+            _evaluate(config, request)
+        else:
+            _train(config, segments=record.get("segments", []))
 
 
 def _exit_code(error: Exception) -> int:
@@ -77,6 +87,16 @@ def _train(config: Config, *, segments: list[dict[str, Any]]) -> None:
             run(config, command=sys.argv, log=log, segments=segments)
         except torch.OutOfMemoryError as error:
             raise TrainError(_out_of_memory(config, error)) from error
+
+
+def _evaluate(config: Config, request: EvaluationRequest) -> None:
+    """Compare models with the teacher, and print the table."""
+    with _line_printer(config) as log:
+        from student_train.evaluation.evaluate import evaluate, table_lines
+
+        record = evaluate(config, request, command=sys.argv, log=log)
+    for line in table_lines(record):
+        click.echo(line)
 
 
 def _out_of_memory(config: Config, error: Exception) -> str:
@@ -116,7 +136,7 @@ def _config(context: click.Context, record: dict[str, Any], settings: dict[str, 
         for name, value in settings.items()
         if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
     }
-    return dataclasses.replace(from_dict(record["config"]), **given)
+    return replace(from_dict(record["config"]), **given)
 
 
 def _read_ids(path: str) -> tuple[int, ...]:

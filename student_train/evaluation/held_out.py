@@ -1,8 +1,7 @@
 """Measure a student on documents that it never trained on.
 
 Each held-out row gives sums over its positions (`RowScore`). Figures are ratios of sums over rows; `measures` of the
-objective say which. Intervals: 95 %, percentile bootstrap over documents, as windows of one document are not
-independent.
+objective say which.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ from shards.format.chunk import Chunk
 from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
+from student_train.evaluation.intervals import DocumentSums, Interval
 from student_train.objectives.base import Objective
-from student_train.objectives.row_score import NUM_BINS, Measure, RowScore
+from student_train.objectives.row_score import Measure, RowScore
 from student_train.training.distributed import World
-
-_RESAMPLES = 2000
 
 
 def held_out_rows(cache: ChunkSource, *, rule: HeldOutRule, max_tokens: int) -> list[Chunk]:
@@ -104,46 +102,30 @@ def score(
     return [parts[i % world.size][i // world.size] for i in range(len(held_out.rows))]
 
 
-def summary(scores: Sequence[RowScore], measures: Sequence[Measure]) -> dict[str, dict[str, float]] | None:
+def summary(scores: Sequence[RowScore], measures: Sequence[Measure]) -> dict[str, Interval] | None:
     """Return mean and 95 % interval of each measure and of the calibration error; None without rows."""
     if not scores:
         return None
-    documents = sorted({s.document for s in scores})
-    index = {document: i for i, document in enumerate(documents)}
-    sums = np.zeros((len(documents), 2 * len(measures)))
-    bins = np.zeros((len(documents), NUM_BINS, 3))
-    for s in scores:
-        numerators = (getattr(s, measure.numerator) / measure.unit for measure in measures)
-        denominators = (getattr(s, measure.denominator) for measure in measures)
-        sums[index[s.document]] += (*numerators, *denominators)
-        bins[index[s.document]] += np.asarray(s.bins)
-    # A fixed seed: the same rows give the same interval.
-    picks = np.random.RandomState(0).randint(len(documents), size=(_RESAMPLES, len(documents)))
-    resampled = sums[picks].sum(axis=1)
-    total = sums.sum(axis=0)
-    intervals = {measure.name: _interval(total, resampled, i, len(measures) + i) for i, measure in enumerate(measures)}
-    return {**intervals, "calibration_error": _calibration(bins, picks)}
+    sums = DocumentSums([s.document for s in scores])
+    above = [[getattr(s, measure.numerator) / measure.unit for measure in measures] for s in scores]
+    below = [[getattr(s, measure.denominator) for measure in measures] for s in scores]
+    intervals = dict(zip((measure.name for measure in measures), sums.ratios(above, below), strict=True))
+    return {**intervals, "calibration_error": _calibration(sums, [s.bins for s in scores])}
 
 
-def _calibration(bins: npt.NDArray[np.float64], picks: npt.NDArray[np.int64]) -> dict[str, float]:
+def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:
     """Return the expected calibration error: mean |confidence - hits| over bins, weighted by their positions.
 
     Biased upwards where bins are few: compare models on the same rows, not with zero.
     """
 
-    def error(sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        gap: npt.NDArray[np.float64] = np.abs(sums[..., 1] - sums[..., 2]).sum(-1) / sums[..., 0].sum(-1)
+    def error(bins: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        gap: npt.NDArray[np.float64] = np.abs(bins[..., 1] - bins[..., 2]).sum(-1) / bins[..., 0].sum(-1)
         return gap
 
-    low, high = np.percentile(error(bins[picks].sum(axis=1)), [2.5, 97.5])
-    return {"mean": float(error(bins.sum(axis=0))), "low": float(low), "high": float(high)}
-
-
-def _interval(
-    total: npt.NDArray[np.float64], resampled: npt.NDArray[np.float64], above: int, below: int
-) -> dict[str, float]:
-    low, high = np.percentile(resampled[:, above] / resampled[:, below], [2.5, 97.5])
-    return {"mean": float(total[above] / total[below]), "low": float(low), "high": float(high)}
+    by_document = sums.by_document(bins)
+    low, high = np.percentile(error(sums.resampled(by_document)), [2.5, 97.5])
+    return {"mean": float(error(by_document.sum(axis=0))), "low": float(low), "high": float(high)}
 
 
 def lines(

@@ -75,7 +75,7 @@ def load(
     """
     name = name or default_name(teacher)
     folder, source = find_student(name, teacher)
-    tokenizer = _match_tokenizer(name, folder, shards_tokenizer)
+    tokenizer = match_tokenizer(name, folder, shards_tokenizer)
     model = load_model(name, folder, seed=seed, log=log)
     require_projection(model)
     require_runs(model)
@@ -102,7 +102,7 @@ def load(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _StudentTokenizer:
+class StudentTokenizer:
     """The tokenizer of a student."""
 
     folder: Path
@@ -113,13 +113,13 @@ class _StudentTokenizer:
     """How it differs from the shards' tokenizer; None where it is the same."""
 
 
-def _match_tokenizer(name: str, folder: Path, shards_tokenizer: Path) -> _StudentTokenizer:
+def match_tokenizer(name: str, folder: Path, shards_tokenizer: Path) -> StudentTokenizer:
     """Return the tokenizer of the student in a folder: its own, or that of the shards for a fresh model without one."""
     shards_rules = load_rules(name, shards_tokenizer)
     if any(entry.name == "tokenizer.json" for entry in tokenizer_files(folder)):
         rules = load_rules(name, folder)
         difference = tokenizer_difference(name, rules, shards_rules)
-        return _StudentTokenizer(
+        return StudentTokenizer(
             folder=shards_tokenizer if name == "teacher" else folder, rules=rules, difference=difference
         )
     if name != "teacher" and has_weights(folder):
@@ -127,7 +127,7 @@ def _match_tokenizer(name: str, folder: Path, shards_tokenizer: Path) -> _Studen
             f"student {name}: found weights without a tokenizer.json in {folder}, expected one to compare with the "
             "shards'; save the tokenizer beside the weights"
         )
-    return _StudentTokenizer(folder=shards_tokenizer, rules=shards_rules, difference=None)
+    return StudentTokenizer(folder=shards_tokenizer, rules=shards_rules, difference=None)
 
 
 def context_of(model: Any) -> int:

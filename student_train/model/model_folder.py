@@ -13,7 +13,14 @@ from shards.model_files.weights import require_sound, weight_files
 from student_train.errors import StudentError
 
 
-def load_model(name: str, folder: Path, *, seed: int, log: Callable[[str], None] = lambda line: None) -> Any:
+def load_model(
+    name: str,
+    folder: Path,
+    *,
+    seed: int,
+    log: Callable[[str], None] = lambda line: None,
+    may_be_quantised: bool = False,
+) -> Any:
     """Return the model in a folder, float32. No code of the folder runs.
 
     Args:
@@ -21,9 +28,10 @@ def load_model(name: str, folder: Path, *, seed: int, log: Callable[[str], None]
         folder: A transformers folder. Without weights, the model starts fresh.
         seed: Seed of a model that starts fresh.
         log: Called with one line where the weights hold tensors that the model does not have.
+        may_be_quantised: Whether quantised weights are accepted, which run and cannot be trained.
 
     Raises:
-        StudentError: The folder holds no model that can be trained: weights that are truncated, incomplete, NaN or
+        StudentError: The folder holds no model that can be used: weights that are truncated, incomplete, NaN or
             quantised, or a kind of model that transformers does not support.
     """
     import torch
@@ -31,7 +39,7 @@ def load_model(name: str, folder: Path, *, seed: int, log: Callable[[str], None]
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    config = _load_config(name, folder)
+    config = _load_config(name, folder, may_be_quantised=may_be_quantised)
     try:
         require_sound(folder)
     except ShardError as error:
@@ -78,7 +86,7 @@ def require_ids(name: str, rules: TokenizerRules, *, vocab_size: int) -> None:
         )
 
 
-def _load_config(name: str, folder: Path) -> Any:
+def _load_config(name: str, folder: Path, *, may_be_quantised: bool) -> Any:
     from transformers import AutoConfig
 
     try:
@@ -87,7 +95,7 @@ def _load_config(name: str, folder: Path) -> Any:
     except Exception as error:  # transformers raises many types on unknown settings
         raise _does_not_load(name, folder, error) from None
     quantised = raw.get("quantization_config")
-    if isinstance(quantised, dict):
+    if isinstance(quantised, dict) and not may_be_quantised:
         method = quantised.get("quant_method", "an unnamed method")
         raise StudentError(
             f"student {name}: found weights quantised by {method} in {folder}, expected float weights, which can be "

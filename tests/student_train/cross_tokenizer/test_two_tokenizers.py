@@ -23,6 +23,8 @@ from click.testing import CliRunner
 
 from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
+from student_train.evaluation.evaluate import evaluate
+from student_train.evaluation.request import EvaluationRequest
 from student_train.training import loop, trainer
 from teacher_dump.cli import main as teacher_dump
 
@@ -134,6 +136,17 @@ def test_the_loss_falls_and_the_student_nears_the_teacher(finished: tuple[Path, 
     assert sum(row["cell_kl_sum"] for row in rows) / sum(row["boundaries"] for row in rows) == pytest.approx(
         held["after"]["cell_kl"]["mean"]
     )
+
+
+def test_an_evaluation_has_the_figures_of_the_run(finished: tuple[Path, list[str]], small: dict[str, Path]) -> None:
+    request = EvaluationRequest(evaluate=str(finished[0]))
+    record = evaluate(config(small, finished[0]), request, command=[], log=lambda line: None)
+    (model,) = record["models"]
+    assert model["measures"] == json.loads((finished[0] / "run.json").read_text())["held_out"]["after"]
+    assert set(model["measures"]) > {"chunk_kl", "cell_kl", "bits_per_byte"}
+    assert model["tokenizer"] != "the teacher's"
+    assert record["furthest"] == []
+    assert "kinds" not in model
 
 
 def test_the_control_is_measured_alike_and_loses_on_the_teacher(finished: tuple[Path, list[str]]) -> None:

@@ -1,0 +1,97 @@
+"""95 % intervals over documents: percentile bootstrap, as windows of one document are not independent.
+
+Shapes: D documents, R resamples, C columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_RESAMPLES = 2000
+
+Interval = dict[str, float]
+"""`mean`, `low` and `high`."""
+
+
+class DocumentSums:
+    """Sums over the rows of each document, and resamples of them.
+
+    A fixed seed makes the same documents give the same interval.
+    """
+
+    def __init__(self, documents: Sequence[str]) -> None:
+        """Prepare resamples.
+
+        Args:
+            documents: The document of each row; at least one row.
+        """
+        names = sorted(set(documents))
+        index = {name: i for i, name in enumerate(names)}
+        self._index = np.array([index[name] for name in documents])
+        self._num = len(names)
+        self._counts_RD = _counts(self._num)
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        return self._num
+
+    def by_document(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Return the sums [D, ...] of values of rows [rows, ...]."""
+        rows = np.asarray(values, np.float64)
+        sums = np.zeros((self._num, *rows.shape[1:]))
+        np.add.at(sums, self._index, rows)
+        return sums
+
+    def resampled(self, sums: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return the totals [R, ...] of sums [D, ...] over resampled documents."""
+        totals = self._counts_RD @ sums.reshape(self._num, -1)
+        return totals.reshape(_RESAMPLES, *sums.shape[1:])
+
+    def ratios(self, above: npt.ArrayLike, below: npt.ArrayLike) -> list[Interval]:
+        """Return the ratio of two sums over all rows with its interval, for each column; NaN where `below` is 0.
+
+        Args:
+            above: Numerators [rows, C].
+            below: Denominators [rows, C].
+        """
+        return _intervals(*self._ratios(above, below))
+
+    def ratio_differences(
+        self, first: tuple[npt.ArrayLike, npt.ArrayLike], second: tuple[npt.ArrayLike, npt.ArrayLike]
+    ) -> list[Interval]:
+        """Return the difference of two ratios on the same rows, first minus second, with its paired interval.
+
+        Args:
+            first: Numerators and denominators [rows, C].
+            second: The same for what is subtracted.
+        """
+        means, samples = self._ratios(*first)
+        other_means, other_samples = self._ratios(*second)
+        return _intervals(means - other_means, samples - other_samples)
+
+    def _ratios(
+        self, above: npt.ArrayLike, below: npt.ArrayLike
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the ratios [C] over all rows and over resampled documents [R, C]."""
+        tops, bottoms = self.by_document(above), self.by_document(below)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return tops.sum(axis=0) / bottoms.sum(axis=0), self.resampled(tops) / self.resampled(bottoms)
+
+
+def _intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) -> list[Interval]:
+    lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)  # a resample may hold nothing to divide by
+    return [
+        {"mean": float(mean), "low": float(low), "high": float(high)}
+        for mean, low, high in zip(means, lows, highs, strict=True)
+    ]
+
+
+def _counts(num: int) -> npt.NDArray[np.float64]:
+    """Return how often each of `num` documents is drawn in each resample [R, D]."""
+    random = np.random.RandomState(0)
+    draws = (random.randint(num, size=num) for _ in range(_RESAMPLES))
+    return np.stack([np.bincount(draw, minlength=num) for draw in draws]).astype(np.float64)
