@@ -166,6 +166,8 @@ def print_scores(evaluation: Evaluation, result: Path, page: Path | None = None)
             from evalkit.outputs.rerank_result import choices_dict  # a plain score imports neither numpy nor pyarrow
 
             print_choices(benchmark.choices, choices_dict(benchmark.choices))
+        if (use := benchmark.library_use) is not None:
+            console.print(f"{use.passed_and_used} of {use.passed} samples that pass use the library {use.name}")
     if evaluation.limit:
         console.print(f"only the first {evaluation.limit} problems: this is not the benchmark's score")
     console.print(f"result: {one_line(str(result))}", soft_wrap=True)

@@ -17,6 +17,7 @@ import evalkit
 from evalkit.rerank.base import ProblemResult
 from evalkit.samples.base import GeneratedSamples, SamplePlan
 from evalkit.sandbox.guest.isolation import Layer
+from evalkit.scoring.library_use import LibraryUse, count_library_use
 from evalkit.scoring.metrics import BenchmarkScore
 from evalkit.scoring.time_limits import TimeLimits
 
@@ -44,6 +45,12 @@ class BenchmarkResult:
         """Name of the benchmark."""
         return self.plan.benchmark.name
 
+    @property
+    def library_use(self) -> LibraryUse | None:
+        """Use of the benchmark's library by the samples; None for benchmarks without a library."""
+        library = self.plan.benchmark.library
+        return count_library_use(self.problems, library.name) if library is not None else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
@@ -67,6 +74,7 @@ class Evaluation:
             prefix = f"{result.name}:" if any(task_id in tasks for task_id in own) else ""
             prefixes[result.name] = prefix + result.plan.problems[0].task_id.rpartition("/")[0] + "/"
             tasks |= {prefix + task_id: verdicts for task_id, verdicts in own.items()}
+        uses = {result.name: use.to_dict() for result in self.benchmarks if (use := result.library_use) is not None}
         refinements = {result.name: result.generated.refinement for result in self.benchmarks}
         return {
             "format": FORMAT,
@@ -99,6 +107,7 @@ class Evaluation:
             "command": sys.argv,
             "sandbox": {"layers": {layer.name: layer.to_dict() for layer in self.layers}},
             **({"refine": refinements} if any(refinements.values()) else {}),
+            **({"library": uses} if uses else {}),
         }
 
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.tasks import registry
 from evalkit.tasks.private_api import benchmark, library
@@ -68,3 +70,29 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(EvalError, match="cannot be written"):
         build_private_api(tmp_path / "file" / "lib", seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_samples_are_scored_with_the_library_at_hand(default_build: PrivateApiBuild, tmp_path: Path) -> None:
+    """The references, one in three without the library: the JSON and the page count what used it."""
+    samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"
+    rows = [
+        {"task_id": problem.task_id, "solution": problem.reference if index % 3 else problem.prompt + "    pass\n"}
+        for index, problem in enumerate(default_build.problems)
+    ]
+    samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["score", "--samples", str(samples), "--tasks", "private-api", "--json", str(result), "--workers", "2"]
+    outcome = CliRunner().invoke(main, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    values = json.loads(result.read_text())
+    right = sum(bool(index % 3) for index in range(len(rows)))
+    assert values["scores"]["private-api"]["pass@1"] == pytest.approx(right / len(rows))
+    assert values["library"]["private-api"] == {
+        "name": default_build.package.name,
+        "samples": len(rows),
+        "used": right,
+        "passed": right,
+        "passed_and_used": right,
+    }
+    assert values["data"]["private-api"]["sha256"] == default_build.sha256
+    assert "seed 0" in values["data"]["private-api"]["source"]
+    assert f"{right} of the {right} samples that pass use the library" in (tmp_path / "score.html").read_text()
