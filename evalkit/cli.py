@@ -29,6 +29,7 @@ from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
 from evalkit.subcommands.build_private_api import build_private_api
+from evalkit.subcommands.docs import index_docs, search_docs
 from evalkit.subcommands.rerank import rerank
 from evalkit.subcommands.train_verifier import train_verifier
 from evalkit.subcommands.write_tests import write_tests
@@ -301,3 +302,5 @@ main.add_command(rerank)
 main.add_command(write_tests)
 main.add_command(train_verifier)
 main.add_command(build_private_api)
+main.add_command(index_docs)
+main.add_command(search_docs)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from evalkit.scoring.stats import Estimate
     from evalkit.tasks.presets import PromptProtocol
 
-_WITHOUT_TOKENS = "collecting"
-"""First word of the phases that generate nothing."""
+_WITHOUT_TOKENS = ("collecting", "reading")
+"""First words of the phases that generate nothing."""
 
 
 class _LiteralConsole(Console):
@@ -112,11 +112,15 @@ class ScoreProgress:
         """Whether the phase generates tokens; only then are tokens printed."""
         return not self._what.startswith(_WITHOUT_TOKENS)
 
+    @property
+    def _noun(self) -> str:
+        return "files" if self._what.startswith("reading") else "samples"
+
     def _rate(self) -> float:
         return self._tokens / max(time.monotonic() - self._started, 1e-6)
 
     def _status(self) -> str:
-        text = f"{self._steps} of {self._total} samples"
+        text = f"{self._steps} of {self._total} {self._noun}"
         elapsed_s = time.monotonic() - self._started
         if self._generates and not self._tokens:
             return f"{text}, loading the model and reading the first prompts, {elapsed_s:.0f} s"
@@ -133,7 +137,7 @@ class ScoreProgress:
             self._bar = None
         self._phase.close()
         if not self._generates:
-            self.note(f"{self._what}: {self._steps} samples in {time.monotonic() - self._started:.0f} s")
+            self.note(f"{self._what}: {self._steps} {self._noun} in {time.monotonic() - self._started:.0f} s")
             return
         self.note(
             f"generated {self._steps} samples, {self._tokens:,} tokens in {time.monotonic() - self._started:.0f} s "

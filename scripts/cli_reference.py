@@ -22,7 +22,18 @@ COMMANDS: dict[str, click.Command] = {
     "logit-shards": shards.cli.main,
 }
 SUBCOMMANDS = {
-    "evalkit": ("score", "write-tests", "rerank", "train-verifier", "compare", "report", "protocols", "doctor"),
+    "evalkit": (
+        "score",
+        "write-tests",
+        "rerank",
+        "train-verifier",
+        "index-docs",
+        "search-docs",
+        "compare",
+        "report",
+        "protocols",
+        "doctor",
+    ),
     "logit-shards": ("inspect", "verify", "publish", "fetch", "hydrate", "withdraw", "merge"),
 }
 TERMINAL = {"COLUMNS": "100", "TERM": "dumb"}

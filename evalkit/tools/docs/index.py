@@ -77,7 +77,9 @@ class DocsIndex:
         """Yield entries in the order of hits, some of them twice."""
         names = query_names(query)
         for name in names:
-            yield from self._spelled(name)
+            spelled = list(self._spelled(name))
+            # A program may give the package another name: `np.where`.
+            yield from spelled or self._spelled(name.partition(".")[2] or name)
         for name in names:
             yield from self._partial(name, limit)
         yield from self._by_words(query_words(query), limit)
