@@ -277,10 +277,10 @@ def report(run_dirs: tuple[Path, ...], out: Path, scores: tuple[Path, ...], mark
     In place of folders: the result of one 'student-train --evaluate', as an HTML page.
     """
     from evalkit import console
-    from evalkit.reports.distillation import build
-    from evalkit.reports.distillation_page import write
-    from evalkit.reports.model_evaluation_page import write_model_evaluation
-    from evalkit.reports.run_dir import files_of
+    from evalkit.reports.training.distillation import build
+    from evalkit.reports.training.distillation_page import write
+    from evalkit.reports.training.model_evaluation_page import write_model_evaluation
+    from evalkit.reports.training.run_dir import files_of
 
     if len(run_dirs) == 1 and run_dirs[0].is_file():
         if scores or markdown is not None:

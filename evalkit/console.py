@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evalkit.doctor import Examination
     from evalkit.outputs.result import Evaluation
     from evalkit.reports.comparison import Comparison
-    from evalkit.reports.distillation import Report
+    from evalkit.reports.training.distillation import Report
     from evalkit.rerank.run import RerankOutcome
     from evalkit.rerank.verifier.train import TrainedVerifier
     from evalkit.scoring.metrics import PassRates

@@ -81,8 +81,8 @@ def write_report(trained: TrainedVerifier) -> dict[str, Path]:
     write_json(folder / REPORT_FILE, content)
     paths = {"verifier": folder, "report": folder / REPORT_FILE}
     if _can_draw():
-        from evalkit.reports.plots import reliability_plot
         from evalkit.reports.render import render
+        from evalkit.reports.training.plots import reliability_plot
 
         bins = [(item.predicted, item.right, item.samples) for item in trained.quality.reliability]
         render(

@@ -11,8 +11,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from evalkit.reports.measures import measures_of
-from evalkit.reports.run_dir import TrainingRun
+from evalkit.reports.training.measures import measures_of
+from evalkit.reports.training.run_dir import TrainingRun
 
 _COLOURS = {"distilled": "#2563eb", "control": "#d97706", "trained": "#2563eb", "before": "#6b7280"}
 _INK, _LINE = "#374151", "#d1d5db"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.reports.benchmark_rows import benchmark_rows, results_of
-from evalkit.reports.measures import HeldOutMeasure, measures_of, missing_measures, paired_difference
-from evalkit.reports.run_dir import TrainingRun, read_run
 from evalkit.reports.score_file import ScoreFile, read_score
+from evalkit.reports.training.measures import HeldOutMeasure, measures_of, missing_measures, paired_difference
+from evalkit.reports.training.run_dir import TrainingRun, read_run
 from evalkit.scoring.stats import Estimate
 from evalkit.tasks.registry import title_of
 from evalkit.text import visible

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evalkit.reports.run_dir import TrainingRun
+from evalkit.reports.training.run_dir import TrainingRun
 from evalkit.scoring import stats
 
 

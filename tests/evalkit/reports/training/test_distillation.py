@@ -9,9 +9,9 @@ import pytest
 
 from evalkit.console import print_report
 from evalkit.errors import EvalError
-from evalkit.reports.distillation import build
-from evalkit.reports.distillation_page import as_markdown, write
-from evalkit.reports.plots import training_plots
+from evalkit.reports.training.distillation import build
+from evalkit.reports.training.distillation_page import as_markdown, write
+from evalkit.reports.training.plots import training_plots
 from tests.evalkit.run_folder import write_cross_tokenizer_run, write_run, write_score
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from evalkit.errors import EvalError
 from evalkit.outputs.files import require_writable, write_text
-from evalkit.reports.distillation import Report
 from evalkit.reports.render import render
+from evalkit.reports.training.distillation import Report
 
 
 def write(report: Report, *, out: Path, markdown: Path | None = None) -> None:
@@ -25,7 +25,7 @@ def write(report: Report, *, out: Path, markdown: Path | None = None) -> None:
         if path is not None:
             require_writable(path)
     try:
-        from evalkit.reports.plots import training_plots
+        from evalkit.reports.training.plots import training_plots
 
         plots = [training_plots(section.run, section.control) for section in report.sections]
     except ImportError as error:

@@ -8,8 +8,8 @@ from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.outputs.files import read_json, require_writable
-from evalkit.reports.measures import MEASURES
 from evalkit.reports.render import render
+from evalkit.reports.training.measures import MEASURES
 from evalkit.text import one_line
 
 FORMAT = 1

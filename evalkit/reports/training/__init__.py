@@ -1,0 +1,1 @@
+"""Reports about training: runs of student-train, and its evaluations of models."""
