@@ -133,8 +133,9 @@ def _write(folder: Path, sources: library.LibrarySources, *, seed: int) -> None:
     package = library.write_library(folder, sources, renaming)
     trees = {name: ast.parse(source) for name, source in sources.modules.items()}
     digest = _digest(package)
+    prefix = "PrivateApi" if seed == DEFAULT_SEED else f"PrivateApi-{seed}"  # samples of other names are others
     problems = [
-        template.problem(number, renaming, pages=template.pages(library.PACKAGE, trees), digest=digest)
+        template.problem(f"{prefix}/{number}", renaming, pages=template.pages(library.PACKAGE, trees), digest=digest)
         for number, template in enumerate(read_templates())
     ]
     rows = "".join(json.dumps(asdict(problem)) + "\n" for problem in problems)

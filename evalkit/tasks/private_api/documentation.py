@@ -32,7 +32,6 @@ ENGLISH = frozenset(
         "one",
         "partition",
         "redundant",
-        "remap",
         "research",
         "rstrip",
         "same",
@@ -97,7 +96,7 @@ class DocumentationRenamer:
     def _code(self, code: str, names: frozenset[str]) -> str:
         """Return code in prose with the new names; a dotted name of another library, such as `str.split`, stays."""
         symbols = self._renaming.symbols
-        known = names | symbols.bound.keys() | {symbols.package}
+        known = names | symbols.arguments | symbols.bound.keys() | {symbols.package}
 
         def replaced(match: re.Match[str]) -> str:
             first = re.split(r"\W", code[: match.end()].rpartition(" ")[2])[0]

@@ -46,11 +46,11 @@ class ProblemTemplate:
                 names |= dict.fromkeys(_methods(path, modules[path[1]], {item.attr for item in attributes}))
         return tuple(names)
 
-    def problem(self, number: int, renaming: Renaming, *, pages: tuple[str, ...], digest: str) -> Problem:
+    def problem(self, task_id: str, renaming: Renaming, *, pages: tuple[str, ...], digest: str) -> Problem:
         """Return the problem in terms of the renamed library.
 
         Args:
-            number: Its number in the benchmark.
+            task_id: Its id in the benchmark.
             renaming: The new names.
             pages: Real names that the solution uses, as `pages` returns them.
             digest: Digest of the library, which decides verdicts as the tests do.
@@ -60,7 +60,7 @@ class ProblemTemplate:
         prompt = self._prompt(library, example)
         solution = renaming.solution(self.solution)
         return Problem(
-            task_id=f"PrivateApi/{number}",
+            task_id=task_id,
             prompt=prompt,
             description=self.task,
             entry_points=(self.entry,),

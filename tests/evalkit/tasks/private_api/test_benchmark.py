@@ -47,6 +47,8 @@ def test_another_seed_gives_other_names_and_is_loaded_by_its_manifest(
     loaded = registry.load("private-api", data_dir=tmp_path / "lib")
     assert (loaded.sha256, loaded.problems) == (build.sha256, build.problems)
     assert "seed 7" in loaded.source
+    ids = {problem.task_id for problem in loaded.problems}
+    assert not ids & {problem.task_id for problem in default_build.problems}, "samples are not used for other names"
     assert loaded.library is not None
     assert not loaded.library.is_relative_to(tmp_path / "lib"), "code of a user's folder is not executed"
 

@@ -85,7 +85,7 @@ def test_pages_are_functions_classes_and_methods() -> None:
     pages = template.pages("toylib", {"tools": ast.parse(TOOLS)})
     assert pages == ("toylib.tools.Bag", "toylib.tools.Bag.add_one", "toylib.tools.split")
     renaming = toy_renaming()
-    problem = template.problem(3, renaming, pages=pages, digest="0f")
+    problem = template.problem("PrivateApi/3", renaming, pages=pages, digest="0f")
     assert problem.task_id == "PrivateApi/3"
     assert problem.pages[2] == ".".join(map(renaming.name, ("toylib", "tools", "split")))
     assert problem.test == "assert f('b') == 0\n"
