@@ -12,6 +12,7 @@ from shards.format.chunk import Chunk
 from shards.model_files.tokenizer import TokenizerRules
 from shards.storage.atomic import write_atomic
 from student_train.config import Config
+from student_train.data.hashing import HeldOutRule
 from student_train.errors import TrainError
 from student_train.evaluation.comparison import comparison
 from student_train.evaluation.held_out import held_out_rows
@@ -76,7 +77,8 @@ def _rows(config: Config, cache: shards.Cache, on: str) -> list[Chunk]:
     """Return the rows to score on."""
     if on == "all":
         return [chunk.row(r) for chunk in (cache[i] for i in range(len(cache))) for r in range(len(chunk.rows))]
-    rows = held_out_rows(cache, fraction=config.held_out, max_tokens=config.held_out_tokens)
+    rule = HeldOutRule.of(cache.manifest.corpus, fraction=config.held_out)
+    rows = held_out_rows(cache, rule=rule, max_tokens=config.held_out_tokens)
     if not rows:
         raise TrainError(
             f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
