@@ -24,6 +24,7 @@ from evalkit.options import (
     UserPath,
     generation_options,
     sandbox_options,
+    tool_options,
 )
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
@@ -69,7 +70,8 @@ class _Group(click.Group):
 
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
-    "deterministic", "rerank", "refine",
+    "deterministic", "rerank", "refine", "tools",
+    "tool_calls", "tool_tokens",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
 
@@ -110,6 +112,7 @@ def main(debug: bool) -> None:
     help="Also let the checkpoint write tests, choose among its answers by these methods, separated by commas, such as "
     "srank, and score the choices. The default protocol is then one that shows no tests.",
 )
+@tool_options
 @click.option(
     "--refine",
     type=click.IntRange(min=0),

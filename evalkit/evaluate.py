@@ -4,6 +4,7 @@
 |---|---|---|
 | generate | `evalkit.samples.base.SampleSource` | `generation/run.py` (checkpoint), `samples/given.py` (files) |
 | | | with `--refine`: `tools/refine/source.py` (checkpoint) |
+| | | with `--tools`: `tools/inline/source.py` (checkpoint) |
 | execute | `evalkit.scoring.execution.SampleExecutor` | the sandbox, with a cache of verdicts |
 | select | `evalkit.rerank.base.Selector` | `AllSamples` |
 | score | `evalkit.scoring.metrics.summarise` | pass@k with intervals |
@@ -89,6 +90,10 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
 
 def _checkpoint_source(checkpoint: Checkpoint, request: Request, callbacks: ScoreCallbacks) -> SampleSource:
     source = CheckpointSource(checkpoint=checkpoint, request=request, callbacks=callbacks)
+    if request.tools:
+        from evalkit.tools.inline.source import ToolSource
+
+        return ToolSource(source=source, request=request)
     if not request.refine:
         return source
     from evalkit.tools.refine.source import RefiningSource  # a plain score imports neither numpy nor pyarrow

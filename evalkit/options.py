@@ -105,6 +105,32 @@ def generation_options(command: _Command) -> _Command:
     return command
 
 
+_TOOL_OPTIONS = (
+    click.option(
+        "--tools",
+        default="",
+        type=CommaSeparated(),
+        help="Tools that the model may call while it writes, separated by commas: python (an interpreter in the "
+        "sandbox), docs (a search in documentation).",
+    ),
+    click.option("--tool-calls", type=COUNT, default=4, show_default=True, help="Most calls of tools in one answer."),
+    click.option(
+        "--tool-tokens",
+        type=COUNT,
+        default=512,
+        show_default=True,
+        help="Most tokens of the tools' results in one answer; a longer result is cut.",
+    ),
+)
+
+
+def tool_options(command: _Command) -> _Command:
+    """Add the options of answers that call tools."""
+    for option in reversed(_TOOL_OPTIONS):
+        command = option(command)
+    return command
+
+
 _SANDBOX_OPTIONS = (
     click.option(
         "--sandbox",

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from evalkit.errors import EvalError
 from evalkit.outputs.paths import beside
+from evalkit.tools.base import require_known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +51,11 @@ class GenerationRequest:
         """Whether answers are refined by the tests that the prompt shows: the default protocol shows some."""
         return False
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether answers may call tools: the default protocol asks in words, for base models too."""
+        return False
+
     def sample_path(self, task: str) -> Path:
         """Return the path of the answers that are generated for one benchmark."""
         raise NotImplementedError
@@ -75,6 +81,14 @@ class Request(GenerationRequest):
     """Read and write cached verdicts."""
     rerank: tuple[str, ...] = ()
     """Methods that choose among the samples, by tests that the same checkpoint writes; none for a score alone."""
+    tools: tuple[str, ...] = ()
+    """Tools that the model may call while it writes: keys of `evalkit.tools.base.TOOLS`."""
+    tool_calls: int = 4
+    """Most calls in one answer."""
+    tool_tokens: int = 512
+    """Most tokens of the results in one answer."""
+    docs: Path | None = None
+    """Index of documentation that the tool `docs` searches."""
     refine: int = 0
     """Most refinements of an answer: the tests that the prompt shows are executed, and a failure is shown to the
     model."""
@@ -86,6 +100,12 @@ class Request(GenerationRequest):
             raise EvalError("--rerank is for a CHECKPOINT, which writes the tests; for samples use 'evalkit rerank'")
         if self.refine and self.checkpoint is None:
             raise EvalError("--refine is for a CHECKPOINT, which is asked again; samples are final")
+        if self.tools:
+            require_known(self.tools)
+            if self.checkpoint is None:
+                raise EvalError("--tools is for a CHECKPOINT, which calls them; samples are final")
+            if self.refine or self.rerank:
+                raise EvalError("--tools works neither with --refine nor with --rerank; name one of them")
         if self.refine and self.rerank:
             raise EvalError("--refine needs a prompt that shows tests, --rerank one that hides them; name one of them")
 
@@ -102,6 +122,11 @@ class Request(GenerationRequest):
     def is_refined(self) -> bool:
         """Whether answers are refined by the tests that the prompt shows."""
         return self.refine > 0
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether answers may call tools."""
+        return bool(self.tools)
 
     def attempt_path(self, task: str, number: int) -> Path:
         """Return the path of one round's answers, with `--refine`: 0 is the first attempt."""

@@ -50,6 +50,10 @@ class Answer:
     """New tokens, including those that were cut."""
     stop_string: str = ""
     """The stop string at which it was cut; empty if there was none."""
+    own_text: str | None = None
+    """With tools: the completion without calls and their results."""
+    transcript: tuple[dict[str, Any], ...] = ()
+    """With tools: the calls in the completion, as sample files hold them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +102,17 @@ class FollowUps(Protocol):
 
         Raises:
             EvalError: What makes the follow-ups has failed.
+        """
+
+
+class Conversations(FollowUps, Protocol):
+    """Answers that are written in parts, each of which leads to the next one."""
+
+    def receive(self, answer: Answer) -> Answer | None:
+        """Take a part of an answer from the engine.
+
+        Returns:
+            The whole answer if this was its last part; None if a follow-up comes.
         """
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from evalkit.generation.base import Answer, EngineSettings, GenerationEngine, Prompt
+from evalkit.generation.base import Answer, Conversations, EngineSettings, FollowUps, GenerationEngine, Prompt
 from evalkit.generation.checkpoint import Checkpoint, has_chat_template
 from evalkit.generation.engine import EngineChoice, announcement, choose_settings, hardware, load_engine
 from evalkit.generation.weights import check_weights
@@ -48,6 +48,8 @@ class CheckpointSource:
     def _protocol(self, task: str) -> PromptProtocol:
         """Return the protocol that the request names, or the default one."""
         request = self.request
+        if request.protocol is None and request.has_tools:
+            return find_for_refining(task=task, chat=True)
         if request.protocol is None and request.is_refined:
             return find_for_refining(task=task, chat=has_chat_template(self.checkpoint))
         if request.protocol is None and request.is_for_choosing:
@@ -157,6 +159,7 @@ class GenerationSession:
         sample_of: Callable[[Answer], Sample],
         on_sample: Callable[[Sample], None],
         extra_tokens: int = 0,
+        conversations: Conversations | None = None,
     ) -> int:
         """Deliver the samples that a file holds, then generate, store and deliver the others.
 
@@ -167,6 +170,7 @@ class GenerationSession:
             sample_of: Makes the sample of an answer.
             on_sample: Receives each sample as soon as it is available.
             extra_tokens: Tokens by which prompts of later calls may be longer, so that the engine makes room for them.
+            conversations: Makes whole answers of their parts; None if the engine's answers are whole.
 
         Returns:
             The number of samples that the file held.
@@ -182,7 +186,10 @@ class GenerationSession:
         for key in reused:
             on_sample(file.found[key])
 
-        def store(answer: Answer) -> None:
+        def store(part: Answer) -> None:
+            answer = part if conversations is None else conversations.receive(part)
+            if answer is None:
+                return
             self._callbacks.step()
             if (answer.prompt.task_id, answer.prompt.index) not in file.found:
                 sample = sample_of(answer)
@@ -190,11 +197,11 @@ class GenerationSession:
                 on_sample(sample)
 
         if missing := missing_prompts(prompts, file.found, self._choice.settings):
-            self._generate(missing, label, store, extra_tokens)
+            self._generate(missing, label, store, conversations or _NoFollowUps(extra_tokens))
         return len(reused)
 
     def _generate(
-        self, prompts: Sequence[Prompt], label: str, on_answer: Callable[[Answer], None], extra_tokens: int
+        self, prompts: Sequence[Prompt], label: str, on_answer: Callable[[Answer], None], follow_ups: FollowUps
     ) -> None:
         """Run the engine on `prompts` and report its progress."""
         if self._engine is None:
@@ -210,7 +217,7 @@ class GenerationSession:
                 prompts,
                 on_answer=on_answer,
                 on_tokens=lambda tokens: self._callbacks.step(0, tokens),
-                follow_ups=_NoFollowUps(extra_tokens),
+                follow_ups=follow_ups,
             )
         finally:
             self._callbacks.stop()

@@ -75,6 +75,7 @@ class Evaluation:
             prefixes[result.name] = prefix + result.plan.problems[0].task_id.rpartition("/")[0] + "/"
             tasks |= {prefix + task_id: verdicts for task_id, verdicts in own.items()}
         uses = {result.name: use.to_dict() for result in self.benchmarks if (use := result.library_use) is not None}
+        tool_calls = {result.name: result.generated.tool_calls for result in self.benchmarks}
         refinements = {result.name: result.generated.refinement for result in self.benchmarks}
         return {
             "format": FORMAT,
@@ -106,6 +107,7 @@ class Evaluation:
             "versions": versions(),
             "command": sys.argv,
             "sandbox": {"layers": {layer.name: layer.to_dict() for layer in self.layers}},
+            **({"tools": tool_calls} if any(tool_calls.values()) else {}),
             **({"refine": refinements} if any(refinements.values()) else {}),
             **({"library": uses} if uses else {}),
         }

@@ -43,6 +43,8 @@ class Sample:
     """Protocol, engine, dtype and sampling settings."""
     run: str = ""
     """Digest of the checkpoint and all settings; "" for samples generated elsewhere."""
+    transcript: list[dict[str, Any]] | None = None
+    """With `--tools`: all calls, as `evalkit/tools/inline/calls.py` records them."""
     attempts: list[dict[str, Any]] | None = None
     """With `--refine`: all attempts, as `evalkit/tools/refine/attempts.py` records them."""
 
@@ -90,6 +92,8 @@ class GeneratedSamples:
     """Samples that an earlier run had generated."""
     generation: dict[str, Any] | None = None
     """Engine settings, seed and hardware for the result; None for samples generated elsewhere."""
+    tool_calls: dict[str, Any] | None = None
+    """Counts of calls for the result, with `--tools`."""
     refinement: dict[str, Any] | None = None
     """Counts of attempts for the result, with `--refine`."""
 

@@ -1,0 +1,1 @@
+"""Calls of tools inside an answer: their form, their prompts, and the generate stage that makes them."""

@@ -1,0 +1,173 @@
+"""Calls of tools while answers are written: stop at an end string, run the tool, insert its result, go on.
+
+The engine delivers a part of an answer at each stop. `ToolConversations` runs the tool on a thread, and the engine
+takes the answer so far with the result as a follow-up prompt when it is ready; other answers go on meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from evalkit.generation.base import Answer, Prompt
+from evalkit.outputs.files import sha256_text
+from evalkit.tasks.base import Problem
+from evalkit.tools.base import RESULT_END, RESULT_START, Tool, ToolSession
+
+NO_CALLS_LEFT = "No calls are left. Write the answer."
+"""Result of a call beyond the limit of calls or of tokens."""
+
+_FRAME_TOKENS = 32
+"""Tokens of the strings around a result, at most, with those by which text encodes longer than it was generated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallBudget:
+    """What the calls of one answer may take."""
+
+    calls: int
+    """Calls that are made. The model may ask once more, is told that none is left, and after that the answer ends."""
+    result_tokens: int
+    """Tokens of all results. A longer result is cut."""
+
+    @property
+    def extra_tokens(self) -> int:
+        """Tokens by which results make an answer longer, at most."""
+        return self.result_tokens + _FRAME_TOKENS * (self.calls + 1)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Conversation:
+    """One answer that is being written."""
+
+    prompt: Prompt
+    text: str = ""
+    """The answer so far, with calls and results."""
+    own: str = ""
+    """The answer so far without calls and results."""
+    tokens: int = 0
+    result_tokens: int = 0
+    num_refused: int = 0
+    transcript: list[dict[str, Any]] = field(default_factory=list)
+    sessions: dict[str, ToolSession] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """End the sessions of the tools."""
+        for session in self.sessions.values():
+            session.close()
+
+
+class ToolConversations:
+    """All answers that are being written with tools. See `Conversations` for the interface."""
+
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        problems: dict[str, Problem],
+        budget: CallBudget,
+        *,
+        max_new_tokens: int,
+        count_tokens: Callable[[str], int],
+        threads: int,
+    ) -> None:
+        """Begin without any answer.
+
+        Args:
+            tools: Tools with distinct end strings.
+            problems: Problems by task id.
+            budget: What the calls of one answer may take.
+            max_new_tokens: Tokens that a model may generate for one answer, all parts together.
+            count_tokens: Counts the tokens of a text.
+            threads: Calls that are made at the same time.
+        """
+        self.extra_tokens = budget.extra_tokens
+        self._tools = {tool.end: tool for tool in tools}
+        self._problems, self._budget = problems, budget
+        self._max_new_tokens, self._count_tokens = max_new_tokens, count_tokens
+        self._unsafe = [RESULT_START, RESULT_END, *(text for tool in tools for text in (tool.start, tool.end))]
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tool")
+        self._open: dict[tuple[str, int], _Conversation] = {}
+        self._running: set[Future[Prompt]] = set()
+
+    def receive(self, answer: Answer) -> Answer | None:
+        """See `Conversations.receive`."""
+        prompt = answer.prompt
+        state = self._open.setdefault((prompt.task_id, prompt.index), _Conversation(prompt=prompt))
+        state.tokens += answer.tokens
+        tool = self._tools.get(answer.stop_string)
+        before, start, call = answer.completion.rpartition(tool.start) if tool is not None else ("", "", "")
+        if tool is None or not start or state.num_refused:
+            return self._finish(state, answer)
+        state.text += f"{answer.completion}{tool.end}"
+        state.own += before
+        left = self._max_new_tokens - state.tokens
+        if left <= 0:
+            return self._finish(state, replace(answer, completion="", stop_reason="length", stop_string=""))
+        self._running.add(self._executor.submit(self._call, state, tool, call, left))
+        return None
+
+    def take(self, wait: Literal["no", "first", "all"]) -> list[Prompt]:
+        """See `FollowUps.take`."""
+        if wait != "no":
+            futures.wait(self._running, return_when="FIRST_COMPLETED" if wait == "first" else "ALL_COMPLETED")
+        done = [future for future in self._running if future.done()]
+        self._running.difference_update(done)
+        return sorted((future.result() for future in done), key=lambda prompt: (prompt.task_id, prompt.index))
+
+    def close(self) -> None:
+        """Cancel calls that have not begun, and end all sessions; calls that run end with their tools."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for state in self._open.values():
+            state.close()
+        self._open.clear()
+
+    def _call(self, state: _Conversation, tool: Tool, call: str, left: int) -> Prompt:
+        """Make a call, on a thread of its own; return the prompt of the answer's next part."""
+        started = time.monotonic()
+        room = self._budget.result_tokens - state.result_tokens
+        if len(state.transcript) >= self._budget.calls or room <= 0:
+            state.num_refused += 1
+            result = NO_CALLS_LEFT
+        else:
+            if tool.name not in state.sessions:
+                state.sessions[tool.name] = tool.open(self._problems[state.prompt.task_id])
+            result = self._cut(self._safe(state.sessions[tool.name].call(call)), room)
+            state.result_tokens += self._count_tokens(result)
+            seconds = round(time.monotonic() - started, 3)
+            state.transcript.append({"tool": tool.name, "text": call, "result": result, "seconds": seconds})
+        state.text += f"\n{RESULT_START}\n{result}\n{RESULT_END}\n"
+        prompt = state.prompt
+        part = len(state.transcript) + state.num_refused
+        seed = int(sha256_text(f"{prompt.seed} part {part}")[:8], 16)
+        return replace(prompt, text=prompt.text + state.text, seed=seed, max_new_tokens=left)
+
+    def _finish(self, state: _Conversation, answer: Answer) -> Answer:
+        """Return the whole answer, whose last part is `answer`."""
+        del self._open[state.prompt.task_id, state.prompt.index]
+        state.close()
+        return replace(
+            answer,
+            prompt=state.prompt,
+            completion=state.text + answer.completion,
+            tokens=state.tokens,
+            own_text=state.own + answer.completion,
+            transcript=tuple(state.transcript),
+        )
+
+    def _safe(self, result: str) -> str:
+        """Return a result in which no string of the form of calls or results, and no special token, is left."""
+        for text in self._unsafe:
+            result = result.replace(text, f"{text[0]} {text[1:]}")
+        return result.replace("<|", "< |")
+
+    def _cut(self, result: str, room: int) -> str:
+        """Return the beginning of a result of at most `room` tokens."""
+        mark, kept = "", result
+        while kept and (count := self._count_tokens(kept + mark)) > room:
+            mark = " ..."
+            kept = kept[: min(len(kept) - 1, len(kept) * room // count)]
+        return kept + mark if kept else ""
