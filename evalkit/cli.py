@@ -71,7 +71,7 @@ class _Group(click.Group):
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
     "deterministic", "rerank", "refine", "tools",
-    "tool_calls", "tool_tokens",
+    "tool_calls", "tool_tokens", "tool_first",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
 

@@ -113,6 +113,11 @@ _TOOL_OPTIONS = (
         help="Tools that the model may call while it writes, separated by commas: python (an interpreter in the "
         "sandbox), docs (a search in documentation).",
     ),
+    click.option(
+        "--tool-first",
+        is_flag=True,
+        help="Begin each answer with a call of the first tool. Without it, few small models call a tool at all.",
+    ),
     click.option("--tool-calls", type=COUNT, default=4, show_default=True, help="Most calls of tools in one answer."),
     click.option(
         "--tool-tokens",

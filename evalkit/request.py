@@ -87,6 +87,8 @@ class Request(GenerationRequest):
     """Most calls in one answer."""
     tool_tokens: int = 512
     """Most tokens of the results in one answer."""
+    tool_first: bool = False
+    """Begin each answer with a call of the first tool."""
     docs: Path | None = None
     """Index of documentation that the tool `docs` searches."""
     refine: int = 0

@@ -46,7 +46,7 @@ class _Conversation:
 
     prompt: Prompt
     text: str = ""
-    """The answer so far, with calls and results."""
+    """The answer so far, with calls and results, without the opening that its prompt ends in."""
     own: str = ""
     """The answer so far without calls and results."""
     tokens: int = 0
@@ -57,7 +57,7 @@ class _Conversation:
 
     def close(self) -> None:
         """End the sessions of the tools."""
-        for session in self.sessions.values():
+        for session in tuple(self.sessions.values()):  # a call may be about to add one
             session.close()
 
 
@@ -73,6 +73,7 @@ class ToolConversations:
         max_new_tokens: int,
         count_tokens: Callable[[str], int],
         threads: int,
+        opening: str = "",
     ) -> None:
         """Begin without any answer.
 
@@ -83,11 +84,12 @@ class ToolConversations:
             max_new_tokens: Tokens that a model may generate for one answer, all parts together.
             count_tokens: Counts the tokens of a text.
             threads: Calls that are made at the same time.
+            opening: Beginning of all answers, in which their prompts end; may hold the start of a call.
         """
         self.extra_tokens = budget.extra_tokens
         self._tools = {tool.end: tool for tool in tools}
         self._problems, self._budget = problems, budget
-        self._max_new_tokens, self._count_tokens = max_new_tokens, count_tokens
+        self._max_new_tokens, self._count_tokens, self._opening = max_new_tokens, count_tokens, opening
         self._unsafe = [RESULT_START, RESULT_END, *(text for tool in tools for text in (tool.start, tool.end))]
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tool")
         self._open: dict[tuple[str, int], _Conversation] = {}
@@ -99,7 +101,8 @@ class ToolConversations:
         state = self._open.setdefault((prompt.task_id, prompt.index), _Conversation(prompt=prompt))
         state.tokens += answer.tokens
         tool = self._tools.get(answer.stop_string)
-        before, start, call = answer.completion.rpartition(tool.start) if tool is not None else ("", "", "")
+        written = answer.completion if state.text else self._opening + answer.completion
+        before, start, call = written.rpartition(tool.start) if tool is not None else ("", "", "")
         if tool is None or not start or state.num_refused:
             return self._finish(state, answer)
         state.text += f"{answer.completion}{tool.end}"
@@ -149,12 +152,13 @@ class ToolConversations:
         """Return the whole answer, whose last part is `answer`."""
         del self._open[state.prompt.task_id, state.prompt.index]
         state.close()
+        own = state.own + answer.completion if state.text else self._opening + answer.completion
         return replace(
             answer,
             prompt=state.prompt,
-            completion=state.text + answer.completion,
+            completion=self._opening + state.text + answer.completion,
             tokens=state.tokens,
-            own_text=state.own + answer.completion,
+            own_text=own,
             transcript=tuple(state.transcript),
         )
 

@@ -1,7 +1,8 @@
 """Prompts of answers with tools: how the tools are explained, and where a model begins.
 
 A chat model gets the explanation and the question in one message. A base model gets the same text, which ends where its
-answer begins. Neither answer is begun in a code block, so that a call can come first.
+answer begins. Neither answer is begun in a code block, so that a call can come first. With `first_call` the answer is
+begun with a call.
 """
 
 from __future__ import annotations
@@ -38,18 +39,24 @@ def tool_protocol(protocol: PromptProtocol, tools: Sequence[Tool]) -> PromptProt
     )
 
 
-def tool_prompt(prompt: Prompt, tools: Sequence[Tool], *, chat: bool) -> Prompt:
+def tool_prompt(prompt: Prompt, tools: Sequence[Tool], *, chat: bool, opening: str) -> Prompt:
     """Return the prompt of an answer with tools.
 
     Args:
         prompt: The prompt without tools.
         tools: The tools.
         chat: The checkpoint has a chat template.
+        opening: Beginning of the answer; empty to let the model begin it.
     """
     question = prompt.user if prompt.user is not None else prompt.text
     if chat:
-        return replace(prompt, user=f"{explanation(tools)}\n\n{question}", text="")
-    return replace(prompt, user=None, text=f"{explanation(tools)}{_PROBLEM}{question}{_ANSWER}")
+        return replace(prompt, user=f"{explanation(tools)}\n\n{question}", text=opening)
+    return replace(prompt, user=None, text=f"{explanation(tools)}{_PROBLEM}{question}{_ANSWER}{opening}")
+
+
+def first_call(tool: Tool) -> str:
+    """Return the beginning of an answer that begins with a call of `tool`: few small models open one themselves."""
+    return f"First I call the tool.\n{tool.start}\n"
 
 
 def explanation(tools: Sequence[Tool]) -> str:

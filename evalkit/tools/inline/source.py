@@ -23,7 +23,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tools.base import Tool, ToolContext, load_tools
 from evalkit.tools.inline.calls import CallBudget, ToolConversations
-from evalkit.tools.inline.prompts import FORM_VERSION, tool_prompt, tool_protocol
+from evalkit.tools.inline.prompts import FORM_VERSION, first_call, tool_prompt, tool_protocol
 from evalkit.tools.python import without_fence
 
 _THREADS = 32
@@ -59,7 +59,11 @@ class ToolSource:
         source, choice = self.source, choose_engine(self.request)
         protocol = tool_protocol(plan.protocol, tools)
         chat = has_chat_template(source.checkpoint)
-        prompts = [tool_prompt(prompt, tools, chat=chat) for prompt in first_prompts(plan, seed=self.request.seed)]
+        opening = first_call(tools[0]) if self.request.tool_first else ""
+        prompts = [
+            tool_prompt(prompt, tools, chat=chat, opening=opening)
+            for prompt in first_prompts(plan, seed=self.request.seed)
+        ]
         used = self._record(tools)
         digest = sha256_text(json.dumps([source.run_digest(protocol, choice.settings), FORM_VERSION, used]))[:16]
         template = SampleTemplate.of(replace(plan, protocol=protocol), choice.settings, run=digest)
@@ -71,7 +75,7 @@ class ToolSource:
 
         with (
             SampleFile(self.request.sample_path(plan.benchmark.name), run=digest) as file,
-            closing(self._conversations(plan, tools)) as conversations,
+            closing(self._conversations(plan, tools, opening)) as conversations,
             source.session(protocol, choice) as session,
         ):
             num_reused = session.complete(
@@ -87,7 +91,7 @@ class ToolSource:
             samples=tuple(samples), num_reused=num_reused, generation=generation, tool_calls=call_counts(samples)
         )
 
-    def _conversations(self, plan: SamplePlan, tools: list[Tool]) -> ToolConversations:
+    def _conversations(self, plan: SamplePlan, tools: list[Tool], opening: str) -> ToolConversations:
         assert plan.protocol is not None
         tokenizer = load_tokenizer(self.source.checkpoint)
         return ToolConversations(
@@ -97,6 +101,7 @@ class ToolSource:
             max_new_tokens=plan.protocol.max_new_tokens,
             count_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
             threads=_THREADS,
+            opening=opening,
         )
 
     @property
@@ -106,13 +111,15 @@ class ToolSource:
     def _record(self, tools: list[Tool]) -> dict[str, Any]:
         """Return what a result records of the tools; it is part of the digest of a run."""
         limits = {"calls": self._budget.calls, "result_tokens": self._budget.result_tokens}
+        limits["first"] = self.request.tool_first
         return limits | {tool.name: tool.to_dict() for tool in tools}
 
     def hint(self, executions: tuple[Execution, ...]) -> str:
         """Return advice where no answer called a tool."""
         samples = [execution.sample for execution in executions]
         if samples and not any(sample.transcript for sample in samples):
-            return f"no answer called {' or '.join(self.request.tools)}; the model may be too small for this form"
+            more = "" if self.request.tool_first else "; --tool-first begins each answer with a call"
+            return f"no answer called {' or '.join(self.request.tools)}{more}"
         return ""
 
     def to_dict(self) -> dict[str, Any]:

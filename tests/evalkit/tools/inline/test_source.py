@@ -1,0 +1,154 @@
+"""Tests of scores with tools: samples, transcripts, result, page, resumption, and bad options."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalkit.generation.base import Prompt
+from tests.evalkit.commands import call
+from tests.evalkit.generation.fake_engine import ReturnEngine
+from tests.evalkit.tools.inline.toy_tools import TalkingEngine
+
+RIGHT = """\
+def has_close_elements(numbers, threshold):
+    ordered = sorted(numbers)
+    return any(b - a < threshold for a, b in zip(ordered, ordered[1:]))
+"""
+ARGUMENTS = ("--tasks", "humaneval", "--limit", 1, "--workers", 1)
+
+
+def by_results(*parts: str) -> TalkingEngine:
+    def script(prompt: Prompt) -> str:
+        answer = prompt.text.rpartition("Answer:\n")[2]
+        return parts[min(answer.count("</result>"), len(parts) - 1)]
+
+    return TalkingEngine(script, ("</python>",))
+
+
+def score(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path, out: Path, engine: TalkingEngine, *more: object
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the first sample and the result of a score with the Python tool."""
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: engine)
+    done = call("score", checkpoint, *ARGUMENTS, "--tools", "python", "--out", out, *more)
+    assert done.exit_code == 0, done.output
+    first = (out / "score.samples.jsonl").read_text().splitlines()[0]
+    return json.loads(first), json.loads((out / "score.json").read_text())
+
+
+def test_a_model_runs_code_and_answers(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = by_results("<python>\nx = 20\nx + 1\n</python>", "<python>\nx * 2\n</python>", f"```python\n{RIGHT}```")
+    sample, result = score(monkeypatch, checkpoint, tmp_path, engine)
+    assert sample["solution"].strip() == RIGHT.strip()
+    assert [call["result"] for call in sample["transcript"]] == ["21", "40"]
+    assert [call["text"] for call in sample["transcript"]] == ["\nx = 20\nx + 1\n", "\nx * 2\n"]
+    assert sample["raw"].startswith("<python>\nx = 20\nx + 1\n</python>\n<result>\n21\n</result>\n<python>")
+    assert sample["settings"]["protocol"] == "humaneval-evalplus-chat-v1+python"
+    assert result["scores"]["humaneval"]["pass@1"] == 1
+    counts = result["tools"]["humaneval"]
+    assert counts == {
+        "samples": 1,
+        "samples_with_calls": 1,
+        "calls": {"python": 2},
+        "generated_tokens": sample["tokens"],
+    }
+    assert result["generation"]["tools"]["calls"] == 4
+    page = (tmp_path / "score.html").read_text()
+    assert "1 of 1 answers called a tool: 2 calls of python" in page
+    assert "call 2 of 2: python" in page
+    assert "x * 2" in page
+
+
+def test_a_program_that_is_only_in_a_call_counts(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = by_results(f"<python>\n{RIGHT}\n</python>", "It works.")
+    sample, result = score(monkeypatch, checkpoint, tmp_path, engine)
+    assert sample["solution"].strip() == RIGHT.strip()
+    assert result["scores"]["humaneval"]["pass@1"] == 1
+
+
+def test_an_answer_outside_of_calls_comes_first(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    wrong = "def has_close_elements(numbers, threshold):\n    return False\n"
+    engine = by_results(f"<python>\n{RIGHT}\n</python>", f"```python\n{wrong}```")
+    sample, _ = score(monkeypatch, checkpoint, tmp_path, engine)
+    assert sample["solution"].strip() == wrong.strip()
+
+
+def test_the_opening_begins_a_call(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = by_results("print(3)\n</python>", RIGHT)
+    sample, _ = score(monkeypatch, checkpoint, tmp_path, engine, "--tool-first")
+    assert engine.prompts[0].text.endswith("First I call the tool.\n<python>\n")
+    assert sample["transcript"][0]["result"] == "3"
+    assert sample["raw"].startswith("First I call the tool.\n<python>\nprint(3)\n</python>\n<result>\n3\n")
+
+
+def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = by_results("<python>\n1\n</python>", RIGHT)
+    score(monkeypatch, checkpoint, tmp_path, engine)
+    before = (tmp_path / "score.samples.jsonl").read_text()
+    score(monkeypatch, checkpoint, tmp_path, engine)
+    assert len(engine.prompts) == 2
+    assert (tmp_path / "score.samples.jsonl").read_text() == before
+    score(monkeypatch, checkpoint, tmp_path, engine, "--tool-tokens", 100)
+    assert len(engine.prompts) == 4
+    score(monkeypatch, checkpoint, tmp_path, engine)
+    assert len(engine.prompts) == 4
+
+
+def test_the_model_is_shown_no_scoring_test(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, humaneval
+):
+    look = (
+        "<python>\nimport sys, gc\n[v for v in gc.get_objects() if isinstance(v, str) and 'METADATA' in v]\n</python>"
+    )
+    engine = by_results(look, RIGHT)
+    sample, _ = score(monkeypatch, checkpoint, tmp_path, engine)
+    assert sample["transcript"][0]["result"] == "[]"
+    shown = "".join(prompt.text for prompt in engine.prompts)
+    assert not any(line in shown for line in humaneval.problems[0].test.splitlines() if "assert" in line)
+
+
+def test_a_model_that_calls_nothing_is_noted(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: by_results(RIGHT))
+    done = call("score", checkpoint, *ARGUMENTS, "--tools", "python", "--out", tmp_path)
+    assert "no answer called python" in done.output
+    assert "--tool-first" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tools", "perl"), "tool 'perl' is unknown; expected one of python, docs"),
+        (("--tools", "python", "--refine", 1), "--tools works neither with --refine nor with --rerank"),
+        (("--tools", "python", "--tool-calls", 0), "0 is not in the range"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path: Path, checkpoint: Path, arguments: tuple[object, ...], message: str):
+    done = call("score", checkpoint, *ARGUMENTS, "--out", tmp_path / "out", *arguments)
+    assert done.exit_code in (1, 2)
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_tools_have_no_effect_on_samples(tmp_path: Path):
+    samples = tmp_path / "samples.jsonl"
+    samples.write_text('{"task_id": "HumanEval/0", "completion": "    return 1"}\n')
+    done = call("score", "--samples", samples, "--tools", "python")
+    assert done.exit_code == 2
+    assert "--tools: has no effect with --samples" in done.output
+
+
+def test_without_tools_nothing_of_them_is_in_the_files(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("evalkit.generation.run.load_engine", ReturnEngine)
+    done = call("score", checkpoint, *ARGUMENTS, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    sample = json.loads((tmp_path / "score.samples.jsonl").read_text())
+    assert not {"transcript", "attempts"} & set(sample)
+    result = json.loads((tmp_path / "score.json").read_text())
+    assert "tools" not in result
+    assert "tools" not in result["generation"]
