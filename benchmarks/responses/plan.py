@@ -142,7 +142,7 @@ def _train(plan: Plan, name: str, cache: str, *, steps: int, seed: int, student:
         *("--shards", cache, "--student", student or plan.student, "--out", plan.path("runs", name)),
         *("--max-steps", str(steps), "--seed", str(seed), "--learning-rate", f"{plan.learning_rate:g}"),
         *("--batch-tokens", str(plan.batch_tokens), "--micro-tokens", str(plan.micro_tokens), "--held-out", "0.1"),
-        *("--no-tensorboard", "--save-every", "100", "--keep", "1"),
+        *("--no-tensorboard", "--save-every", "10", "--keep", "1"),
     )
 
 
