@@ -23,7 +23,12 @@ from evalkit.tasks.base import Problem
 from evalkit.text import one_line
 
 VISIBLE_LIMITS = CallLimits(
-    call_cpu_s=1.0, program_cpu_s=3.0, most_timeouts=2, memory_bytes=1 << 30, value_bytes=1 << 14
+    call_cpu_s=1.0,
+    after_timeout_cpu_s=0.2,
+    program_cpu_s=3.0,
+    most_timeouts=2,
+    memory_bytes=1 << 30,
+    value_bytes=1 << 14,
 )
 """Limits of a program on its visible tests."""
 
@@ -153,9 +158,9 @@ def _passes(test: SplitTest, output: CallOutput) -> bool:
 
 
 def _kind(output: CallOutput) -> str:
-    if output.is_value or (output.exception == "AssertionError" and output.text == "AssertionError"):
+    if output.is_value or output.text == "AssertionError":
         return "wrong"
-    return output.exception or output.outcome
+    return output.exception if output.outcome == "exception" else output.outcome
 
 
 def _program_failure(program: str, output: CallOutput) -> str:
