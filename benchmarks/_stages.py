@@ -40,7 +40,7 @@ class Stage:
         """Return the command as a user types it."""
         names = {"teacher_dump": "teacher-dump", "student_train": "student-train"}
         start = names.get(self.module, self.module)
-        return shlex.join([start if "." not in start else f"python -m {start}", *self.arguments])
+        return shlex.join([*((start,) if "." not in start else ("python", "-m", start)), *self.arguments])
 
 
 def run_stages(stages: Sequence[Stage], scratch: Path, *, jobs: int, only: Sequence[str] = ()) -> list[str]:

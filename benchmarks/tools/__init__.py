@@ -1,0 +1,1 @@
+"""Tools for small models: refinement beside several samples, on two models and two benchmarks."""
