@@ -57,12 +57,14 @@ class ProblemTemplate:
         """
         library = renaming.name(renaming.symbols.package)
         example, *tests = self.cases.strip().split("\n")
-        prompt = self._prompt(library, example)
+        call, value = _sides(example)
+        shown = f">>> {call}\n{value}"
+        prompt = self._prompt(library, shown)
         solution = renaming.solution(self.solution)
         return Problem(
             task_id=task_id,
             prompt=prompt,
-            description=self.task,
+            description=f"{self.task}\n\n{shown}",
             entry_points=(self.entry,),
             prelude=f"# library {library}, sha256 {digest}\n",
             test="".join(f"assert {test}\n" for test in tests),
@@ -70,15 +72,13 @@ class ProblemTemplate:
             pages=tuple(map(renaming.page, pages)),
         )
 
-    def _prompt(self, library: str, example: str) -> str:
-        call, value = _sides(example)
+    def _prompt(self, library: str, shown: str) -> str:
         lines = [
             *textwrap.wrap(self.task, _WIDTH),
             "",
             f"Use the library {library}: it has a function or a class for this.",
             "",
-            f">>> {call}",
-            value,
+            shown,
         ]
         text = textwrap.indent("\n".join(lines), "    ").lstrip()
         raw = "r" if "\\" in text else ""
