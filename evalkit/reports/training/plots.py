@@ -61,7 +61,7 @@ def _svg(title: str, draw: Callable[[Any], None]) -> str:
     # A fixed salt makes the element ids, and so the bytes, reproducible. The title keeps them apart on one page.
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": f"evalkit {title}", "font.size": 9}
     with rc_context(settings):
-        figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+        figure = Figure(figsize=(3.9, 2.6), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         _style(axes, title)
@@ -69,7 +69,8 @@ def _svg(title: str, draw: Callable[[Any], None]) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    # The page's own colours, which a dark page changes.
+    return text[text.index("<svg") :].replace(_INK, "currentColor").replace(_LINE, "var(--line)")
 
 
 def _curve_panels(runs: Sequence[TrainingRun]) -> list[_Panel]:
@@ -139,7 +140,7 @@ def _draw_estimates(axes: Any, estimates: list[tuple[str, dict[str, float]]]) ->
 
 
 def _style(axes: Any, title: str) -> None:
-    axes.set_title(title, loc="left", color=_INK, fontsize=10, fontweight="bold")
+    axes.set_title(title, loc="left", color=_INK, fontsize=9, fontweight="bold")
     axes.tick_params(colors=_INK, length=0)
     axes.grid(True, color=_LINE, linewidth=0.5)
     axes.set_axisbelow(True)
