@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import _common
 from benchmarks._stages import run_stages
-from benchmarks.tools import report
+from benchmarks.tools import documentation, report
 from benchmarks.tools.plan import Plan, stages
 
 
@@ -45,12 +45,14 @@ def main() -> None:
         engine=options.engine,
         batch_size=options.batch_size,
     )
+    every_stage = [*stages(plan), *documentation.stages(plan)]
     if options.list:
-        for stage in stages(plan):
+        for stage in every_stage:
             print(f"{stage.name}: {stage.shown()}")
         return
-    failed = [] if options.page else run_stages(stages(plan), plan.scratch, jobs=1, only=options.only)
+    failed = [] if options.page else run_stages(every_stage, plan.scratch, jobs=1, only=options.only)
     report.write(plan, options.out)
+    documentation.write(plan, options.out)
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}")
 

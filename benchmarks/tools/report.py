@@ -37,7 +37,7 @@ def _section(model: str, task: str, *, tables: dict[str, Any]) -> str:
     parts = [
         f"### {TITLES.get(model, model)}, {title_of(task)}",
         f"{tables['problems']} problems, {tables['with_visible_tests']} of which show tests; {tables['samples']} "
-        f"samples of each. Some attempt of refinement is right in {_value(tables['oracle_of_attempts'])}.",
+        f"samples of each. Some attempt of refinement is right in {value_text(tables['oracle_of_attempts'])}.",
         _methods(tables["methods"]),
         "At equal tokens, refinement less the other method, in points:",
         _differences(tables["equal_tokens"]),
@@ -54,8 +54,8 @@ def _methods(methods: dict[str, Any]) -> str:
         [
             f"`{name}`" if name.startswith(("greedy", "refine")) and "," not in name else name,
             f"{row['tokens']:.0f}",
-            _value(row["pass@1"]),
-            "-" if name == "greedy" else _value(row["over greedy"], sign=True),
+            value_text(row["pass@1"]),
+            "-" if name == "greedy" else value_text(row["over greedy"], sign=True),
         ]
         for name, row in methods.items()
     ]
@@ -64,7 +64,7 @@ def _methods(methods: dict[str, Any]) -> str:
 
 def _differences(differences: dict[str, Any]) -> str:
     return _common.markdown_table(
-        ["comparison", "difference"], [[name, _value(value, sign=True)] for name, value in differences.items()]
+        ["comparison", "difference"], [[name, value_text(value, sign=True)] for name, value in differences.items()]
     )
 
 
@@ -75,10 +75,11 @@ def _kinds(kinds: dict[str, dict[str, int]]) -> str:
 
 
 def _ties(ties: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_value(value, sign=True)}" for name, value in ties.items())
+    return ", ".join(f"{name} {value_text(value, sign=True)}" for name, value in ties.items())
 
 
-def _value(value: dict[str, float], *, sign: bool = False) -> str:
+def value_text(value: dict[str, float], *, sign: bool = False) -> str:
+    """Return a mean with its interval."""
     form = "{:+.1f}" if sign else "{:.1f}"
     mean, low, high = (form.format(value[key]) for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
