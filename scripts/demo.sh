@@ -22,4 +22,7 @@ run student-train --shards "$out/shards/" --out "$out/ckpt/" --student teacher \
 run evalkit score "$out/ckpt/" --tasks humaneval --max-new-tokens 64 --batch-size 41 \
     ${DEMO_LIMIT:+--limit "$DEMO_LIMIT"} --json "$out/humaneval.json"
 run evalkit report "$out/ckpt/" --score "$out/humaneval.json" --out "$out/report.html" --markdown "$out/report.md"
-printf '\nThe pipeline took %d s. %s/report.html has the plots.\n' $((SECONDS - begin)) "$out"
+run logit-shards inspect "$out/shards/" --row 5 --html "$out/row.html"
+printf '\nThe pipeline took %d s. Look at %s/report.html (curves, completions, what to do next) and %s/row.html (a row\n' \
+    $((SECONDS - begin)) "$out" "$out"
+printf "with the teacher's choices).\n"

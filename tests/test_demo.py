@@ -14,6 +14,7 @@ import click
 import pytest
 
 import evalkit.cli
+import shards.cli
 import student_train.cli
 import teacher_dump.cli
 
@@ -22,6 +23,7 @@ COMMANDS: dict[str, click.Command] = {
     "teacher-dump": teacher_dump.cli.main,
     "student-train": student_train.cli.main,
     "evalkit": evalkit.cli.main,
+    "logit-shards": shards.cli.main,
 }
 
 
@@ -46,7 +48,7 @@ def demo_commands(folder: Path, **variables: str) -> list[list[str]]:
 @pytest.mark.parametrize("variables", [{}, {"DEMO_OUT": "small", "DEMO_TOKENS": "5000", "DEMO_LIMIT": "4"}])
 def test_every_command_of_the_demo_parses(tmp_path: Path, variables: dict[str, str]) -> None:
     commands = demo_commands(tmp_path, **variables)
-    assert [name for name, *_ in commands] == ["teacher-dump", "student-train", "evalkit", "evalkit"]
+    assert [name for name, *_ in commands] == ["teacher-dump", "student-train", "evalkit", "evalkit", "logit-shards"]
     for name, *arguments in commands:
         command = COMMANDS[name]
         context = command.make_context(name, list(arguments))

@@ -6,6 +6,7 @@ missing.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class Section:
     remarks: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     """(name, value) pairs about the run's inputs."""
+    next_steps: tuple[tuple[str, str], ...]
+    """(purpose, command) pairs: what can be done with the run."""
     completions: tuple[Completion, ...]
     """Empty if the run wrote none."""
     missing_completions: str
@@ -98,6 +101,7 @@ def _section(run: TrainingRun, control: TrainingRun | None, results: Sequence[Sc
             *_control_remarks(run, control),
         ),
         facts=_facts(run),
+        next_steps=_next_steps(run),
         completions=completions,
         missing_completions=missing_completions,
         run=run,
@@ -180,6 +184,20 @@ def _control_remarks(run: TrainingRun, control: TrainingRun | None) -> list[str]
     if any(run.get("train", key) != control.get("train", key) for key in ("steps", "tokens")):
         return ["run and control differ in steps or tokens: not an equal comparison"]
     return []
+
+
+def _next_steps(run: TrainingRun) -> tuple[tuple[str, str], ...]:
+    """Return commands for the run's own folders; a path is quoted where a shell would split it."""
+    shards, student = (shlex.quote(str(path)) for path in (run.get("config", "shards") or "shards/", run.folder))
+    return (
+        ("see a row with the teacher's choices", f"logit-shards inspect {shards} --row 5 --html row.html"),
+        (
+            "see where the student is furthest from the teacher",
+            f"student-train --evaluate {student} --shards {shards} --json e.json && evalkit report e.json --out e.html",
+        ),
+        ("score ten samples of each problem", f"evalkit score {student} --tasks humaneval --n 10 --temperature 0.8"),
+        ("record a teacher on your own code", "teacher-dump --model smollm2-135m --data YOUR_FOLDER --out shards/"),
+    )
 
 
 def _facts(run: TrainingRun) -> tuple[tuple[str, str], ...]:

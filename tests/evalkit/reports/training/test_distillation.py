@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,16 @@ def test_completions_of_other_prompts_are_not_put_beside_each_other(run: Path):
     first, second = build([run], scores=[]).sections[0].completions
     assert [name for name, _ in first.texts] == ["distilled", "control"]
     assert [name for name, _ in second.texts] == ["distilled"]
+
+
+def test_the_next_steps_are_commands_that_the_tools_take(tmp_path: Path):
+    """A name that a shell would split is quoted."""
+    folder = write_run(tmp_path / "my run", config={"shards": "my shards/"})
+    steps = build([folder], scores=[]).sections[0].next_steps
+    lines = [shlex.split(command) for _, step in steps for command in step.split(" && ")]
+    assert [name for name, *_ in lines] == ["logit-shards", "student-train", "evalkit", "evalkit", "teacher-dump"]
+    assert lines[0][2] == "my shards/"
+    assert lines[1][2] == str(folder)
 
 
 def test_without_completions_there_is_no_such_section(run: Path, tmp_path: Path):
