@@ -8,6 +8,7 @@ numbers is identified by its text, and so is one that does not parse by itself.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import warnings
 
@@ -21,6 +22,7 @@ _SEES_LINES = re.compile(
 """Names that a program needs to find out the line of a statement."""
 
 
+@functools.lru_cache(maxsize=512)  # a model repeats programs, and parsing one takes a millisecond
 def program_key(program: str) -> str:
     """Return a text that two programs share only if every check must end the same way for both."""
     by_text = f"text {program}"  # the first word keeps a program's text apart from the tree of another
