@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,27 +68,34 @@ def find(data: Path) -> list[Dataset]:
     return found
 
 
-def thinned(dataset: Dataset, scratch: Path, part: int) -> Dataset:
+def thinned(dataset: Dataset, scratch: Path, part: int, *, num_samples: int = 0) -> Dataset:
     """Return a dataset with a fixed random part of the problems: one in `part`, by the digest of their number.
 
     Args:
         dataset: All problems.
         scratch: Its files are written here, once.
         part: 1 keeps all problems.
+        num_samples: Samples that each problem keeps, its first ones; 0 for all.
     """
-    if part == 1:
+    if part == 1 and not num_samples:
         return dataset
-    folder = dataset.scratch(scratch) / f"part-{part}"
+    folder = dataset.scratch(scratch) / (f"part-{part}" + (f"-of-{num_samples}" if num_samples else ""))
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("samples", "tests", "greedy"):
         path, target = dataset.file(name), folder / f"{name}.jsonl"
         if path is None or target.exists():
             continue
         unfinished = folder / f"{name}.part"
+        kept: Counter[str] = Counter()
         with open_given(path) as given, unfinished.open("w", encoding="utf-8") as file:
             for _, fields in rows(given):
                 number = str(fields["task_id"]).rpartition("/")[2]
-                if int.from_bytes(hashlib.blake2b(number.encode(), digest_size=8).digest()) % part == 0:
+                is_enough = name == "samples" and num_samples and kept[number] == num_samples
+                if (
+                    not is_enough
+                    and int.from_bytes(hashlib.blake2b(number.encode(), digest_size=8).digest()) % part == 0
+                ):
+                    kept[number] += 1
                     file.write(json.dumps(fields) + "\n")
         unfinished.rename(target)
     return Dataset(model=dataset.model, task=dataset.task, folder=folder)
@@ -106,18 +114,27 @@ def train_verifier(datasets: list[Dataset], model: str, scratch: Path, more: tup
     """Return the folder of a model's verifier, trained by `evalkit train-verifier` on its development tasks.
 
     Args:
-        datasets: All datasets; the model's development tasks with tests are used.
+        datasets: All datasets.
         model: The model; it has samples and tests of mbpp:train.
         scratch: Holds the verifier.
         more: Further options of the command.
     """
-    used = [d for d in datasets if d.model == model and d.task in DEVELOPMENT and d.file("tests") is not None]
-    folder = scratch / model / "verifier"
+    used = learned_from(datasets, model)
+    return train_on(used, scratch / model / "verifier", used[0].evidence(scratch), more)
+
+
+def learned_from(datasets: list[Dataset], model: str) -> list[Dataset]:
+    """Return the development tasks of a model that have tests."""
+    return [d for d in datasets if d.model == model and d.task in DEVELOPMENT and d.file("tests") is not None]
+
+
+def train_on(used: list[Dataset], folder: Path, evidence: Path, more: tuple[str, ...]) -> Path:
+    """Run `evalkit train-verifier` on the samples of `used`, unless `folder` holds its verifier; return `folder`."""
     if not (folder / "report.json").exists():
         samples = [str(dataset.samples) for dataset in used]
         tests = [text for dataset in used for text in ("--tests", str(dataset.file("tests")))]
-        evidence = ("--evidence", str(used[0].evidence(scratch)))
-        _evalkit("train-verifier", *samples, *tests, "--tasks", DEVELOPMENT[0], *evidence, "--out", str(folder), *more)
+        places = ("--evidence", str(evidence), "--out", str(folder))
+        _evalkit("train-verifier", *samples, *tests, "--tasks", DEVELOPMENT[0], *places, *more)
     return folder
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
 from benchmarks.selection import development, pictures
+from benchmarks.selection.cells import TITLES, cell, signed, title
 from benchmarks.selection.datasets import SCORED
 from benchmarks.selection.measure import BY_OUTPUT, COMPARED
+from benchmarks.selection.verifier_tables import head_tables, read_heads, read_verifiers, verifier_tables
 from evalkit.rerank.registry import ORACLE, VERIFIER
-from evalkit.tasks.registry import title_of
 
-TITLES = {
-    "qwen2.5-coder-0.5b-instruct": "Qwen2.5-Coder-0.5B-Instruct",
-    "smollm2-135m-instruct": "SmolLM2-135M-Instruct",
-}
-"""Names of models in the page, by the names of their folders; others are named as their folder."""
 ORDER = (
     "random",
     "greedy",
@@ -31,8 +26,6 @@ ORDER = (
     "srank-all",
 )
 """The first rows of a table of methods; others follow in the order of the results, `oracle` last."""
-NUM_TASKS = {"mbpp": 500}
-"""Tasks of a benchmark of which a run may score a part (`--mbpp-part`)."""
 BEGIN, END = "<!-- selection: begin -->", "<!-- selection: end -->"
 
 Result = dict[str, Any]
@@ -49,28 +42,29 @@ def write(results: Sequence[Result], scratch: Path, out: Path) -> None:
     scored = [result for result in results if result["task"] in SCORED and "methods" in result]
     developed = [result for result in results if "values" in result]
     chosen = _development(developed)
-    verifiers = _verifiers(dict.fromkeys(result["model"] for result in results), scratch)
+    verifiers = read_verifiers(dict.fromkeys(result["model"] for result in results), scratch)
     public = [{key: value for key, value in result.items() if key != "values"} for result in results]
-    _common.write_json(out / "selection.json", {"datasets": public, "development": chosen, "verifiers": verifiers})
+    heads = read_heads(dict.fromkeys(result["model"] for result in results), scratch)
+    data = {"datasets": public, "development": chosen, "verifiers": verifiers, "heads": heads}
+    _common.write_json(out / "selection.json", data)
     if scored:
         pictures.methods(scored, out / "selection.png", title)
     if by_size := [result for result in scored if "samples" in result]:
         pictures.samples(by_size, out / "selection_samples.png", title)
     _common.write_page(
-        out / "selection.md", "\n".join(_page(scored, developed, chosen, verifiers, out / "selection.md"))
+        out / "selection.md",
+        "\n".join(_page(scored, developed, chosen, verifiers=verifiers, heads=heads, path=out / "selection.md")),
     )
 
 
-def title(result: Result) -> str:
-    """Return model and benchmark of a dataset, and which part of the benchmark it is."""
-    name = f"{TITLES.get(result['model'], result['model'])}, {title_of(result['task'])}"
-    scored = result["facts"]["problems"] + result["facts"]["left_out"]
-    whole = NUM_TASKS.get(result["task"], scored)
-    return name if scored == whole else f"{name} (a fixed random part: {scored} of {whole} tasks)"
-
-
 def _page(
-    scored: Sequence[Result], developed: Sequence[Result], chosen: Result, verifiers: Result, path: Path
+    scored: Sequence[Result],
+    developed: Sequence[Result],
+    chosen: Result,
+    *,
+    verifiers: Result,
+    heads: Result,
+    path: Path,
 ) -> list[str]:
     """Return the page's blocks. What a person wrote between the markers of the old page stays."""
     parts = ["# Choosing among samples: results", "", *_kept(path), ""]
@@ -88,7 +82,9 @@ def _page(
     if any("sources" in result for result in scored):
         parts += ["## Sources of inputs", "", SOURCES.strip(), "", *_sources(scored)]
     if verifiers:
-        parts += ["## Verifier", "", VERIFIERS.strip(), "", *_verifier_tables(verifiers, scored), ""]
+        parts += ["## Verifier", "", VERIFIERS.strip(), "", *verifier_tables(verifiers, scored), ""]
+    if heads:
+        parts += ["### With a model's embeddings", "", HEADS.strip(), "", *head_tables(heads)]
     parts += ["## Choice of `combined`", "", CHOICE.strip(), "", *_variants(developed, chosen), ""]
     where = sorted({result["where"] for result in (*scored, *developed)})
     return [*parts, "## Where", "", *where, ""]
@@ -129,6 +125,14 @@ probability than a wrong one, over all samples and within a task. The Brier scor
 probability; in brackets, that of a constant. A choice is wrong if the first sample fails although some sample passes.
 A model without samples of mbpp:train has the verifier of the other model.
 """
+HEADS = """
+Both verifiers learn from the same fixed random part of mbpp:train and are measured on the same part of mbpp:validation,
+on which their kinds were chosen. The second one has a linear head that also reads SmolLM2-135M-Instruct's embeddings of
+the programs (`train-verifier --model`). The time is that of the command on a busy machine, without the execution of the
+programs.
+
+    python -m benchmarks.selection.heads --data DATA --scratch DIR --checkpoint CHECKPOINT --part 4 --samples 5
+"""
 
 
 def _kept(path: Path) -> list[str]:
@@ -164,8 +168,8 @@ def _methods(result: Result) -> list[str]:
     for name in names:
         label = f"`{name}`" + (" (visible tests)" if name in result["facts"]["visible_tests"] else "")
         first = table[name]["pass@1"]
-        cells = [_cell(table[name].get(metric)) for metric in metrics]
-        rows.append([label, *cells, _signed(first.get("over random")), _signed(first.get("over majority"))])
+        cells = [cell(table[name].get(metric)) for metric in metrics]
+        rows.append([label, *cells, signed(first.get("over random")), signed(first.get("over majority"))])
     return _common.markdown_table(header, rows).splitlines()
 
 
@@ -178,8 +182,8 @@ def _verdicts(scored: Sequence[Result]) -> list[str]:
             for name, row in result["methods"].items()
             if "over majority" in row["pass@1"] and name != ORACLE
         }
-        below = [f"`{name}` ({_signed(value)})" for name, value in differences.items() if value["high"] < 0]
-        above = [f"`{name}` ({_signed(value)})" for name, value in differences.items() if value["low"] > 0]
+        below = [f"`{name}` ({signed(value)})" for name, value in differences.items() if value["high"] < 0]
+        above = [f"`{name}` ({signed(value)})" for name, value in differences.items() if value["low"] > 0]
         lines.append(
             f"- {title(result)}: below `majority`: {', '.join(below) or 'none'}; above: {', '.join(above) or 'none'}."
         )
@@ -192,7 +196,7 @@ def _sizes(scored: Sequence[Result], key: str, methods: Iterable[str]) -> list[s
         table = result.get(key)
         if table:
             rows = [
-                [f"`{name}`", *(_cell(by_method.get(name)) for by_method in table.values())]
+                [f"`{name}`", *(cell(by_method.get(name)) for by_method in table.values())]
                 for name in methods
                 if name in next(iter(table.values()))
             ]
@@ -210,57 +214,12 @@ def _sources(scored: Sequence[Result]) -> list[str]:
                 f"{row['inputs']:.1f}",
                 f"{row['clusters']:.1f}",
                 str(row["problems_without"]),
-                *(_cell(row[name]) for name in BY_OUTPUT),
+                *(cell(row[name]) for name in BY_OUTPUT),
             ]
             for sources, row in result["sources"].items()
         ]
         lines += [f"{title(result)}:", "", *_common.markdown_table(header, rows).splitlines(), ""]
     return lines
-
-
-def _verifiers(models: Iterable[str], scratch: Path) -> dict[str, Any]:
-    """Return what the report of each model's verifier says of its quality."""
-    verifiers = {}
-    for model in models:
-        path = scratch / model / "verifier" / "report.json"
-        if path.exists():
-            report = json.loads(path.read_bytes())
-            quality = {key: value for key, value in report["quality"].items() if key not in ("scores", "differences")}
-            features = dict(list(report["features"].items())[:6])
-            verifiers[model] = {**quality, "chosen": report["model"]["chosen"], "features": features}
-    return verifiers
-
-
-def _verifier_tables(verifiers: Result, scored: Sequence[Result]) -> list[str]:
-    """Return the quality of each verifier, and its differences to other methods at equal samples."""
-    header = ["verifier of", "kind", "tasks", "AUC", "within tasks", "Brier score", "wrong choices"]
-    rows = [
-        [
-            TITLES.get(model, model),
-            row["chosen"],
-            str(row["tasks"]),
-            _number(row["auc"]),
-            _number(row["auc_within_tasks"]),
-            f"{_number(row['brier'])} ({_number(row['brier_of_share'])})",
-            f"{row['wrong_choices']} of {row['tasks_with_right']}",
-        ]
-        for model, row in verifiers.items()
-    ]
-    lines = [*_common.markdown_table(header, rows).splitlines(), "", "pass@1 at equal samples:", ""]
-    others = ("random", "majority", "srank", "combined")
-    gains = [
-        [title(result), _cell(first), *(_signed(first[f"over {other}"]) for other in others)]
-        for result in scored
-        if (first := result["methods"].get("verifier", {}).get("pass@1"))
-    ]
-    return [
-        *lines,
-        *_common.markdown_table(["samples", "`verifier`", *(f"over `{o}`" for o in others)], gains).splitlines(),
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _development(developed: Sequence[Result]) -> dict[str, Any]:
@@ -283,18 +242,10 @@ def _variants(developed: Sequence[Result], tables: Result) -> list[str]:
         header = ["rules", *metrics, "over `srank`", "over `combined`"]
         rows = []
         for name, row in table.items():
-            cells = [_cell(row[metric]) for metric in metrics]
+            cells = [cell(row[metric]) for metric in metrics]
             first = row["pass@1"]
             label = name if name in development.VARIANTS and name != "combined" else f"`{name}`"
-            rows.append([label, *cells, _signed(first.get("over srank")), _signed(first.get("over combined"))])
+            rows.append([label, *cells, signed(first.get("over srank")), signed(first.get("over combined"))])
         name = TITLES.get(model, model)
         lines += [f"{name}, {problems} problems:", "", *_common.markdown_table(header, rows).splitlines(), ""]
     return lines
-
-
-def _cell(value: dict[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:.1f} ({value['low']:.1f} to {value['high']:.1f})"
-
-
-def _signed(value: dict[str, float] | None) -> str:
-    return "-" if value is None else f"{value['mean']:+.1f} ({value['low']:+.1f} to {value['high']:+.1f})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.selection.report import title
+from benchmarks.selection.cells import title
 
 
 @pytest.mark.parametrize(
