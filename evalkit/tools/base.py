@@ -2,14 +2,14 @@
 
 A call is text between the tool's start and end strings. The model writes the start string and the call; the engine
 stops at the end string; the tool's result is inserted between `RESULT_START` and `RESULT_END`, and the model goes on
-(`evalkit/tools/inline.py`):
+(`evalkit/tools/inline/calls.py`):
 
-    <python>
+    ```python
     print(sum(range(4)))
-    </python>
-    <result>
+    ```
+    ```output
     6
-    </result>
+    ```
 
 To add a tool: implement `Tool` in a module of this folder and add a row to `TOOLS`.
 """
@@ -26,7 +26,7 @@ from evalkit.errors import EvalError
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Problem
 
-RESULT_START, RESULT_END = "<result>", "</result>"
+RESULT_START, RESULT_END = "```output", "```"
 """Strings around a result, in the text that the model continues."""
 
 
@@ -68,9 +68,9 @@ class Tool(Protocol):
     name: str
     """Key of `TOOLS`."""
     start: str
-    """String that begins a call, such as `<python>`."""
+    """String that begins a call, such as "```python"; no other tool has it."""
     end: str
-    """String at which the engine stops and the call is made, such as `</python>`."""
+    """String at which the engine stops, such as "\\n```\\n". It ends a call if one was begun; tools may share it."""
     system_text: str
     """Lines for the model: what the tool does and when to call it. The form of calls is shown by `example`."""
     example: tuple[str, str]

@@ -28,10 +28,10 @@ class PythonTool:
     """Runs Python. See `Tool` for the interface."""
 
     name = "python"
-    start, end = "<python>", "</python>"
+    start, end = "```python", "\n```\n"
     system_text = (
-        "You can run Python code while you write: the output and the value of the last line are given to you. Names "
-        "stay defined from one run to the next. Try your function on examples of the problem before you answer."
+        "Each Python block that you write is run, and its output and the value of its last line are given to you. "
+        "Names stay defined from one block to the next. Try your function on examples of the problem, and correct it."
     )
     example = ("def double(x):\n    return 2 * x\n\nprint(double(4))", "8")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from evalkit.generation.base import Answer, Prompt
 from evalkit.outputs.files import sha256_text
@@ -48,10 +48,14 @@ class _Conversation:
     text: str = ""
     """The answer so far, with calls and results, without the opening that its prompt ends in."""
     own: str = ""
-    """The answer so far without calls and results."""
+    """The answer up to the last call, without calls and results."""
+    pending: str
+    """The answer from the last result on, with the opening if there was none."""
     tokens: int = 0
     result_tokens: int = 0
-    num_refused: int = 0
+    num_parts: int = 0
+    is_told: bool = False
+    """The model was told that no calls are left."""
     transcript: list[dict[str, Any]] = field(default_factory=list)
     sessions: dict[str, ToolSession] = field(default_factory=dict)
 
@@ -59,6 +63,16 @@ class _Conversation:
         """End the sessions of the tools."""
         for session in tuple(self.sessions.values()):  # a call may be about to add one
             session.close()
+
+
+class _Call(NamedTuple):
+    """A call at the end of a text."""
+
+    tool: Tool
+    before: str
+    """The text before it."""
+    text: str
+    """What is between the tool's strings."""
 
 
 class ToolConversations:
@@ -78,7 +92,7 @@ class ToolConversations:
         """Begin without any answer.
 
         Args:
-            tools: Tools with distinct end strings.
+            tools: Tools with distinct start strings.
             problems: Problems by task id.
             budget: What the calls of one answer may take.
             max_new_tokens: Tokens that a model may generate for one answer, all parts together.
@@ -87,31 +101,47 @@ class ToolConversations:
             opening: Beginning of all answers, in which their prompts end; may hold the start of a call.
         """
         self.extra_tokens = budget.extra_tokens
-        self._tools = {tool.end: tool for tool in tools}
+        self._tools = tuple(tools)
         self._problems, self._budget = problems, budget
         self._max_new_tokens, self._count_tokens, self._opening = max_new_tokens, count_tokens, opening
-        self._unsafe = [RESULT_START, RESULT_END, *(text for tool in tools for text in (tool.start, tool.end))]
+        strings = {RESULT_START, RESULT_END, *(text.strip() for tool in tools for text in (tool.start, tool.end))}
+        self._unsafe = sorted(strings, key=lambda text: (-len(text), text))
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="tool")
         self._open: dict[tuple[str, int], _Conversation] = {}
         self._running: set[Future[Prompt]] = set()
 
     def receive(self, answer: Answer) -> Answer | None:
         """See `Conversations.receive`."""
-        prompt = answer.prompt
-        state = self._open.setdefault((prompt.task_id, prompt.index), _Conversation(prompt=prompt))
+        key = (answer.prompt.task_id, answer.prompt.index)
+        if key not in self._open:
+            self._open[key] = _Conversation(prompt=answer.prompt, pending=self._opening)
+        state = self._open[key]
         state.tokens += answer.tokens
-        tool = self._tools.get(answer.stop_string)
-        written = answer.completion if state.text else self._opening + answer.completion
-        before, start, call = written.rpartition(tool.start) if tool is not None else ("", "", "")
-        if tool is None or not start or state.num_refused:
+        state.pending += answer.completion
+        call = self._open_call(state.pending, answer.stop_string)
+        is_end = answer.stop_string not in [tool.end for tool in self._tools]
+        if is_end or (call is not None and state.is_told):
             return self._finish(state, answer)
-        state.text += f"{answer.completion}{tool.end}"
-        state.own += before
-        left = self._max_new_tokens - state.tokens
-        if left <= 0:
+        state.text += answer.completion + answer.stop_string
+        if state.tokens >= self._max_new_tokens:
             return self._finish(state, replace(answer, completion="", stop_reason="length", stop_string=""))
-        self._running.add(self._executor.submit(self._call, state, tool, call, left))
+        state.num_parts += 1
+        if call is not None:
+            state.own += call.before
+            state.pending = ""
+            self._running.add(self._executor.submit(self._call, state, call))
+        else:  # the string ended something else: the model goes on
+            state.pending += answer.stop_string
+            self._running.add(self._executor.submit(self._next_prompt, state))
         return None
+
+    def _open_call(self, text: str, end: str) -> _Call | None:
+        """Return the call that `end` ends, at the end of `text`; None if none was begun or another `end` ended it."""
+        begun = [(text.rfind(tool.start), tool) for tool in self._tools if end and tool.end == end]
+        position, tool = max(begun, key=lambda item: item[0], default=(-1, None))
+        if tool is None or position < 0 or end in (call := text[position + len(tool.start) :]):
+            return None
+        return _Call(tool, text[:position], call)
 
     def take(self, wait: Literal["no", "first", "all"]) -> list[Prompt]:
         """See `FollowUps.take`."""
@@ -128,37 +158,41 @@ class ToolConversations:
             state.close()
         self._open.clear()
 
-    def _call(self, state: _Conversation, tool: Tool, call: str, left: int) -> Prompt:
+    def _call(self, state: _Conversation, call: _Call) -> Prompt:
         """Make a call, on a thread of its own; return the prompt of the answer's next part."""
-        started = time.monotonic()
+        started, tool = time.monotonic(), call.tool
         room = self._budget.result_tokens - state.result_tokens
         if len(state.transcript) >= self._budget.calls or room <= 0:
-            state.num_refused += 1
+            state.is_told = True
             result = NO_CALLS_LEFT
         else:
             if tool.name not in state.sessions:
                 state.sessions[tool.name] = tool.open(self._problems[state.prompt.task_id])
-            result = self._cut(self._safe(state.sessions[tool.name].call(call)), room)
+            result = self._cut(self._safe(state.sessions[tool.name].call(call.text)), room)
             state.result_tokens += self._count_tokens(result)
             seconds = round(time.monotonic() - started, 3)
-            state.transcript.append({"tool": tool.name, "text": call, "result": result, "seconds": seconds})
-        state.text += f"\n{RESULT_START}\n{result}\n{RESULT_END}\n"
+            state.transcript.append({"tool": tool.name, "text": call.text, "result": result, "seconds": seconds})
+        gap = "" if state.text.endswith("\n") else "\n"
+        state.text += f"{gap}{RESULT_START}\n{result}\n{RESULT_END}\n"
+        return self._next_prompt(state)
+
+    def _next_prompt(self, state: _Conversation) -> Prompt:
+        """Return the prompt of the answer's next part."""
         prompt = state.prompt
-        part = len(state.transcript) + state.num_refused
-        seed = int(sha256_text(f"{prompt.seed} part {part}")[:8], 16)
+        seed = int(sha256_text(f"{prompt.seed} part {state.num_parts}")[:8], 16)
+        left = self._max_new_tokens - state.tokens
         return replace(prompt, text=prompt.text + state.text, seed=seed, max_new_tokens=left)
 
     def _finish(self, state: _Conversation, answer: Answer) -> Answer:
         """Return the whole answer, whose last part is `answer`."""
         del self._open[state.prompt.task_id, state.prompt.index]
         state.close()
-        own = state.own + answer.completion if state.text else self._opening + answer.completion
         return replace(
             answer,
             prompt=state.prompt,
             completion=self._opening + state.text + answer.completion,
             tokens=state.tokens,
-            own_text=own,
+            own_text=state.own + state.pending,
             transcript=tuple(state.transcript),
         )
 

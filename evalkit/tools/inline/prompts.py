@@ -1,8 +1,7 @@
 """Prompts of answers with tools: how the tools are explained, and where a model begins.
 
 A chat model gets the explanation and the question in one message. A base model gets the same text, which ends where its
-answer begins. Neither answer is begun in a code block, so that a call can come first. With `first_call` the answer is
-begun with a call.
+answer begins. The model begins its answer itself, or with `first_call` it is begun with a call.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def tool_protocol(protocol: PromptProtocol, tools: Sequence[Tool]) -> PromptProt
         tools: The tools.
     """
     names = "+".join(tool.name for tool in tools)
-    stops = tuple(tool.end for tool in tools)
+    stops = dict.fromkeys(tool.end for tool in tools)
     return replace(
         protocol,
         name=f"{protocol.name}+{names}",
@@ -56,7 +55,7 @@ def tool_prompt(prompt: Prompt, tools: Sequence[Tool], *, chat: bool, opening: s
 
 def first_call(tool: Tool) -> str:
     """Return the beginning of an answer that begins with a call of `tool`: few small models open one themselves."""
-    return f"First I call the tool.\n{tool.start}\n"
+    return f"First I use {tool.name}:\n{tool.start}\n"
 
 
 def explanation(tools: Sequence[Tool]) -> str:
@@ -64,6 +63,6 @@ def explanation(tools: Sequence[Tool]) -> str:
     parts = []
     for tool in tools:
         call, result = tool.example
-        shown = f"{tool.start}\n{call}\n{tool.end}\n{RESULT_START}\n{result}\n{RESULT_END}"
+        shown = f"{tool.start}\n{call}\n{tool.end.strip()}\n{RESULT_START}\n{result}\n{RESULT_END}"
         parts.append(f"{tool.system_text} Example:\n\n{shown}")
     return "\n\n".join([*parts, "After that, write the complete program in a markdown code block."])

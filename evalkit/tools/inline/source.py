@@ -128,35 +128,42 @@ class ToolSource:
 
 
 def tool_sample(template: SampleTemplate, answer: Answer) -> Sample:
-    """Return the sample of an answer: the program is in its text outside of calls.
+    """Return the sample of an answer: the program is in its text outside of calls, or else in its calls of Python.
 
-    Small models often call Python with the program and end there. If the text defines no entry point, the last call of
-    Python that does is the program.
+    Models often write the program in a call, see that it works, and end there. Then the program is all that the calls
+    define up to the last one that defines the entry point: what the interpreter held.
     """
     own = answer.own_text if answer.own_text is not None else answer.completion
     entry_point = template.entry_points.get(answer.prompt.task_id, "")
     if not _defines(sanitize(own, entry_point), entry_point):
-        for call in reversed(answer.transcript):
-            code = without_fence(call["text"]) if call["tool"] == "python" else ""
-            if _defines(sanitize(code, entry_point), entry_point):
-                own = code
-                break
+        cells = [without_fence(call["text"]) for call in answer.transcript if call["tool"] == "python"]
+        defining = [number for number, cell in enumerate(cells) if _defines(cell, entry_point)]
+        if defining:
+            own = "\n\n".join(cell for cell in cells[: defining[-1] + 1] if _is_program(cell))
     sample = template.sample(replace(answer, completion=own))
     return replace(sample, raw=answer.completion, transcript=list(answer.transcript))
 
 
-def _defines(program: str, name: str) -> bool:
-    """Return whether a program is valid and binds a name."""
+def _is_program(text: str) -> bool:
+    return _bound_names(text) is not None
+
+
+def _defines(text: str, name: str) -> bool:
+    return name in (_bound_names(text) or ())
+
+
+def _bound_names(text: str) -> set[str] | None:
+    """Return the names that a program's functions, classes and assignments bind; None if it is not valid Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            body = ast.parse(program).body
+            body = ast.parse(text).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+        return None
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     names = {node.name for node in body if isinstance(node, functions)}
-    return name in names | {target.id for target in targets if isinstance(target, ast.Name)}
+    return names | {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def call_counts(samples: Iterable[Sample]) -> dict[str, Any]:

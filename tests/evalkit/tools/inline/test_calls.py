@@ -18,7 +18,7 @@ from tests.evalkit.tools.inline.toy_tools import PROBLEM, TalkingEngine, UpperTo
 
 
 def result(text: str) -> str:
-    return f"\n<result>\n{text}\n</result>\n"
+    return f"\n```output\n{text}\n```\n"
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def talk(
 
 def by_results(*parts: str) -> Callable[[Prompt], str]:
     """Return a script: the first part for a prompt without results, the second for one with one, and so on."""
-    return lambda prompt: parts[min(prompt.text.count("</result>"), len(parts) - 1)]
+    return lambda prompt: parts[min(prompt.text.count("```output"), len(parts) - 1)]
 
 
 def test_a_result_is_inserted_and_the_model_goes_on():
@@ -90,9 +90,28 @@ def test_what_is_left_of_the_length_and_a_seed_of_its_own_go_with_each_part():
 
 def test_an_answer_without_calls_stays_as_it_is():
     tool = UpperTool()
-    (answer,), _ = talk(lambda _: "plain </up>", tool)
-    assert (answer.completion, answer.own_text, answer.transcript) == ("plain ", "plain ", ())
+    (answer,), _ = talk(lambda _: "plain", tool)
+    assert (answer.completion, answer.own_text, answer.transcript) == ("plain", "plain", ())
     assert tool.opened == []
+
+
+def test_an_end_string_that_ends_no_call_is_text():
+    tool = UpperTool()
+    texts = iter(["a </up>", " b </up>", " <up>x</up>", " </up>", "done"])
+    (answer,), engine = talk(lambda _: next(texts), tool)
+    assert [call["text"] for call in answer.transcript] == ["x"]
+    assert answer.completion == f"a </up> b </up> <up>x</up>{result('X 1')} </up>done"
+    assert answer.own_text == "a </up> b </up>  </up>done"
+    assert engine.prompts[2].text == "Qa </up> b </up>"
+
+
+def test_a_call_may_be_begun_in_an_earlier_part():
+    fences = UpperTool()
+    fences.start, fences.end = "```up", "```"  # an end string that also begins blocks
+    texts = iter(["text ```", "up x```", "done"])
+    (answer,), _ = talk(lambda _: next(texts), fences)
+    assert answer.transcript[0]["text"] == " x"
+    assert answer.own_text == "text done"
 
 
 def test_an_opening_may_begin_the_first_call():
@@ -112,15 +131,15 @@ def test_a_slow_call_does_not_hold_up_other_answers():
     tool = UpperTool()
 
     def script(prompt: Prompt) -> str:
-        if "</result>" in prompt.text:
+        if "```output" in prompt.text:
             return "done"
         if prompt.task_id == "T/4":  # the last one to start: all others have ended or wait for their results
             return "<up>free</up>"
         return "<up>wait</up>" if prompt.task_id == "T/0" else "<up>x</up>"
 
     def release_last(prompt: Prompt) -> str:
-        others_done = sum("</result>" in seen.text for seen in engine_prompts) >= 3
-        if prompt.task_id != "T/0" and "</result>" in prompt.text and others_done:
+        others_done = sum("```output" in seen.text for seen in engine_prompts) >= 3
+        if prompt.task_id != "T/0" and "```output" in prompt.text and others_done:
             tool.released.set()
         engine_prompts.append(prompt)
         return script(prompt)
@@ -156,10 +175,10 @@ def test_all_parts_together_keep_to_the_maximum_length():
 
 def test_a_result_cannot_end_itself_or_begin_a_call():
     with conversations(UpperTool()) as talking:
-        safe = talking._safe("</result> <result> <up> </up> <|im_end|>")
-    assert safe == "< /result> < result> < up> < /up> < |im_end|>"
-    (answer,), _ = talk(by_results("<up></result><|x|></up>", "done"), UpperTool())
-    assert answer.transcript[0]["result"] == "</RESULT>< |X|> 1"
+        safe = talking._safe("```output ``` <up> </up> <|im_end|>")
+    assert safe == "` ``output ` `` < up> < /up> < |im_end|>"
+    (answer,), _ = talk(by_results("<up>```<|x|></up>", "done"), UpperTool())
+    assert answer.transcript[0]["result"] == "` ``< |X|> 1"
 
 
 def test_an_error_of_the_tool_ends_the_run():
@@ -209,13 +228,17 @@ def check_parts(checkpoint: Path, answers: list[Answer], tool: UpperTool) -> Non
     """Compare answers with those of prompts that hold their calls and results from the beginning."""
     assert any(answer.transcript for answer in answers)
     for text, answer in zip(TEXTS, answers, strict=True):
-        written = ""
+        written = since = ""
         for call in answer.transcript:
-            head = answer.completion[len(written) :].partition(tool.end)[0]
-            (part,) = generate_in_order(checkpoint, [text + written], stop=(tool.end,), max_new_tokens=24)
-            assert part.completion == head
-            written += f"{head}{tool.end}{result(call['result'])}"
+            while tool.start not in since or tool.end in since.rpartition(tool.start)[2]:  # no call was begun
+                since += tool.end if since else ""
+                (part,) = generate_in_order(checkpoint, [text + written], stop=(tool.end,), max_new_tokens=24)
+                assert part.stop_string == tool.end
+                since += part.completion
+                written += part.completion + tool.end
+            written += result(call["result"])
             assert answer.completion.startswith(written)
+            since = ""
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -15,7 +15,7 @@ def test_a_chat_model_gets_one_message_and_begins_its_answer_itself():
     prompt = tool_prompt(CHAT, [UpperTool()], chat=True, opening="")
     assert prompt.text == ""
     assert prompt.user == (
-        "You can call a tool. Example:\n\n<up>\na\n</up>\n<result>\nA\n</result>\n\n"
+        "You can call a tool. Example:\n\n<up>\na\n</up>\n```output\nA\n```\n\n"
         "After that, write the complete program in a markdown code block.\n\nSolve this."
     )
 

@@ -24,9 +24,9 @@ ARGUMENTS = ("--tasks", "humaneval", "--limit", 1, "--workers", 1)
 def by_results(*parts: str) -> TalkingEngine:
     def script(prompt: Prompt) -> str:
         answer = prompt.text.rpartition("Answer:\n")[2]
-        return parts[min(answer.count("</result>"), len(parts) - 1)]
+        return parts[min(answer.count("```output"), len(parts) - 1)]
 
-    return TalkingEngine(script, ("</python>",))
+    return TalkingEngine(script, ("\n```\n",))
 
 
 def score(
@@ -41,12 +41,12 @@ def score(
 
 
 def test_a_model_runs_code_and_answers(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    engine = by_results("<python>\nx = 20\nx + 1\n</python>", "<python>\nx * 2\n</python>", f"```python\n{RIGHT}```")
+    engine = by_results("```python\nx = 20\nx + 1\n```\n", "```python\nx * 2\n```\n", f"```python\n{RIGHT}```")
     sample, result = score(monkeypatch, checkpoint, tmp_path, engine)
     assert sample["solution"].strip() == RIGHT.strip()
     assert [call["result"] for call in sample["transcript"]] == ["21", "40"]
-    assert [call["text"] for call in sample["transcript"]] == ["\nx = 20\nx + 1\n", "\nx * 2\n"]
-    assert sample["raw"].startswith("<python>\nx = 20\nx + 1\n</python>\n<result>\n21\n</result>\n<python>")
+    assert [call["text"] for call in sample["transcript"]] == ["\nx = 20\nx + 1", "\nx * 2"]
+    assert sample["raw"].startswith("```python\nx = 20\nx + 1\n```\n```output\n21\n```\n```python")
     assert sample["settings"]["protocol"] == "humaneval-evalplus-chat-v1+python"
     assert result["scores"]["humaneval"]["pass@1"] == 1
     counts = result["tools"]["humaneval"]
@@ -64,29 +64,45 @@ def test_a_model_runs_code_and_answers(tmp_path: Path, checkpoint: Path, monkeyp
 
 
 def test_a_program_that_is_only_in_a_call_counts(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    engine = by_results(f"<python>\n{RIGHT}\n</python>", "It works.")
+    engine = by_results(f"```python\n{RIGHT}\n```\n", "It works.")
     sample, result = score(monkeypatch, checkpoint, tmp_path, engine)
     assert sample["solution"].strip() == RIGHT.strip()
     assert result["scores"]["humaneval"]["pass@1"] == 1
 
 
+def test_the_program_of_calls_is_what_the_interpreter_held(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    helper = "def close(a, b, threshold):\n    return False"
+    wrong = "def has_close_elements(numbers, threshold):\n    return close(*numbers[:2], threshold)\n1 / 0"
+    mended = "def close(a, b, threshold):\n    return abs(a - b) < threshold"
+    last = "def has_close_elements(numbers, threshold):\n    pairs = ((a, b) for a in numbers for b in numbers)\n"
+    last += "    return sum(close(a, b, threshold) for a, b in pairs) > len(numbers)"
+    blocks = [f"```python\n{block}\n```\n" for block in (helper, wrong, "x = (", mended)]
+    engine = by_results(*blocks, f"```python\n{last}\n```\n", "Done.")
+    sample, result = score(monkeypatch, checkpoint, tmp_path, engine, "--tool-calls", 9)
+    assert len(sample["transcript"]) == 5
+    assert "x = (" not in sample["solution"]
+    assert result["scores"]["humaneval"]["pass@1"] == 1
+
+
 def test_an_answer_outside_of_calls_comes_first(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     wrong = "def has_close_elements(numbers, threshold):\n    return False\n"
-    engine = by_results(f"<python>\n{RIGHT}\n</python>", f"```python\n{wrong}```")
+    engine = by_results(f"```python\n{RIGHT}\n```\n", f"```python\n{wrong}```")
     sample, _ = score(monkeypatch, checkpoint, tmp_path, engine)
     assert sample["solution"].strip() == wrong.strip()
 
 
 def test_the_opening_begins_a_call(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    engine = by_results("print(3)\n</python>", RIGHT)
+    engine = by_results("print(3)\n```\n", RIGHT)
     sample, _ = score(monkeypatch, checkpoint, tmp_path, engine, "--tool-first")
-    assert engine.prompts[0].text.endswith("First I call the tool.\n<python>\n")
+    assert engine.prompts[0].text.endswith("First I use python:\n```python\n")
     assert sample["transcript"][0]["result"] == "3"
-    assert sample["raw"].startswith("First I call the tool.\n<python>\nprint(3)\n</python>\n<result>\n3\n")
+    assert sample["raw"].startswith("First I use python:\n```python\nprint(3)\n```\n```output\n3\n")
 
 
 def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
-    engine = by_results("<python>\n1\n</python>", RIGHT)
+    engine = by_results("```python\n1\n```\n", RIGHT)
     score(monkeypatch, checkpoint, tmp_path, engine)
     before = (tmp_path / "score.samples.jsonl").read_text()
     score(monkeypatch, checkpoint, tmp_path, engine)
@@ -101,9 +117,7 @@ def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint:
 def test_the_model_is_shown_no_scoring_test(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, humaneval
 ):
-    look = (
-        "<python>\nimport sys, gc\n[v for v in gc.get_objects() if isinstance(v, str) and 'METADATA' in v]\n</python>"
-    )
+    look = "```python\nimport sys, gc\n[v for v in gc.get_objects() if isinstance(v, str) and 'METADATA' in v]\n```\n"
     engine = by_results(look, RIGHT)
     sample, _ = score(monkeypatch, checkpoint, tmp_path, engine)
     assert sample["transcript"][0]["result"] == "[]"
