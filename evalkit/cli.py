@@ -22,6 +22,7 @@ from evalkit.options import (
     CommaSeparated,
     TaskNames,
     UserPath,
+    docs_options,
     generation_options,
     sandbox_options,
     tool_options,
@@ -71,7 +72,7 @@ class _Group(click.Group):
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
     "deterministic", "rerank", "refine", "tools",
-    "tool_calls", "tool_tokens", "tool_first",
+    "tool_calls", "tool_tokens", "tool_first", "docs", "docs_top_k", "docs_tokens", "docs_oracle",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
 
@@ -113,6 +114,7 @@ def main(debug: bool) -> None:
     "srank, and score the choices. The default protocol is then one that shows no tests.",
 )
 @tool_options
+@docs_options
 @click.option(
     "--refine",
     type=click.IntRange(min=0),

@@ -170,6 +170,9 @@ def print_scores(evaluation: Evaluation, result: Path, page: Path | None = None)
             from evalkit.outputs.rerank_result import choices_dict  # a plain score imports neither numpy nor pyarrow
 
             print_choices(benchmark.choices, choices_dict(benchmark.choices))
+        if (retrieval := benchmark.plan.retrieval) is not None and "recall" in retrieval:
+            shares = ", ".join(f"{value:.3f} at {key[7:]}" for key, value in _recalls(retrieval["recall"]).items())
+            console.print(f"recall of the search in documentation: {shares}")
         if (use := benchmark.library_use) is not None:
             console.print(f"{use.passed_and_used} of {use.passed} samples that pass use the library {use.name}")
     if evaluation.limit:
@@ -177,6 +180,10 @@ def print_scores(evaluation: Evaluation, result: Path, page: Path | None = None)
     console.print(f"result: {one_line(str(result))}", soft_wrap=True)
     if page is not None:
         console.print(f"page:   {one_line(str(page))}", soft_wrap=True)
+
+
+def _recalls(recall: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in recall.items() if key.startswith("recall@")}
 
 
 def _add_rates(table: Table, name: str, rates: PassRates, problems: int, outcomes: str) -> None:

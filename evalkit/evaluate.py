@@ -74,6 +74,10 @@ def evaluate(request: Request, callbacks: ScoreCallbacks, *, selector: Selector 
             choosing = ChooseStage(checkpoint=checkpoint, request=request, callbacks=callbacks)
             choosing.check(benchmarks)
         check_outputs(request, checkpoint)
+        if request.docs is not None:
+            from evalkit.tools.docs.index import DocsIndex
+
+            DocsIndex.open(request.docs).close()  # a damaged index ends the run before a model is loaded
         if checkpoint is not None:
             report_weights(checkpoint, request, callbacks)
         if not is_special(request.result):

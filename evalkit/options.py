@@ -129,6 +129,38 @@ _TOOL_OPTIONS = (
 )
 
 
+_DOCS_OPTIONS = (
+    click.option("--docs", type=UserPath(), help="Index of documentation, written by 'evalkit index-docs'."),
+    click.option(
+        "--docs-top-k",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        metavar="K",
+        help="Begin each prompt with the K entries of --docs that fit the problem best.",
+    ),
+    click.option(
+        "--docs-tokens",
+        type=COUNT,
+        default=1024,
+        show_default=True,
+        help="Most tokens of these entries: examples and parameters are cut first.",
+    ),
+    click.option(
+        "--docs-oracle",
+        is_flag=True,
+        help="Begin each prompt with the pages of --docs that the reference needs, as private-api names them.",
+    ),
+)
+
+
+def docs_options(command: _Command) -> _Command:
+    """Add the options of documentation in prompts."""
+    for option in reversed(_DOCS_OPTIONS):
+        command = option(command)
+    return command
+
+
 def tool_options(command: _Command) -> _Command:
     """Add the options of answers that call tools."""
     for option in reversed(_TOOL_OPTIONS):

@@ -12,6 +12,19 @@ from evalkit.tools.base import require_known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RetrievalSettings:
+    """Settings of documentation in the prompt."""
+
+    index: Path
+    top_k: int
+    """Entries for each problem."""
+    tokens: int
+    """Most tokens of them."""
+    oracle: bool = False
+    """Give the pages that the reference needs in place of hits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """Settings of a generation."""
 
@@ -52,6 +65,11 @@ class GenerationRequest:
         return False
 
     @property
+    def retrieval(self) -> RetrievalSettings | None:
+        """Documentation in the prompt; None for none."""
+        return None
+
+    @property
     def has_tools(self) -> bool:
         """Whether answers may call tools: the default protocol asks in words, for base models too."""
         return False
@@ -90,7 +108,13 @@ class Request(GenerationRequest):
     tool_first: bool = False
     """Begin each answer with a call of the first tool."""
     docs: Path | None = None
-    """Index of documentation that the tool `docs` searches."""
+    """Index of documentation, for the tool `docs` and for the prompt."""
+    docs_top_k: int = 0
+    """Entries of the index that begin each prompt."""
+    docs_tokens: int = 1024
+    """Most tokens of these entries."""
+    docs_oracle: bool = False
+    """Begin each prompt with the pages that the reference needs."""
     refine: int = 0
     """Most refinements of an answer: the tests that the prompt shows are executed, and a failure is shown to the
     model."""
@@ -110,6 +134,34 @@ class Request(GenerationRequest):
                 raise EvalError("--tools works neither with --refine nor with --rerank; name one of them")
         if self.refine and self.rerank:
             raise EvalError("--refine needs a prompt that shows tests, --rerank one that hides them; name one of them")
+        self._check_documentation()
+
+    def _check_documentation(self) -> None:
+        """Refuse an index that nothing uses, and uses without an index.
+
+        Raises:
+            EvalError: The settings have one of these.
+        """
+        uses = [
+            *(["--tools docs"] if "docs" in self.tools else []),
+            *(["--docs-top-k"] if self.docs_top_k else []),
+            *(["--docs-oracle"] if self.docs_oracle else []),
+        ]
+        if self.docs is None and uses:
+            raise EvalError(f"{uses[0]} needs --docs INDEX; build one with 'evalkit index-docs PACKAGE... --out INDEX'")
+        if self.docs is not None and not uses:
+            raise EvalError("--docs has no effect without --docs-top-k K or --tools docs; add one of them")
+        if self.docs is not None and self.checkpoint is None:
+            raise EvalError("--docs is for a CHECKPOINT, which reads it; samples are final")
+
+    @property
+    def retrieval(self) -> RetrievalSettings | None:
+        """Documentation in the prompt; None for none."""
+        if self.docs is None or not (self.docs_top_k or self.docs_oracle):
+            return None
+        return RetrievalSettings(
+            index=self.docs, top_k=self.docs_top_k, tokens=self.docs_tokens, oracle=self.docs_oracle
+        )
 
     @property
     def is_for_choosing(self) -> bool:

@@ -21,7 +21,7 @@ from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.presets import PromptProtocol
-from evalkit.tasks.prompts import build_prompt
+from evalkit.tasks.prompts import build_prompt, with_documentation
 from evalkit.tasks.protocols import adjust, covered_problems, find, find_for_choosing, find_for_refining
 
 
@@ -43,7 +43,12 @@ class CheckpointSource:
             num_samples=self.request.num_samples,
         )
         problems = covered_problems(protocol, benchmark)[: self.request.limit]
-        return SamplePlan(benchmark=benchmark, problems=tuple(problems), protocol=protocol)
+        plan = SamplePlan(benchmark=benchmark, problems=tuple(problems), protocol=protocol)
+        if self.request.retrieval is None:
+            return plan
+        from evalkit.tools.docs.retrieval import add_documentation  # other runs read no tokenizer before the engine
+
+        return add_documentation(plan, self.request.retrieval, self.checkpoint)
 
     def _protocol(self, task: str) -> PromptProtocol:
         """Return the protocol that the request names, or the default one."""
@@ -99,6 +104,10 @@ class CheckpointSource:
     def run_digest(self, protocol: PromptProtocol, settings: EngineSettings) -> str:
         """Return the digest of everything that determines the samples."""
         parts = [self.checkpoint.sha256, _recorded(protocol), settings.to_dict(), self.request.seed]
+        if self.request.retrieval is not None:
+            from evalkit.tools.docs.retrieval import settings_record
+
+            parts.append(settings_record(self.request.retrieval))
         return sha256_text(json.dumps(parts))[:16]
 
     def hint(self, executions: tuple[Execution, ...]) -> str:
@@ -262,6 +271,7 @@ def first_prompts(plan: SamplePlan, *, seed: int) -> list[Prompt]:
     prompts = []
     for problem in plan.problems:
         prompt = build_prompt(plan.protocol, problem, plan.benchmark)
+        prompt = with_documentation(prompt, plan.documentation.get(problem.task_id, ""))
         for index in range(plan.protocol.num_samples):
             own_seed = int(sha256_text(f"{seed} {problem.task_id} {index}")[:8], 16)
             prompts.append(

@@ -24,7 +24,7 @@ def check_outputs(request: Request, checkpoint: Checkpoint | None) -> None:
         EvalError: An output is not acceptable.
     """
     outputs = {"--json": request.result, "--html": request.page}
-    inputs = data_files(request.data_dir)
+    inputs = [*data_files(request.data_dir), *([request.docs] if request.docs is not None else [])]
     if checkpoint is not None:
         if is_special(request.result):
             raise EvalError(f"--json {request.result}: the samples go beside the result; name a file in a folder")

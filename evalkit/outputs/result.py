@@ -76,6 +76,7 @@ class Evaluation:
             tasks |= {prefix + task_id: verdicts for task_id, verdicts in own.items()}
         uses = {result.name: use.to_dict() for result in self.benchmarks if (use := result.library_use) is not None}
         tool_calls = {result.name: result.generated.tool_calls for result in self.benchmarks}
+        retrievals = {result.name: result.plan.retrieval for result in self.benchmarks}
         refinements = {result.name: result.generated.refinement for result in self.benchmarks}
         return {
             "format": FORMAT,
@@ -110,6 +111,7 @@ class Evaluation:
             **({"tools": tool_calls} if any(tool_calls.values()) else {}),
             **({"refine": refinements} if any(refinements.values()) else {}),
             **({"library": uses} if uses else {}),
+            **({"retrieval": retrievals} if any(retrievals.values()) else {}),
         }
 
 

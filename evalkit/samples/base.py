@@ -7,8 +7,8 @@ The stages of a score are generate, execute, select and score. A generate stage 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from evalkit.sandbox.pool import Pool
@@ -80,6 +80,10 @@ class SamplePlan:
     """Problems of the benchmark without any sample."""
     num_excluded: int = 0
     """Samples of problems in `Benchmark.excluded_ids`, which are not scored."""
+    documentation: Mapping[str, str] = field(default_factory=dict)
+    """Documentation that the prompt of a problem begins with, by task id."""
+    retrieval: dict[str, Any] | None = None
+    """Where it comes from, for the result: index, limits and recall; None for prompts without documentation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ To add a form: write a function and add it to `PROMPT_FORMS`; protocols name it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalkit.tasks import codet_prompts
 from evalkit.tasks.base import Benchmark, Problem
@@ -24,6 +24,8 @@ class PromptText:
     """For chat models: the user's message. None for base models."""
 
 
+_DOCUMENTATION = "Documentation of functions and classes that may help:"
+
 PromptForm = Callable[[Problem, Benchmark], PromptText]
 """Function from a problem and its benchmark, which may supply examples, to the prompt."""
 
@@ -31,6 +33,22 @@ PromptForm = Callable[[Problem, Benchmark], PromptText]
 def build_prompt(protocol: PromptProtocol, problem: Problem, benchmark: Benchmark) -> PromptText:
     """Return the prompt of one problem in the form that the protocol names."""
     return PROMPT_FORMS[protocol.prompt](problem, benchmark)
+
+
+def with_documentation(prompt: PromptText, documentation: str) -> PromptText:
+    """Return the prompt with documentation before its question: as comments where the model continues code.
+
+    Args:
+        prompt: A prompt of any form.
+        documentation: Plain text; "" leaves the prompt as it is.
+    """
+    if not documentation:
+        return prompt
+    text = f"{_DOCUMENTATION}\n\n{documentation}"
+    if prompt.user is not None:
+        return replace(prompt, user=f"{text}\n\n{prompt.user}")
+    comments = "\n".join(f"# {line}".rstrip() for line in text.splitlines())
+    return replace(prompt, text=f"{comments}\n\n{prompt.text}")
 
 
 def shown_text(protocol: PromptProtocol, problem: Problem, benchmark: Benchmark) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from evalkit.tools.docs.entry import DocsEntry
 
-_ENTRY_CHARS = (4000, 2400, 1600, 1000, 640, 400, 240, 160)
-"""Lengths of an entry, in characters, that are tried until all entries fit."""
+_ENTRY_CHARS = (4000, 2400, 1600, 1000, 640, 400, 240, 160, 0)
+"""Lengths of an entry, in characters, that are tried until all entries fit; 0 keeps the signature."""
 
 
 def shown_entries(entries: Sequence[DocsEntry], *, max_chars: int) -> str:
