@@ -194,3 +194,22 @@ def test_the_page_shows_attempts_and_messages(tmp_path: Path, checkpoint: Path, 
     assert "raises NameError: name &#39;undefined&#39; is not defined." in page
     assert "attempt 2 of 2: 2 of 2 visible tests (pass), 10 tokens; the answer; ended: passed" in page
     assert "20 tokens were generated in all attempts, 10 of them in the first ones." in page
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_both_engines_refine_alike(tmp_path: Path, checkpoint: Path):
+    """Greedy answers of a random model: all fail, and are refined once."""
+    pytest.importorskip("vllm")
+    settings = ("--refine", 1, "--max-new-tokens", 12, "--dtype", "float32", "--limit", 3, "--no-html", "--workers", 1)
+    attempts = {}
+    for engine in ("transformers", "vllm"):
+        out = tmp_path / engine
+        done = call("score", checkpoint, *settings, "--engine", engine, "--out", out)
+        assert done.exit_code == 0, done.output
+        samples = map(json.loads, (out / "score.samples.jsonl").read_text().splitlines())
+        attempts[engine] = {
+            sample["task_id"]: [attempt["completion"] for attempt in sample["attempts"]] for sample in samples
+        }
+    assert attempts["vllm"] == attempts["transformers"]
+    assert max(map(len, attempts["vllm"].values())) == 2
