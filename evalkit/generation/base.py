@@ -34,6 +34,8 @@ class Prompt:
     """For chat models: the conversation before `user`."""
     seed: int
     """Seed of the answer's own random numbers."""
+    temperature: float | None = None
+    """Sampling temperature of the answer; None for the protocol's."""
     max_new_tokens: int | None = None
     """Maximum length of the answer in tokens; None for the protocol's."""
 

@@ -101,7 +101,7 @@ class TransformersGenerationEngine:
         on_tokens(0)  # the model is loaded: the rate is measured from here
         context = context_length(model.config)
         while rows:
-            for row, new_id in zip(rows, model.next_ids(logits_BV, [row.generator for row in rows]), strict=True):
+            for row, new_id in zip(rows, model.next_ids(logits_BV, rows), strict=True):
                 row.new_ids.append(new_id)
             on_tokens(len(rows))
             tails = self._tokenizer.batch_decode([row.new_ids[-_TAIL_IDS:] for row in rows])
@@ -172,11 +172,22 @@ class _Model:
         self._mask_BT = torch.cat([self._mask_BT, self._mask_BT.new_ones(len(kept), 1)], dim=1)
         return self._forward(torch.tensor(new_ids, device=self._model.device)[:, None])
 
-    def next_ids(self, logits_BV: torch.Tensor, generators: list[random.Random]) -> list[int]:
+    def next_ids(self, logits_BV: torch.Tensor, rows: list[_Row]) -> list[int]:
         """Return the next id of each row: the most probable one, or a sample from the nucleus."""
-        if self._protocol.temperature == 0:
+        default = self._protocol.temperature
+        row_temperatures = [default if row.prompt.temperature is None else row.prompt.temperature for row in rows]
+        ids = [0] * len(rows)
+        for temperature in dict.fromkeys(row_temperatures):
+            places = [place for place, other in enumerate(row_temperatures) if other == temperature]
+            generators = [rows[place].generator for place in places]
+            for place, new_id in zip(places, self._draw(logits_BV[places], generators, temperature), strict=True):
+                ids[place] = new_id
+        return ids
+
+    def _draw(self, logits_BV: torch.Tensor, generators: list[random.Random], temperature: float) -> list[int]:
+        if temperature == 0:
             return list(logits_BV.argmax(-1).tolist())
-        masked_BV = mask_outside_top_p(logits_BV / self._protocol.temperature, self._protocol.top_p)
+        masked_BV = mask_outside_top_p(logits_BV / temperature, self._protocol.top_p)
         probs_BV = masked_BV.double().softmax(-1)
         # Inverse transform sampling: one random number per row, equal on every device.
         draws_B1 = torch.tensor([[gen.random()] for gen in generators], dtype=torch.float64, device=probs_BV.device)

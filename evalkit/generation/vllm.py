@@ -151,14 +151,15 @@ class VllmGenerationEngine:
         from vllm.sampling_params import RequestOutputKind
 
         protocol = self._protocol
+        temperature = protocol.temperature if prompt.temperature is None else prompt.temperature
         return SamplingParams(
-            temperature=protocol.temperature,
+            temperature=temperature,
             top_p=protocol.top_p if torch.cuda.is_available() else 1.0,  # on a CPU `TopPLogitsProcessor` does it
             max_tokens=min(prompt.max_new_tokens or protocol.max_new_tokens, max_tokens),
             stop=list(protocol.stop),
             stop_token_ids=self._ends,
             include_stop_str_in_output=True,
-            seed=prompt.seed if protocol.temperature > 0 else None,
+            seed=prompt.seed if temperature > 0 else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 

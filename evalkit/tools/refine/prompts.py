@@ -16,20 +16,24 @@ from evalkit.samples.base import Sample
 from evalkit.tasks.presets import PromptProtocol
 from evalkit.tools.refine.attempts import Attempt
 
-MESSAGES_VERSION = 1
+MESSAGES_VERSION = 2
 """Version of the texts in this module and of `visible.VisibleOutcome.failure`; part of a run's digest."""
+
+LEAST_TEMPERATURE = 0.6
+"""Least sampling temperature of further attempts: greedily, small models repeat the program that failed."""
 
 _FENCE = "```"
 
 
 def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
-    """Return the prompt of the attempt after `attempts`. Its seed depends on all that it shows.
+    """Return the prompt of the attempt after `attempts`. It is sampled, and its seed depends on all that it shows.
 
     Args:
         first: The prompt of the first attempt.
         attempts: The attempts so far; the last one failed a visible test.
         protocol: The protocol of the first prompt.
     """
+    first = replace(first, temperature=max(LEAST_TEMPERATURE, protocol.temperature))
     if first.user is None:
         return _seeded(replace(first, text=_text(first, attempts, protocol)))
     earlier: list[Turn] = list(first.earlier)

@@ -26,7 +26,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.prompts import shown_text
 from evalkit.tools.refine.attempts import Attempt, end_of, refined_sample, summary
-from evalkit.tools.refine.prompts import MESSAGES_VERSION, message_after, next_prompt
+from evalkit.tools.refine.prompts import LEAST_TEMPERATURE, MESSAGES_VERSION, message_after, next_prompt
 from evalkit.tools.refine.visible import VisibleChecker, VisibleOutcome, visible_tests
 
 _MESSAGE_TOKENS = 400
@@ -82,7 +82,10 @@ class RefiningSource:
             f"refined: {sum(number for name, number in counts['attempts'].items() if name != '1')} of {len(samples)} "
             f"samples, {counts['ends']['passed']} pass their visible tests"
         )
-        generation = self.source.record(choice.settings) | {"refine": self.request.refine}
+        generation = self.source.record(choice.settings) | {
+            "refine": self.request.refine,
+            "refine_temperature": max(LEAST_TEMPERATURE, plan.protocol.temperature),
+        }
         return GeneratedSamples(samples=samples, num_reused=num_reused, generation=generation, refinement=counts)
 
     def hint(self, executions: tuple[Execution, ...]) -> str:

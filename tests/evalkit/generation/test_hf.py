@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from evalkit.errors import EvalError
-from tests.evalkit.generation.answers import TEXTS, generate_in_order
+from evalkit.generation.base import Answer, Prompt
+from tests.evalkit.generation.answers import TEXTS, generate_in_order, load
 
 
 def test_left_padding_and_batching_do_not_change_greedy_answers(checkpoint: Path):
@@ -98,3 +99,20 @@ def test_exhausted_gpu_memory_names_the_batch_size(checkpoint: Path, monkeypatch
     monkeypatch.setattr(LlamaForCausalLM, "forward", exhausted)
     with pytest.raises(EvalError, match=r"with 4 answers at a time \(CUDA out of memory\); lower --batch-size"):
         generate_in_order(checkpoint, TEXTS)
+
+
+def test_a_prompt_has_its_own_temperature_beside_greedy_ones(checkpoint: Path):
+    """In one batch: a sampled answer is that of a sampled run, and a greedy one that of a greedy run."""
+    greedy = generate_in_order(checkpoint, TEXTS)
+    sampled = generate_in_order(checkpoint, TEXTS, temperature=1.5)
+    temperatures = [None, 1.5, None, 1.5]
+    with load(checkpoint, engine="transformers") as engine:
+        prompts = [
+            Prompt(task_id=f"T/{index}", index=0, text=text, seed=7, temperature=temperature)
+            for index, (text, temperature) in enumerate(zip(TEXTS, temperatures, strict=True))
+        ]
+        answers: list[Answer] = []
+        engine.generate(prompts, on_answer=answers.append, on_tokens=lambda tokens: None)
+    mixed = sorted(answers, key=lambda answer: answer.prompt.task_id)
+    expected = [greedy[0], sampled[1], greedy[2], sampled[3]]
+    assert [answer.completion for answer in mixed] == [answer.completion for answer in expected]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from evalkit.generation.base import Prompt, Turn
 from evalkit.samples.base import Sample
 from evalkit.tasks import protocols
 from evalkit.tools.refine.attempts import Attempt
-from evalkit.tools.refine.prompts import next_prompt
+from evalkit.tools.refine.prompts import LEAST_TEMPERATURE, next_prompt
 from evalkit.tools.refine.visible import VisibleOutcome
 
 FAILURE = "This test fails:\nassert f(1) == 2\nf(1) returns 1."
@@ -33,6 +35,8 @@ def test_a_chat_model_gets_the_whole_conversation():
         Turn("assistant", "Here it is:\n```python\nB\n```"),
     )
     assert (prompt.user, prompt.text) == (message, first.text)
+    assert prompt.temperature == LEAST_TEMPERATURE
+    assert next_prompt(first, attempts, replace(protocol, temperature=0.8)).temperature == 0.8
 
 
 def test_an_answer_with_closed_blocks_stays_as_it_is():
