@@ -12,9 +12,8 @@ are text of limited length. A cell that crashes or exceeds a limit ends the gues
 its result says so. Sessions share nothing, and no process outlives the pool.
 
 Sessions are spread over as many checkers as the pool has. Cells of one checker run one after another. A checker keeps
-the guests of `MOST_GUESTS` sessions alive; beyond that, the session that was idle longest loses its state.
-
-NOT limited: threads that a cell leaves behind run on between cells, until the session's CPU time is used up.
+the guests of `MOST_GUESTS` sessions alive; beyond that, the session that was idle longest loses its state. Nothing runs
+between cells: a cell that leaves threads behind ends the guest when it has ended.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class SessionLimits:
     call_cpu_s: float = 2.0
     """CPU time of one cell, in seconds."""
     session_cpu_s: float = 20.0
-    """CPU time of all cells of a guest, in seconds, with the threads that they leave behind."""
+    """CPU time of all cells of a guest, in seconds."""
     wall_s: float = 30.0
     """Time by the clock of one cell, in seconds, on a machine that other work loads. A cell that sleeps is stopped
     shortly after `call_cpu_s`."""

@@ -57,7 +57,8 @@ class PythonSession:
 
     def __init__(self, session: InterpreterSession) -> None:
         self._session = session
-        self._has_state = False
+        self._expects_state = False
+        """The model was not told that earlier names are gone."""
 
     def call(self, text: str) -> str:
         """Run code, perhaps in a Markdown fence, and return its output as the model reads it.
@@ -71,8 +72,8 @@ class PythonSession:
             result = self._session.run(code)
         if result.outcome == "infra_error":
             raise EvalError(f"the Python tool cannot run code ({result.detail}); free memory and run again")
-        lost = result.is_new and self._has_state
-        self._has_state = result.is_alive
+        lost = result.is_new and self._expects_state
+        self._expects_state = result.is_alive or result.outcome not in _ENDINGS
         return (_LOST if lost else "") + _shown(result)
 
     def close(self) -> None:

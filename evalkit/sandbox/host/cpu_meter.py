@@ -60,6 +60,8 @@ class CpuMeter:
         self.session = session
         self._slack_s, self._total_slack_s = slack_s, total_slack_s
         self._clock: int | None = None
+        self.process = 0
+        """The guest's process id here; 0 before `start`, and where the kernel does not tell."""
         self._total_s = 0.0
         self.spent_s = 0.0
         """CPU seconds since `begin`."""
@@ -87,6 +89,7 @@ class CpuMeter:
             view.setsockopt(socket.SOL_SOCKET, _SO_PASSCRED, 0)
         # The kernel gives the sender's process id in this process' namespace, not in the guest's own.
         process = _CREDENTIALS.unpack(parts[0][2])[0] if parts else 0
+        self.process = process
         self._clock = (~process << 3) | 2 if process > 0 else None  # as clock_getcpuclockid(3) makes it
         self.receive(limit_s=self._total_s, what="starting the program")
         return self.message(self.receive(limit_s=self._total_s, what="running the program's own statements"))

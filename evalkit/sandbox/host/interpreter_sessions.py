@@ -1,13 +1,14 @@
 """The host's half of interpreter sessions: guests that stay alive between cells, and their limits.
 
-A guest runs one cell at a time (`guest/cells.py`). A cell beyond its limits ends the guest; the session's next cell
-gets a new one, and its result says so.
+A guest runs one cell at a time (`guest/cells.py`). A cell beyond its limits ends the guest, and so does one that leaves
+threads; the session's next cell gets a new guest, and its result says so.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -20,6 +21,8 @@ from evalkit.sandbox.wire.messages import ChannelError, DeadlineError, pack
 MOST_GUESTS = 40
 """Guests of one checker that are alive at the same time: its zygote may open 64 files, one for each guest."""
 
+_THREADS_END_S = 0.1
+"""Time that threads have to end after their cell, in seconds."""
 _SLACK_S = 0.02
 """CPU time of an answer beside the cell: to encode and to send it."""
 
@@ -45,6 +48,8 @@ class _LiveGuest:
         session, failure, spent_s = self._session, None, self._meter.spent_s
         try:
             result = self._answer(request)
+            if self._has_threads():
+                self.end()
             return result | {"cpu_s": self._meter.spent_s - spent_s}
         except CpuLimitError as error:
             failure = error.outcome
@@ -84,6 +89,23 @@ class _LiveGuest:
                 outcome, detail = exception_outcome(error)
         # The guest keeps to the limits of length only if the code leaves it intact.
         return {"outcome": outcome, "detail": detail, "output": output[: 3 * most + 200]}
+
+    def _has_threads(self) -> bool:
+        """Return whether the guest has more than one thread; wait, since a thread ends a bit after it is joined."""
+        deadline = time.monotonic() + _THREADS_END_S
+        while self._num_threads() > 1:
+            if time.monotonic() > deadline:
+                return True
+            time.sleep(0.002)
+        return False
+
+    def _num_threads(self) -> int:
+        """Return the guest's number of threads by the kernel's count; 1 where it does not tell."""
+        try:
+            with open(f"/proc/{self._meter.process}/status", "rb") as file:
+                return next((int(line.split()[1]) for line in file if line.startswith(b"Threads:")), 1)
+        except OSError:
+            return 1
 
     def end(self) -> GuestExit:
         """Kill the guest and return how it ended.

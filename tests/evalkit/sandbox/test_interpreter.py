@@ -195,12 +195,28 @@ def test_more_sessions_than_guests_lose_the_state_that_was_idle_longest():
         assert "NameError" in first.output
 
 
+def test_a_cell_that_leaves_threads_ends_the_session(session: InterpreterSession):
+    few = "import threading, time\nthreading.stack_size(32768)\n"
+    result = session.run(few + "[threading.Thread(target=time.sleep, args=(600,)).start() for _ in range(200)]\n1")
+    assert (result.output, result.is_alive) == ("1", False) or result.outcome in ("exception", "exited"), result
+    again = session.run("threading")
+    assert again.is_new
+    assert "NameError" in again.output
+
+
+def test_threads_that_end_keep_the_session(session: InterpreterSession):
+    cell = "from concurrent.futures import ThreadPoolExecutor\nwith ThreadPoolExecutor(4) as pool:\n"
+    result = session.run(cell + "    kept = list(pool.map(lambda x: x * x, range(50)))\nkept[-1]")
+    assert (result.output, result.is_alive) == ("2401", True)
+    assert session.run("len(kept)").output == "50"
+
+
 def test_a_closed_session_is_killed_at_once():
     with Pool(workers=1) as pool, Interpreter(pool, LIMITS) as sessions:
         sessions.open().run("1")
         before = descendants()
         session = sessions.open()
-        session.run("import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()")
+        session.run("x = 1")
         started = descendants() - before
         assert len(started) == 1
         session.close()

@@ -56,6 +56,12 @@ def test_a_crash_is_said_once_and_the_next_call_works(session: PythonSession):
     assert session.call("2") == "2"
 
 
+def test_state_that_threads_cost_is_said_with_the_next_result(session: PythonSession):
+    assert session.call("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n1") == "1"
+    assert session.call("2") == "The session was restarted: names of earlier code are gone.\n2"
+    assert session.call("3") == "3"
+
+
 def test_a_time_out_names_the_limit_and_no_property_of_the_machine(session: PythonSession):
     text = session.call("while True: pass")
     assert text == "TimeoutError: the code ran for more than 2 s and was stopped. Names of earlier code are gone."
