@@ -6,12 +6,15 @@ import multiprocessing
 import queue
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from evalkit.generation.vllm import _watch
+from evalkit.generation.base import Answer, EngineSettings, Prompt
+from evalkit.generation.decoding import PromptQueue
+from evalkit.generation.vllm import VllmGenerationEngine, _watch
 from tests.evalkit.generation.answers import TEXTS, answers_of, generate, load, protocol
 
 
@@ -40,6 +43,78 @@ def test_the_next_step_reports_a_killed_engine_process() -> None:
         assert isinstance(outputs.get(timeout=60), EngineDeadError)
     finally:
         process.kill()
+
+
+class FakeLlm:
+    """Ends one request a step, the last one that was added."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, list[int]] = {}
+        self.batches: list[int] = []
+
+    def add_request(self, name: str, prompt: dict[str, list[int]], params: object) -> None:
+        self.running[name] = prompt["prompt_token_ids"]
+
+    def step(self) -> list[SimpleNamespace]:
+        self.batches.append(len(self.running))
+        name = list(self.running)[-1]
+        del self.running[name]
+        return [SimpleNamespace(request_id=name, outputs=[SimpleNamespace(token_ids=[5])])]
+
+
+class FakeFollowUps:
+    """One follow-up for each first answer; it is ready at once."""
+
+    extra_tokens = 10
+
+    def __init__(self) -> None:
+        self.ready: list[Prompt] = []
+        self.answers: list[Answer] = []
+
+    def receive(self, answer: Answer) -> None:
+        self.answers.append(answer)
+        if "+" not in answer.prompt.text:
+            self.ready.append(replace(answer.prompt, text=answer.prompt.text + "+"))
+
+    def take(self, wait: str) -> list[Prompt]:
+        ready, self.ready = self.ready, []
+        return ready
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_follow_ups_enter_the_running_batch(monkeypatch: pytest.MonkeyPatch, deterministic: bool):
+    settings = EngineSettings(engine="vllm", batch_size=2, dtype="float32", deterministic=deterministic)
+    engine = VllmGenerationEngine(None, protocol(), settings)
+    engine._llm, engine._max_len, engine._tokenizer = FakeLlm(), 100, FakeTokenizer()
+    monkeypatch.setattr(engine, "_sampling_params", lambda prompt, max_tokens: None)
+    prompts = [Prompt(task_id=f"T/{number}", index=0, text="p", seed=0) for number in range(5)]
+    follow_ups = FakeFollowUps()
+    queue = PromptQueue(
+        prompts,
+        [[1]] * 5,
+        tokenizer=engine._tokenizer,
+        follow_ups=follow_ups,
+        on_answer=follow_ups.receive,
+        deterministic=deterministic,
+    )
+    engine._run(queue, on_answer=follow_ups.receive, on_tokens=lambda tokens: None)
+    assert sorted(answer.prompt.text for answer in follow_ups.answers) == ["p"] * 5 + ["p+"] * 5
+    if deterministic:  # batches of two, each with its follow-ups after it
+        assert engine._llm.batches == [2, 1] * 4 + [1] * 2
+        assert [answer.prompt.text for answer in follow_ups.answers] == ["p", "p", "p+", "p+"] * 2 + ["p", "p+"]
+    else:  # a follow-up takes the place of its answer, before the last of the first prompts
+        assert engine._llm.batches == [4] * 4 + [3, 3, 2, 2, 1, 1]
+        assert [answer.prompt.text for answer in follow_ups.answers] == ["p", "p+"] * 5
+
+
+class FakeTokenizer:
+    """One id for each character."""
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [1] * len(text)}
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(map(chr, ids))
 
 
 @pytest.mark.vllm
