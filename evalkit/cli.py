@@ -30,6 +30,7 @@ from evalkit.options import (
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
 from evalkit.signals import EndedError, end_quietly
+from evalkit.subcommands.ask import ask
 from evalkit.subcommands.build_private_api import build_private_api
 from evalkit.subcommands.docs import index_docs, search_docs
 from evalkit.subcommands.rerank import rerank
@@ -115,6 +116,11 @@ def main(debug: bool) -> None:
 )
 @tool_options
 @docs_options
+@click.option(
+    "--docs-oracle",
+    is_flag=True,
+    help="Begin each prompt with the pages of --docs that the reference needs, as private-api names them.",
+)
 @click.option(
     "--refine",
     type=click.IntRange(min=0),
@@ -307,5 +313,6 @@ main.add_command(rerank)
 main.add_command(write_tests)
 main.add_command(train_verifier)
 main.add_command(build_private_api)
+main.add_command(ask)
 main.add_command(index_docs)
 main.add_command(search_docs)

@@ -146,11 +146,6 @@ _DOCS_OPTIONS = (
         show_default=True,
         help="Most tokens of these entries: examples and parameters are cut first.",
     ),
-    click.option(
-        "--docs-oracle",
-        is_flag=True,
-        help="Begin each prompt with the pages of --docs that the reference needs, as private-api names them.",
-    ),
 )
 
 

@@ -27,6 +27,7 @@ SUBCOMMANDS = {
         "write-tests",
         "rerank",
         "train-verifier",
+        "ask",
         "index-docs",
         "search-docs",
         "compare",
