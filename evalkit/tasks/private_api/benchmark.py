@@ -89,7 +89,7 @@ def build_private_api(folder: Path, *, seed: int, replace: bool = False) -> Priv
     Args:
         folder: The folder, which must not exist.
         seed: Selects the new names.
-        replace: Replace a folder that exists.
+        replace: Replace a damaged build; one that another process has just written is used.
 
     Raises:
         EvalError: The folder exists or cannot be written, or the package that is renamed is missing, is not the pinned
@@ -103,12 +103,12 @@ def build_private_api(folder: Path, *, seed: int, replace: bool = False) -> Priv
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
             new = Path(temporary) / "new"
             _write(new, sources, seed=seed)
-            if replace:
-                shutil.rmtree(folder, ignore_errors=True)
+            if replace and folder.exists() and _read(folder) is None:
+                shutil.rmtree(folder)
             try:
                 os.rename(new, folder)
             except OSError:  # another process was faster
-                if _read(folder) is None:
+                if not replace or _read(folder) is None:
                     raise
     except OSError as error:
         raise EvalError(f"{folder}: cannot be written ({error.strerror}); name a folder that can") from error

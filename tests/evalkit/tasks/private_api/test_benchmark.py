@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_a_build_in_the_cache_is_used_again_and_repaired(
     damaged.write_text("import os\n")
     assert registry.load("private-api") == first
     assert damaged.read_text() != "import os\n"
+
+
+def test_a_build_that_another_process_wrote_first_is_used(
+    default_build: PrivateApiBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "build"
+
+    def write(new: Path, sources: library.LibrarySources, *, seed: int) -> None:
+        """Stand for a build during which the other process ends."""
+        shutil.copytree(default_build.folder, new)
+        shutil.copytree(default_build.folder, folder)
+
+    monkeypatch.setattr(benchmark, "_write", write)
+    build = build_private_api(folder, seed=0, replace=True)
+    assert build.sha256 == default_build.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["build"], "nothing is left beside it"
 
 
 @pytest.mark.slow
