@@ -5,14 +5,15 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE :=
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help setup demo test fast check clean
+.PHONY: help setup demo test fast check docs clean
 
 help:
 	@echo "make demo    teacher -> shards -> student -> score, then one table (at most 10 minutes on 2 cores)"
 	@echo "make test    run every test"
 	@echo "make fast    run the tests that are not marked slow (about 4 CPU minutes)"
 	@echo "make check   run the linters, the file checks and the type checks"
-	@echo "make clean   remove the demo's output"
+	@echo "make docs    write the documentation as a site, site/index.html"
+	@echo "make clean   remove the output of the demo and of the site"
 
 setup:
 	@scripts/setup.sh
@@ -32,5 +33,9 @@ check: setup
 	@git ls-files -z | xargs -0 $(BIN)/python scripts/check_files.py
 	@$(BIN)/mypy
 
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
-	rm -rf demo
+	rm -rf demo site
