@@ -29,7 +29,7 @@ class DocsTool:
     """Searches an index of documentation. See `Tool` for the interface."""
 
     name = "docs"
-    start, end = "<docs>", "</docs>"
+    start, end = "```docs", "\n```\n"
     system_text = (
         "You can search the documentation of the libraries while you write: write a name, or a few words that say what "
         "you need, and signatures and descriptions are given to you. Search before you call a function that you do not "

@@ -56,9 +56,9 @@ def test_without_an_index_there_is_no_tool(pool: Pool, tmp_path: Path) -> None:
 
 
 def test_a_model_searches_and_goes_on(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = ("<docs>\nsurface of a polygon\n</docs>", "```python\ndef has_close_elements(a, b):\n    return True\n```")
+    parts = ("```docs\nsurface of a polygon\n```\n", "```python\ndef has_close_elements(a, b):\n    return True\n```")
     engine = TalkingEngine(
-        lambda prompt: parts[prompt.text.rpartition("Answer:\n")[2].count("</result>")], ("</docs>",)
+        lambda prompt: parts[prompt.text.rpartition("Answer:\n")[2].count("```output")], ("\n```\n",)
     )
     monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: engine)
     out, index = tmp_path / "out", write_toy_index(tmp_path)
