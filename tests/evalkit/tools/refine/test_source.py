@@ -213,3 +213,18 @@ def test_both_engines_refine_alike(tmp_path: Path, checkpoint: Path):
         }
     assert attempts["vllm"] == attempts["transformers"]
     assert max(map(len, attempts["vllm"].values())) == 2
+
+
+def test_a_deterministic_run_goes_on_with_the_same_attempts(tmp_path: Path, checkpoint: Path):
+    """A real engine; of the second round one answer is left, so that its batch is generated again."""
+    settings = ("--refine", 1, "--max-new-tokens", 8, "--limit", 3, "--no-html", "--workers", 1, "--out", tmp_path)
+    samples = []
+    for _ in range(2):
+        done = call("score", checkpoint, *settings, "--deterministic", "--engine", "transformers")
+        assert done.exit_code == 0, done.output
+        samples.append(sorted((tmp_path / "score.samples.jsonl").read_text().splitlines()))
+        (tmp_path / "score.samples.jsonl").unlink()
+        second = tmp_path / "score.attempt1.jsonl"
+        second.write_text(second.read_text().splitlines(keepends=True)[0])
+    assert samples[0] == samples[1]
+    assert max(len(json.loads(sample)["attempts"]) for sample in samples[0]) == 2
