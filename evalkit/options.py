@@ -116,7 +116,7 @@ _TOOL_OPTIONS = (
     click.option(
         "--tool-first",
         is_flag=True,
-        help="Begin each answer with a call of the first tool. Without it, few small models call a tool at all.",
+        help="Begin each answer with a call of the first tool, which a small model may not open itself.",
     ),
     click.option("--tool-calls", type=COUNT, default=4, show_default=True, help="Most calls of tools in one answer."),
     click.option(

@@ -10,7 +10,7 @@ from evalkit.sandbox.interpreter import CellResult, Interpreter, InterpreterSess
 from evalkit.tasks.base import Problem
 from evalkit.tools.base import ToolContext
 
-_NO_OUTPUT = "(no output)"
+_NO_OUTPUT = "(no output; print what you want to see)"
 _LOST = "The session was restarted: names of earlier code are gone.\n"
 _LIMITS = SessionLimits(characters=1000)
 

@@ -117,6 +117,7 @@ class ToolConversations:
             self._open[key] = _Conversation(prompt=answer.prompt, pending=self._opening)
         state = self._open[key]
         state.tokens += answer.tokens
+        answer = self._closed(state, answer)
         state.pending += answer.completion
         call = self._open_call(state.pending, answer.stop_string)
         is_end = answer.stop_string not in [tool.end for tool in self._tools]
@@ -134,6 +135,20 @@ class ToolConversations:
             state.pending += answer.stop_string
             self._running.add(self._executor.submit(self._next_prompt, state))
         return None
+
+    def _closed(self, state: _Conversation, answer: Answer) -> Answer:
+        """Return the part of an answer, cut at an end string that lacks only its line break because the model ended.
+
+        Only the first call is made so: the model sees a result before it ends. Later, such a block is the answer.
+        """
+        if answer.stop_reason != "end" or state.transcript or state.is_told:
+            return answer
+        for tool in self._tools:
+            close = tool.end.removesuffix("\n")
+            text = answer.completion.removesuffix(close)
+            if text != answer.completion and self._open_call(state.pending + text, tool.end) is not None:
+                return replace(answer, completion=text, stop_reason="stop", stop_string=tool.end)
+        return answer
 
     def _open_call(self, text: str, end: str) -> _Call | None:
         """Return the call that `end` ends, at the end of `text`; None if none was begun or another `end` ended it."""

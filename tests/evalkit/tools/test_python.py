@@ -39,8 +39,8 @@ def test_the_example_is_true(session: PythonSession, tool: PythonTool):
         ("```python\n1 + 1\n```", "2"),
         ("```\n1 + 1", "2"),
         ("\n\n1 + 1\n\n", "2"),
-        ("x = 1", "(no output)"),
-        ("print('\\n\\n')", "(no output)"),
+        ("x = 1", "(no output; print what you want to see)"),
+        ("print('\\n\\n')", "(no output; print what you want to see)"),
         ("1 / 0", "Traceback (most recent call last):\n  <cell 1>, line 1, in <module>\n    1 / 0\n"
                   "ZeroDivisionError: division by zero"),
     ],

@@ -114,6 +114,27 @@ def test_a_call_may_be_begun_in_an_earlier_part():
     assert answer.own_text == "text done"
 
 
+def fence_tool() -> UpperTool:
+    tool = UpperTool()
+    tool.start, tool.end = "```up", "\n```\n"
+    return tool
+
+
+def test_a_first_block_that_ends_the_answer_is_called_and_a_later_one_is_the_answer():
+    first, second = "```up\nx\n```", "Again:\n```up\ny\n```"
+    (answer,), engine = talk(by_results(f"text\n{first}", second), fence_tool())
+    assert [call["text"] for call in answer.transcript] == ["\nx"]
+    assert engine.prompts[1].text == f"Qtext\n{first}{result(chr(10) + 'X 1')}"
+    assert answer.completion == f"text\n{first}{result(chr(10) + 'X 1')}{second}"
+    assert answer.own_text == f"text\n{second}"
+
+
+@pytest.mark.parametrize("text", ["```\nx\n```", "```up\nx", "```up", "\n```"])
+def test_an_end_without_a_closed_call_is_the_end(text: str):
+    (answer,), engine = talk(lambda _: text, fence_tool())
+    assert (answer.completion, answer.transcript, len(engine.prompts)) == (text, (), 1)
+
+
 def test_an_opening_may_begin_the_first_call():
     (answer,), engine = talk(by_results("ab</up>", "done"), UpperTool(), opening="First:\n<up>")
     assert answer.transcript[0]["text"] == "ab"
