@@ -38,8 +38,6 @@ class ToolContext:
     """Sandbox for all code that a model writes."""
     docs: Path | None = None
     """Index that the documentation search reads; None if none was named."""
-    num_answers: int = 1
-    """Answers that are written concurrently, at most."""
 
 
 class ToolSession(Protocol):
@@ -95,6 +93,20 @@ TOOLS: dict[str, str] = {
 """Classes, as `module:class`, by the name that `--tools` takes; imported when the tool is used."""
 
 
+def tool_classes(names: Sequence[str]) -> list[type[Tool]]:
+    """Return the classes of tools, which know their names and strings.
+
+    Raises:
+        EvalError: A name is unknown.
+    """
+    require_known(names)
+    classes = []
+    for name in names:
+        module, _, cls = TOOLS[name].partition(":")
+        classes.append(getattr(importlib.import_module(module), cls))
+    return classes
+
+
 def load_tools(names: Sequence[str], context: ToolContext) -> list[Tool]:
     """Build the tools of a run.
 
@@ -105,12 +117,7 @@ def load_tools(names: Sequence[str], context: ToolContext) -> list[Tool]:
     Raises:
         EvalError: A name is unknown, or a tool cannot work in this context.
     """
-    require_known(names)
-    tools = []
-    for name in names:
-        module, _, cls = TOOLS[name].partition(":")
-        tools.append(getattr(importlib.import_module(module), cls)(context))
-    return tools
+    return [cls(context) for cls in tool_classes(names)]
 
 
 def require_known(names: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ _PROBLEM = "\n\nProblem:\n"
 _ANSWER = "\n\nAnswer:\n"
 
 
-def tool_protocol(protocol: PromptProtocol, tools: Sequence[Tool]) -> PromptProtocol:
+def tool_protocol(protocol: PromptProtocol, tools: Sequence[Tool] | Sequence[type[Tool]]) -> PromptProtocol:
     """Return the protocol of answers with tools: free text that holds calls, and a program in a code block at its end.
 
     Args:

@@ -21,7 +21,7 @@ from evalkit.samples.sample_file import SampleFile
 from evalkit.samples.sanitize import sanitize
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
-from evalkit.tools.base import Tool, ToolContext, load_tools
+from evalkit.tools.base import Tool, ToolContext, load_tools, tool_classes
 from evalkit.tools.inline.calls import CallBudget, ToolConversations
 from evalkit.tools.inline.prompts import FORM_VERSION, first_call, tool_prompt, tool_protocol
 from evalkit.tools.python import without_fence
@@ -38,16 +38,17 @@ class ToolSource:
     request: Request
 
     def plan(self, benchmark: Benchmark) -> SamplePlan:
-        """Return the problems that the protocol covers."""
-        return self.source.plan(benchmark)
+        """Return the problems that the protocol covers, with the protocol of answers that call tools."""
+        plan = self.source.plan(benchmark)
+        assert plan.protocol is not None
+        return replace(plan, protocol=tool_protocol(plan.protocol, tool_classes(self.request.tools)))
 
     def generate(
         self, plan: SamplePlan, *, on_sample: Callable[[Sample], None], pool: Pool | None = None
     ) -> GeneratedSamples:
         """Deliver the samples that earlier runs left, then generate and store the others."""
         assert pool is not None
-        choice = choose_engine(self.request)
-        context = ToolContext(pool=pool, docs=self.request.docs, num_answers=choice.settings.batch_size)
+        context = ToolContext(pool=pool, docs=self.request.docs)
         with ExitStack() as stack:
             tools = load_tools(self.request.tools, context)
             for tool in tools:
@@ -56,8 +57,7 @@ class ToolSource:
 
     def _generate(self, plan: SamplePlan, tools: list[Tool], on_sample: Callable[[Sample], None]) -> GeneratedSamples:
         assert plan.protocol is not None
-        source, choice = self.source, choose_engine(self.request)
-        protocol = tool_protocol(plan.protocol, tools)
+        source, choice, protocol = self.source, choose_engine(self.request), plan.protocol
         chat = has_chat_template(source.checkpoint)
         opening = first_call(tools[0]) if self.request.tool_first else ""
         prompts = [
@@ -66,7 +66,7 @@ class ToolSource:
         ]
         used = self._record(tools)
         digest = sha256_text(json.dumps([source.run_digest(protocol, choice.settings), FORM_VERSION, used]))[:16]
-        template = SampleTemplate.of(replace(plan, protocol=protocol), choice.settings, run=digest)
+        template = SampleTemplate.of(plan, choice.settings, run=digest)
         samples: list[Sample] = []
 
         def deliver(sample: Sample) -> None:

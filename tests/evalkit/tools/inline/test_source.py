@@ -57,6 +57,8 @@ def test_a_model_runs_code_and_answers(tmp_path: Path, checkpoint: Path, monkeyp
         "generated_tokens": sample["tokens"],
     }
     assert result["generation"]["tools"]["calls"] == 4
+    assert result["protocol"]["humaneval"]["name"] == sample["settings"]["protocol"]
+    assert result["protocol"]["humaneval"]["stop"][0] == "\n```\n"
     page = (tmp_path / "score.html").read_text()
     assert "1 of 1 answers called a tool: 2 calls of python" in page
     assert "call 2 of 2: python" in page
@@ -112,6 +114,39 @@ def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint:
     assert len(engine.prompts) == 4
     score(monkeypatch, checkpoint, tmp_path, engine)
     assert len(engine.prompts) == 4
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    parts = ("```python\nx = 7\nx\n```\n", "```python\nx + 1\n```\n", f"```python\n{RIGHT}```")
+    more = ("--n", 3, "--temperature", 0.8)
+    score(monkeypatch, checkpoint, tmp_path / "whole", by_results(*parts), *more)
+    interrupted = by_results(*parts)
+    script = interrupted._script
+
+    def until_the_first_sample_is_stored(prompt: Prompt) -> str:
+        file = tmp_path / "cut" / "score.samples.jsonl"
+        if file.exists() and file.stat().st_size:
+            raise KeyboardInterrupt
+        return script(prompt)
+
+    interrupted._script = until_the_first_sample_is_stored
+    monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: interrupted)
+    done = call("score", checkpoint, *ARGUMENTS, "--tools", "python", "--out", tmp_path / "cut", *more)
+    assert done.exit_code == 130, done.output
+    rest = by_results(*parts)
+    _, result = score(monkeypatch, checkpoint, tmp_path / "cut", rest, *more)
+    assert result["scores"]["humaneval"]["pass@1"] == 1
+    assert len(rest.prompts) == 6  # two of three samples, in three parts each
+
+    def samples(folder: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, (tmp_path / folder / "score.samples.jsonl").read_text().splitlines())
+        for line in (items := sorted(lines, key=lambda line: line["index"])):
+            for item in line["transcript"]:
+                del item["seconds"]
+        return items
+
+    assert samples("cut") == samples("whole")
+    assert [item["result"] for item in samples("cut")[0]["transcript"]] == ["7", "8"]
 
 
 def test_the_model_is_shown_no_scoring_test(
