@@ -31,7 +31,8 @@ class PythonTool:
     start, end = "```python", "\n```\n"
     system_text = (
         "Each Python block that you write is run, and its output and the value of its last line are given to you. "
-        "Names stay defined from one block to the next. Try your function on examples of the problem, and correct it."
+        "Names stay defined from one block to the next. Try your function on examples of the problem, with print. The "
+        "function that your blocks define in the end is your answer: write it again only to correct it."
     )
     example = ("def double(x):\n    return 2 * x\n\nprint(double(4))", "8")
 

@@ -16,6 +16,9 @@ from evalkit.tools.base import RESULT_END, RESULT_START, Tool
 FORM_VERSION = 1
 """Version of the texts here; another one makes earlier samples invalid."""
 
+_PROGRAM = "```python"
+"""Beginning of the block in which models write programs."""
+
 _PROBLEM = "\n\nProblem:\n"
 _ANSWER = "\n\nAnswer:\n"
 
@@ -58,11 +61,13 @@ def first_call(tool: Tool) -> str:
     return f"First I use {tool.name}:\n{tool.start}\n"
 
 
-def explanation(tools: Sequence[Tool]) -> str:
+def explanation(tools: Sequence[Tool] | Sequence[type[Tool]]) -> str:
     """Return the text that explains the tools to a model."""
     parts = []
     for tool in tools:
         call, result = tool.example
         shown = f"{tool.start}\n{call}\n{tool.end.strip()}\n{RESULT_START}\n{result}\n{RESULT_END}"
         parts.append(f"{tool.system_text} Example:\n\n{shown}")
-    return "\n\n".join([*parts, "After that, write the complete program in a markdown code block."])
+    if not any(tool.start == _PROGRAM for tool in tools):  # else the program is written in calls
+        parts.append("After that, write the complete program in a markdown code block.")
+    return "\n\n".join(parts)

@@ -131,11 +131,12 @@ def tool_sample(template: SampleTemplate, answer: Answer) -> Sample:
     """Return the sample of an answer: the program is in its text outside of calls, or else in its calls of Python.
 
     Models often write the program in a call, see that it works, and end there. Then the program is all that the calls
-    define up to the last one that defines the entry point: what the interpreter held.
+    define up to the last one that defines the entry point: what the interpreter held. An answer that was cut by its
+    length may end in half a program: then its calls come first.
     """
     own = answer.own_text if answer.own_text is not None else answer.completion
     entry_point = template.entry_points.get(answer.prompt.task_id, "")
-    if not _defines(sanitize(own, entry_point), entry_point):
+    if answer.stop_reason == "length" or not _defines(sanitize(own, entry_point), entry_point):
         cells = [without_fence(call["text"]) for call in answer.transcript if call["tool"] == "python"]
         defining = [number for number, cell in enumerate(cells) if _defines(cell, entry_point)]
         if defining:

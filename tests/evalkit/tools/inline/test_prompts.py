@@ -5,6 +5,7 @@ from __future__ import annotations
 from evalkit.generation.base import Prompt
 from evalkit.tasks.protocols import find
 from evalkit.tools.inline.prompts import explanation, first_call, tool_prompt, tool_protocol
+from evalkit.tools.python import PythonTool
 from tests.evalkit.tools.inline.toy_tools import UpperTool
 
 CHAT = Prompt(task_id="T/0", index=0, text="Below is the script:\n```python\n", user="Solve this.", seed=1)
@@ -42,3 +43,8 @@ def test_the_protocol_stops_at_calls_and_takes_the_program_out_of_the_answer():
     assert "\n```" not in protocol.stop
     assert (protocol.answer, protocol.sanitize) == ("solution", True)
     assert (protocol.max_new_tokens, protocol.temperature) == (before.max_new_tokens, before.temperature)
+
+
+def test_python_blocks_are_the_program_themselves():
+    assert "After that, write the complete program" in explanation([UpperTool()])
+    assert "After that" not in explanation([PythonTool])  # the class knows its texts

@@ -95,6 +95,17 @@ def test_an_answer_outside_of_calls_comes_first(tmp_path: Path, checkpoint: Path
     assert sample["solution"].strip() == wrong.strip()
 
 
+def test_half_a_program_at_the_end_does_not_replace_the_one_that_ran(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+):
+    half = "def has_close_elements(numbers, threshold):\n    'It ends here.'"
+    engine = by_results(f"```python\n{RIGHT}\n```\n", f"Again:\n```python\n{half}")
+    engine.last_reason = "length"
+    sample, _ = score(monkeypatch, checkpoint, tmp_path, engine)
+    assert sample["stop_reason"] == "length"
+    assert sample["solution"].strip() == RIGHT.strip()
+
+
 def test_the_opening_begins_a_call(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     engine = by_results("print(3)\n```\n", RIGHT)
     sample, _ = score(monkeypatch, checkpoint, tmp_path, engine, "--tool-first")

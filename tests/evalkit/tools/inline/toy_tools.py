@@ -63,6 +63,7 @@ class TalkingEngine:
     def __init__(self, script: Callable[[Prompt], str], stops: Sequence[str]) -> None:
         self._script, self._stops = script, stops
         self.prompts: list[Prompt] = []
+        self.last_reason = "end"  # of answers without a stop string
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +86,7 @@ class TalkingEngine:
             text = self._script(prompt)
             completion, stop = cut_at_stop(text, self._stops)
             tokens = len(text.split()) or 1
-            reason = "stop" if stop else "end"
+            reason = "stop" if stop else self.last_reason
             on_answer(Answer(prompt=prompt, completion=completion, stop_reason=reason, tokens=tokens, stop_string=stop))
             if follow_ups is not None:
                 queue.extend(follow_ups.take("no" if queue else "first"))
