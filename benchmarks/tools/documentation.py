@@ -107,9 +107,10 @@ def tables(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "pass@1": _percent(interval(list(passed[form].values()))),
             **{key: result["library"][TASK][key] for key in ("used", "passed", "passed_and_used")},
         }
-        if form != "none" and passed.get("none", {}).keys() == passed[form].keys():
-            values = [passed[form][task] for task in passed["none"]]
-            forms[form]["over none"] = _percent(difference(values, list(passed["none"].values())))
+        common = [task for task in passed[form] if task in passed.get("none", {})]
+        if form != "none" and common:
+            values = [[passed[name][task] for task in common] for name in (form, "none")]
+            forms[form]["over none"] = _percent(difference(*values))
     recalls = [result["retrieval"][TASK]["recall"] for result in results.values() if "retrieval" in result]
     data = next(iter(results.values()))["data"][TASK]
     return {"forms": forms, "data": data, **({"retrieval": recalls[0]} if recalls else {})}
@@ -120,6 +121,7 @@ def section(title: str, values: dict[str, Any]) -> str:
     rows = [
         [
             FORM_TITLES[form],
+            str(row["problems"]),
             value_text(row["pass@1"]),
             value_text(row["over none"], sign=True) if "over none" in row else "-",
             f"{row['passed_and_used']} of {row['passed']}",
@@ -128,9 +130,16 @@ def section(title: str, values: dict[str, Any]) -> str:
         ]
         for form, row in values["forms"].items()
     ]
-    header = ["documentation", "pass@1, %", "over none", "use the library, of those that pass", "of all", "tokens"]
-    problems = next(iter(values["forms"].values()))["problems"]
-    return f"### {title}\n\n{problems} problems.\n\n{_common.markdown_table(header, rows)}"
+    header = [
+        "documentation",
+        "problems",
+        "pass@1, %",
+        "over none",
+        "use the library, of those that pass",
+        "of all",
+        "tokens",
+    ]
+    return f"### {title}\n\n{_common.markdown_table(header, rows)}"
 
 
 def recall_line(values: dict[str, Any]) -> str:

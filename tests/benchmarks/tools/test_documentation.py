@@ -54,7 +54,7 @@ def test_tables_compare_each_form_with_none_problem_by_problem(plan: Plan) -> No
     assert values["forms"]["oracle"]["tokens"] == 30.0
     assert "over none" not in values["forms"]["none"]
     text = documentation.section("Qwen", values)
-    assert "| the right entries (ceiling) | 75.0 (" in text
+    assert "| the right entries (ceiling) | 4 | 75.0 (" in text
     assert "1 of 3" in text
     assert "recall@1 50.0 %, recall@5 75.0 %" in documentation.recall_line(values)
 
@@ -77,10 +77,12 @@ def test_the_page_gets_the_tables_and_the_data_keeps_its_other_parts(plan: Plan,
     assert set(json.loads((out / "tools.json").read_text())) == {"refinement", "documentation", "documentation_where"}
 
 
-def test_forms_of_other_problems_are_not_compared(plan: Plan) -> None:
+def test_forms_are_compared_on_the_problems_of_both(plan: Plan) -> None:
     write_result(plan, "none", [True, False])
     write_result(plan, "inline", [True, True, True])
-    assert "over none" not in documentation.tables(documentation.read_results(plan, "qwen"))["forms"]["inline"]
+    forms = documentation.tables(documentation.read_results(plan, "qwen"))["forms"]
+    assert forms["inline"]["over none"]["mean"] == 50.0
+    assert forms["inline"]["problems"] == 3
 
 
 def test_unfinished_forms_are_left_out(plan: Plan) -> None:
