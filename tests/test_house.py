@@ -91,7 +91,6 @@ def test_private_modules_of_vllm_are_imported_in_few_places() -> None:
         "evalkit/generation/top_p_vllm.py",
         "evalkit/generation/vllm.py",
         "teacher_dump/engines/vllm_pooler.py",
-        "teacher_dump/writing/engines/vllm.py",
     }
 
 

@@ -1,17 +1,22 @@
-"""Errors of an engine that failed, and the log file that names their cause."""
+"""Errors of an engine that failed, the log file that names their cause, and a watch over its processes."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from shards.errors import first_line
-from teacher_dump.errors import DeadEngineError
+from teacher_dump.errors import DeadEngineError, DumpError
 
 CRASH_ERRORS = ("EngineDeadError", "EngineGenerateError")
 """Names of the errors that vLLM raises when its processes have ended (vllm.v1.engine.exceptions)."""
@@ -96,6 +101,41 @@ class EngineLog:
                 os.dup2(descriptor, target)
                 os.close(descriptor)
 
+    @contextlib.contextmanager
+    def starting(self, name: str) -> Iterator[list[BaseProcess]]:
+        """Redirect the output of a vLLM that starts, and turn its failure into an error that names the cause.
+
+        Args:
+            name: What is started, for the message.
+
+        Yields:
+            A list that holds the processes of vLLM after the block.
+
+        Raises:
+            DumpError: vLLM cannot run the model with its settings.
+            DeadEngineError: A device failed or ran out of memory.
+        """
+        before = set(multiprocessing.active_children())
+        processes: list[BaseProcess] = []
+        try:
+            with self.redirected():
+                yield processes
+        except DumpError:
+            self.discard()
+            raise
+        except Exception as error:  # vLLM fails in a process of its own and reports in many ways
+            cause = self.cause(error)
+            kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
+            raise kind(
+                f"vllm: the {name} did not start ({cause}); its whole output is in {self.path}; change the setting "
+                "that it names, or use --engine transformers"
+            ) from error
+        processes += [process for process in multiprocessing.active_children() if process not in before]
+
+    def crashed(self, cause: str) -> DeadEngineError:
+        """Return the error of a vLLM that crashed; it names this file."""
+        return engine_crashed("vllm", f"{cause}; its output is in {self.path}")
+
     def cause(self, error: BaseException) -> str:
         """Return one line that names the cause of a failure.
 
@@ -121,6 +161,27 @@ class EngineLog:
     def discard(self) -> None:
         """Remove the file. Processes may still write to it."""
         self.path.unlink(missing_ok=True)
+
+
+def watch(llm_engine: Any, processes: Collection[BaseProcess], log: EngineLog) -> None:
+    """Make the next step of vLLM raise DeadEngineError when one of its processes ends; vLLM may wait for it forever.
+
+    Args:
+        llm_engine: vLLM's `LLMEngine`.
+        processes: Its processes.
+        log: File with their output, for the message.
+    """
+    outputs = getattr(llm_engine.engine_core, "outputs_queue", None)  # absent where the engine runs in this process
+    if outputs is None or not processes:
+        return
+
+    def wait() -> None:
+        ended = connection.wait([process.sentinel for process in processes])
+        process = next(process for process in processes if process.sentinel in ended)
+        process.join()
+        outputs.put(log.crashed(f"its process ended with code {process.exitcode}"))
+
+    threading.Thread(target=wait, name="vllm-watch", daemon=True).start()
 
 
 def _is_reference(message: str) -> bool:

@@ -1,7 +1,7 @@
 """Engine on vLLM: prefill only, with the records made in vLLM's workers.
 
-`vllm_plugin` makes the records. This module starts vLLM, feeds it windows, and notices when its processes end. A loaded
-engine passes the checks of `probe` before it captures anything.
+`vllm_plugin` makes the records. This module starts vLLM and feeds it windows. A loaded engine
+passes the checks of `probe` before it captures anything.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import queue
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,11 @@ import torch
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
 from teacher_dump.engines.base import EngineConfig
-from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, engine_crashed
+from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, watch
 from teacher_dump.engines.probe import EngineProbe
 from teacher_dump.engines.records import Packed
 from teacher_dump.engines.vllm_plugin import CONFIG_KEY, PREFIX, TASK, is_causal_name
-from teacher_dump.errors import DeadEngineError, DumpError
+from teacher_dump.errors import DumpError
 from teacher_dump.tasks.windowing import Window
 
 BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
@@ -36,8 +34,6 @@ BATCHED_TOKENS = 2048
 """Largest number of tokens of an engine step."""
 CLOSE_S = 2.0
 """Seconds that vLLM's processes have to end by themselves. They hold no state that must be kept."""
-POLL_S = 0.5
-"""Seconds between two checks that vLLM's processes live, during the wait for a reply."""
 _BIND = "VLLM_CPU_OMP_THREADS_BIND"
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -80,24 +76,12 @@ class VllmEngine:
         probe = EngineProbe(config)
         self._batch_windows = BATCH_WINDOWS["cuda" if on_gpu else "cpu"]
         self._log = EngineLog("vllm")
-        children = set(multiprocessing.active_children())
         binding = contextlib.nullcontext() if on_gpu else bound_threads(config.tensor_parallel_size * stages)
-        try:
-            with self._log.redirected(), binding:
-                import vllm
+        with binding, self._log.starting("engine") as processes:
+            import vllm
 
-                self._llm = vllm.LLM(**_arguments(config, on_gpu=on_gpu), **options)
-        except DumpError:
-            self._log.discard()
-            raise
-        except Exception as error:  # vLLM fails in a process of its own and reports in many ways
-            cause = self._log.cause(error)
-            kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
-            raise kind(
-                f"vllm: the engine did not start ({cause}); its whole output is in {self._log.path}; "
-                "change the setting that it names, or use --engine transformers"
-            ) from error
-        self._processes = [p for p in multiprocessing.active_children() if p not in children]
+            self._llm = vllm.LLM(**_arguments(config, on_gpu=on_gpu), **options)
+        watch(self._llm.llm_engine, processes, self._log)
         try:
             probe.check(self)
         except BaseException:
@@ -128,10 +112,10 @@ class VllmEngine:
         threading.Thread(target=feed, name="vllm", daemon=True).start()
         try:
             for _ in batches:
-                reply = next_reply(replies, self._processes, log=self._log.path)
+                reply = replies.get()
                 if isinstance(reply, BaseException):
                     if type(reply).__name__ in CRASH_ERRORS:
-                        raise _crashed(self._log.cause(reply), self._log.path) from reply
+                        raise self._log.crashed(self._log.cause(reply)) from reply
                     raise reply
                 yield from reply
                 room.release()
@@ -195,30 +179,6 @@ def _arguments(config: EngineConfig, *, on_gpu: bool) -> dict[str, Any]:
         },
         **({} if memory is None else {"gpu_memory_utilization": memory}),
     }
-
-
-def next_reply(replies: queue.SimpleQueue[Reply], processes: Collection[BaseProcess], *, log: Path) -> Reply:
-    """Return the next reply of the engine.
-
-    Args:
-        replies: Queue that the feeding thread fills.
-        processes: Processes of the engine.
-        log: File with their output, for the message.
-
-    Raises:
-        DeadEngineError: A process of the engine ended. vLLM itself waits forever for a process that was killed.
-    """
-    while True:
-        try:
-            return replies.get(timeout=POLL_S)
-        except queue.Empty:
-            for process in processes:
-                if not process.is_alive():
-                    raise _crashed(f"its process ended with code {process.exitcode}", log) from None
-
-
-def _crashed(cause: str, log: Path) -> DeadEngineError:
-    return engine_crashed("vllm", f"{cause}; its output is in {log}")
 
 
 @contextlib.contextmanager

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-import multiprocessing
 import os
-import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
 from shards.runtime import machine
 from shards.runtime.lifetime import bind_children
-from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, engine_crashed
+from teacher_dump.engines.errors import CRASH_ERRORS, EngineLog, watch
 from teacher_dump.engines.vllm import causal_architecture
 from teacher_dump.engines.vllm_plugin import CONFIG_KEY, WRITER_PREFIX
-from teacher_dump.errors import DeadEngineError, DumpError
 from teacher_dump.model.model_folder import load_config
 from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskResponses, WriterConfig
 from teacher_dump.writing.task import ResponseRequest, WritingTask, WrittenResponse
@@ -68,24 +63,12 @@ class VllmWriter:
         self._log = EngineLog("vllm-writer")
         set_environment(config, on_gpu=on_gpu, running=self._running)
         bind_children()
-        children = set(multiprocessing.active_children())
-        try:
-            with self._log.redirected():
-                from vllm import EngineArgs, LLMEngine
+        with self._log.starting("writer") as processes:
+            from vllm import EngineArgs, LLMEngine
 
-                arguments = engine_arguments(config, on_gpu=on_gpu, running=self._running)
-                self._llm = LLMEngine.from_engine_args(EngineArgs(**{**arguments, **options}))
-        except DumpError:
-            self._log.discard()
-            raise
-        except Exception as error:  # vLLM fails in a process of its own and reports in many ways
-            cause = self._log.cause(error)
-            kind = DeadEngineError if "OutOfMemory" in cause or "CUDA error" in cause else DumpError
-            raise kind(
-                f"vllm: the writer did not start ({cause}); its whole output is in {self._log.path}; change the "
-                "setting that it names, or use --engine transformers"
-            ) from error
-        _watch(self._llm, [p for p in multiprocessing.active_children() if p not in children])
+            arguments = engine_arguments(config, on_gpu=on_gpu, running=self._running)
+            self._llm = LLMEngine.from_engine_args(EngineArgs(**{**arguments, **options}))
+        watch(self._llm, processes, self._log)
 
     def write(self, tasks: Iterable[TaskRequests], on_tokens: OnTokens) -> Iterator[TaskResponses]:
         """Yield the tasks as they become complete; see `ResponseWriter.write`.
@@ -146,7 +129,7 @@ class VllmWriter:
             outputs: list[Any] = self._llm.step()
         except Exception as error:
             if type(error).__name__ in CRASH_ERRORS:
-                raise engine_crashed("vllm", f"{self._log.cause(error)}; its output is in {self._log.path}") from error
+                raise self._log.crashed(self._log.cause(error)) from error
             raise
         return outputs
 
@@ -224,18 +207,3 @@ def set_environment(config: WriterConfig, *, on_gpu: bool, running: int) -> None
     gib = math.ceil(min(needed, _CPU_CACHE_SHARE * free) / 2**30)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(max(1, gib)))
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", machine.vllm_binding(config.tensor_parallel_size))
-
-
-def _watch(llm: Any, processes: Collection[BaseProcess]) -> None:
-    """Make a step raise EngineDeadError when a process of the engine ends; vLLM itself may wait for it forever."""
-    from vllm.v1.engine.exceptions import EngineDeadError
-
-    outputs = getattr(llm.engine_core, "outputs_queue", None)  # absent where the engine runs in this process
-    if outputs is None or not processes:
-        return
-
-    def wait() -> None:
-        connection.wait([process.sentinel for process in processes])
-        outputs.put(EngineDeadError())
-
-    threading.Thread(target=wait, name="writer-watch", daemon=True).start()

@@ -1,39 +1,17 @@
-"""The vLLM engine outside vLLM: refused settings, and a killed process that is noticed."""
+"""The vLLM engine outside vLLM: refused settings."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import queue
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from teacher_dump.engines.vllm import Reply, VllmEngine, next_reply, require_supported
-from teacher_dump.errors import DeadEngineError, DumpError
+from teacher_dump.engines.vllm import VllmEngine, require_supported
+from teacher_dump.errors import DumpError
 from tests.teacher_dump.engines.test_blockwise_logits import engine_config
 from tests.teacher_dump.helpers import run_small_dump
-
-LOG = Path("/tmp/engine.log")
-
-
-def test_a_reply_comes_through_while_the_engine_lives_and_after() -> None:
-    replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
-    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
-    process.start()
-    try:
-        replies.put([])
-        assert next_reply(replies, [process], log=LOG) == []
-        process.kill()
-        process.join()
-        replies.put([])  # made before the engine was killed
-        assert next_reply(replies, [process], log=LOG) == []
-        with pytest.raises(DeadEngineError, match=r"ended with code -9; its output is in /tmp/engine\.log"):
-            next_reply(replies, [process], log=LOG)
-    finally:
-        process.kill()
 
 
 def test_layers_shared_out_without_gpus_are_refused_before_the_engine_starts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import multiprocessing
 from collections.abc import Iterator
 
 import pytest
@@ -57,7 +58,7 @@ def test_greedy_and_sampled_responses_and_a_dead_engine(
         ids = {(r.request.prompt.task_id, r.request.index): r.ids for group in first.values() for r in group}
         assert len(set(ids.values())) > 6
         assert ids == {(r.request.prompt.task_id, r.request.index): r.ids for group in again.values() for r in group}
-        for process in vllm.multiprocessing.active_children():
+        for process in multiprocessing.active_children():
             process.kill()
         with pytest.raises(DeadEngineError, match="run the same command again"):
             list(_by_name(writer, tasks_of(requests, 3), tokens))
