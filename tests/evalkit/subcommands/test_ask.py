@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.generation.base import Prompt
+from evalkit.tools.docs.tool import DocsTool
 from tests.evalkit.commands import call
 from tests.evalkit.tools.docs.toy_index import write_toy_index
 from tests.evalkit.tools.inline.toy_tools import TalkingEngine
@@ -25,9 +26,9 @@ def test_documentation_begins_the_prompt(tmp_path: Path, checkpoint: Path, monke
 def test_a_model_searches_and_answers(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def script(prompt: Prompt) -> str:
         searched = "class shapes.Polygon(corners)" in prompt.text
-        return "Polygon(corners)" if searched else "closed outline\n</docs>"
+        return "Polygon(corners)" if searched else f"closed outline{DocsTool.end}"
 
-    engine = TalkingEngine(script, ("</docs>",))
+    engine = TalkingEngine(script, (DocsTool.end,))
     monkeypatch.setattr("evalkit.tools.ask.load_engine", lambda *_: engine)
     arguments = ("--docs", write_toy_index(tmp_path), "--tools", "docs", "--tool-first")
     done = call("ask", checkpoint, "Make a polygon.", *arguments)
