@@ -114,7 +114,7 @@ def _run(
     choosing: ChooseStage | None,
 ) -> Evaluation:
     cache = VerdictCache(cache_dir() if request.use_cache else None)
-    libraries = [benchmark.library for benchmark in benchmarks if benchmark.library is not None]
+    libraries = [folder for benchmark in benchmarks for folder in benchmark.libraries]
     with closing(cache), Pool(workers=request.workers, strict=request.strict, libraries=libraries) as pool:
         _warn_unconfined(pool.layers, callbacks)
         runner = _BenchmarkRunner(source, selector, pool, cache, callbacks, choosing)

@@ -16,6 +16,10 @@ from benchmarks._stages import Stage
 from benchmarks.tools.plan import Plan
 from benchmarks.tools.report import TITLES, value_text
 from evalkit.scoring.stats import Estimate, difference, interval
+from evalkit.tasks.registry import load
+from evalkit.tools.docs.index import DocsIndex
+from evalkit.tools.docs.recall import measure_recall
+from evalkit.tools.docs.retrieval import query_of
 
 TASK, PROTOCOL = "private-api", "private-api-chat-v1"
 FORMS: dict[str, tuple[str, ...]] = {
@@ -78,8 +82,10 @@ def write(plan: Plan, out: Path) -> None:
     values = {model: tables(results) for model, results in found.items()}
     page, data = out / "tools.md", out / "tools.json"
     old = json.loads(data.read_bytes()) if data.exists() else {}
-    _common.write_json(data, old | {"documentation": values, "documentation_where": _common.provenance()})
-    parts = [recall_line(value) for value in values.values() if "retrieval" in value][:1]
+    recall = measured_recall(plan)
+    record = {"documentation": values, "documentation_recall": recall, "documentation_where": _common.provenance()}
+    _common.write_json(data, old | record)
+    parts = [recall_line(recall)]
     parts += [section(TITLES.get(model, model), value) for model, value in values.items()]
     _common.replace_section(page, "\n\n".join(parts), begin=BEGIN, end=END)
 
@@ -111,9 +117,8 @@ def tables(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
         if form != "none" and common:
             values = [[passed[name][task] for task in common] for name in (form, "none")]
             forms[form]["over none"] = _percent(difference(*values))
-    recalls = [result["retrieval"][TASK]["recall"] for result in results.values() if "retrieval" in result]
     data = next(iter(results.values()))["data"][TASK]
-    return {"forms": forms, "data": data, **({"retrieval": recalls[0]} if recalls else {})}
+    return {"forms": forms, "data": data}
 
 
 def section(title: str, values: dict[str, Any]) -> str:
@@ -142,13 +147,23 @@ def section(title: str, values: dict[str, Any]) -> str:
     return f"### {title}\n\n{_common.markdown_table(header, rows)}"
 
 
-def recall_line(values: dict[str, Any]) -> str:
-    """Return the recall of the search."""
-    recall = values["retrieval"]
+def measured_recall(plan: Plan) -> dict[str, Any]:
+    """Return the recall of the search over all problems, and what they were built from."""
+    benchmark = load(TASK)
+    with DocsIndex.open(plan.scratch / TASK / "docs.db") as index:
+        recall = measure_recall(
+            benchmark.problems, lambda problem, limit: [hit.name for hit in index.search(query_of(problem), limit)]
+        )
+    assert recall is not None
+    return recall.to_dict() | benchmark.to_dict()
+
+
+def recall_line(recall: dict[str, Any]) -> str:
+    """Return the recall of the search as a sentence."""
     shares = ", ".join(f"{key} {100 * share:.1f} %" for key, share in recall.items() if key.startswith("recall"))
     return (
-        f"Search with the prompt as the query: {shares} of the {recall['pages']} entries that the references of "
-        f"{recall['problems']} problems use ({values['data']['source']}, sha256 {values['data']['sha256'][:12]}..)."
+        f"Search with the task and its example as the query: {shares} of the {recall['pages']} entries that the "
+        f"references of all {recall['problems']} problems use ({recall['source']}, sha256 {recall['sha256'][:12]}..)."
     )
 
 

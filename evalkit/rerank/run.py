@@ -172,7 +172,7 @@ def rerank(
     with ExitStack() as stack:
         if not is_special(request.result):
             stack.enter_context(locked(request.result))
-        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
+        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict, libraries=benchmark.libraries))
         ranked = rank_samples(request, benchmark, samples, tests, pool=pool, callbacks=callbacks, rankers=rankers)
         _require_inputs(ranked)
         verdicts = verdicts_of(

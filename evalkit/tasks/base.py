@@ -84,6 +84,11 @@ class Benchmark:
     library: Path | None = None
     """Folder of a package that programs import; None for benchmarks that need the standard library only."""
 
+    @property
+    def libraries(self) -> tuple[Path, ...]:
+        """Folders of packages that the sandbox gives to programs."""
+        return (self.library,) if self.library is not None else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Return what a result records of the benchmark's data."""
         return {"source": self.source, "sha256": self.sha256, "problems": len(self.problems)}

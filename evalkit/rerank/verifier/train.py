@@ -111,7 +111,8 @@ def train_verifier(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> 
     tests = _read_tests(request.tests, split.joined, callbacks)
     embedder = Embedder(find_checkpoint(request.model)) if request.model is not None else None
     with locked(request.out / VERIFIER_FILE):
-        labelled, counts, num_failed = _label(request, samples, tests, embedder, callbacks)
+        libraries = split.joined.libraries
+        labelled, counts, num_failed = _label(request, samples, tests, embedder, callbacks, libraries)
         train = [task for task in labelled if task.evidence.task_id in split.train_ids]
         validation = [task for task in labelled if task.evidence.task_id in split.validation_ids]
         callbacks.note(
@@ -204,6 +205,7 @@ def _split(request: TrainVerifierRequest, callbacks: ScoreCallbacks) -> _Split:
         source=", ".join(dict.fromkeys(part.source for part in parts)),
         sha256=parts[0].sha256,
         excluded_ids=frozenset(repeated).union(*(part.excluded_ids for part in parts)) - ids,
+        library=next((part.library for part in parts if part.library is not None), None),
     )
     own = parts[-1].problems if validation is not None else ()
     validation_ids = frozenset(problem.task_id for problem in own) & ids
@@ -271,11 +273,12 @@ def _label(
     tests: WrittenTests,
     embedder: Embedder | None,
     callbacks: ScoreCallbacks,
+    libraries: Sequence[Path],
 ) -> tuple[list[LabelledTask], EvidenceCounts, int]:
     """Return the tasks with evidence and labels, counts, and the number of tasks that are left out."""
     settings = EvidenceSettings(inputs=request.inputs, docstring_examples=False, shown_tests=False)
     with ExitStack() as stack:
-        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict))
+        pool = stack.enter_context(Pool(workers=request.workers, strict=request.strict, libraries=libraries))
         store = stack.enter_context(EvidenceStore(request.evidence, limits=EVIDENCE_LIMITS, note=callbacks.note))
         collection = collect(
             samples.problems,
