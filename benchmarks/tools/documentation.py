@@ -96,9 +96,11 @@ def read_results(plan: Plan, model: str) -> dict[str, dict[str, Any]]:
     for form in FORMS:
         path = _result(plan, model, form)
         if path.is_file():
+            result = json.loads(path.read_bytes())
             with path.with_suffix(".samples.jsonl").open(encoding="utf-8") as lines:
-                tokens = sum(json.loads(line)["tokens"] for line in lines)
-            results[form] = json.loads(path.read_bytes()) | {"tokens": tokens}
+                samples = [json.loads(line) for line in lines]
+            tokens = sum(sample["tokens"] for sample in samples if sample["task_id"] in result["tasks"])
+            results[form] = result | {"tokens": tokens}
     return results
 
 
