@@ -131,7 +131,7 @@ on which their kinds were chosen. The second one has a linear head that also rea
 the programs (`train-verifier --model`). The time is that of the command on a busy machine, without the execution of the
 programs.
 
-    python -m benchmarks.selection.heads --data DATA --scratch DIR --checkpoint CHECKPOINT --part 4 --samples 5
+    python -m benchmarks.selection.heads --data DATA --scratch DIR --checkpoint CHECKPOINT --part 8 --samples 5
 """
 
 
