@@ -1,7 +1,7 @@
 """Documentation on `private-api`: stages, and the tables of their results.
 
 The forms are one benchmark with one prompt: without documentation, with the entries that a search finds put into the
-prompt, with the right entries put there (the ceiling), and with a search that the model calls itself.
+prompt, with the right entries put there, and with a search that the model calls itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 FORM_TITLES = {
     "none": "no documentation",
     "retrieved": "3 entries that the search finds",
-    "oracle": "the right entries (ceiling)",
+    "oracle": "the right entries",
     "inline": "a search that the model calls",
 }
 

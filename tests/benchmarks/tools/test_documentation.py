@@ -53,7 +53,7 @@ def test_tables_compare_each_form_with_none_problem_by_problem(plan: Plan) -> No
     assert values["forms"]["oracle"]["tokens"] == 30.0
     assert "over none" not in values["forms"]["none"]
     text = documentation.section("Qwen", values)
-    assert "| the right entries (ceiling) | 4 | 75.0 (" in text
+    assert "| the right entries | 4 | 75.0 (" in text
     assert "1 of 3" in text
 
 
