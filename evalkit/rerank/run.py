@@ -151,10 +151,14 @@ def rerank(
         EvalError: An input is missing or broken, a setting is wrong, or an output cannot be written.
     """
     verifier = load_verifier(request.verifier) if request.verifier is not None else None
+    added: dict[str, Ranker] = {}
     if verifier is not None:
         embed = embedder_of(verifier, request.verifier_model, str(request.verifier))
-        rankers = {**rankers, VERIFIER: verifier.ranker(embed)}
-    rankers = {**rankers, **dict(load_ranker(path) for path in request.ranker)}
+        added[VERIFIER] = verifier.ranker(embed)
+    added |= dict(load_ranker(path) for path in request.ranker)
+    rankers = {**rankers, **added}
+    if request.methods:  # --verifier and --ranker add to the methods that are named
+        request = replace(request, methods=(*request.methods, *added))
     choose_methods(request.methods, rankers, has_tests=request.tests is not None)
     require_sources(request.sources())
     if ("generator" in request.sources()) != (request.generators is not None):

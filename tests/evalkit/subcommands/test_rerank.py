@@ -174,3 +174,12 @@ def test_no_input_at_all_is_an_error(tmp_path: Path) -> None:
     samples = write_lines(tmp_path / "s.jsonl", {"task_id": "HumanEval/53", "completion": "    return x + y\n"})
     line = failure(samples, "--visible-tests", "hidden", "--json", tmp_path / "r.json")
     assert "--inputs examples,mutation: no problem has an input" in line
+
+
+def test_a_ranker_in_a_file_is_added_to_the_methods_that_are_named(folder: Path, again: Any) -> None:
+    (folder / "first.py").write_text(
+        "from evalkit.rerank.ranking import Ranking\n\n\ndef rank(evidence):\n"
+        "    return Ranking.of((-float(i), [i]) for i in range(len(evidence.program_N)))\n"
+    )
+    again("--methods", "majority", "--ranker", folder / "first.py", "--json", folder / "first.json")
+    assert list(json.loads((folder / "first.json").read_text())["scores"]) == ["random", "majority", "first", "oracle"]
