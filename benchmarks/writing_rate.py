@@ -28,7 +28,7 @@ from shards.runtime.machine import DTYPES
 from teacher_dump.config import DumpConfig
 from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.base import resolve_dtype
-from teacher_dump.writing.engines.vllm import RUNNING, VllmWriter, engine_arguments, set_environment
+from teacher_dump.writing.engines.vllm import CLOSE_S, RUNNING, VllmWriter, engine_arguments, set_environment
 from teacher_dump.writing.job import WritingJob, prepare_writing
 from teacher_dump.writing.settings import WritingSettings
 from teacher_dump.writing.task_writer import WritingProgress, write_tasks
@@ -143,6 +143,7 @@ def _generate(job: WritingJob, options: argparse.Namespace) -> tuple[int, float]
     begin = time.perf_counter()
     outputs = llm.generate(given, params, use_tqdm=False)
     seconds = time.perf_counter() - begin
+    llm.llm_engine.engine_core.shutdown(timeout=CLOSE_S)  # without it this process waits for vLLM's forever
     return sum(len(output.outputs[0].token_ids) for output in outputs), seconds
 
 
