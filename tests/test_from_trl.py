@@ -42,6 +42,7 @@ def asking(form: dict[str, Any], number: int) -> dict[str, Any]:
     FORMS,
     ids=["messages", "prompt and completion as messages", "prompt and completion as texts"],
 )
+@pytest.mark.slow
 def test_a_data_set_of_trl_goes_from_file_to_student_in_two_commands(
     form: dict[str, Any],
     chat_teacher: Path,  # noqa: F811

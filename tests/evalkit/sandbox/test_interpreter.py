@@ -231,6 +231,7 @@ def left_of(processes: set[str]) -> int:
     return len(left)
 
 
+@pytest.mark.slow
 def test_no_process_outlives_the_interpreter():
     with Pool(workers=2) as pool:
         before = descendants()
@@ -243,6 +244,7 @@ def test_no_process_outlives_the_interpreter():
         assert pool.workers == 2
 
 
+@pytest.mark.slow
 def test_a_pool_that_closes_ends_a_cell_that_runs():
     limits = SessionLimits(call_cpu_s=60.0, session_cpu_s=100.0)
     before = descendants()
@@ -281,6 +283,7 @@ def test_a_cell_that_is_too_long_is_refused(session: InterpreterSession):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in (*FORGED, *HARMFUL)]
 )
+@pytest.mark.slow
 def test_no_harm_comes_from(name: str, interpreter: Interpreter, outside: Outside):
     session, neighbour = interpreter.open(), interpreter.open()
     neighbour.run("mine = 'untouched'")

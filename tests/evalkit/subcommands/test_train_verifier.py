@@ -47,6 +47,7 @@ def test_the_report_has_the_measures(folder: Path) -> None:
         assert text in output
 
 
+@pytest.mark.slow
 def test_the_page_shows_measures_and_the_reliability_picture(folder: Path) -> None:
     page = (folder / "v" / "report.html").read_text()
     assert "<svg" in page

@@ -62,6 +62,7 @@ def test_state_that_threads_cost_is_said_with_the_next_result(session: PythonSes
     assert session.call("3") == "3"
 
 
+@pytest.mark.slow
 def test_a_time_out_names_the_limit_and_no_property_of_the_machine(session: PythonSession):
     text = session.call("while True: pass")
     assert text == "TimeoutError: the code ran for more than 2 s and was stopped. Names of earlier code are gone."

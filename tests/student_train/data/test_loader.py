@@ -56,6 +56,7 @@ def test_a_stream_yields_the_steps_of_the_plan_without_held_out_rows(world: Any)
         assert [row for batch in step.batches for row in batch.rows] == kept
 
 
+@pytest.mark.slow
 def test_ranks_together_read_what_one_rank_reads(world: Any) -> None:
     cache, plan, spec = setup(world)
     for step in range(4):

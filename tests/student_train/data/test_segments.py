@@ -150,6 +150,7 @@ def test_every_row_is_read_once_before_any_is_read_twice(dump: Dump, tmp_path: P
             assert Counter(found[: len(world.rows)]) == every
 
 
+@pytest.mark.slow
 def test_shards_that_the_run_was_trained_on_must_stay(dump: Dump, tmp_path: Path) -> None:
     dump.shard(0)
     settings = config(dump.place, tmp_path / "out")

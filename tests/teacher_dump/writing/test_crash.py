@@ -74,6 +74,7 @@ def test_kills_lose_nothing_and_repeat_nothing(whole: Whole, tmp_path: Path) -> 
     assert min(kills["clock"], kills["operation"]) >= 3, kills
 
 
+@pytest.mark.slow
 def test_two_workers_on_every_task_end_with_one_file(whole: Whole, tmp_path: Path) -> None:
     running = [start(children.run, whole.into(tmp_path), whole.settings) for _ in range(2)]
     assert [end(child) for child in running] == [0, 0]

@@ -22,6 +22,7 @@ def _no_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_check_examples", lambda folder, sources, renaming: None)
 
 
+@pytest.mark.slow
 def test_a_build_in_the_cache_is_used_again_and_repaired(
     default_build: PrivateApiBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_samples_are_scored_with_the_library_at_hand(default_build: PrivateApiBuild, tmp_path: Path) -> None:
     """The references, one in three without the library: the JSON and the page count what used it."""
     samples, result = tmp_path / "samples.jsonl", tmp_path / "score.json"

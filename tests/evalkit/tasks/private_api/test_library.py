@@ -13,6 +13,7 @@ from evalkit.tasks.private_api import library
 from evalkit.tasks.private_api.benchmark import PrivateApiBuild
 
 
+@pytest.mark.slow
 def test_no_telling_name_is_left_in_the_library(default_build: PrivateApiBuild) -> None:
     """Names with an underscore, and names of classes; a word such as `split` is also one of English."""
     renaming = library.plan_renaming(library.read_sources(), seed=default_build.seed)
