@@ -49,6 +49,7 @@ def damaged() -> bytes:
         ("s.jsonl", json.dumps({"task_id": "y" * 100_000, "completion": ""}).encode(), "is not of humaneval"),
     ],
 )
+@pytest.mark.slow
 def test_broken_samples_are_one_line_with_file_and_line(tmp_path: Path, name: str, content: bytes, message: str):
     (tmp_path / name).write_bytes(content)
     done = call("score", "--samples", tmp_path / name)

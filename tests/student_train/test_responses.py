@@ -88,6 +88,7 @@ def kl(objective: SameTokenizer, model: Any, rows: list[Chunk], *, layout: str =
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("template", ["stored", "own"])
+@pytest.mark.slow
 def test_the_teacher_as_its_own_student_is_at_the_error_of_quantisation(
     worlds: dict[str, ResponseWorld], name: str, template: str
 ) -> None:

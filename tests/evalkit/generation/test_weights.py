@@ -139,6 +139,7 @@ def add_old_buffer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [split, as_bin, tie, add_old_buffer])
+@pytest.mark.slow
 def test_checkpoints_of_every_usual_form_are_accepted(copy: Path, engine: str, form: Callable[[Path], None]):
     form(copy)
     done = score(copy)

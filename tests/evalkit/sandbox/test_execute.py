@@ -182,6 +182,7 @@ def test_a_program_that_does_not_run_gives_its_outcome_to_every_call(pool: Pool,
     assert run(pool, program, limits=CallLimits(program_cpu_s=0.5)).outcome == outcome
 
 
+@pytest.mark.slow
 def test_a_program_that_sleeps_is_not_repeated(pool: Pool):
     started = time.monotonic()
     result = run(pool, "import time\ntime.sleep(60)", "1", limits=CallLimits(program_cpu_s=0.5))
@@ -190,6 +191,7 @@ def test_a_program_that_sleeps_is_not_repeated(pool: Pool):
     assert time.monotonic() - started < 4.0
 
 
+@pytest.mark.slow
 def test_a_program_that_passes_its_deadline_by_the_clock_is_repeated_with_more_time(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ):

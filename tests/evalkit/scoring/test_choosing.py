@@ -87,6 +87,7 @@ def result_of(out: Path) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "command"}
 
 
+@pytest.mark.slow
 def test_one_command_writes_samples_tests_evidence_and_choices(tmp_path: Path, checkpoint: Path, written: Any) -> None:
     answers = written()
     done = score(checkpoint, tmp_path)
@@ -166,6 +167,7 @@ def test_a_run_that_ended_while_it_collected_evidence_goes_on(
     assert result_of(tmp_path / "ended") == result_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_all_that_a_plain_score_says_stays(tmp_path: Path, checkpoint: Path, written: Any) -> None:
     written()
     plain = ("--protocol", "humaneval-codet-v1", "--no-html")
@@ -186,6 +188,7 @@ def test_all_that_a_plain_score_says_stays(tmp_path: Path, checkpoint: Path, wri
     )
 
 
+@pytest.mark.slow
 def test_changed_tests_of_the_benchmark_change_verdicts_and_no_choice(
     tmp_path: Path, checkpoint: Path, humaneval: Benchmark, written: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +209,7 @@ def test_changed_tests_of_the_benchmark_change_verdicts_and_no_choice(
     assert not any(choice["srank"]["right"] for choice in second)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_a_chat_template_is_asked_in_a_chat(tmp_path: Path, checkpoint: Path, written: Any) -> None:
     copy = tmp_path / "ckpt"
     shutil.copytree(checkpoint, copy)

@@ -47,6 +47,7 @@ def test_duplicates_count_and_empty_samples_are_said(tmp_path: Path) -> None:
     assert (result["evidence"]["samples"], result["evidence"]["programs"]) == (5, 2)
 
 
+@pytest.mark.slow
 def test_tests_that_loop_flood_or_import_the_solution_cost_no_other_test_its_result(tmp_path: Path) -> None:
     hostile = [
         "add(2, 3) == 5 and [None for _ in iter(int, 1)]",

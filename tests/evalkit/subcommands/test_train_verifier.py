@@ -56,6 +56,7 @@ def test_the_page_shows_measures_and_the_reliability_picture(folder: Path) -> No
     assert not re.search(r"""(href|src)=["']?http|<link|<script src""", page), "the page refers to no other file"
 
 
+@pytest.mark.slow
 def test_rerank_refuses_a_task_that_the_verifier_has_seen(folder: Path) -> None:
     done = call("rerank", folder / "samples.jsonl", "--tests", folder / "tests.jsonl", "--verifier", folder / "v")
     assert done.exit_code == 1

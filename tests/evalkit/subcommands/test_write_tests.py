@@ -24,6 +24,7 @@ def lines(path: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("name", ["tests.jsonl", "tests.jsonl.gz"])
+@pytest.mark.slow
 def test_a_checkpoint_writes_tests_and_a_second_run_reuses_them(tmp_path: Path, checkpoint: Path, name: str):
     out = tmp_path / name
     first = call("write-tests", checkpoint, *FAST, "--out", out)

@@ -38,6 +38,7 @@ def test_every_task_has_a_default_protocol_and_every_protocol_builds_prompts(sha
     assert len({protocol.name for protocol in presets.PROTOCOLS}) == len(presets.PROTOCOLS)
 
 
+@pytest.mark.slow
 def test_codets_forms_of_mbpp_cover_the_test_split_or_the_part_that_is_named(shared_data: Path):
     covered = {
         name: protocols.covered_problems(

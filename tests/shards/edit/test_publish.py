@@ -71,6 +71,7 @@ def test_a_published_cache_is_fetched_and_verified_on_the_other_side(
     assert "fetched 0 files, skipped 3" in again.output
 
 
+@pytest.mark.slow
 def test_shards_go_first_and_the_manifest_last(s3: Proxy, cache_folder: Path) -> None:
     publish(shards.open(cache_folder), URL)
     expected = ["000000.arrow", "000001.arrow", "tokenizer/tokenizer.json", "README.md", "manifest.json"]

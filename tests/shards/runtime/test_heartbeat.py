@@ -116,6 +116,7 @@ def test_nothing_is_printed_while_something_else_draws():
     assert out.getvalue().endswith("starting 0 s")
 
 
+@pytest.mark.slow
 def test_the_thread_speaks_by_itself_and_ends_with_the_block(capfd: pytest.CaptureFixture[str]):
     with Heartbeat(every_s=0.5) as heartbeat:
         heartbeat("work")

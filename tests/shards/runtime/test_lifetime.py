@@ -95,6 +95,7 @@ def test_children_and_grandchildren_end_with_a_root_that_exits_without_clean_up(
     assert gone(processes) == []
 
 
+@pytest.mark.slow
 def test_a_grandchild_ends_with_its_parent_and_the_others_stay(tmp_path: Path) -> None:
     root, processes = started(tmp_path, SLEEP)
     try:
@@ -121,6 +122,7 @@ def test_a_child_whose_root_has_ended_already_does_not_start() -> None:
     assert (found.returncode, found.stdout) == (-signal.SIGKILL, "")
 
 
+@pytest.mark.slow
 def test_processes_are_watched_without_pidfd_too() -> None:
     program = """
 import os, subprocess, sys, time

@@ -71,6 +71,7 @@ def test_the_chunk_used_longest_ago_goes_first(tmp_path: Path) -> None:
     assert [n for n in names if kept.get(names[n])] == [b"a", b"c", b"d"]
 
 
+@pytest.mark.slow
 def test_a_damaged_kept_chunk_is_fetched_again(s3: Proxy, remote: Cache, tmp_path: Path) -> None:
     cache = shards.open(URL, cache_dir=tmp_path / "k", cache_bytes=10**9)
     truth = content(cache, 0)

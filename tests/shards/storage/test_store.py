@@ -21,6 +21,7 @@ from tests.shards.faulty_s3 import Proxy
 from tests.shards.storage.conftest import URL, content
 
 
+@pytest.mark.slow
 def test_one_chunk_is_one_ranged_read(s3: Proxy, remote: Cache, cache_folder: Path) -> None:
     assert {path for _, path, _ in s3.requests} == {"/bucket/cache/manifest.json"}
     s3.misbehave(0)
@@ -106,6 +107,7 @@ def test_a_reply_that_was_damaged_once_is_asked_for_again(s3: Proxy, remote: Cac
     assert next(answers, None) is None
 
 
+@pytest.mark.slow
 def test_a_manifest_that_was_damaged_once_is_asked_for_again(s3: Proxy, remote: Cache) -> None:
     answers = iter(["flip", ""])
     s3.choose = lambda method: next(answers)  # type: ignore[method-assign]

@@ -113,6 +113,7 @@ def finished(small: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return out, run(config(small, out, control=True))
 
 
+@pytest.mark.slow
 def test_two_tokenizers_are_noticed_and_said(finished: tuple[Path, list[str]]) -> None:
     said = " ".join(finished[1])
     assert "the student has another tokenizer than the shards: of its" in said

@@ -67,6 +67,7 @@ def test_ranks_together_read_what_one_rank_reads(world: Any) -> None:
         assert sum(part.num_positions for part in parts) == alone.num_positions
 
 
+@pytest.mark.slow
 def test_any_stops_and_world_sizes_read_each_row_once_per_epoch(world: Any) -> None:
     """Real threads, real shards: 4, 3, 12, 1 and 2 ranks take turns, two epochs, a resume where none was done yet."""
     cache, plan, spec = setup(world, held_out=0.0)
@@ -106,6 +107,7 @@ def test_a_bucket_that_fails_often_gives_the_same_steps(world: Any, s3: Proxy) -
     assert s3.met
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_gone_stops_the_consumer_after_retries(world: Any, s3: Proxy) -> None:  # noqa: F811
     _, plan, spec = setup(world)
     for path in sorted(p for p in world.shards.rglob("*") if p.is_file()):

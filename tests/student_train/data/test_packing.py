@@ -35,6 +35,7 @@ def test_every_row_has_one_place_and_at_most_two_percent_is_wasted(lengths: list
 
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(2, 60), max_size=40), limit=st.integers(1, 200))
+@pytest.mark.slow
 def test_groups_hold_every_row_in_order_within_the_limit(lengths: list[int], limit: int) -> None:
     parts = [lengths[part] for part in groups(lengths, Packing(micro_tokens=limit))]
     assert [n for part in parts for n in part] == lengths

@@ -165,6 +165,7 @@ def test_shards_that_the_run_was_trained_on_must_stay(dump: Dump, tmp_path: Path
         segments_of(settings, segments.written).leg(0, first_step=0, total=16)
 
 
+@pytest.mark.slow
 def test_a_run_ahead_of_the_dump_saves_waits_and_gives_up_in_time(
     dump: Dump, tmp_path: Path, at_home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def greedy(model: Any, tokenizer: Any, prompt: str, number: int) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True))[start:]
 
 
+@pytest.mark.slow
 def test_completions_are_greedy(world: Any) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -108,6 +108,7 @@ def test_a_trainer_on_another_host_that_gives_signs_of_life_is_not_taken_over(
         alive.join()
 
 
+@pytest.mark.slow
 def test_a_trainer_on_another_host_without_signs_of_life_is_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

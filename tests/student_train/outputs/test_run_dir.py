@@ -127,6 +127,7 @@ def damage_digit(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [damage_cut, damage_digit, *(pytest.param(d, marks=pytest.mark.slow) for d in (damage_nul, damage_empty))]
 )
+@pytest.mark.slow
 def test_a_damaged_state_is_said_and_the_run_goes_on_from_the_checkpoint_before(
     damage: Any, world: Any, at_home: Any, trained: Path, stopped: Path
 ) -> None:

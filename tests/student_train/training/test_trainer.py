@@ -36,6 +36,7 @@ def finished(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_output_is_an_ordinary_transformers_folder(finished: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

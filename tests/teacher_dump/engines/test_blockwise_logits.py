@@ -125,6 +125,7 @@ def steps_off(folder: Path, window: Window, packed: Any) -> float:
 
 
 @pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.slow
 def test_records_are_those_of_the_models_own_logits(name: str, tmp_path: Path) -> None:
     folder = saved(CAUSAL[name](), tmp_path)
     engine = TransformersEngine(engine_config(folder))

@@ -33,6 +33,7 @@ def test_rotary_factors_that_depend_on_the_length_of_a_row_are_refused(tmp_path:
     require_supported(engine_config(tmp_path, window_tokens=64))
 
 
+@pytest.mark.slow
 def test_they_are_refused_before_anything_is_written(teacher: Path, corpus_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     factors = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}

@@ -111,6 +111,7 @@ def _floats(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     "steps", [[[9, 12, 5]], [[9, 4, 0], [0, 8, 5]], [[3, 0, 1], [3, 6, 1], [3, 6, 3]], [[1, 1, 1], [8, 11, 4]]]
 )
+@pytest.mark.slow
 def test_the_records_of_a_response_are_the_last_ones_of_its_tokens(steps: list[list[int]]) -> None:
     whole, _ = pooled([1, 1, 1], steps)
     contexts = [4, 12, 1]

@@ -49,6 +49,7 @@ def test_runs_on_other_held_out_rows_are_not_paired(run: Path):
     assert section.rows[1][4] == ""
 
 
+@pytest.mark.slow
 def test_missing_keys_are_named_and_not_made_up(tmp_path: Path):
     folder = tmp_path / "run"
     write_run(folder, held_out={"after": {"kl": {"mean": 0.5}}}, shards={}, train={}, student={})

@@ -44,6 +44,7 @@ def test_batches_hold_every_place_once_and_respect_their_size() -> None:
         assert len(group) == 1 or len(group) * max(lengths[place] for place in group) <= 8192
 
 
+@pytest.mark.slow
 def test_embeddings_are_the_last_states_of_a_plain_forward_pass(checkpoint: Path) -> None:
     from transformers import AutoModel, AutoTokenizer
 

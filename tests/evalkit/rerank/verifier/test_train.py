@@ -71,6 +71,7 @@ def part(benchmark: Benchmark, name: str, ids: set[str]) -> Benchmark:
     return replace(benchmark, name=name, problems=problems, excluded_ids=others)
 
 
+@pytest.mark.slow
 def test_validation_tasks_are_tuned_on_and_never_trained_on(
     humaneval: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def test_a_build_in_the_cache_is_used_again_and_repaired(
     assert damaged.read_text() != "import os\n"
 
 
+@pytest.mark.slow
 def test_a_build_that_another_process_wrote_first_is_used(
     default_build: PrivateApiBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,6 +26,7 @@ def passed(pool: Pool, build: PrivateApiBuild, programs: list[str]) -> list[str]
     return [build.problems[index].task_id for index, verdict in pool.check_all(jobs) if verdict.passed]
 
 
+@pytest.mark.slow
 def test_there_are_enough_problems_with_names_of_their_own(default_build: PrivateApiBuild) -> None:
     templates = read_templates()
     assert len(templates) == len(default_build.problems) >= 60

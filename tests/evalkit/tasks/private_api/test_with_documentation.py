@@ -60,6 +60,7 @@ def test_pages_in_the_prompt_are_hits_or_those_of_the_reference(
         assert all(page in sample["prompt"] for page in pages[sample["task_id"]])
 
 
+@pytest.mark.slow
 def test_the_index_holds_every_page_that_a_problem_needs(index: Path, default_build: PrivateApiBuild) -> None:
     """And the search finds most of them with the task and its example."""
     with DocsIndex.open(index) as opened:

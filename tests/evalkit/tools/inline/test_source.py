@@ -127,6 +127,7 @@ def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint:
     assert len(engine.prompts) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     parts = ("```python\nx = 7\nx\n```\n", "```python\nx + 1\n```\n", f"```python\n{RIGHT}```")
     more = ("--n", 3, "--temperature", 0.8)

@@ -84,6 +84,7 @@ def test_a_program_is_mended(tmp_path: Path, checkpoint: Path, monkeypatch: pyte
         ((BROKEN, BROKEN + "    # again\n"), 3, "repeated", 0),
     ],
 )
+@pytest.mark.slow
 def test_refinement_ends(
     tmp_path: Path,
     checkpoint: Path,
@@ -99,6 +100,7 @@ def test_refinement_ends(
     assert sample["completion"] == answers[chosen]
 
 
+@pytest.mark.slow
 def test_problems_without_examples_are_not_refined(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     engine = ScriptedEngine(BROKEN, BROKEN)
     monkeypatch.setattr("evalkit.generation.run.load_engine", lambda *_: engine)
@@ -114,6 +116,7 @@ def test_problems_without_examples_are_not_refined(tmp_path: Path, checkpoint: P
     assert "protocol humaneval-codet-v1+changed shows no test" in done.output
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     more = ("--refine", 2, "--n", 2, "--temperature", 0.8)
     whole, _ = refine(monkeypatch, checkpoint, tmp_path / "a", ScriptedEngine(BROKEN, FALSE, RIGHT), *more)
