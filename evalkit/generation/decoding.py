@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from evalkit.errors import EvalError
@@ -28,6 +28,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     return tokenizer
+
+
+def token_counter(checkpoint: Checkpoint) -> Callable[[str], int]:
+    """Return a function that counts the tokens of a text, without special ones.
+
+    Raises:
+        EvalError: The tokenizer cannot be loaded.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def load_config(checkpoint: Checkpoint) -> Any:

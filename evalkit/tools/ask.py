@@ -10,7 +10,7 @@ from typing import Any
 from evalkit.errors import EvalError
 from evalkit.generation.base import Answer, Prompt
 from evalkit.generation.checkpoint import Checkpoint, find_checkpoint, has_chat_template
-from evalkit.generation.decoding import load_tokenizer
+from evalkit.generation.decoding import token_counter
 from evalkit.generation.engine import announcement, choose_settings, load_engine
 from evalkit.request import ScoreCallbacks
 from evalkit.sandbox.pool import Pool
@@ -96,13 +96,7 @@ def _documentation(request: AskRequest, checkpoint: Checkpoint) -> tuple[tuple[D
         return (), ""
     with DocsIndex.open(request.docs) as index:
         entries = index.search(request.question, request.docs_top_k)
-    count_tokens = _token_counter(checkpoint)
-    return tuple(entries), fitting_text(entries, budget=request.docs_tokens, measure=count_tokens)
-
-
-def _token_counter(checkpoint: Checkpoint) -> Any:
-    tokenizer = load_tokenizer(checkpoint)
-    return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(entries), fitting_text(entries, budget=request.docs_tokens, measure=token_counter(checkpoint))
 
 
 def _generate(request: AskRequest, checkpoint: Checkpoint, prompt: Prompt, callbacks: ScoreCallbacks) -> Answer:
@@ -129,7 +123,7 @@ def _generate(request: AskRequest, checkpoint: Checkpoint, prompt: Prompt, callb
                 {_NAME: problem},
                 CallBudget(calls=request.tool_calls, result_tokens=request.tool_tokens),
                 max_new_tokens=request.max_new_tokens,
-                count_tokens=_token_counter(checkpoint),
+                count_tokens=token_counter(checkpoint),
                 threads=1,
                 opening=opening,
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.generation.checkpoint import Checkpoint
-from evalkit.generation.decoding import load_tokenizer
+from evalkit.generation.decoding import token_counter
 from evalkit.request import RetrievalSettings
 from evalkit.samples.base import SamplePlan
 from evalkit.tasks.base import Problem
@@ -47,11 +47,7 @@ def add_documentation(plan: SamplePlan, settings: RetrievalSettings, checkpoint:
         EvalError: The index or the tokenizer cannot be read, or `oracle` is set and the index lacks a page.
     """
     record = settings_record(settings)
-    tokenizer = load_tokenizer(checkpoint)
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-
+    count_tokens = token_counter(checkpoint)
     with DocsIndex.open(settings.index) as index:
         texts = {
             problem.task_id: fitting_text(

@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit.generation.base import Answer
 from evalkit.generation.checkpoint import has_chat_template
-from evalkit.generation.decoding import load_tokenizer
+from evalkit.generation.decoding import token_counter
 from evalkit.generation.run import CheckpointSource, SampleTemplate, choose_engine, first_prompts
 from evalkit.outputs.files import sha256_text
 from evalkit.request import Request
@@ -93,13 +93,12 @@ class ToolSource:
 
     def _conversations(self, plan: SamplePlan, tools: list[Tool], opening: str) -> ToolConversations:
         assert plan.protocol is not None
-        tokenizer = load_tokenizer(self.source.checkpoint)
         return ToolConversations(
             tools,
             {problem.task_id: problem for problem in plan.problems},
             self._budget,
             max_new_tokens=plan.protocol.max_new_tokens,
-            count_tokens=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            count_tokens=token_counter(self.source.checkpoint),
             threads=_THREADS,
             opening=opening,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 from evalkit.generation.base import Answer, FollowUps, OnAnswer, OnTokens, Prompt
 from evalkit.generation.decoding import cut_at_stop
 from evalkit.tasks.base import Problem
+from tests.evalkit.generation.fake_engine import FixedAnswerEngine
 
 PROBLEM = Problem(task_id="T/0", prompt="", entry_points=("f",), prelude="", test="secret test", reference="")
 
@@ -57,19 +58,14 @@ class UpperSession:
         self._tool.num_closed += 1
 
 
-class TalkingEngine:
+class TalkingEngine(FixedAnswerEngine):
     """Answers each prompt by `script`, in the order in which prompts come, one token a word."""
 
     def __init__(self, script: Callable[[Prompt], str], stops: Sequence[str]) -> None:
+        super().__init__("")
         self._script, self._stops = script, stops
         self.prompts: list[Prompt] = []
         self.last_reason = "end"  # of answers without a stop string
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
     def generate(
         self,
