@@ -15,27 +15,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-COMMAND = """
+WAIT = "for _ in range(600): time.sleep(0.05)"
+"""A long wait in short parts. A signal between Python's last check and the system call does not end a sleep: after one
+long sleep its handler would run 30 s late."""
+COMMAND = f"""
 import signal, sys, time
 from shards.runtime.interrupts import interruptible, run_program
 
+def wait():
+    {WAIT}
+
 def starting():
     print("ready", flush=True)
-    time.sleep(30)
+    wait()
 
 def main():
     with interruptible():
         try:
             print("ready", flush=True)
-            time.sleep(30)
+            wait()
         finally:
             print("cleaning", flush=True)
-            time.sleep(float(sys.argv[1]))
+            for _ in range(int(float(sys.argv[1]) / 0.05)): time.sleep(0.05)
             print("clean", flush=True)
 
 def short():
     import atexit
-    atexit.register(lambda: (print("ready", flush=True), time.sleep(30)))
+    atexit.register(lambda: (print("ready", flush=True), wait()))
 
 def ended():
     with interruptible():
@@ -101,7 +107,7 @@ def test_the_end_of_a_file_that_no_reader_named_is_a_bug_with_its_traceback(tmp_
 @pytest.mark.parametrize("program", ["teacher-dump", "student-train", "logit-shards", "evalkit"])
 def test_every_program_ends_so_while_it_imports(program: str, tmp_path: Path) -> None:
     """The signal comes once the interpreter itself is up, which no code of a program can guard."""
-    (tmp_path / "click.py").write_text("import time; print('ready', flush=True); time.sleep(30)")
+    (tmp_path / "click.py").write_text(f"import time; print('ready', flush=True)\n{WAIT}")
     package = {"logit-shards": "shards"}.get(program, program.replace("-", "_"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from {package}.__main__ import main; main()"
     child = subprocess.Popen(
