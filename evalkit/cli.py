@@ -72,7 +72,7 @@ class _Group(click.Group):
 
 _GENERATION_PARAMETERS = (
     "protocol", "engine", "max_new_tokens", "num_samples", "temperature", "top_p", "batch_size", "dtype", "seed",
-    "deterministic", "rerank", "refine", "tools",
+    "deterministic", "rerank", "refine", "refine_form", "tools",
     "tool_calls", "tool_tokens", "tool_first", "docs", "docs_top_k", "docs_tokens", "docs_oracle",
 )  # fmt: skip
 """Parameters that have no effect on samples generated elsewhere."""
@@ -129,6 +129,13 @@ def main(debug: bool) -> None:
     metavar="R",
     help="Execute each answer on the tests that its prompt shows, show the model the first failure, and ask again, at "
     "most R times. The answer is the attempt that passes most of these tests.",
+)
+@click.option(
+    "--refine-form",
+    type=click.Choice(("conversation", "failure")),
+    default="conversation",
+    show_default=True,
+    help="What the model is shown: all programs and their failures, or its first prompt with the failures alone.",
 )
 @click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
 @click.option(
@@ -192,6 +199,8 @@ def _check_options(ctx: click.Context) -> None:
         raise click.UsageError("expected either CHECKPOINT or --samples FILE")
     if given("samples") and (unused := given(*_GENERATION_PARAMETERS)):
         raise click.UsageError(f"{', '.join(unused)}: has no effect with --samples; it applies to a CHECKPOINT")
+    if given("refine_form") and not ctx.params["refine"]:
+        raise click.UsageError("--refine-form has no effect without --refine R; add it, or leave --refine-form out")
     if given("checkpoint", "sanitize") == ["checkpoint", "--sanitize"]:
         raise click.UsageError("--sanitize is for --samples; for a CHECKPOINT the protocol decides")
     for pair in (("page", "no_html"), ("result", "out")):

@@ -45,14 +45,19 @@ def collect(plan: Plan) -> dict[str, Any]:
         "data": {name: _cache(plan, name) for name in ("cache", "passed", "same")},
         "scores": {name: _scores(plan, name) for name in names},
         "ends": {name: _ends(plan, name) for name in names},
-        "held_out": {name: _held_out(plan, name, against="sft") for name in ARMS},
+        "held_out": {name: _held_out(plan, name, against="sft") for name in ("base", *ARMS)},
         "same": {name: _held_out(plan, name, against="same-sft") for name in SAME},
     }
 
 
+def _student(name: str, seed: int) -> str:
+    """Return the name of an arm's student; models without training have one for all seeds."""
+    return name if name in ("base", "teacher") else f"{name}-{seed}"
+
+
 def _seeded(plan: Plan, name: str) -> list[str]:
-    """Return the names of the students of an arm; models without training have one."""
-    return [name] if name in ("base", "teacher") else [f"{name}-{seed}" for seed in plan.seeds]
+    """Return the names of the students of an arm."""
+    return list(dict.fromkeys(_student(name, seed) for seed in plan.seeds))
 
 
 def _scores(plan: Plan, name: str) -> dict[str, Any]:
@@ -105,10 +110,10 @@ def _ends(plan: Plan, name: str) -> dict[str, Any]:
 
 def _held_out(plan: Plan, name: str, *, against: str) -> dict[str, Any]:
     """Return held-out measures with intervals over prompts, and paired differences to `against`; means over seeds."""
-    runs = {seed: _rows(plan, f"{name}-{seed}") for seed in plan.seeds}
-    others = {seed: _rows(plan, f"{against}-{seed}") for seed in plan.seeds}
+    runs = {seed: _rows(plan, _student(name, seed)) for seed in plan.seeds}
+    others = {seed: _rows(plan, _student(against, seed)) for seed in plan.seeds}
     seeds = [seed for seed, rows in runs.items() if rows]
-    found: dict[str, Any] = {"seeds": len(seeds)}
+    found: dict[str, Any] = {"seeds": len({_student(name, seed) for seed in seeds})}
     for measure, (_, above, below, factor) in MEASURES.items():
         if not seeds or not all(any(row.get(below) for row in runs[seed].values()) for seed in seeds):
             continue
@@ -123,19 +128,31 @@ def _held_out(plan: Plan, name: str, *, against: str) -> dict[str, Any]:
     return found
 
 
-def _rows(plan: Plan, run: str) -> dict[str, dict[str, float]]:
-    """Return the sums of each held-out prompt of a run; {} where the run is missing."""
-    path = plan.scratch / "runs" / run / "held_out.jsonl"
-    if not path.exists():
+def _rows(plan: Plan, student: str) -> dict[str, dict[str, float]]:
+    """Return the sums of each held-out prompt; {} where they are missing.
+
+    They are of the comparison on the teacher's responses. The control with one tokenizer has those of its own runs.
+    """
+    compared = plan.scratch / "held_out" / f"{student}.json"
+    trained = plan.scratch / "runs" / student / "held_out.jsonl"
+    if compared.exists():
+        rows = [_of_first_model(row) for row in json.loads(compared.read_bytes())["rows"]]
+    elif student.startswith(SAME) and trained.exists():
+        rows = [json.loads(line) for line in trained.read_text().splitlines()]
+    else:
         return {}
     sums: dict[str, dict[str, float]] = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
+    for row in rows:
         own = sums.setdefault(row["document"], {})
         for key, value in row.items():
             if isinstance(value, int | float) and key != "window":
                 own[key] = own.get(key, 0.0) + value
     return sums
+
+
+def _of_first_model(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a comparison with one value for each sum."""
+    return {key: value[0] if isinstance(value, list) else value for key, value in row.items()}
 
 
 def _cache(plan: Plan, name: str) -> dict[str, Any]:
@@ -170,6 +187,7 @@ def text(plan: Plan, found: dict[str, Any]) -> str:
         "",
         "    python -m benchmarks.responses --scratch DIR --teacher QWEN_FOLDER --mbpp mbpp.jsonl --corpus FOLDER \\",
         f"        --samples {plan.samples} --functions {plan.functions} --steps {plan.steps} --limit {plan.limit} \\",
+        f"        --sampled-limit {plan.sampled_limit} --prompts {plan.prompts} \\",
         f"        --batch-tokens {plan.batch_tokens} --learning-rate {plan.learning_rate:g}",
         "",
         *(f"- {line}" for line in found["provenance"]),
@@ -182,15 +200,15 @@ def text(plan: Plan, found: dict[str, Any]) -> str:
         "",
         "Percent of problems; in brackets 95 % intervals over problems. `- base`: paired difference to the untouched",
         "student, means over seeds. pass@1 greedy; pass@10 from 10 samples at temperature 0.8."
-        + (f" The first {plan.limit} problems of each benchmark." if plan.limit else ""),
+        + (f" The first {plan.limit} problems of each benchmark" if plan.limit else "")
+        + (f", {plan.sampled_limit} for pass@10." if plan.sampled_limit else "."),
         "",
         _score_table(found),
         "",
         "## Held-out prompts",
         "",
-        "On the teacher's responses to prompts that are never trained on; 95 % intervals over prompts. `- sft`: paired",
-        "difference to SFT on the same prompts. `on-policy` and `kd-passed` hold out rows of their own caches, so only",
-        "`sft` and `kd` are paired.",
+        "On the teacher's responses to prompts that no student is trained on, by `student-train --evaluate`; 95 %",
+        "intervals over prompts. `- sft`: paired difference to SFT on the same prompts.",
         "",
         _held_out_table(found["held_out"], "sft"),
         "",
@@ -242,7 +260,7 @@ def _held_out_table(arms: dict[str, Any], against: str) -> str:
         header += [MEASURES[measure][0], f"- {against.removeprefix('same-')}"]
     rows = []
     for name, entry in arms.items():
-        cells = [TITLES[name], str(entry["seeds"])]
+        cells = [TITLES[name], str(entry["seeds"]) if name in (*ARMS, *SAME) else ""]
         for measure in measures:
             value = entry.get(measure)
             cells.append(_number(value) if value else "")

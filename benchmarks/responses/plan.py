@@ -50,6 +50,8 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1)
     limit: int = 0
     """Score only so many problems; 0 for all."""
+    sampled_limit: int = 0
+    """The same for the scores from ten samples."""
     engine: str = "auto"
     options: tuple[str, ...] = field(default=())
     """Further options of every `evalkit score`."""
@@ -163,16 +165,17 @@ def _arms(plan: Plan, seed: int) -> list[Stage]:
         writer=first,
         prompts=f"{MBPP}={plan.mbpp}",
         out=plan.path(round_two),
-        samples=plan.samples,
+        samples=max(1, plan.samples // 2),
     )
     shallow = ("--student-layers", "24")
+    brief = ("--held-out-tokens", "1000")  # the stages `held-out` compare the finished students on all prompts
     return [
         arm("sft", "cache", ("record",), "--objective", "sft"),
         arm("kd", "cache", ("record",)),
-        arm("kd-passed", "passed", ("record-passed",)),
-        arm("kd-half", "cache", ("record",), steps=half),
+        arm("kd-passed", "passed", ("record-passed",), *brief),
+        arm("kd-half", "cache", ("record",), *brief, steps=half),
         Stage(name=round_two, module="teacher_dump", arguments=(*written, *_limit(plan)), needs=(f"kd-half-{seed}",)),
-        arm("on-policy", round_two, (round_two,), steps=plan.steps - half, student=first),
+        arm("on-policy", round_two, (round_two,), *brief, steps=plan.steps - half, student=first),
         arm("same-sft", "same", ("record-same",), "--objective", "sft", *shallow),
         arm("same-kd", "same", ("record-same",), *shallow),
     ]
@@ -185,6 +188,7 @@ def _scores(plan: Plan) -> list[Stage]:
     return [
         *greedy,
         *(_ends(plan, name) for name in names),
+        *(_held_out(plan, name) for name in names if name != "teacher"),
         *(stage for name in names for stage in _scores_of(plan, name, kind="samples", samples=10)),
     ]
 
@@ -195,6 +199,7 @@ def _checkpoint(plan: Plan, name: str) -> str:
 
 def _scores_of(plan: Plan, name: str, *, kind: str, samples: int) -> list[Stage]:
     """Return the stages that score one model on each benchmark."""
+    limit = plan.limit if samples == 1 else plan.sampled_limit
     return [
         Stage(
             name=f"{name}-{task}-{kind}",
@@ -204,7 +209,7 @@ def _scores_of(plan: Plan, name: str, *, kind: str, samples: int) -> list[Stage]
                 *("--n", str(samples), "--temperature", "0" if samples == 1 else "0.8", "--top-p", "0.95"),
                 *("--max-new-tokens", str(plan.new_tokens), "--data-dir", str(plan.mbpp.parent)),
                 *("--json", plan.path("scores", f"{name}-{task}-{kind}.json")),
-                *(("--limit", str(plan.limit)) if plan.limit else ()),
+                *(("--limit", str(limit)) if limit else ()),
                 *plan.options,
             ),
             needs=(name,) if name in plan.students() else (),
@@ -219,3 +224,11 @@ def _ends(plan: Plan, name: str) -> Stage:
     written = _write(plan, model=_checkpoint(plan, name), prompts=prompts, out=out, samples=1)
     needs = (name,) if name in plan.students() else ()
     return Stage(name=f"{name}-ends", module="teacher_dump", arguments=(*written, "--responses-only"), needs=needs)
+
+
+def _held_out(plan: Plan, name: str) -> Stage:
+    """Return the stage that compares a student with the teacher on prompts that no arm is trained on."""
+    chosen = ("--evaluate", _checkpoint(plan, name), "--shards", plan.path("cache"), "--held-out", "0.1")
+    needs = ("record", name) if name in plan.students() else ("record",)
+    arguments = (*chosen, "--json", plan.path("held_out", f"{name}.json"))
+    return Stage(name=f"{name}-held-out", module="student_train", arguments=arguments, needs=needs)

@@ -1,8 +1,9 @@
 """The stages of the experiment as commands, for each model and benchmark.
 
-- `refined`: greedy answers with refinement. Fewer refinements are a part of them.
+- `conversation`, `failure`: greedy answers refined, by form of the message. Fewer refinements are a part of them.
+- `first` of a form: the greedy answers of the first form, copied.
 - `samples`: several samples per problem, with the same prompt.
-- `attempts`, `verdicts`: each attempt by itself, scored.
+- `attempts`, `verdicts` of a form: each attempt by itself, scored.
 - `choices`: what each sample does on the visible tests, and which one `majority` chooses among the first ones.
 """
 
@@ -15,6 +16,9 @@ from benchmarks._stages import Stage
 
 TASKS = {"humaneval": "humaneval-evalplus-chat-v1", "mbpp+": "mbpp-evalplus-chat-v1"}
 """Protocol of each benchmark: for chat models, with the tests that the prompt shows."""
+
+FORMS = ("conversation", "failure")
+"""Forms of the message of refinement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,23 +60,10 @@ def _stages(plan: Plan, model: str, task: str) -> list[Stage]:
         *(("--batch-size", str(plan.batch_size)) if plan.batch_size else ()),
     )
     sampling = ("--n", str(plan.samples), "--temperature", "0.8", "--top-p", "0.95")
-    refined, attempts, samples = (str(folder / f"{part}.json") for part in ("refined", "attempts", "samples"))
-    program_files = [path.replace(".json", ".samples.jsonl") for path in (refined, attempts, samples)]
-    verdicts = ("score", "--samples", program_files[1], "--tasks", task, "--json", attempts, "--no-html", *data)
-    choices = ("--samples", program_files[2], "--task", task, "--out", str(folder / "choices.json"), *data)
+    samples, program_file = str(folder / "samples.json"), str(folder / "samples.samples.jsonl")
+    choices = ("--samples", program_file, "--task", task, "--out", str(folder / "choices.json"), *data)
     return [
-        Stage(
-            name=f"{name}-refined",
-            module="evalkit",
-            arguments=(*generation, "--refine", str(plan.refinements), "--json", refined),
-        ),
-        Stage(
-            name=f"{name}-attempts",
-            module="benchmarks.tools.attempts",
-            arguments=("--samples", program_files[0], "--out", program_files[1]),
-            needs=(f"{name}-refined",),
-        ),
-        Stage(name=f"{name}-verdicts", module="evalkit", arguments=verdicts, needs=(f"{name}-attempts",)),
+        *(stage for form in FORMS for stage in _refinement(plan, folder, name, form=form, generation=generation)),
         Stage(name=f"{name}-samples", module="evalkit", arguments=(*generation, *sampling, "--json", samples)),
         Stage(
             name=f"{name}-choices",
@@ -81,3 +72,38 @@ def _stages(plan: Plan, model: str, task: str) -> list[Stage]:
             needs=(f"{name}-samples",),
         ),
     ]
+
+
+def _refinement(plan: Plan, folder: Path, name: str, *, form: str, generation: tuple[str, ...]) -> list[Stage]:
+    """Return the stages of one form. The first form writes the first attempts, which the others copy."""
+    refined, attempts, first = (str(folder / f"{part}.json") for part in (form, f"{form}-attempts", FORMS[0]))
+    program_files = [path.replace(".json", ".samples.jsonl") for path in (refined, attempts)]
+    first_answers = [path.replace(".json", ".attempt0.jsonl") for path in (first, refined)]
+    refine = ("--refine", str(plan.refinements), "--refine-form", form, "--json", refined)
+    task = generation[generation.index("--tasks") + 1]
+    data = ("--data-dir", plan.data_dir) if plan.data_dir else ()
+    verdicts = ("score", "--samples", program_files[1], "--tasks", task, "--json", attempts, "--no-html", *data)
+    stages = [
+        Stage(
+            name=f"{name}-{form}",
+            module="evalkit",
+            arguments=(*generation, *refine),
+            needs=(f"{name}-{form}-first",) if form != FORMS[0] else (),
+        ),
+        Stage(
+            name=f"{name}-{form}-attempts",
+            module="benchmarks.tools.attempts",
+            arguments=("--samples", program_files[0], "--out", program_files[1]),
+            needs=(f"{name}-{form}",),
+        ),
+        Stage(name=f"{name}-{form}-verdicts", module="evalkit", arguments=verdicts, needs=(f"{name}-{form}-attempts",)),
+    ]
+    if form != FORMS[0]:
+        copy = Stage(
+            name=f"{name}-{form}-first",
+            module="benchmarks.tools.first_answers",
+            arguments=("--source", first_answers[0], "--out", first_answers[1]),
+            needs=(f"{name}-{FORMS[0]}",),
+        )
+        stages.insert(0, copy)
+    return stages

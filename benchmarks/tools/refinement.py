@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from benchmarks.tools.plan import Plan
+from benchmarks.tools.plan import FORMS, Plan
 from evalkit.scoring.stats import Estimate, difference, interval
 
 
@@ -38,12 +39,18 @@ class ProblemRecord:
     task_id: str
     num_tests: int
     """Number of visible tests."""
-    attempts: tuple[Candidate, ...]
-    end: str
-    """Reason for the end of refinement."""
+    attempts: dict[str, tuple[Candidate, ...]]
+    """Attempts by the form of the message. The first one is the same greedy answer in each."""
+    ends: dict[str, str]
+    """Reason for the end of refinement, by form."""
     samples: tuple[Candidate, ...]
     majority: dict[int, int]
     """Sample that `majority` chooses among the first so many."""
+
+    @property
+    def greedy(self) -> Candidate:
+        """The first attempt."""
+        return next(iter(self.attempts.values()))[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,47 +71,72 @@ class Method:
 def read_records(plan: Plan, model: str, task: str) -> list[ProblemRecord]:
     """Return the records of the problems for which all stages are finished; none if there are not all files."""
     folder = plan.folder(model, task)
-    paths = [folder / name for name in ("refined.samples.jsonl", "attempts.json", "choices.json")]
-    if not all(path.exists() for path in paths):
+    choices = _read(folder / "choices.json")
+    forms = {form: _chains(folder, form) for form in FORMS}
+    forms = {form: chains for form, chains in forms.items() if chains}
+    if not forms:
         return []
-    verdicts = json.loads(paths[1].read_bytes())["tasks"]
-    choices = json.loads(paths[2].read_bytes())
     records = []
-    for line in paths[0].read_text(encoding="utf-8").splitlines():
-        sample = json.loads(line)
-        task_id = sample["task_id"]
-        if task_id in choices and not any(item["outcome"] == "infra_error" for item in verdicts[task_id]):
-            records.append(_record(sample, verdicts[task_id], choices[task_id]))
+    for task_id, chosen in choices.items():
+        if all(task_id in chains for chains in forms.values()):
+            records.append(_record(task_id, {form: chains[task_id] for form, chains in forms.items()}, chosen))
     return sorted(records, key=lambda record: int(record.task_id.rpartition("/")[2]))
 
 
-def _record(sample: dict[str, Any], verdicts: list[dict[str, Any]], choices: dict[str, Any]) -> ProblemRecord:
-    attempts = tuple(
-        Candidate(
-            right=verdict["passed"],
-            visible=attempt["visible_passed"],
-            tokens=attempt["tokens"],
-            kind=attempt.get("visible_outcome", ""),
-        )
-        for attempt, verdict in zip(sample["attempts"], verdicts, strict=True)
+_Chain = tuple[list[dict[str, Any]], tuple[Candidate, ...]]
+"""The attempts at a problem as the sample file has them, and as candidates."""
+
+
+def _chains(folder: Path, form: str) -> dict[str, _Chain]:
+    """Return the attempts at each problem that were scored; {} if a file is missing."""
+    path = folder / f"{form}.samples.jsonl"
+    verdicts = _read(folder / f"{form}-attempts.json").get("tasks")
+    if not verdicts or not path.exists():
+        return {}
+    chains = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        sample = json.loads(line)
+        task_id, attempts = sample["task_id"], sample["attempts"]
+        if not any(item["outcome"] == "infra_error" for item in verdicts[task_id]):
+            candidates = [_candidate(*pair) for pair in zip(attempts, verdicts[task_id], strict=True)]
+            chains[task_id] = (attempts, tuple(candidates))
+    return chains
+
+
+def _candidate(attempt: dict[str, Any], verdict: dict[str, Any]) -> Candidate:
+    return Candidate(
+        right=verdict["passed"],
+        visible=attempt["visible_passed"],
+        tokens=attempt["tokens"],
+        kind=attempt.get("visible_outcome", ""),
     )
+
+
+def _record(task_id: str, chains: dict[str, _Chain], choices: dict[str, Any]) -> ProblemRecord:
     samples = tuple(
         Candidate(right=right, visible=visible, tokens=tokens)
         for right, visible, tokens in zip(choices["passed"], choices["visible_passed"], choices["tokens"], strict=True)
     )
+    first, *_ = chains.values()
     return ProblemRecord(
-        task_id=sample["task_id"],
-        num_tests=sample["attempts"][0]["visible_tests"],
-        attempts=attempts,
-        end=sample["attempts"][-1]["end"],
+        task_id=task_id,
+        num_tests=first[0][0]["visible_tests"],
+        attempts={form: candidates for form, (_, candidates) in chains.items()},
+        ends={form: attempts[-1]["end"] for form, (attempts, _) in chains.items()},
         samples=samples,
         majority={int(size): index for size, index in choices["majority"].items()},
     )
 
 
-def refined(records: Sequence[ProblemRecord], refinements: int, *, last_of_equals: bool = False) -> Method:
+def _read(path: Path) -> dict[str, Any]:
+    """Return a JSON object; {} if the file is missing."""
+    value: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return value
+
+
+def refined(records: Sequence[ProblemRecord], refinements: int, *, form: str, last_of_equals: bool = False) -> Method:
     """Return refinement with at most so many rounds; `last_of_equals` prefers the last of equally good attempts."""
-    kept = [record.attempts[: refinements + 1] for record in records]
+    kept = [record.attempts[form][: refinements + 1] for record in records]
     chosen = [_best(attempts, last=last_of_equals) for attempts in kept]
     return _method([[answer] for answer in chosen], [sum(item.tokens for item in attempts) for attempts in kept])
 
@@ -119,7 +151,7 @@ def first_passing(records: Sequence[ProblemRecord], size: int, *, greedy: bool) 
     """
     chosen, tokens = [], []
     for record in records:
-        candidates = [*record.attempts[:1], *record.samples] if greedy else list(record.samples)
+        candidates = [record.greedy, *record.samples] if greedy else list(record.samples)
         drawn: list[Candidate] = []
         for candidate in candidates[: size if record.num_tests else 1]:
             drawn.append(candidate)
@@ -172,30 +204,29 @@ def _mixed(low: Sequence[float], high: Sequence[float], weight: float) -> tuple[
 
 def tables(records: Sequence[ProblemRecord]) -> dict[str, Any]:
     """Return all figures of one model and benchmark."""
-    most = max(len(record.attempts) for record in records) - 1
+    forms = list(records[0].attempts)
     size = min(len(record.samples) for record in records)
     curves = {
         "greedy, then samples": [first_passing(records, number, greedy=True) for number in range(1, size + 2)],
         "first passing sample": [first_passing(records, number, greedy=False) for number in range(1, size + 1)],
         "majority": [majority(records, number) for number in range(2, size + 1)],
     }
-    methods = {f"refine {number}" if number else "greedy": refined(records, number) for number in range(most + 1)}
+    greedy = refined(records, 0, form=forms[0])
+    drawn = random_sample(records)
+    refinements = {(form, number): refined(records, number, form=form) for form in forms for number in (1, 2)}
+    methods = {"greedy": greedy} | {_name(*key): method for key, method in refinements.items()}
     equal: dict[str, Any] = {}
-    for number in range(1, most + 1):
-        name = f"refine {number}"
-        total = methods[name].total_tokens
+    for key, method in refinements.items():
+        name = _name(*key)
         for other, curve in curves.items():
-            if (mixture := at_tokens(curve, total)) is not None:
+            if (mixture := at_tokens(curve, method.total_tokens)) is not None:
                 methods[f"{other}, tokens of {name}"] = mixture
-                equal[f"{name} less {other}"] = _shown(difference(methods[name].right, mixture.right))
-    methods["random sample"] = random_sample(records)
+                equal[f"{name} less {other}"] = _shown(difference(method.right, mixture.right))
+        equal[f"{name} less random sample"] = _shown(difference(method.right, drawn.right))
+    methods["random sample"] = drawn
     for name, curve in curves.items():
         first = 2 if name == "majority" else 1
         methods |= {f"{name}, at most {number}": method for number, method in enumerate(curve, first) if number > 1}
-    for number in range(1, most + 1):
-        name = f"refine {number}"
-        equal[f"{name} less random sample"] = _shown(difference(methods[name].right, methods["random sample"].right))
-    greedy = methods["greedy"].right
     return {
         "problems": len(records),
         "with_visible_tests": sum(record.num_tests > 0 for record in records),
@@ -204,30 +235,39 @@ def tables(records: Sequence[ProblemRecord]) -> dict[str, Any]:
             name: {
                 "tokens": round(method.total_tokens / len(records), 1),
                 "pass@1": _shown(interval(method.right)),
-                "over greedy": _shown(difference(method.right, greedy)),
+                "over greedy": _shown(difference(method.right, greedy.right)),
             }
             for name, method in methods.items()
         },
         "equal_tokens": equal,
-        "last_of_equals": {
-            f"refine {number}": _shown(
-                difference(refined(records, number, last_of_equals=True).right, methods[f"refine {number}"].right)
-            )
-            for number in range(1, most + 1)
-        },
-        "oracle_of_attempts": _shown(interval([float(any(a.right for a in record.attempts)) for record in records])),
-        "kinds": kinds(records),
-        "ends": dict(Counter(record.end for record in records).most_common()),
+        "forms": {form: _form_figures(records, form) for form in forms},
     }
 
 
-def kinds(records: Sequence[ProblemRecord]) -> dict[str, dict[str, int]]:
+def _name(form: str, refinements: int) -> str:
+    return f"refine {refinements}, {form}"
+
+
+def _form_figures(records: Sequence[ProblemRecord], form: str) -> dict[str, Any]:
+    """Return the figures of one form of the message."""
+    best, last = (refined(records, 2, form=form, last_of_equals=flag).right for flag in (False, True))
+    any_right = [float(any(attempt.right for attempt in record.attempts[form])) for record in records]
+    return {
+        "last_of_equals": _shown(difference(last, best)),
+        "oracle_of_attempts": _shown(interval(any_right)),
+        "kinds": kinds(records, form=form),
+        "ends": dict(Counter(record.ends[form] for record in records).most_common()),
+    }
+
+
+def kinds(records: Sequence[ProblemRecord], *, form: str) -> dict[str, dict[str, int]]:
     """Return what became of the answers that were refined, by the kind of their first failure."""
     table: dict[str, Counter[str]] = {}
     for record in records:
-        if len(record.attempts) < 2:
+        attempts = record.attempts[form]
+        if len(attempts) < 2:
             continue
-        first, answer = record.attempts[0], _best(record.attempts)
+        first, answer = attempts[0], _best(attempts)
         counts = table.setdefault(first.kind, Counter())
         counts["answers"] += 1
         counts["pass visible tests"] += answer.visible == record.num_tests

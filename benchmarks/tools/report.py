@@ -37,29 +37,37 @@ def _section(model: str, task: str, *, tables: dict[str, Any]) -> str:
     parts = [
         f"### {TITLES.get(model, model)}, {title_of(task)}",
         f"{tables['problems']} problems, {tables['with_visible_tests']} of which show tests; {tables['samples']} "
-        f"samples of each. Some attempt of refinement is right in {value_text(tables['oracle_of_attempts'])}.",
+        "samples of each.",
         _methods(tables["methods"]),
         "At equal tokens, refinement less the other method, in points:",
         _differences(tables["equal_tokens"]),
         "Answers that were refined, by what happened on the first visible test that failed:",
-        _kinds(tables["kinds"]),
-        f"Ends of refinement: {', '.join(f'{end} {number}' for end, number in tables['ends'].items())}. If the last of "
-        f"equally good attempts were the answer: {_ties(tables['last_of_equals'])} points.",
+        _kinds(tables["forms"]),
+        *(_form(form, figures) for form, figures in tables["forms"].items()),
     ]
     return "\n\n".join(parts)
+
+
+def _form(form: str, figures: dict[str, Any]) -> str:
+    """Return the other figures of one form, as one paragraph."""
+    return (
+        f"`{form}`: some attempt is right in {value_text(figures['oracle_of_attempts'])} % of the problems. Ends: "
+        f"{', '.join(f'{end} {number}' for end, number in figures['ends'].items())}. If the last of equally good "
+        f"attempts were the answer: {value_text(figures['last_of_equals'], sign=True)} points."
+    )
 
 
 def _methods(methods: dict[str, Any]) -> str:
     rows = [
         [
-            f"`{name}`" if name.startswith(("greedy", "refine")) and "," not in name else name,
+            name,
             f"{row['tokens']:.0f}",
             value_text(row["pass@1"]),
             "-" if name == "greedy" else value_text(row["over greedy"], sign=True),
         ]
         for name, row in methods.items()
     ]
-    return _common.markdown_table(["method", "tokens per problem", "pass@1, %", "over `greedy`"], rows)
+    return _common.markdown_table(["method", "tokens per problem", "pass@1, %", "over greedy"], rows)
 
 
 def _differences(differences: dict[str, Any]) -> str:
@@ -68,14 +76,14 @@ def _differences(differences: dict[str, Any]) -> str:
     )
 
 
-def _kinds(kinds: dict[str, dict[str, int]]) -> str:
+def _kinds(forms: dict[str, Any]) -> str:
     columns = ("answers", "pass visible tests", "right before", "mended", "broken")
-    rows = [[f"`{kind}`", *(str(counts.get(column, 0)) for column in columns)] for kind, counts in kinds.items()]
-    return _common.markdown_table(["first failure", *columns], rows)
-
-
-def _ties(ties: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value_text(value, sign=True)}" for name, value in ties.items())
+    rows = [
+        [f"`{form}`", f"`{kind}`", *(str(counts.get(column, 0)) for column in columns)]
+        for form, figures in forms.items()
+        for kind, counts in figures["kinds"].items()
+    ]
+    return _common.markdown_table(["form", "first failure", *columns], rows)
 
 
 def value_text(value: dict[str, float], *, sign: bool = False) -> str:

@@ -157,7 +157,7 @@ def _furthest(
 
 def _row_record(scores: Sequence[RowScore], row: Chunk) -> dict[str, Any]:
     """Return the sums of a row, those of each model in a list."""
-    fields = ("kl_sum", "nll_sum", "top1_sum", "chunk_kl_sum", "cell_kl_sum")
+    fields = ("kl_sum", "nll_sum", "top1_sum", "chunk_kl_sum", "chunks", "cell_kl_sum", "boundaries")
     sums = {name: [getattr(score, name) for score in scores] for name in fields}
     return {
         "document": scores[0].document,

@@ -1,7 +1,10 @@
-"""The prompt of a further attempt: all attempts so far, and what the last one did on a visible test.
+"""The prompt of a further attempt, in one of two forms.
 
-A chat model gets the conversation by its own template, and its answer begins as the first one did. A base model gets a
-text in which each attempt is followed by a commented failure and the beginning of the function again.
+`conversation`: all attempts so far, and what each did on a visible test. A chat model gets the conversation by its own
+template, and its answer begins as the first one did. A base model gets a text in which each attempt is followed by a
+commented failure and the beginning of the function again.
+
+`failure`: the first prompt, and the failures without the programs. There is no program to copy.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from evalkit.samples.base import Sample
 from evalkit.tasks.presets import PromptProtocol
 from evalkit.tools.refine.attempts import Attempt
 
-MESSAGES_VERSION = 2
+MESSAGES_VERSION = 3
 """Version of the texts in this module and of `visible.VisibleOutcome.failure`; part of a run's digest."""
 
 LEAST_TEMPERATURE = 0.6
@@ -25,24 +28,41 @@ LEAST_TEMPERATURE = 0.6
 _FENCE = "```"
 
 
-def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
+def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol, *, form: str) -> Prompt:
     """Return the prompt of the attempt after `attempts`. It is sampled, and its seed depends on all that it shows.
 
     Args:
         first: The prompt of the first attempt.
         attempts: The attempts so far; the last one failed a visible test.
         protocol: The protocol of the first prompt.
+        form: `conversation` or `failure`.
     """
     first = replace(first, temperature=max(LEAST_TEMPERATURE, protocol.temperature))
+    if form == "failure":
+        return _seeded(_with_failures(first, attempts, protocol))
     if first.user is None:
         return _seeded(replace(first, text=_text(first, attempts, protocol)))
+    return _seeded(_conversation(first, first.user, attempts, protocol))
+
+
+def _conversation(first: Prompt, message: str, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
+    """Return the prompt that ends a conversation, which `message` began."""
     earlier: list[Turn] = list(first.earlier)
-    message = first.user
     for attempt in attempts:
         answer = _closed(first.text + answer_of(attempt.sample, first, protocol))
         earlier += [Turn("user", message), Turn("assistant", answer)]
         message = chat_message(attempt)
-    return _seeded(replace(first, user=message, earlier=tuple(earlier)))
+    return replace(first, user=message, earlier=tuple(earlier))
+
+
+def _with_failures(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
+    """Return the first prompt with the failures of all attempts: after the task, or in a comment before the answer."""
+    failures = "\n".join(dict.fromkeys(attempt.outcome.failure for attempt in attempts))
+    if first.user is not None:
+        return replace(first, user=f"{first.user.rstrip()}\n\nAn earlier program was not correct. {failures}\n")
+    note = _commented(f"An earlier version of this function was not correct. {failures}")
+    start = _answer_start(first.text, protocol)
+    return replace(first, text=f"{first.text[:start]}{note}{first.text[start:]}")
 
 
 def _seeded(prompt: Prompt) -> Prompt:
@@ -63,8 +83,11 @@ def chat_message(attempt: Attempt) -> str:
 
 def comment(attempt: Attempt) -> str:
     """Return the comment that a base model reads."""
-    lines = f"The function above is not correct. {attempt.outcome.failure}\nThe corrected function:".splitlines()
-    return "".join(f"# {line}\n" for line in lines)
+    return _commented(f"The function above is not correct. {attempt.outcome.failure}\nThe corrected function:")
+
+
+def _commented(text: str) -> str:
+    return "".join(f"# {line}\n" for line in text.splitlines())
 
 
 def answer_of(sample: Sample, first: Prompt, protocol: PromptProtocol) -> str:
@@ -83,11 +106,15 @@ def _closed(answer: str) -> str:
 
 def _text(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> str:
     """Return the text that a base model continues."""
-    text = first.text
-    again, end = text, "\n\n\n"
-    if protocol.answer == "solution":  # examples of questions and answers come first: only the answer begins again
-        again, end = text[text.rfind("\n", 0, -1) + 1 :], f"\n{protocol.stop[0]}\n\n" if protocol.stop else end
-    whole = text
+    again, end = first.text[_answer_start(first.text, protocol) :], "\n\n\n"
+    if protocol.answer == "solution" and protocol.stop:
+        end = f"\n{protocol.stop[0]}\n\n"
+    whole = first.text
     for attempt in attempts:
         whole += f"{answer_of(attempt.sample, first, protocol).rstrip()}{end}{comment(attempt)}{again}"
     return whole
+
+
+def _answer_start(text: str, protocol: PromptProtocol) -> int:
+    """Return where the answer begins in a base model's text: its last line, after examples of questions and answers."""
+    return text.rfind("\n", 0, -1) + 1 if protocol.answer == "solution" else 0

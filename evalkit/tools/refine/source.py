@@ -84,6 +84,7 @@ class RefiningSource:
         )
         generation = self.source.record(choice.settings) | {
             "refine": self.request.refine,
+            "refine_form": self.request.refine_form,
             "refine_temperature": max(LEAST_TEMPERATURE, plan.protocol.temperature),
         }
         return GeneratedSamples(samples=samples, num_reused=num_reused, generation=generation, refinement=counts)
@@ -111,6 +112,8 @@ class _Chain:
 
     first: Prompt
     attempts: list[Attempt] = field(default_factory=list)
+    following: Prompt | None = None
+    """Prompt of the next attempt; None until one is asked for."""
 
 
 class _Rounds:
@@ -159,7 +162,8 @@ class _Rounds:
                         samples.append(self._finished(chain, end, file))
                         on_sample(samples[-1])
                     else:
-                        following.append(next_prompt(chain.first, chain.attempts, self._protocol))
+                        assert chain.following is not None
+                        following.append(chain.following)
                 prompts = sorted(following, key=_length, reverse=True)
         if failed:
             raise EvalError(
@@ -216,10 +220,10 @@ class _Rounds:
         return end or ("" if self._fits(chain) else "context")
 
     def _fits(self, chain: _Chain) -> bool:
-        """Return whether the next prompt leaves room for the longest answer."""
-        prompt = next_prompt(chain.first, chain.attempts, self._protocol)
+        """Make the next prompt, and return whether it leaves room for the longest answer."""
+        chain.following = next_prompt(chain.first, chain.attempts, self._protocol, form=self._request.refine_form)
         tokenizer, context = self._tokenizer_and_context
-        return len(prompt_ids(tokenizer, prompt)) + self._protocol.max_new_tokens <= context
+        return len(prompt_ids(tokenizer, chain.following)) + self._protocol.max_new_tokens <= context
 
     @cached_property
     def _tokenizer_and_context(self) -> tuple[Any, int]:
@@ -243,7 +247,9 @@ class _Rounds:
 
     def _digest(self, what: str, number: int) -> str:
         """Return the digest of a part of this run."""
-        return sha256_text(json.dumps([self._plain_run, MESSAGES_VERSION, what, number]))[:16]
+        return sha256_text(json.dumps([self._plain_run, MESSAGES_VERSION, self._request.refine_form, what, number]))[
+            :16
+        ]
 
 
 def _length(prompt: Prompt) -> int:

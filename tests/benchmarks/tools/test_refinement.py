@@ -25,24 +25,24 @@ RECORDS = [
     ProblemRecord(  # mended in the second attempt
         task_id="T/0",
         num_tests=2,
-        attempts=(candidate(False, 0, kind="NameError"), candidate(False, 0), candidate(True, 2)),
-        end="passed",
+        attempts={"failure": (candidate(False, 0, kind="NameError"), candidate(False, 0), candidate(True, 2))},
+        ends={"failure": "passed"},
         samples=(candidate(False, 0), candidate(True, 2), candidate(True, 2)),
         majority={2: 0, 3: 1},
     ),
     ProblemRecord(  # right, but not on the visible tests: broken
         task_id="T/1",
         num_tests=2,
-        attempts=(candidate(True, 1, kind="wrong"), candidate(False, 2)),
-        end="passed",
+        attempts={"failure": (candidate(True, 1, kind="wrong"), candidate(False, 2))},
+        ends={"failure": "passed"},
         samples=(candidate(True, 2), candidate(False, 1), candidate(False, 1)),
         majority={2: 0, 3: 1},
     ),
     ProblemRecord(  # without visible tests: neither refined nor drawn again
         task_id="T/2",
         num_tests=0,
-        attempts=(candidate(False, 0),),
-        end="no examples",
+        attempts={"failure": (candidate(False, 0),)},
+        ends={"failure": "no examples"},
         samples=(candidate(True, 0), candidate(True, 0), candidate(False, 0)),
         majority={2: 0, 3: 0},
     ),
@@ -50,9 +50,18 @@ RECORDS = [
 
 
 def test_methods_answer_and_cost_what_is_counted_by_hand():
-    assert (refined(RECORDS, 0).right, refined(RECORDS, 0).tokens) == ((0, 1, 0), (10, 10, 10))
-    assert (refined(RECORDS, 1).right, refined(RECORDS, 1).tokens) == ((0, 0, 0), (20, 20, 10))
-    assert (refined(RECORDS, 2).right, refined(RECORDS, 2).tokens) == ((1, 0, 0), (30, 20, 10))
+    assert (refined(RECORDS, 0, form="failure").right, refined(RECORDS, 0, form="failure").tokens) == (
+        (0, 1, 0),
+        (10, 10, 10),
+    )
+    assert (refined(RECORDS, 1, form="failure").right, refined(RECORDS, 1, form="failure").tokens) == (
+        (0, 0, 0),
+        (20, 20, 10),
+    )
+    assert (refined(RECORDS, 2, form="failure").right, refined(RECORDS, 2, form="failure").tokens) == (
+        (1, 0, 0),
+        (30, 20, 10),
+    )
     best = first_passing(RECORDS, 3, greedy=False)
     assert (best.right, best.tokens) == ((1, 1, 1), (20, 10, 10))
     retry = first_passing(RECORDS, 2, greedy=True)
@@ -73,7 +82,7 @@ def test_a_mixture_has_the_tokens_that_are_asked_for():
 
 
 def test_kinds_count_what_was_mended_and_broken():
-    assert kinds(RECORDS) == {
+    assert kinds(RECORDS, form="failure") == {
         "NameError": {"answers": 1, "pass visible tests": 1, "mended": 1, "broken": 0, "right before": 0},
         "wrong": {"answers": 1, "pass visible tests": 1, "mended": 0, "broken": 1, "right before": 1},
     }
@@ -83,8 +92,11 @@ def test_tables_hold_all_methods():
     figures = tables(RECORDS)
     assert figures["problems"] == 3
     assert figures["with_visible_tests"] == 2
-    assert figures["ends"] == {"passed": 2, "no examples": 1}
+    assert figures["forms"]["failure"]["ends"] == {"passed": 2, "no examples": 1}
     assert figures["methods"]["greedy"]["pass@1"]["mean"] == pytest.approx(33.3)
-    assert figures["methods"]["refine 2"]["tokens"] == 20
-    assert figures["oracle_of_attempts"]["mean"] == pytest.approx(66.7)
-    assert set(figures["equal_tokens"]) >= {"refine 1 less random sample", "refine 2 less greedy, then samples"}
+    assert figures["methods"]["refine 2, failure"]["tokens"] == 20
+    assert figures["forms"]["failure"]["oracle_of_attempts"]["mean"] == pytest.approx(66.7)
+    assert set(figures["equal_tokens"]) >= {
+        "refine 1, failure less random sample",
+        "refine 2, failure less greedy, then samples",
+    }

@@ -26,7 +26,7 @@ def test_a_chat_model_gets_the_whole_conversation():
     protocol = protocols.find("humaneval-evalplus-chat-v1", task="humaneval")
     first = Prompt(task_id="T/0", index=0, text="Here it is:\n```python\n", user="Write f.", seed=1)
     attempts = [attempt(solution="A\n", raw="A\nprint(1)\n"), attempt(solution="B\n")]
-    prompt = next_prompt(first, attempts, protocol)
+    prompt = next_prompt(first, attempts, protocol, form="conversation")
     message = f"The program is not correct. {FAILURE}\nPlease correct the program."
     assert prompt.earlier == (
         Turn("user", "Write f."),
@@ -36,13 +36,16 @@ def test_a_chat_model_gets_the_whole_conversation():
     )
     assert (prompt.user, prompt.text) == (message, first.text)
     assert prompt.temperature == LEAST_TEMPERATURE
-    assert next_prompt(first, attempts, replace(protocol, temperature=0.8)).temperature == 0.8
+    warmer = next_prompt(first, attempts, replace(protocol, temperature=0.8), form="conversation")
+    assert warmer.temperature == 0.8
 
 
 def test_an_answer_with_closed_blocks_stays_as_it_is():
     protocol = protocols.find("mbpp-chat-v1", task="mbpp")
     first = Prompt(task_id="T/0", index=0, text="", user="Write f.", seed=1)
-    prompt = next_prompt(first, [attempt(solution="A\n", raw="Sure:\n```python\nA\n```\nDone.")], protocol)
+    prompt = next_prompt(
+        first, [attempt(solution="A\n", raw="Sure:\n```python\nA\n```\nDone.")], protocol, form="conversation"
+    )
     assert prompt.earlier[1].content == "Sure:\n```python\nA\n```\nDone."
 
 
@@ -53,11 +56,11 @@ def test_a_base_model_gets_a_comment_and_the_beginning_again():
     )
     first = Prompt(task_id="T/0", index=0, text="def f(x):\n", seed=1)
     protocol = protocols.find("humaneval-openai-v1", task="humaneval")
-    prompt = next_prompt(first, [attempt(completion="    return x\n\n")], protocol)
+    prompt = next_prompt(first, [attempt(completion="    return x\n\n")], protocol, form="conversation")
     assert prompt.text == f"def f(x):\n    return x\n\n\n{comment}def f(x):\n"
     few_shot = Prompt(task_id="T/0", index=0, text="Task: ...\n[BEGIN]\n", seed=1)
     protocol = protocols.find("mbpp-3shot-v1", task="mbpp")
-    prompt = next_prompt(few_shot, [attempt(solution="def f(x):\n    return x\n")], protocol)
+    prompt = next_prompt(few_shot, [attempt(solution="def f(x):\n    return x\n")], protocol, form="conversation")
     assert prompt.text == f"Task: ...\n[BEGIN]\ndef f(x):\n    return x\n[DONE]\n\n{comment}[BEGIN]\n"
 
 
@@ -65,8 +68,28 @@ def test_the_seed_depends_on_all_that_is_shown():
     protocol = protocols.find("humaneval-openai-v1", task="humaneval")
     first = Prompt(task_id="T/0", index=0, text="def f(x):\n", seed=1)
     seeds = [
-        next_prompt(prompt, [attempt(completion=text)], protocol).seed
+        next_prompt(prompt, [attempt(completion=text)], protocol, form="conversation").seed
         for prompt, text in ((first, "a"), (first, "b"), (Prompt(task_id="", index=0, text="", seed=2), "a"))
     ]
     assert len(set(seeds)) == 3
-    assert seeds[0] == next_prompt(first, [attempt(completion="a")], protocol).seed
+    assert seeds[0] == next_prompt(first, [attempt(completion="a")], protocol, form="conversation").seed
+
+
+def test_the_other_form_shows_the_task_and_the_failures_but_no_program():
+    other = replace(attempt(solution="B\n"), outcome=VisibleOutcome(passed=0, kind="wrong", failure="f(2) fails."))
+    attempts = [attempt(solution="A\n"), other, other]
+    protocol = protocols.find("humaneval-evalplus-chat-v1", task="humaneval")
+    chat = Prompt(task_id="T/0", index=0, text="Here it is:\n```python\n", user="Write f.\n", seed=1)
+    prompt = next_prompt(chat, attempts, protocol, form="failure")
+    assert prompt.user == f"Write f.\n\nAn earlier program was not correct. {FAILURE}\nf(2) fails.\n"
+    assert (prompt.earlier, prompt.text, prompt.temperature) == ((), chat.text, LEAST_TEMPERATURE)
+    note = (
+        "# An earlier version of this function was not correct. This test fails:\n# assert f(1) == 2\n"
+        "# f(1) returns 1.\n"
+    )
+    base = Prompt(task_id="T/0", index=0, text="def f(x):\n", seed=1)
+    protocol = protocols.find("humaneval-openai-v1", task="humaneval")
+    assert next_prompt(base, attempts[:1], protocol, form="failure").text == f"{note}def f(x):\n"
+    few_shot = Prompt(task_id="T/0", index=0, text="Task: ...\n[BEGIN]\n", seed=1)
+    protocol = protocols.find("mbpp-3shot-v1", task="mbpp")
+    assert next_prompt(few_shot, attempts[:1], protocol, form="failure").text == f"Task: ...\n{note}[BEGIN]\n"
