@@ -18,3 +18,5 @@ LAYER_CHOICES = ("importance", "even")
 """Rules that choose the layers to keep."""
 EXPORT_DTYPES = ("float32", "bfloat16")
 """Types of exported weights."""
+QUANTIZATIONS = ("int8", "int4")
+"""Types of weights of a quantised copy; see `model/quantization.py`."""

@@ -19,6 +19,7 @@ from student_train.choices import (
     EXPORT_DTYPES,
     LAYER_CHOICES,
     OBJECTIVES,
+    QUANTIZATIONS,
     SCHEDULES,
     TEMPLATES,
 )
@@ -145,6 +146,12 @@ class Config:
         choices=DTYPES,
     )
     export_dtype: str = _setting("float32", "Type of the weights in OUT.", choices=EXPORT_DTYPES)
+    quantize: str = _setting(
+        "",
+        "Round the weights while training as int8 or int4 would, and write a quantised copy to OUT/int8 or OUT/int4.",
+        metavar="TYPE",
+        choices=("", *QUANTIZATIONS),
+    )
     gradient_checkpointing: bool = _setting(False, "Recompute activations: less memory, a third more time.")
     compile: bool = _setting(False, "Compile the student's layers with torch.compile.")
 
@@ -177,6 +184,8 @@ class Config:
         self._require_an_end()
         self._require_fitting_temperature()
         self._require_valid_specialist()
+        if self.quantize and self.lora_rank:
+            raise TrainError("quantize with lora-rank: adapters leave the weights as they are; use one of them")
 
     def _require_known_losses(self) -> None:
         names = self.across.split("+")

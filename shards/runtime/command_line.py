@@ -6,6 +6,7 @@ traceback instead. Any other exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
@@ -21,6 +22,8 @@ def standard_options(program: str) -> Callable[[_Command], _Command]:
     Args:
         program: Name that `--version` prints. The decorated function gets the flag as the parameter `debug`.
     """
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed, transformers imports it
+        logging.getLogger(name).setLevel(logging.ERROR)  # and each warns, of GPU kernels that a CPU does not load
 
     def decorate(command: _Command) -> _Command:
         command = click.option("--debug", is_flag=True, help="Show the traceback of errors.")(command)

@@ -154,7 +154,20 @@ def result_line(out: Path, record: dict[str, Any]) -> str:
                 f"; {label} {held_out['before'][name]['mean']:.4f} -> {after['mean']:.4f} "
                 f"[{after['low']:.4f}, {after['high']:.4f}]"
             )
-    return text + f" on {held_out['tokens']:,} held-out tokens"
+    return text + f" on {held_out['tokens']:,} held-out tokens" + _quantised_line(record.get("quantized"))
+
+
+def _quantised_line(quantised: dict[str, Any] | None) -> str:
+    """Return what became of the figures in the quantised copy; "" where there is none."""
+    if quantised is None or quantised.get("held_out") is None:
+        return ""
+    size, whole = (quantised[name] / 1e6 for name in ("bytes", "float_bytes"))
+    figures = [
+        f"{label} {quantised['held_out'][name]['mean']:.4f}"
+        for name, label in LABELS.items()
+        if name in quantised["held_out"]
+    ]
+    return f"; as {quantised['type']}, {size:,.1f} MB in place of {whole:,.1f}: {', '.join(figures)}"
 
 
 def _tokens_line(record: dict[str, Any]) -> str:

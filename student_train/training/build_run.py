@@ -26,6 +26,7 @@ from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
 from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
+from student_train.model.quantization import add_rounding
 from student_train.objectives.base import Objective
 from student_train.objectives.choose import choose_objective
 from student_train.objectives.distiller import Distiller
@@ -68,6 +69,8 @@ def build_run(
     logit_map = find_logit_map(student.model)
     if config.lora_rank:
         student = replace(student, adapted=add_adapters(student.model, rank=config.lora_rank, seed=config.seed))
+    if config.quantize:
+        add_rounding(student.model, config.quantize)
     layout = runtime.world.gather(_layout(student, objective, runtime))[0]
     if config.gradient_checkpointing:
         _recompute_activations(student.model)

@@ -24,8 +24,10 @@ from student_train.evaluation import completions
 from student_train.evaluation.completions import SamplePrompts, try_to_complete
 from student_train.evaluation.exported import export_and_score
 from student_train.evaluation.held_out import lines
+from student_train.evaluation.quantised import quantised_record
 from student_train.evaluation.run_scores import score_run
 from student_train.model.base import base_digests, known_base_digests
+from student_train.model.quantization import rounding
 from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
@@ -150,7 +152,8 @@ def _train(job: _Job, handover: Handover, world: World, log: LogLine) -> Handove
         _announce(context, stored, job.hardware, is_control=is_control)
         handover = replace(handover, layers=context.student.layer_choice, teacher_completions=teacher.texts)
         state = _first_state(context, job, handover, stored)
-        state = TrainingLoop(context, state).run()
+        with rounding(context.student.model, config.quantize):
+            state = TrainingLoop(context, state).run()
         require_trained(out, state)
         model, after = export_and_score(context)
         record = _record(context, state, after, job)
@@ -225,6 +228,8 @@ def _finish(context: RunContext, model: Any, record: dict[str, Any], handover: H
         teacher = handover.teacher_completions if context.config.objective == "kd" else None
         completions.write(out, student=texts, teacher=teacher, prompts=prompts)
     rows = lines(after, handover.before or [], context.objective.measures)
+    if context.config.quantize:
+        record["quantized"] = quantised_record(context)
     write_atomic(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     write_atomic(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
     context.log(result_line(out, record))

@@ -1,0 +1,151 @@
+"""Training with rounded weights beside rounding a trained student: KL to the teacher of the quantised copies.
+
+    python -m benchmarks.quantization --scratch DIR --shards demo/shards/
+    python -m benchmarks.quantization --scratch DIR --shards demo/shards/ --page
+
+The student is the teacher itself, so all of its KL comes from rounding. Arms, at equal steps and with the same rows:
+
+- `after`: trained with float weights, then quantised.
+- `while`: trained with `--quantize`.
+
+Every stage is a public command, or the export of this script, and runs once; a killed run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks._stages import Stage, run_stages
+
+KINDS = ("int8", "int4")
+
+
+def main() -> None:
+    """Run what is missing and write the page; or quantise one folder."""
+    parser = _common.parser(__doc__)
+    parser.add_argument("--scratch", type=Path, help="folder of intermediate results")
+    parser.add_argument("--shards", default="demo/shards/")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/quantization.md"))
+    parser.add_argument("--quantise", nargs=2, metavar=("FOLDER", "TYPE"), help="only write the quantised copy")
+    options = parser.parse_args()
+    if options.quantise:
+        from student_train.outputs.quantised_export import export_quantised
+
+        export_quantised(Path(options.quantise[0]), options.quantise[1])
+        return
+    failed = [] if options.page else run_stages(stages(options), options.scratch, jobs=1, only=options.only)
+    found = collect(options)
+    _common.write_json(options.out.with_suffix(".json"), found)
+    _common.write_page(options.out, text(options, found))
+    if failed:
+        sys.exit(f"not finished: {', '.join(failed)}")
+
+
+def stages(options: argparse.Namespace) -> list[Stage]:
+    """Return all stages of the experiment: the rounded teacher, then the arms of each seed."""
+    return [stage for seed in options.seeds for stage in _of_seed(options, seed)]
+
+
+def _of_seed(options: argparse.Namespace, seed: int) -> list[Stage]:
+    plain = f"float-{seed}"
+    found = [_train(options, plain, seed)]
+    for kind in KINDS:
+        trained = f"{kind}-{seed}"
+        after, aware = (str(options.scratch / "runs" / name / kind) for name in (plain, trained))
+        quantise = ("--quantise", str(options.scratch / "runs" / plain), kind)
+        compare = ("--evaluate", aware, "--vs", after, "--shards", options.shards, "--held-out", "0.2")
+        result = ("--json", str(options.scratch / "results" / f"{trained}.json"))
+        found += [
+            _train(options, trained, seed, "--quantize", kind),
+            Stage(name=f"{trained}-after", module="benchmarks.quantization", arguments=quantise, needs=(plain,)),
+            Stage(
+                name=f"{trained}-compare",
+                module="student_train",
+                arguments=(*compare, *result),
+                needs=(trained, f"{trained}-after"),
+            ),
+        ]
+    return found
+
+
+def _train(options: argparse.Namespace, name: str, seed: int, *further: str) -> Stage:
+    arguments = (
+        *("--shards", options.shards, "--student", "teacher", "--out", str(options.scratch / "runs" / name)),
+        *("--max-steps", str(options.steps), "--seed", str(seed), "--learning-rate", f"{options.learning_rate:g}"),
+        *("--batch-tokens", str(options.batch_tokens), "--micro-tokens", str(options.batch_tokens)),
+        *("--held-out", "0.2", "--no-tensorboard", "--ce-weight", "0", *further),
+    )
+    return Stage(name=name, module="student_train", arguments=arguments)
+
+
+def collect(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of the finished stages."""
+    marks = (json.loads(path.read_bytes()) for path in sorted((options.scratch / "marks").glob("*.json")))
+    found: dict[str, Any] = {"provenance": sorted({mark["provenance"] for mark in marks}), "float": {}, "kinds": {}}
+    for seed in options.seeds:
+        record = options.scratch / "runs" / f"float-{seed}" / "run.json"
+        if record.exists():
+            held_out = json.loads(record.read_bytes())["held_out"]
+            found["float"][str(seed)] = {when: held_out[when]["kl"] for when in ("before", "after")}
+        for kind in KINDS:
+            path = options.scratch / "results" / f"{kind}-{seed}.json"
+            if path.exists():
+                found["kinds"].setdefault(kind, {})[str(seed)] = _figures(json.loads(path.read_bytes()))
+    return found
+
+
+def _figures(record: dict[str, Any]) -> dict[str, Any]:
+    aware, after = (model["measures"]["kl"] for model in record["models"])
+    return {"while": aware, "after": after, "difference": record["differences"]["kl"], "on": record["on"]}
+
+
+def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
+    """Return the page as Markdown."""
+    rows = [
+        (f"`{kind}`", seed, *(_shown(each[name]) for name in ("after", "while")), _shown(each["difference"], sign="+"))
+        for kind, seeds in found["kinds"].items()
+        for seed, each in seeds.items()
+    ]
+    plain = [(seed, *(_shown(each[when]) for when in ("before", "after"))) for seed, each in found["float"].items()]
+    return "\n".join(
+        (
+            "# Training with rounded weights",
+            "",
+            "Does a student lose less when it is quantised, if its weights are rounded while it trains? The student is",
+            f"the teacher of the shards at full depth. {options.steps} steps of {options.batch_tokens:,} tokens, peak",
+            f"learning rate {options.learning_rate:g}. Written by",
+            "",
+            "    python -m benchmarks.quantization --scratch DIR --shards demo/shards/",
+            "",
+            *(f"- {line}" for line in found["provenance"]),
+            "",
+            "Held-out KL to the teacher in nats per token, of the copies as they load from their folders; 95 %",
+            "intervals over documents. *quantised after*: trained with float weights, then rounded. *rounded while*:",
+            "trained with `--quantize`. The difference is paired.",
+            "",
+            _common.markdown_table(("type", "seed", "quantised after", "rounded while", "difference"), rows),
+            "",
+            "The float student, before and after training:",
+            "",
+            _common.markdown_table(("seed", "before", "after"), plain),
+        )
+    )
+
+
+def _shown(interval: dict[str, float], sign: str = "") -> str:
+    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
+
+
+if __name__ == "__main__":
+    main()
