@@ -50,6 +50,15 @@ ENGINES: dict[str, EngineEntry] = {
 }
 """Engines by the name that `--engine` takes, beside `auto`."""
 
+CPU_BATCH_SIZES = (64, 32, 16, 8, 4)
+"""Default batch sizes of transformers on a CPU: the first whose keys and values fit `CPU_CACHE_BYTES`.
+
+The choice depends on the model and the dtype only, so that another machine finds the answers of this one.
+"""
+CPU_CACHE_BYTES = 2 << 30
+_ANSWER_TOKENS = 1024
+"""Tokens of a prompt with its answer, for this choice."""
+
 DTYPES = (*machine.DTYPES, "float16")
 """Values of `--dtype`."""
 
@@ -61,7 +70,9 @@ class EngineChoice(NamedTuple):
     reason: str
 
 
-def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool, dtype: str = "auto") -> EngineChoice:
+def choose_settings(
+    engine: str, *, batch_size: int | None, deterministic: bool, dtype: str = "auto", config: Any = None
+) -> EngineChoice:
     """Resolve engine, batch size and dtype.
 
     `auto` selects vLLM only on a GPU: on a CPU its start takes about a minute, longer than all of HumanEval with a
@@ -72,6 +83,7 @@ def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool,
         batch_size: Answers that are generated concurrently; None for the engine's default.
         deterministic: Fix the composition of batches; `auto` dtype becomes float32.
         dtype: One of `DTYPES`.
+        config: The model's configuration, for the default batch size.
 
     Raises:
         EvalError: Engine or dtype is unknown, or the engine is not installed.
@@ -88,14 +100,28 @@ def choose_settings(engine: str, *, batch_size: int | None, deterministic: bool,
     reason = "as given"
     if engine == "auto":
         engine, reason = _auto_engine(has_gpu=has_gpu)
-    entry = ENGINES[engine]
+    entry, dtype = ENGINES[engine], choose_dtype(dtype, deterministic=deterministic).dtype
+    default = entry.gpu_batch_size if has_gpu else entry.cpu_batch_size
+    if engine == "transformers" and not has_gpu and not deterministic:
+        default = _cpu_batch_size(config, dtype) or default
     settings = EngineSettings(
         engine=engine,
-        batch_size=batch_size or (entry.gpu_batch_size if has_gpu else entry.cpu_batch_size),
-        dtype=choose_dtype(dtype, deterministic=deterministic).dtype,
+        batch_size=batch_size or default,
+        dtype=dtype,
         deterministic=deterministic,
     )
     return EngineChoice(settings, reason)
+
+
+def _cpu_batch_size(config: Any, dtype: str) -> int:
+    """Return the largest batch size that fits; 0 where the configuration does not say how large the cache is."""
+    layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    if not layers or not heads:
+        return 0
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    answer_bytes = 2 * layers * key_heads * head_size * (4 if dtype == "float32" else 2) * _ANSWER_TOKENS
+    return next((size for size in CPU_BATCH_SIZES if size * answer_bytes <= CPU_CACHE_BYTES), CPU_BATCH_SIZES[-1])
 
 
 def _auto_engine(*, has_gpu: bool) -> tuple[str, str]:

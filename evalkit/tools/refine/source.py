@@ -73,7 +73,7 @@ class RefiningSource:
         """Generate the samples in rounds; deliver each as soon as no further attempt follows."""
         assert pool is not None
         assert plan.protocol is not None
-        choice = choose_engine(self.request)
+        choice = choose_engine(self.source.checkpoint, self.request)
         with VisibleChecker(pool) as checker, self.source.session(plan.protocol, choice) as session:
             rounds = _Rounds(self.source, self.request, plan, session, checker)
             samples, num_reused = rounds.run(on_sample)
@@ -130,7 +130,7 @@ class _Rounds:
         assert plan.protocol is not None
         self._source, self._request, self._plan = source, request, plan
         self._session, self._checker, self._protocol = session, checker, plan.protocol
-        settings = choose_engine(request).settings
+        settings = choose_engine(source.checkpoint, request).settings
         self._plain_run = source.run_digest(plan.protocol, settings)
         self._template = SampleTemplate.of(plan, settings, run=self._plain_run)
         self._tests = _visible(plan)

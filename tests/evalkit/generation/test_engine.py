@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,6 +79,38 @@ def test_another_engine_is_a_module_and_a_row_of_the_table(
     assert result["generation"]["engine"] == "fixed"
     (sample,) = (json.loads(line) for line in (tmp_path / "score.samples.jsonl").read_text().splitlines())
     assert sample["completion"] == "    return None\n"
+
+
+@pytest.mark.parametrize(
+    ("layers", "key_heads", "head_size", "dtype", "size"),
+    [
+        (30, 3, 64, "bfloat16", 64),  # SmolLM2-135M: 23 KB a token
+        (22, 4, 64, "float32", 32),  # TinyLlama: 45 KB
+        (32, 32, 80, "bfloat16", 4),  # Phi-2: 328 KB
+        (80, 64, 128, "float32", 4),
+    ],
+)
+def test_the_default_batch_on_a_cpu_fits_its_memory(
+    layers: int, key_heads: int, head_size: int, dtype: str, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+
+    config = SimpleNamespace(
+        num_hidden_layers=layers,
+        num_attention_heads=64,
+        num_key_value_heads=key_heads,
+        head_dim=head_size,
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def chosen(batch_size: int | None = None, *, deterministic: bool = False, config: object = config) -> int:
+        return engine.choose_settings(
+            "transformers", batch_size=batch_size, deterministic=deterministic, dtype=dtype, config=config
+        ).settings.batch_size
+
+    assert chosen() == size
+    assert chosen(batch_size=5) == 5
+    assert chosen(deterministic=True) == chosen(config=SimpleNamespace()) == 16
 
 
 def test_an_engine_whose_package_is_missing_is_named(monkeypatch: pytest.MonkeyPatch):
