@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from shards.errors import ShardError, first_line
 from shards.runtime.command_line import one_line_errors, standard_options
 from shards.runtime.interrupts import interruptible
 from shards.runtime.settings_options import options_from
-from student_train.config import Config, from_dict
+from student_train.config import Config
 from student_train.errors import Interrupted, TrainError
 from student_train.evaluation.request import EvaluationRequest
 
@@ -33,6 +32,10 @@ The same command resumes a stopped run from its newest checkpoint.
 \b
   student-train --evaluate MODEL --shards shards/ --json e.json       # train nothing: a model beside the teacher
   student-train --evaluate quantised/ --vs float/ --shards shards/    # two models on the same rows
+
+\b
+  student-train --publish ckpt/ s3://bucket/run --cache-url ../cache  # model, record and scores, for others to repeat
+  student-train --repeat s3://bucket/run --out again/                 # fetch record and shards, train, compare
 """
 
 
@@ -47,13 +50,43 @@ The same command resumes a stopped run from its newest checkpoint.
 )
 @click.option(
     "--repeat",
-    type=click.Path(dir_okay=False),
-    metavar="RUN.JSON",
-    help="Take all settings from the record of another run; options given beside it win.",
+    metavar="RUN",
+    help="Repeat a run: the run.json of a finished one, or the path or URL of a published one, whose record and shards "
+    "are fetched. Its settings hold, options given beside it win, and OUT/repeat.json says whether the two runs are "
+    "identical, equivalent or different (exit code 1).",
+)
+@click.option(
+    "--publish",
+    nargs=2,
+    metavar="RUN URL",
+    help="Train nothing: publish the finished run in the folder RUN to a folder or URL (s3://, hf://, ...).",
+)
+@click.option(
+    "--cache-url",
+    multiple=True,
+    metavar="URL",
+    help="With --publish: where others find the shards, also relative to URL (../cache). Default: where the run read "
+    "them, if that is a URL.",
+)
+@click.option(
+    "--second-run",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="With --publish: another run, such as one with another seed, whose distance is stated as the noise.",
 )
 @standard_options("student-train")
 @click.pass_context
-def main(context: click.Context, /, repeat: str | None, specialist: str | None, debug: bool, **settings: Any) -> None:
+def main(
+    context: click.Context,
+    /,
+    repeat: str | None,
+    publish: tuple[str, str] | None,
+    cache_url: tuple[str, ...],
+    second_run: Path | None,
+    specialist: str | None,
+    debug: bool,
+    **settings: Any,
+) -> None:
     """Run the command."""
     with (
         interruptible(),
@@ -62,19 +95,24 @@ def main(context: click.Context, /, repeat: str | None, specialist: str | None, 
         if specialist is not None:
             settings["specialist"] = _read_ids(specialist)
         request = EvaluationRequest(**{item.name: settings.pop(item.name) for item in fields(EvaluationRequest)})
-        record = _read_record(repeat)
-        config = _config(context, record, settings)
-        if request.models:
-            _evaluate(config, request)
+        if publish is not None:
+            _publish(publish, cache_url, second_run, others=[name for name in (repeat, request.evaluate) if name])
+            return
+        if cache_url or second_run:
+            raise TrainError("cache-url and second-run belong to --publish RUN URL; add it, or leave them out")
+        if repeat is not None:
+            _repeat(repeat, settings, request, given=_given(context, settings))
+        elif request.models:
+            _evaluate(Config(**settings), request)
         else:
-            _train(config, segments=record.get("segments", []))
+            _train(Config(**settings))
 
 
 def _exit_code(error: Exception) -> int:
     return 130 if isinstance(error, Interrupted) else 1
 
 
-def _train(config: Config, *, segments: list[dict[str, Any]]) -> None:
+def _train(config: Config, *, segments: Sequence[dict[str, Any]] = ()) -> None:
     """Train. torch is imported here, so that --help answers at once."""
     # cuBLAS reads this before its first use; without it torch refuses to be deterministic on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -99,6 +137,41 @@ def _evaluate(config: Config, request: EvaluationRequest) -> None:
         click.echo(line)
 
 
+def _repeat(place: str, settings: dict[str, Any], request: EvaluationRequest, *, given: Collection[str]) -> None:
+    """Do what the command line asks with the settings of a recorded run, and compare the two runs."""
+    from student_train.reproduction.fetch import find_run
+    from student_train.reproduction.recorded_run import read_record
+
+    source = find_run(place, log=_print)
+    record = read_record(source.record)
+
+    from student_train.reproduction.repeat import compare_with, settings_of
+
+    config = settings_of(source, settings, given, log=_print)
+    if request.models:
+        _evaluate(config, request)
+        return
+    _train(config, segments=record.get("segments", []))
+    if os.environ.get("RANK", "0") == "0" and not compare_with(source, Path(config.out), log=click.echo):
+        raise SystemExit(1)
+
+
+def _publish(publish: tuple[str, str], cache_urls: tuple[str, ...], second_run: Path | None, others: list[str]) -> None:
+    """Publish a run."""
+    from student_train.reproduction.publish import PublishRequest, publish_run
+
+    if others:
+        raise TrainError(f"publish with {others[0]}: found two things to do, expected one; give one command for each")
+    folder, url = publish
+    publish_run(
+        PublishRequest(folder=Path(folder), url=url, cache_urls=cache_urls, second_run=second_run), log=click.echo
+    )
+
+
+def _print(line: str) -> None:
+    click.echo(line, err=True)
+
+
 def _out_of_memory(config: Config, error: Exception) -> str:
     """Return the message for a GPU whose memory does not suffice."""
     return (
@@ -116,27 +189,10 @@ def _line_printer(config: Config) -> AbstractContextManager[Callable[[str], None
     return nullcontext(partial(click.echo, err=True))
 
 
-def _read_record(path: str | None) -> dict[str, Any]:
-    """Return settings and segments of the record of another run; {} where none is named."""
-    if path is None:
-        return {}
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {"config": dict(record["config"]), "segments": list(record.get("segments", []))}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TrainError(f"{path}: found no run's record ({error}); expected the run.json of a finished run") from None
-
-
-def _config(context: click.Context, record: dict[str, Any], settings: dict[str, Any]) -> Config:
-    """Return the settings of the command line, or those of a record with the given options in their place."""
-    if not record:
-        return Config(**settings)
-    given = {
-        name: value
-        for name, value in settings.items()
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    }
-    return replace(from_dict(record["config"]), **given)
+def _given(context: click.Context, settings: dict[str, Any]) -> set[str]:
+    """Return the names of the settings that the command line gives."""
+    default = click.core.ParameterSource.DEFAULT
+    return {name for name in settings if context.get_parameter_source(name) is not default}
 
 
 def _read_ids(path: str) -> tuple[int, ...]:

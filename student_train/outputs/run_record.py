@@ -66,8 +66,19 @@ def run_record(
         "command": command,
         "hardware": hardware.to_dict(),
         "train": _train_record(state),
+        "weights": {"checkpoints": state.weights},
         "held_out": held_out,
+        **({"noise": _noise(held_out["after"])} if held_out["after"] else {}),
     }
+
+
+def _noise(after: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Return how far a repeated run may lie from this one and count as equivalent, by measure.
+
+    It is half the width of the measure's 95 % interval: what the held-out rows leave open about this run itself.
+    """
+    margins = {name: (interval["high"] - interval["low"]) / 2 for name, interval in after.items() if name in LABELS}
+    return {"from": "held-out intervals", "margins": margins}
 
 
 def _responses_record(cache: Any) -> dict[str, Any]:

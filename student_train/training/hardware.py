@@ -23,6 +23,12 @@ class Hardware:
     """CPU threads of torch."""
     machine: str
     """The machine, in one line."""
+    cpu_capability: str
+    """Widest vector instructions that torch uses here: DEFAULT, AVX2, AVX512, ..."""
+    gpu: str
+    """Name of the GPU that computes; "" for the processor."""
+    ranks: int
+    """Number of processes that train together."""
 
     def __str__(self) -> str:
         return f"{self.dtype}, {self.threads}"
@@ -36,10 +42,13 @@ class Hardware:
             "dtype_why": self.dtype.reason,
             "threads": self.threads.number,
             "threads_why": self.threads.reason,
+            "cpu_capability": self.cpu_capability,
+            "gpu": self.gpu,
+            "ranks": self.ranks,
         }
 
 
-def settle(config: Config, *, device: torch.device) -> Hardware:
+def settle(config: Config, *, device: torch.device, ranks: int = 1) -> Hardware:
     """Choose the type for a device, and set the number of torch's threads.
 
     torchrun sets OMP_NUM_THREADS for its processes, so ranks on one machine do not compete for cores.
@@ -51,6 +60,9 @@ def settle(config: Config, *, device: torch.device) -> Hardware:
         dtype=dtype,
         threads=machine.use_threads(torch, config.threads),
         machine=machine.describe(torch),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        gpu=gpu.name if gpu is not None else "",
+        ranks=ranks,
     )
 
 

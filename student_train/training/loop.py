@@ -16,6 +16,7 @@ from student_train.evaluation.run_scores import score_run
 from student_train.outputs import checkpoint
 from student_train.outputs.metrics import MetricsLog, open_metrics
 from student_train.outputs.progress import Progress
+from student_train.outputs.weight_digest import parameters_sha256
 from student_train.training.optimizer import learning_rate
 from student_train.training.run_context import RunContext
 from student_train.training.state import TrainState
@@ -152,7 +153,12 @@ class TrainingLoop:
 
     def _save(self) -> None:
         context = self.context
-        self.state = replace(self.state, handover=replace(self.state.handover, segments=context.written_segments()))
+        digest = parameters_sha256(context.student.model, world=context.world)
+        self.state = replace(
+            self.state,
+            handover=replace(self.state.handover, segments=context.written_segments()),
+            weights={**self.state.weights, str(self.state.step): digest},
+        )
         checkpoint.save(
             context.out,
             model=context.student.model,

@@ -78,6 +78,8 @@ class TrainState:
     """Steps without a label, which updated nothing."""
     rows: dict[str, int] = field(default_factory=dict)
     """Rows and tokens that were read, as in `data.loader.Step`."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Digest of the parameters that train by step: before the first one, and at each checkpoint since."""
     objective: ObjectiveState | None = None
     """State of the objective, where it has one."""
 
@@ -96,6 +98,7 @@ class TrainState:
             **self.handover.to_dict(),
             **({"empty_steps": self.empty_steps} if self.empty_steps else {}),
             "rows": self.rows,
+            "weights": self.weights,
         }
 
     def resume(self, stored: dict[str, Any]) -> TrainState:
@@ -110,6 +113,7 @@ class TrainState:
             seconds=stored["seconds"],
             empty_steps=stored.get("empty_steps", 0),
             rows=stored.get("rows", {}),
+            weights=stored.get("weights", {}),
             objective=objective,
         )
 

@@ -33,6 +33,7 @@ from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
 from student_train.outputs.run_dir import Identity, damaged_record, is_finished, newest_state, read_record
 from student_train.outputs.run_record import describe, held_out_record, responses_line, result_line, run_record
+from student_train.outputs.weight_digest import exported_sha256, parameters_sha256
 from student_train.training.build_run import build_run
 from student_train.training.distributed import World, init_distributed
 from student_train.training.hardware import Hardware, lines_for, settle
@@ -63,7 +64,7 @@ def run(
     handover = Handover(segments=list(segments))
     with deterministic(), init_distributed(config.device) as world:
         log = log if world.is_main else log_nothing
-        hardware = settle(config, device=world.device)
+        hardware = settle(config, device=world.device, ranks=world.size)
         configs = [config := hardware.config]
         if config.control:
             configs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
@@ -201,7 +202,9 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
         handover=replace(handover, segments=context.written_segments()),
         objective=context.objective.initial_state(),
     )
-    return state if stored is None else state.resume(stored)
+    if stored is not None:
+        return state.resume(stored)
+    return replace(state, weights={"0": parameters_sha256(context.student.model, world=context.world)})
 
 
 def _record(context: RunContext, state: TrainState, after: list[RowScore], job: _Job) -> dict[str, Any]:
@@ -231,5 +234,6 @@ def _finish(context: RunContext, model: Any, record: dict[str, Any], handover: H
     if context.config.quantize:
         record["quantized"] = quantised_record(context)
     write_atomic(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    record = {**record, "weights": {**record["weights"], "exported": exported_sha256(out)}}
     write_atomic(out / "run.json", (json.dumps(record, indent=1) + "\n").encode())
     context.log(result_line(out, record))

@@ -91,6 +91,9 @@ def test_two_processes_equal_one_and_each_continues_the_other(world: Any, at_hom
         records = [json.loads((p / "run.json").read_text()) for p in (one, other)]
         assert records[0]["train"]["tokens"] == records[1]["train"]["tokens"]
         assert records[0]["student"] == records[1]["student"]
+        digests = [record["weights"]["checkpoints"] for record in records]
+        assert digests[0]["0"] == digests[1]["0"]
+        assert all(len(digest) == 64 for digest in digests[1].values())
         after = [record["held_out"]["after"]["kl"]["mean"] for record in records]
         assert after[1] == pytest.approx(after[0], rel=1e-4)
         rows = [(p / "held_out.jsonl").read_text().splitlines() for p in (one, other)]

@@ -1,0 +1,1 @@
+"""Publish runs, fetch and repeat published ones, and say whether two runs are the same."""

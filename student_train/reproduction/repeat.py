@@ -1,0 +1,146 @@
+"""`student-train --repeat`: the settings of a recorded run for this machine, and the comparison after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import shards
+from shards.runtime.machine import num_threads
+from shards.storage.atomic import write_atomic
+from student_train.config import Config, from_dict
+from student_train.errors import TrainError
+from student_train.model.base import known_base_digests
+from student_train.reproduction.fetch import RunSource, fetch_shards
+from student_train.reproduction.recorded_run import RecordedRun
+from student_train.reproduction.verdict import DIFFERENT, compare, verdict_lines
+
+RESULT_NAME = "repeat.json"
+FORMAT = 1
+_OF_THIS_MACHINE = frozenset(
+    {
+        "shards",
+        "student",
+        "out",
+        "control",
+        "keep",
+        "tensorboard",
+        "wandb",
+        "progress",
+        "prefetch",
+        "device",
+        "follow_wait",
+    }
+)
+"""Settings that a published record does not decide: they name places and services of the machine that trained."""
+_BASE_DIGESTS = ("weights_sha256", "config_sha256")
+"""Keys of the model that a student starts from, in a record."""
+
+
+def settings_of(
+    source: RunSource, settings: Mapping[str, Any], given: Collection[str], *, log: Callable[[str], None]
+) -> Config:
+    """Return the settings that repeat a run on this machine. Its shards are fetched where they are not here.
+
+    Args:
+        source: The run.
+        settings: Values of the command line by name, defaults included.
+        given: Names of those that the command line gives; they win over the record.
+        log: Prints a line for people.
+
+    Raises:
+        TrainError: `--out` is missing, the shards are not those of the run, or the base model is another one.
+        ShardError: The shards cannot be reached.
+    """
+    run = RecordedRun.read(source.record)
+    recorded = _with_threads(from_dict(run.record["config"]), run.record)
+    if source.publication is None:
+        return replace(recorded, **{name: settings[name] for name in given})
+    if "out" not in given:
+        raise TrainError(f"{source.address}: repeating a published run needs --out, the folder of the repeated one")
+    own = {name: settings[name] for name in {*given, *_OF_THIS_MACHINE}}
+    if "student" not in given:
+        own["student"] = str(source.base) if source.base is not None else recorded.student
+    if "shards" not in given:
+        own["shards"] = _fetch_all(source, log)
+    config = replace(recorded, **own)
+    _require_same_start(config, run)
+    return config
+
+
+def compare_with(source: RunSource, out: Path, *, log: Callable[[str], None]) -> bool:
+    """Compare the run in a folder with the one that it repeats, and write the verdict to `repeat.json`.
+
+    A run with other settings or other shards is none to compare; the log says so.
+
+    Args:
+        source: The run that was repeated.
+        out: Folder of the finished repeated run.
+        log: Prints a line for people.
+
+    Returns:
+        Whether the verdict, if there is one, is identical or equivalent.
+    """
+    recorded, repeated = RecordedRun.read(source.record), RecordedRun.read(out / "run.json")
+    if reason := _not_comparable(recorded, repeated):
+        log(f"{out}: not compared with {recorded.name}: {reason}")
+        return True
+    result = compare(recorded, repeated, noise=source.noise or recorded.record.get("noise"))
+    about = {"run": source.address or recorded.name, "manifest_sha256": recorded.manifests}
+    content = {"format": FORMAT, **about, **result}
+    write_atomic(out / RESULT_NAME, (json.dumps(content, indent=1) + "\n").encode())
+    for line in verdict_lines(result):
+        log(f"{out}: {line}")
+    return bool(result["verdict"] != DIFFERENT)
+
+
+def _with_threads(recorded: Config, record: dict[str, Any]) -> Config:
+    """Return settings with the number of threads that the run had, where this machine has as many cores."""
+    threads = record.get("hardware", {}).get("threads")
+    if recorded.threads or type(threads) is not int or threads > num_threads().number:
+        return recorded
+    return replace(recorded, threads=threads)
+
+
+def _fetch_all(source: RunSource, log: Callable[[str], None]) -> str:
+    assert source.publication is not None
+    caches = source.publication.caches
+    if len(caches) != 1:
+        raise TrainError(
+            f"{source.address}: found {len(caches)} caches, expected one; use the release that published it"
+        )
+    return fetch_shards(caches[0], run=source.address, log=log)
+
+
+def _require_same_start(config: Config, run: RecordedRun) -> None:
+    """Check that shards and base model are those of the run, before hours of training show that they are not."""
+    cache = shards.open(config.shards)
+    if cache.manifest_sha256 not in run.manifests:
+        raise TrainError(
+            f"{config.shards}: found manifest {cache.manifest_sha256[:12]}, expected {run.manifests[0][:12]}, on "
+            "which the run was trained; leave --shards out to fetch it"
+        )
+    base, student = known_base_digests(config.student, cache.manifest.teacher), run.record["student"]
+    for what in _BASE_DIGESTS:
+        if base is not None and student.get(what) and getattr(base, what) != student[what]:
+            raise TrainError(
+                f"student {config.student or 'of the record'}: found {what} {getattr(base, what)[:12]}, expected "
+                f"{student[what][:12]}, which the run began with; name that model with --student"
+            )
+
+
+def _not_comparable(recorded: RecordedRun, repeated: RecordedRun) -> str:
+    """Return why two runs are not one; "" where they are."""
+    if not recorded.exported:
+        return "it is of an earlier release, which recorded no digests of weights"
+    if recorded.manifests != repeated.manifests:
+        return f"it was trained on manifest {recorded.manifests[0][:12]}, this run on {repeated.manifests[0][:12]}"
+    then, now = (from_dict(run.record["config"]).identity() for run in (recorded, repeated))
+    for name in then:
+        if name not in ("student", "follow") and then[name] != now[name]:
+            return f"it has {name.replace('_', '-')} {then[name]!r}, this run {now[name]!r}"
+    starts = [[run.record["student"].get(key) for key in _BASE_DIGESTS] for run in (recorded, repeated)]
+    return "the two began with different base models" if starts[0] != starts[1] else ""
