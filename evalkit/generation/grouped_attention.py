@@ -1,9 +1,9 @@
-"""Attention of decoding steps on a GPU that reads each key and value once for all query heads of its group.
+"""Attention of decoding steps that reads each key and value once for all query heads of its group.
 
 With a mask, transformers repeats keys and values for each query head before it calls SDPA, since SDPA with
-`enable_gqa` falls back to a slow kernel on CUDA. A decoding step of a large batch then mostly copies its cache. A step
-has one query position, so the query heads of a group can stand in as positions that share keys, values and mask: the
-same sums, without copies.
+`enable_gqa` falls back to a slow kernel on CUDA. A decoding step of a large batch then mostly copies its cache, on a
+CPU too. A step has one query position, so the query heads of a group can stand in as positions that share keys, values
+and mask: the same sums, without copies.
 
 Shape suffixes: B rows, H query heads, K key heads, G query heads of a group (H = K G), T key positions, D head size.
 """

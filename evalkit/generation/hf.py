@@ -225,6 +225,6 @@ def _load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
         )
     except Exception as error:  # safetensors, torch and each model class raise their own errors on bad files
         raise loading_error(checkpoint, "model", error) from error
-    if on_gpu and model.config._attn_implementation == "sdpa":
+    if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(grouped_attention.register())
     return model.eval().to("cuda" if on_gpu else "cpu")

@@ -1,4 +1,4 @@
-"""Attention of decoding steps on a GPU without copies of keys and values for each query head of a group.
+"""Attention of decoding steps without copies of keys and values for each query head of a group.
 
 transformers repeats keys and values before it calls SDPA with a mask. A decoding step has one query position, so the
 query heads of a group can stand in its place as positions that share keys, values and mask.

@@ -47,7 +47,7 @@ class TransformersWriter:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         machine.use_threads(torch)
         model = load(config.folder, dtype=config.dtype).to(device)
-        if device == "cuda" and model.config._attn_implementation == "sdpa":
+        if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(grouped_attention.register())
         self._model = _CachedModel(model, config.vocab_size)
         self._limits = BATCH_ANSWERS[device], PREFILL_TOKENS[device], _cache_tokens(model, device)
