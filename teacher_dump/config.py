@@ -12,6 +12,7 @@ from teacher_dump.conversations.settings import ConversationSettings
 from teacher_dump.corpus.filters.settings import FilterSettings
 from teacher_dump.engines.registry import ENGINE_CHOICES
 from teacher_dump.errors import DumpError
+from teacher_dump.relations.settings import RelationSettings
 from teacher_dump.tasks.share import Share
 
 MIN_THRESHOLD = math.ceil(1e4 / MAX_ENTRIES) / 1e4
@@ -48,6 +49,8 @@ class DumpConfig:
     """Settings of the corpus filters."""
     conversations: ConversationSettings = field(default_factory=ConversationSettings)
     """Settings of a corpus of conversations."""
+    relations: RelationSettings = field(default_factory=RelationSettings)
+    """Settings of the vectors of one layer."""
     max_tokens: int | None = field(
         default=None, metadata={"default_text": "all", "help": "Stop after about this many tokens."}
     )

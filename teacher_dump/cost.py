@@ -19,7 +19,7 @@ from teacher_dump.conversations.read import holds_conversations
 from teacher_dump.conversations.verdicts import Verdicts
 from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.readers.hub import is_hub_id
-from teacher_dump.engines.registry import select_engine
+from teacher_dump.engines.registry import require_relations, select_engine
 from teacher_dump.gpu_cost import DEFAULT_MACHINE, PREFILL_SHARES, gpu_cost
 from teacher_dump.model.registry import THE_STACK, ModelShape, lookup
 from teacher_dump.model.teachers import count_parameters
@@ -58,26 +58,33 @@ def estimate(config: DumpConfig, machine: str | None = None, *, corpus: CorpusEs
         The plan as JSON; unknown numbers are None.
 
     Raises:
-        DumpError: The machine is unknown, or cannot hold the teacher.
+        DumpError: The machine is unknown, or cannot hold the teacher; or the engine cannot record relations.
     """
+    engine = select_engine(config.engine)
+    require_relations(engine, config.relations)
     corpus = corpus or _corpus_tokens(config)
     tokens = None if corpus.value is None else int(corpus.value)
     tasks = None if tokens is None else -(-tokens // config.task_tokens)
     recorded = None if tokens is None else round(tokens * corpus.recorded_share)
-    num_bytes = None if recorded is None else round(recorded * BYTES_PER_TOKEN)
     how = corpus.how
+    relations = _relation_bytes(config, how)
+    num_bytes = None if recorded is None else round(recorded * (BYTES_PER_TOKEN + relations))
     if tokens is not None and recorded is not None and num_bytes is not None:
         how.append(f"tasks: {tokens:,} / {config.task_tokens:,} tokens = {tasks:,} shards")
         if recorded < tokens:
             how.append(f"records: {tokens:,} tokens x {corpus.recorded_share:.2f} in responses = {recorded:,}")
-        how.append(f"bytes: {recorded:,} tokens x {BYTES_PER_TOKEN:g} bytes on disk = {_size(num_bytes)}")
+        with_relations = f" + {relations:.1f} of relations" if relations else ""
+        how.append(
+            f"bytes: {recorded:,} tokens x {BYTES_PER_TOKEN:g}{with_relations} bytes on disk = {_size(num_bytes)}"
+        )
     plan: dict[str, Any] = {
         "model": config.model,
         "data": config.data,
-        "engine": select_engine(config.engine),
+        "engine": engine,
         "tokens": tokens,
         "tasks": tasks,
         "bytes": num_bytes,
+        **({"relation_bytes_per_token": round(relations, 2)} if config.relations.relations is not None else {}),
     }
     model = parameters_and_shape(config.model)
     if model is None:
@@ -94,6 +101,25 @@ def estimate(config: DumpConfig, machine: str | None = None, *, corpus: CorpusEs
             config, machine or DEFAULT_MACHINE, parameters=parameters, shape=shape, flop_per_token=flop, tokens=tokens
         )
     return {**plan, **facts, "how": [*how, *steps]}
+
+
+def _relation_bytes(config: DumpConfig, how: list[str]) -> float:
+    """Return the mean bytes of relations per token, 0 without them or for an unknown teacher. Adds a step to `how`."""
+    if config.relations.relations is None:
+        return 0.0
+    model = parameters_and_shape(config.model)
+    layout = None if model is None else config.relations.layout(config.model, model[1], seed=config.seed)
+    if layout is None:
+        how.append(f"relations: the shape of {config.model} is not known before it is fetched (--fetch)")
+        return 0.0
+    share = config.relations.relations_rows
+    stored = " + ".join(map(str, layout.stored_widths))
+    how.append(
+        f"relations of layer {layout.layer}: {layout.heads} heads x ({stored} codes + 3 scales) = "
+        f"{layout.bytes_per_position:,} bytes, x {share:g} of the documents = {share * layout.bytes_per_position:.1f} "
+        "bytes per token"
+    )
+    return share * layout.bytes_per_position
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo, label_mas
 from shards.format.codec import FlatRecords, Streams, decode, encode
 from shards.format.manifest import ChunkEntry
 from shards.format.messages import conversation_problem
+from shards.format.relations import decode_relations
 from shards.format.schema import RESPONSES_VERSION, Layout, list_names, schema
 
 _DECODE_ERRORS = (pa.ArrowInvalid, pa.ArrowException, OSError, IndexError, KeyError, ValueError)
@@ -39,6 +40,8 @@ class Row:
     whitespace_logp: Float32
     entropy: Float32
     log_z: Float32
+    relations: Float32 | None = None
+    """[positions, C] vectors, see `shards.format.relations`; None for a row without relations."""
 
     @property
     def labels(self) -> Int32:
@@ -67,7 +70,7 @@ def build_batch(layout: Layout, rows: Iterable[Row], schema: pa.Schema) -> tuple
     rows = list(rows)
     _check_contexts(layout, rows)
     streams = encode(layout, _concatenate(rows))
-    starts = {name: _starts(_stream_lengths(name, rows)) for name in streams}
+    starts = {name: _starts(_stream_lengths(layout, name, rows)) for name in streams}
     infos = [row.info for row in rows]
     columns: dict[str, pa.Array] = {
         "document": pa.array([bytes.fromhex(i.document) for i in infos], pa.binary()),
@@ -144,11 +147,14 @@ def _check_contexts(layout: Layout, rows: list[Row]) -> None:
                 f"head_count: found {len(row.head_count)} positions, expected {num_tokens - info.context}: "
                 f"{num_tokens} tokens without a context of {info.context}"
             )
+        if row.relations is not None and len(row.relations) != len(row.head_count):
+            raise ShardError(f"relations: found {len(row.relations)} positions, expected {len(row.head_count)} or none")
         if (problem := conversation_problem(info)) is not None:
             raise ShardError(problem)
 
 
 def _concatenate(rows: list[Row]) -> FlatRecords:
+    vectors = [r.relations for r in rows if r.relations is not None]
     return FlatRecords(
         tokens=np.concatenate([r.tokens for r in rows]),
         next_ids=np.concatenate([r.labels for r in rows]),
@@ -161,11 +167,15 @@ def _concatenate(rows: list[Row]) -> FlatRecords:
         whitespace_logp=np.concatenate([r.whitespace_logp for r in rows]),
         entropy=np.concatenate([r.entropy for r in rows]),
         log_z=np.concatenate([r.log_z for r in rows]),
+        relations=np.concatenate(vectors) if vectors else None,
     )
 
 
-def _stream_lengths(name: str, rows: list[Row]) -> list[int]:
+def _stream_lengths(layout: Layout, name: str, rows: list[Row]) -> list[int]:
     """Return the number of values of each row in a stream."""
+    if layout.relations is not None and name in layout.relations.column_widths:
+        width = layout.relations.column_widths[name]
+        return [0 if r.relations is None else width * len(r.relations) for r in rows]
     if name == "tokens":
         return [len(r.tokens) for r in rows]
     if name == "head_ids":
@@ -294,6 +304,10 @@ def decode_records(layout: Layout, raw: bytes, *, where: str, entry: ChunkEntry 
             lengths = np.array(row_lengths(batch), np.int64)
             streams = _with_placeholder_tokens(batch, streams, lengths)
         chunk = decode(layout, streams, lengths, row_infos(batch))
+        if (group := layout.relations) is not None:
+            counts = {name: np.diff(batch.column(name).offsets.to_numpy()) for name in group.column_widths}
+            relations = decode_relations(group, streams, counts, np.diff(chunk.position_starts))
+            chunk = replace(chunk, relations=relations)
     except CorruptShardError as error:
         raise CorruptShardError(f"{where}: {error}") from None
     except _DECODE_ERRORS as error:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from shards.format.relations import Relations
+
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -77,6 +79,8 @@ class Chunk:
     """[P] natural log of the mass on tokens that begin with a whitespace byte or end the text."""
     entropy: Float32
     """[P] entropy of the teacher's whole distribution, in nats."""
+    relations: Relations | None = None
+    """Vectors of one layer for some of the rows; None if the cache has none."""
 
     @property
     def contexts(self) -> Int64:
@@ -120,6 +124,7 @@ class Chunk:
             log_z=self.log_z[start:stop],
             whitespace_logp=self.whitespace_logp[start:stop],
             entropy=self.entropy[start:stop],
+            relations=None if self.relations is None else self.relations.row(r),
         )
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from shards.errors import CorruptShardError, ShardError
 from shards.format.chunk import Chunk, Float32, Int32, Int64, RowInfo, contexts_of, label_mask
 from shards.format.quantiser import Codes, expected_draws, head_table, tail_code, tail_table
+from shards.format.relations import encode_relations
 from shards.format.schema import HEAD_STEP, LOG_Z_ZERO, MAX_CODE, MAX_ENTRIES, UNIT, Layout
 
 Streams = Mapping[str, npt.NDArray[np.generic]]
@@ -50,6 +51,8 @@ class FlatRecords:
     """[P] entropy in nats."""
     log_z: Float32
     """[P, Z] log Z for each temperature."""
+    relations: Float32 | None = None
+    """[S, C] vectors of the positions with relations; None if there are none."""
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -89,7 +92,17 @@ def encode(layout: Layout, records: FlatRecords) -> dict[str, npt.NDArray[np.gen
     for z in range(len(layout.temperatures)):
         steps = np.rint(records.log_z[:, z].astype(np.float64) / layout.log_z_step) + LOG_Z_ZERO
         streams[f"log_z_codes_{z}"] = np.clip(steps, 0, MAX_CODE).astype(np.uint16)
-    return streams
+    return streams | _relation_streams(layout, records.relations)
+
+
+def _relation_streams(layout: Layout, vectors: Float32 | None) -> dict[str, npt.NDArray[np.generic]]:
+    if layout.relations is None:
+        if vectors is not None:
+            raise ShardError("relations: found vectors, expected none in a layout without relations")
+        return {}
+    vectors = np.zeros((0, layout.relations.numbers), np.float32) if vectors is None else vectors
+    codes, scales = encode_relations(layout.relations, vectors)
+    return {"relation_codes": codes.ravel(), "relation_scales": scales.ravel()}
 
 
 def _encode_heads(records: FlatRecords, owner: Int64) -> tuple[Codes, Codes]:

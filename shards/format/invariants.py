@@ -8,6 +8,7 @@ import numpy as np
 
 from shards.format.chunk import Chunk
 from shards.format.messages import conversation_problem
+from shards.format.relations import relation_problems
 
 
 def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
@@ -22,6 +23,8 @@ def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
     if any(info.byte_end < info.byte_start for info in chunk.rows):
         yield "rows: a window that ends before it begins"
     yield from filter(None, map(conversation_problem, chunk.rows))
+    if chunk.relations is not None:
+        yield from relation_problems(chunk.relations)
 
 
 def _value_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:

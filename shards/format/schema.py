@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from shards.errors import FormatVersionError, ShardError
+from shards.format.relations import RelationLayout
 
 DOCUMENTS_VERSION = 1
 """Format version of caches whose rows are windows of documents."""
@@ -64,6 +65,8 @@ class Layout:
     """"kept", or "removed" if the lists of tokens are empty."""
     version: int = DOCUMENTS_VERSION
     """Format version, which decides the columns. The JSON form is without it: manifest and shards name it beside."""
+    relations: RelationLayout | None = None
+    """The optional columns of relations; None without them. The JSON form then lacks the key."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab_size <= MAX_VOCAB:
@@ -97,7 +100,8 @@ class Layout:
         del data["version"]
         if self.tokens == "kept":
             del data["tokens"]
-        return data
+        del data["relations"]
+        return data if self.relations is None else {**data, "relations": self.relations.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, version: int) -> Layout:
@@ -111,7 +115,8 @@ class Layout:
             ShardError: If a field is missing, unknown or out of range.
         """
         try:
-            return cls(**{**data, "temperatures": tuple(data["temperatures"])}, version=version)
+            relations = {"relations": RelationLayout.from_dict(data["relations"])} if "relations" in data else {}
+            return cls(**{**data, "temperatures": tuple(data["temperatures"]), **relations}, version=version)
         except (TypeError, KeyError) as error:
             raise ShardError(f"layout: {error}; expected the fields of format version {version}") from None
 
@@ -120,6 +125,7 @@ def schema(layout: Layout) -> pa.Schema:
     """Return the Arrow schema of a shard with this layout, without metadata."""
     ids = pa.uint16() if layout.id_bytes == 2 else pa.uint32()
     u8, u16 = pa.uint8(), pa.uint16()
+    has_relations = layout.relations is not None
 
     def column(name: str, kind: pa.DataType) -> pa.Field:
         return pa.field(name, kind, nullable=False)
@@ -148,6 +154,7 @@ def schema(layout: Layout) -> pa.Schema:
             stream("whitespace_codes", u8),
             stream("entropy_codes", u8),
             *(stream(f"log_z_codes_{z}", u16) for z in range(len(layout.temperatures))),
+            *([stream("relation_codes", pa.int8()), stream("relation_scales", u8)] if has_relations else []),
             column("row_sha256", pa.binary()),
         ]
     )

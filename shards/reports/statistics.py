@@ -43,7 +43,7 @@ _FIELDS = {
     "whitespace_codes": "whitespace mass",
     "entropy_codes": "entropy",
 }
-_PREFIXES = {"draw_gaps": "draws", "log_z_codes": "log Z"}
+_PREFIXES = {"draw_gaps": "draws", "log_z_codes": "log Z", "relation_": "relations"}
 _ORIGIN = "origin and digests"
 
 
@@ -52,7 +52,7 @@ def measure(cache: Cache) -> dict[str, Any]:
 
     Values are means per position; logs and divergences are in nats. docs/fidelity.md explains each of them. A cache
     without its tokens has no log-probabilities of labels. `context_tokens` is there for responses only: the number of
-    tokens without a position.
+    tokens without a position. `relation_rows` and `relation_positions` are there for caches with relations only.
     """
     totals = _Totals(cache.manifest.layout)
     sampled = sampled_chunks(cache)
@@ -79,6 +79,8 @@ class _Totals:
     text_bytes: int = 0
     documents: set[str] = field(default_factory=set)
     sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    relation_rows: int = 0
+    relation_positions: int = 0
     tails: Int64 = field(default_factory=lambda: np.zeros(256, np.int64))
     sizes: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     sized_tokens: int = 0
@@ -89,6 +91,9 @@ class _Totals:
         self.context_tokens += int(chunk.contexts.sum())
         self.documents.update(r.document for r in chunk.rows)
         self.text_bytes += sum(r.byte_end - r.byte_start for r in chunk.rows)
+        if chunk.relations is not None:
+            self.relation_rows += int(np.count_nonzero(chunk.relations.row_positions))
+            self.relation_positions += len(chunk.relations.codes)
         self.sums["head_entries"] += len(chunk.head_ids)
         self.sums["draws"] += len(chunk.draw_ids)
         self.sums["head_mass"] += float((1 - chunk.tail_mass.astype(np.float64)).sum())
@@ -118,6 +123,8 @@ class _Totals:
         }
         if self.layout.has_responses:
             facts["context_tokens"] = self.context_tokens
+        if self.layout.relations is not None:
+            facts["relation_rows"], facts["relation_positions"] = self.relation_rows, self.relation_positions
         for name, value in self.sums.items():
             facts[name] = round(value / max(1, self.positions), 8 if name.startswith("kl_") else 6)
         if self.layout.has_tokens:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from shards.format.relations import RelationLayout
 from shards.format.schema import RESPONSES_VERSION
 from shards.read import Cache
 from shards.reports.fidelity import read_check, report_lines
@@ -67,6 +68,7 @@ def describe(facts: dict[str, Any]) -> str:
             f"{facts['bytes_on_disk'] / 1e6:,.2f} MB, {facts['bytes_per_token']:.2f} bytes per token{of_responses}",
         ),
         ("records", _records_line(facts["layout"])),
+        *([("relations", _relations_line(facts))] if "relations" in facts["layout"] else []),
     ]
     if report:
         lines.append(
@@ -119,6 +121,21 @@ def licence_line(teacher: dict[str, Any]) -> str:
             " - its terms restrict training other models on its outputs: read them before you use or publish this"
         )
     return licence
+
+
+def _relations_line(facts: dict[str, Any]) -> str:
+    layout, report = RelationLayout.from_dict(facts["layout"]["relations"]), facts["report"]
+    text = f"layer {layout.layer}, {layout.heads} heads of {', '.join(map(str, layout.widths))} numbers"
+    if any(stored < width for stored, width in zip(layout.stored_widths, layout.widths, strict=True)):
+        text += f" projected to {', '.join(map(str, layout.stored_widths))}"
+    if not report:
+        return text
+    size = report["bytes_by_field"].get("relations", 0.0)
+    share = report["relation_positions"] / max(1, report["positions"])
+    return (
+        f"{text}; {report['relation_rows']:,} of {facts['rows']:,} rows ({share:.1%} of the positions), "
+        f"{layout.bytes_per_position:,} bytes each, {size:.1f} per token of the cache"
+    )
 
 
 def _records_line(layout: dict[str, Any]) -> str:

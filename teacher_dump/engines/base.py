@@ -15,6 +15,7 @@ import numpy.typing as npt
 from shards.runtime import machine
 from shards.runtime.machine import DtypeChoice
 from teacher_dump.engines.records import Packed, RecordSpec, whitespace_mask
+from teacher_dump.relations.settings import RelationRequest
 from teacher_dump.tasks.windowing import Window
 
 
@@ -45,6 +46,8 @@ class EngineConfig:
     """Quantisation method; the one in the teacher's config if None."""
     whitespace_ids: tuple[int, ...]
     """Token ids that begin with a whitespace byte or end a text."""
+    relations: RelationRequest | None = None
+    """Vectors of one layer that are recorded, too; None without them."""
 
     def whitespace_mask(self) -> npt.NDArray[np.float32]:
         """Return float32 [vocab_size]: 1 for `whitespace_ids`, 0 elsewhere."""
@@ -58,6 +61,7 @@ class Engine(Protocol):
         """Yield the packed records of each window, in the order of the windows.
 
         The context of a window, `RowInfo.context` tokens, has no positions: position j predicts token context + j.
+        Windows with relations have more columns, see `records.to_row`.
 
         Args:
             windows: Token windows of at most `EngineConfig.window_tokens` tokens each.

@@ -6,6 +6,7 @@ and the task fixes those.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from shards.runtime import machine
 from teacher_dump.engines.base import EngineConfig
 from teacher_dump.engines.blockwise_logits import BlockLogits, BlockwiseLogits
-from teacher_dump.engines.records import Packed, draw_offsets
+from teacher_dump.engines.records import Packed, draw_offsets, with_relations
 from teacher_dump.engines.sparsify import sparsify
 from teacher_dump.model.causal_lm import load
+from teacher_dump.relations.capture import RelationRecorder
 from teacher_dump.tasks.windowing import Window
 
 BATCH_TOKENS = 16_384
@@ -33,7 +35,7 @@ class TransformersEngine:
             config: Settings of the engine.
 
         Raises:
-            DumpError: The teacher cannot be loaded, or `BlockwiseLogits` refuses it.
+            DumpError: The teacher cannot be loaded, or `BlockwiseLogits` or `RelationRecorder` refuses it.
         """
         self._config = config
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,6 +44,8 @@ class TransformersEngine:
         self._logits = BlockwiseLogits(
             model, vocab_size=config.vocab_size, window_tokens=config.window_tokens, name=config.folder
         )
+        request = config.relations
+        self._relations = RelationRecorder(model, request, name=config.folder) if request is not None else None
         self._whitespace_V = torch.from_numpy(config.whitespace_mask()).to(self._device)
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
@@ -59,7 +63,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Release the teacher."""
-        del self._logits
+        del self._logits, self._relations
 
     def _forward(self, batch: Sequence[Window]) -> list[Packed]:
         """Return the packed records of a batch."""
@@ -69,9 +73,18 @@ class TransformersEngine:
         for row, window in enumerate(batch):
             ids_BT[row, : len(window.tokens)] = torch.from_numpy(window.tokens)
         ids_BT = ids_BT.to(self._device)
+        recorder = self._relations
         with torch.inference_mode():
-            block_logits = self._logits.forward(ids_BT)
-            return [self._records(window, ids_BT, row, block_logits) for row, window in enumerate(batch)]
+            with contextlib.nullcontext() if recorder is None else recorder.recording():
+                block_logits = self._logits.forward(ids_BT)
+            records = [self._records(window, ids_BT, row, block_logits) for row, window in enumerate(batch)]
+            if recorder is None:
+                return records
+            for row, window in enumerate(batch):
+                if recorder.covers(window.info):  # the vectors of the tokens at which the positions are predicted
+                    vectors_PC = recorder.vectors(row, window.info.context - 1, len(window.tokens) - 1)
+                    records[row] = with_relations(records[row], vectors_PC.cpu().numpy())
+            return records
 
     def _records(self, window: Window, ids_BT: torch.Tensor, row: int, block_logits: BlockLogits) -> Packed:
         """Return the packed records of one row of a batch. No logits are computed for its context."""

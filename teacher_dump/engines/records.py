@@ -115,10 +115,14 @@ class Records:
 
 
 def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
-    """Convert the packed records of a window to a row of a shard: fixed-width slots become lists of the used ones."""
+    """Convert the packed records of a window to a row of a shard: fixed-width slots become lists of the used ones.
+
+    Columns beyond `spec.columns` are the bits of float32 vectors, see `with_relations`.
+    """
     head_ids, head_bits, draw_ids, scalar_bits = (packed[:, columns] for columns in spec.column_slices)
     head_probs = np.ascontiguousarray(head_bits).view(np.float32)
     scalars = np.ascontiguousarray(scalar_bits).view(np.float32)
+    relation_bits = packed[:, spec.columns :]
     in_head, is_draw = head_ids >= 0, draw_ids >= 0
     return Row(
         info=window.info,
@@ -132,7 +136,13 @@ def to_row(window: Window, packed: Packed, spec: RecordSpec) -> Row:
         whitespace_logp=scalars[:, 1],
         entropy=scalars[:, 2],
         log_z=scalars[:, 3:],
+        relations=np.ascontiguousarray(relation_bits).view(np.float32) if relation_bits.shape[1] else None,
     )
+
+
+def with_relations(packed: Packed, vectors: npt.NDArray[np.float32]) -> Packed:
+    """Return packed records with the bits of vectors, [P, C], as further columns."""
+    return np.concatenate((packed, vectors.view(np.int32)), 1)
 
 
 def draw_offsets(document: str, window: int, seed: int, num_positions: int) -> npt.NDArray[np.float64]:

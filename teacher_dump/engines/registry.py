@@ -13,6 +13,7 @@ from typing import Any
 
 from teacher_dump.engines.base import Engine, EngineConfig, engine_version
 from teacher_dump.errors import DumpError
+from teacher_dump.relations.settings import RelationSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,15 @@ class EngineInfo:
     """Whether tensor and pipeline parallelism are supported."""
     uses_transformers: bool = False
     """Whether transformers loads the weights, quantised ones included."""
+    has_relations: bool = False
+    """Whether query, key and value vectors of a layer can be recorded."""
 
 
 ENGINES = {
     "vllm": EngineInfo("teacher_dump.engines.vllm:VllmEngine", title="vLLM", has_parallelism=True),
-    "transformers": EngineInfo("teacher_dump.engines.hf:TransformersEngine", uses_transformers=True),
+    "transformers": EngineInfo(
+        "teacher_dump.engines.hf:TransformersEngine", uses_transformers=True, has_relations=True
+    ),
 }
 """Engines by the name of their Python package, preferred ones first."""
 FALLBACK = "transformers"
@@ -75,6 +80,20 @@ def require_parallelism(engine: str, *, tensor_parallel_size: int, pipeline_para
                 f"{option} {size}: found the engine {engine}, which runs the teacher in one process; expected vLLM; "
                 "use --engine vllm, or leave the option out"
             )
+
+
+def require_relations(engine: str, settings: RelationSettings) -> None:
+    """Refuse relations for an engine that does not give the vectors of a layer.
+
+    Raises:
+        DumpError: Relations are requested, and the engine has none.
+    """
+    if settings.relations is not None and not ENGINES[engine].has_relations:
+        title = ENGINES[engine].title or engine
+        raise DumpError(
+            f"--relations {settings.relations}: found the engine {title}, whose fused and sharded layers do not give "
+            "their queries, keys and values; expected transformers; use --engine transformers, or leave the option out"
+        )
 
 
 def require_supported(engine: str, config: EngineConfig) -> None:

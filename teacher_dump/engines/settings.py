@@ -8,6 +8,7 @@ from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
 from teacher_dump.errors import DumpError
 from teacher_dump.model.teachers import LocalTeacher
+from teacher_dump.relations.settings import relation_request
 
 _WHITESPACE = (b" ", b"\n", b"\r", b"\t")
 
@@ -23,18 +24,20 @@ def record_layout(
         version: Format version of the cache.
 
     Raises:
-        DumpError: The threshold or a temperature is out of range.
+        DumpError: The threshold or a temperature is out of range, or the teacher has no such relations.
     """
     try:
         spec = RecordSpec(threshold=config.threshold, temperatures=config.temperatures)
     except ValueError as error:
         raise DumpError(str(error)) from None
+    request = relation_request(config.relations, model.folder, seed=config.seed)
     layout = Layout(
         vocab_size=model.teacher.vocab_size,
         temperatures=spec.temperatures,
         threshold=spec.threshold,
         tail_floor=spec.tail_floor,
         version=version,
+        relations=None if request is None else request.layout,
     )
     return layout, spec
 
@@ -54,6 +57,7 @@ def engine_config(config: DumpConfig, model: LocalTeacher, spec: RecordSpec) -> 
         max_num_batched_tokens=config.max_num_batched_tokens,
         quantization=config.quantization,
         whitespace_ids=_whitespace_ids(model),
+        relations=relation_request(config.relations, model.folder, seed=config.seed),
     )
 
 

@@ -31,6 +31,7 @@ from teacher_dump.fidelity.limits import limits, problems
 from teacher_dump.fidelity.noise import RepeatedRows
 from teacher_dump.fidelity.reference import WIDER_DTYPE, Reference
 from teacher_dump.model.teachers import LocalTeacher, resolve
+from teacher_dump.relations.settings import RelationSettings
 from teacher_dump.tasks.windowing import Window
 
 Log = Callable[[str], None]
@@ -156,6 +157,7 @@ def _engine_of_cache(
         dtype=config.dtype if config.dtype != "auto" else str(manifest.engine.get("dtype", "auto")),
         quantization=config.quantization or manifest.engine.get("quantization"),
         window_tokens=max(max_row_tokens, int(manifest.settings.get("window_tokens", 8))),
+        relations=RelationSettings(),
     )
     spec = RecordSpec(threshold=layout.threshold, tail_floor=layout.tail_floor, temperatures=layout.temperatures)
     return select_engine(name), engine_config(settings, model, spec)

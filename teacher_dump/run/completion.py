@@ -22,7 +22,7 @@ from teacher_dump.run.job import DumpJob
 from teacher_dump.tasks import task_store
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-_SETTINGS = ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens")
+_SETTINGS = ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens", "relations_rows")
 
 
 def write_draft(job: DumpJob) -> Manifest:
@@ -50,7 +50,7 @@ def write_draft(job: DumpJob) -> Manifest:
             **job.source.settings(),
             "dropped_sha256": job.dropped.sha256,
         },
-        settings={name: job.identity[name] for name in _SETTINGS},
+        settings={name: job.identity[name] for name in _SETTINGS if name in job.identity},
         code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
         files=(job.dropped, *_write_tokenizer(job.model.folder, job.config.out)),
         shards=(),

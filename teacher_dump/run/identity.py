@@ -67,6 +67,7 @@ def identity_of(
         "tensor_parallel_size": config.tensor_parallel_size,
         "pipeline_parallel_size": config.pipeline_parallel_size,
         "quantization": config.quantization,
+        **({"relations_rows": config.relations.relations_rows} if layout.relations is not None else {}),
     }
 
 

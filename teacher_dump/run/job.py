@@ -22,7 +22,13 @@ from teacher_dump.corpus.readers.hub import pin_revision
 from teacher_dump.corpus.readers.sources import require_present
 from teacher_dump.engines.base import EngineConfig, resolve_dtype
 from teacher_dump.engines.records import RecordSpec
-from teacher_dump.engines.registry import ENGINES, require_parallelism, require_supported, select_engine
+from teacher_dump.engines.registry import (
+    ENGINES,
+    require_parallelism,
+    require_relations,
+    require_supported,
+    select_engine,
+)
 from teacher_dump.engines.settings import engine_config, record_layout
 from teacher_dump.errors import DumpError
 from teacher_dump.model.model_folder import require_quantiser
@@ -91,6 +97,7 @@ def prepare_job(config: DumpConfig) -> DumpJob:
         tensor_parallel_size=config.tensor_parallel_size,
         pipeline_parallel_size=config.pipeline_parallel_size,
     )
+    require_relations(engine, config.relations)
     if not (task_store.exists(config.out) or (config.out / MANIFEST_NAME).exists()):
         require_present(config.data)  # later starts in the folder no longer need the corpus
     model = resolve(config.model, revision=config.revision)

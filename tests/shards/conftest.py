@@ -16,6 +16,7 @@ from shards.format.batch import Row
 from shards.format.chunk import RowInfo
 from shards.format.manifest import FileEntry, Manifest, ShardEntry, Teacher, Tokenizer, Writer
 from shards.format.messages import messages_json, messages_sha256
+from shards.format.relations import RelationLayout
 from shards.format.schema import RESPONSES_VERSION, Layout
 from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
@@ -26,6 +27,8 @@ LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_f
 
 RESPONSES = replace(LAYOUT, version=RESPONSES_VERSION)
 """The same layout for rows with a context."""
+RELATIONS = RelationLayout(layer=3, heads=2, widths=(6, 4, 3), dims=4, seed=7)
+"""Relations of two heads: queries are projected, keys and values are not."""
 _NO_IDS = np.empty(0, np.int64)
 WRITER = Writer(
     name="student",
@@ -116,6 +119,28 @@ def make_response_cache(folder: Path, *, shards: int = 2, prompts: int = 4, chun
     return _write_cache(folder, parts, RESPONSES, chunk_tokens)
 
 
+def make_relation_cache(folder: Path, *, version: int = 1, shards: int = 2, chunk_tokens: int = 100) -> list[Row]:
+    """Write a complete small cache of which every second row has relations, and return its rows in order."""
+    rng = np.random.default_rng(0)
+    layout = replace(LAYOUT if version == 1 else RESPONSES, relations=RELATIONS)
+
+    def shard() -> list[Row]:
+        rows = [make_row(rng, tokens=int(rng.integers(8, 30))) for _ in range(5)]
+        if version == RESPONSES_VERSION:
+            rows = [row for _ in range(2) for row in make_responses(rng)]
+        return [with_random_vectors(row, rng) if r % 2 else row for r, row in enumerate(rows)]
+
+    return _write_cache(folder, (shard() for _ in range(shards)), layout, chunk_tokens)
+
+
+def with_random_vectors(row: Row, rng: np.random.Generator) -> Row:
+    """Return a row with relations of all sizes, among them vectors of zeros."""
+    sizes = np.exp(rng.normal(0, 2, (len(row.labels), 1)))
+    vectors = (sizes * rng.normal(size=(len(row.labels), RELATIONS.numbers))).astype(np.float32)
+    vectors[:1] = 0
+    return replace(row, relations=vectors)
+
+
 def make_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: int = 100, seed: int = 0) -> list[Row]:
     """Write a complete small cache and return its rows in order."""
     rng = np.random.default_rng(seed)
@@ -188,6 +213,13 @@ def made_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cache_folder(made_cache: Path, tmp_path: Path) -> Path:
     """Return the folder of a complete cache of 2 shards."""
     return Path(shutil.copytree(made_cache, tmp_path / "cache"))
+
+
+@pytest.fixture
+def relation_folder(tmp_path: Path) -> Path:
+    """Return the folder of a complete cache with relations."""
+    make_relation_cache(tmp_path / "relations")
+    return tmp_path / "relations"
 
 
 @pytest.fixture(scope="session")

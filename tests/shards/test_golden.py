@@ -1,6 +1,6 @@
 """Tests that every format version is read and written byte for byte, with golden files.
 
-`python -m tests.shards.test_golden VERSION` made the files. They never change: a change of the format adds a
+`python -m tests.shards.test_golden FOLDER` made the files. They never change: a change of the format adds a
 new folder.
 
 No counterpart: reading, writing and verifying are tested together, against files of an earlier release.
@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +23,15 @@ import pytest
 import shards
 from shards.format.batch import Row, build_batch
 from shards.format.chunk import Chunk
+from shards.format.relations import KINDS
 from shards.format.schema import FORMAT_VERSIONS, Layout, file_schema
 from shards.verify import verify
 from shards.write import ShardWriter
-from tests.shards.conftest import LAYOUT, RESPONSES, make_cache, make_response_cache
+from tests.shards.conftest import LAYOUT, RELATIONS, RESPONSES, make_cache, make_relation_cache, make_response_cache
 
 GOLDEN = Path(__file__).parent / "golden"
-LAYOUTS = {1: LAYOUT, 2: RESPONSES}
+LAYOUTS = {"v1": LAYOUT, "v2": RESPONSES, "v1-relations": replace(LAYOUT, relations=RELATIONS)}
+"""Layout of the golden cache in each folder."""
 ARRAYS = (
     "row_starts",
     "tokens",
@@ -47,10 +52,15 @@ STORED_NAMES = {"label_logp": "realised_logp"}
 
 def digests(cache: shards.Cache) -> list[dict[str, str]]:
     """Return the sha256 of every decoded array of every chunk."""
-    return [
-        {STORED_NAMES.get(name, name): hashlib.sha256(getattr(chunk, name).tobytes()).hexdigest() for name in ARRAYS}
-        for chunk in cache
-    ]
+    return [{name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in _arrays(chunk)} for chunk in cache]
+
+
+def _arrays(chunk: Chunk) -> Iterator[tuple[str, Any]]:
+    for name in ARRAYS:
+        yield STORED_NAMES.get(name, name), getattr(chunk, name)
+    if chunk.relations is not None:
+        yield "relation_starts", chunk.relations.starts
+        yield from zip(KINDS, chunk.relations.vectors(), strict=True)
 
 
 def as_rows(chunk: Chunk) -> list[Row]:
@@ -71,20 +81,30 @@ def _as_row(row: Chunk) -> Row:
         whitespace_logp=row.whitespace_logp,
         entropy=row.entropy,
         log_z=row.log_z,
+        relations=_vectors(row),
     )
 
 
-@pytest.fixture(params=FORMAT_VERSIONS)
-def layout(request: pytest.FixtureRequest) -> Layout:
-    """Return the layout of the golden cache of each version."""
-    version: int = request.param
-    return LAYOUTS[version]
+def _vectors(row: Chunk) -> Any:
+    if row.relations is None or not len(row.relations.codes):
+        return None
+    return np.concatenate([kind.reshape(len(kind), -1) for kind in row.relations.vectors()], 1)
+
+
+@pytest.fixture(params=LAYOUTS)
+def golden(request: pytest.FixtureRequest) -> Path:
+    """Return the folder of each golden cache."""
+    return GOLDEN / str(request.param)
 
 
 @pytest.fixture
-def golden(layout: Layout) -> Path:
-    """Return the folder of the golden cache of a version."""
-    return GOLDEN / f"v{layout.version}"
+def layout(golden: Path) -> Layout:
+    """Return the layout of the golden cache."""
+    return LAYOUTS[golden.name]
+
+
+def test_every_version_has_a_golden_cache() -> None:
+    assert {layout.version for layout in LAYOUTS.values()} == {*FORMAT_VERSIONS}
 
 
 def test_the_golden_cache_is_sound_and_decodes_to_the_same_values(layout: Layout, golden: Path) -> None:
@@ -123,10 +143,12 @@ def test_the_file_is_the_same_to_the_last_byte(layout: Layout, golden: Path, tmp
 
 
 if __name__ == "__main__":
-    folder = GOLDEN / f"v{sys.argv[1]}"
+    folder = GOLDEN / sys.argv[1]
     if folder.exists():
         raise SystemExit(f"{folder} exists already and must not change")
-    if LAYOUTS[int(sys.argv[1])].has_responses:
+    if LAYOUTS[sys.argv[1]].relations is not None:
+        make_relation_cache(folder, shards=1, chunk_tokens=60)
+    elif LAYOUTS[sys.argv[1]].has_responses:
         make_response_cache(folder, shards=1, prompts=2, chunk_tokens=60)
     else:
         make_cache(folder, shards=1, rows=4, chunk_tokens=60)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import shards
-from tests.shards.conftest import make_cache, make_response_cache
+from tests.shards.conftest import make_cache, make_relation_cache, make_response_cache
 
 UNIT = 2**24
 
@@ -41,6 +41,7 @@ def read_chunk(folder: Path, manifest: dict[str, Any], shard: dict[str, Any], ch
     schema = pa.ipc.open_file(folder / shard["name"]).schema
     columns = pa.ipc.read_record_batch(pa.ipc.read_message(raw), schema).to_pydict()
     assert len(columns["tokens"]) == rows
+    assert ({"relation_codes", "relation_scales"} <= set(columns)) == ("relations" in manifest["layout"])
     assert sum(map(len, columns["tokens"])) == tokens
     return columns
 
@@ -85,6 +86,33 @@ def decode_row(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) ->
     return positions
 
 
+def decode_relations(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) -> list[list[list[list[float]]]]:
+    """Return the vectors of a row: by position, kind and head."""
+    facts = layout["relations"]
+    assert set(facts) == {"layer", "heads", "widths", "dims", "seed"}
+    widths = [min(width, facts["dims"]) for width in facts["widths"]]
+    codes, scales = iter(columns["relation_codes"][r]), iter(columns["relation_scales"][r])
+    num_values = facts["heads"] * sum(widths)
+    num_positions = len(columns["relation_codes"][r]) // num_values
+    assert len(columns["relation_codes"][r]) == num_values * num_positions
+    assert num_positions in (0, len(columns["tail_codes"][r]))
+    positions = []
+    for _ in range(num_positions):
+        kinds = []
+        for width in widths:
+            heads = []
+            for _ in range(facts["heads"]):
+                scale = next(scales)
+                vector = [next(codes) for _ in range(width)]
+                assert max(map(abs, vector)) in (range(128) if scale == 0 else range(117, 128))
+                step = np.float32(2 ** ((scale - 192) / 8))
+                heads.append([float(np.float32(code) * step) for code in vector])
+            kinds.append(heads)
+        positions.append(kinds)
+    assert next(scales, None) is None
+    return positions
+
+
 def row_digest(columns: dict[str, list[Any]], r: int, schema: pa.Schema) -> bytes:
     digest = hashlib.sha256()
     for field in schema:
@@ -94,8 +122,8 @@ def row_digest(columns: dict[str, list[Any]], r: int, schema: pa.Schema) -> byte
         if isinstance(value, int):
             raw = value.to_bytes(8, "little")
         elif isinstance(value, list):
-            width = {"uint8": 1, "uint16": 2, "uint32": 4}[str(field.type.value_type)]
-            raw = b"".join(v.to_bytes(width, "little") for v in value)
+            width = {"int8": 1, "uint8": 1, "uint16": 2, "uint32": 4}[str(field.type.value_type)]
+            raw = b"".join(v.to_bytes(width, "little", signed=field.type.value_type == pa.int8()) for v in value)
         else:
             raw = value.encode() if isinstance(value, str) else value
         digest.update(len(raw).to_bytes(8, "little") + raw)
@@ -116,9 +144,14 @@ def check_conversation(columns: dict[str, list[Any]], r: int) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_reader_written_from_the_page_agrees_to_the_last_bit(version: int, tmp_path: Path) -> None:
-    make = make_cache if version == 1 else make_response_cache
-    make(tmp_path)
+@pytest.mark.parametrize("has_relations", [False, True])
+def test_a_reader_written_from_the_page_agrees_to_the_last_bit(
+    version: int, has_relations: bool, tmp_path: Path
+) -> None:
+    if has_relations:
+        make_relation_cache(tmp_path, version=version)
+    else:
+        (make_cache if version == 1 else make_response_cache)(tmp_path)
     manifest, cache = read_manifest(tmp_path), shards.open(tmp_path)
     assert manifest["version"] == version
     layout = manifest["layout"]
@@ -153,6 +186,10 @@ def test_a_reader_written_from_the_page_agrees_to_the_last_bit(version: int, tmp
                     assert round(float(np.exp(np.float64(row.whitespace_logp[p]))) * UNIT) in range(
                         said["whitespace"] - 2, said["whitespace"] + 3
                     )
+                if has_relations:
+                    assert row.relations is not None
+                    vectors = [kind.tolist() for kind in row.relations.vectors()]
+                    assert [list(kinds) for kinds in zip(*vectors, strict=True)] == decode_relations(layout, columns, r)
                 digest = row_digest(columns, r, schema)
                 assert digest == columns["row_sha256"][r]
                 rows_digest.update(digest)

@@ -1,0 +1,1 @@
+"""Query, key and value vectors of one teacher layer: settings, layout and capture."""
