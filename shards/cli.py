@@ -254,5 +254,59 @@ def merge(paths: tuple[str, ...], out: Path) -> None:
     )
 
 
+@main.command("import")
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--from",
+    "layout",
+    required=True,
+    type=click.Choice(["distillkit", "top-k-parquet"]),
+    help="Layout of the Parquet files.",
+)
+@click.option(
+    "--tokenizer", required=True, metavar="FOLDER|NAME", help="The teacher's tokenizer: a folder, or a hub name."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the cache.")
+@click.option("--teacher", default="not known", show_default=True, help="Name of the teacher, for the manifest.")
+@click.option("--licence", default="", help="Licence of the teacher, for the manifest.")
+@click.option("--vocab-size", type=click.IntRange(min=1), help="Ids of the teacher; by default the tokenizer's.")
+@click.option("--renormalised", is_flag=True, help="The stored probabilities sum to 1: other ids' mass is not known.")
+@click.option("--columns", multiple=True, metavar="KIND=NAME", help="top-k-parquet: another name of a column.")
+@click.option(
+    "--compression",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="distillkit: settings of the capture, YAML or JSON; by default compression_config.yaml beside the files.",
+)
+def import_command(path: Path, layout: str, out: Path, columns: tuple[str, ...], **options: Any) -> None:
+    """Make a cache of the top-k log-probs in the Parquet file or folder at PATH, as other tools store them.
+
+    Parts of the records that they do not store are marked as absent; losses that need these are refused.
+    """
+    from shards.imports.run import ImportRequest, import_cache, source_bytes
+
+    pairs = [text.partition("=") for text in columns]
+    if wrong := [kind for kind, sign, name in pairs if not (sign and name)]:
+        raise click.UsageError(f"--columns {wrong[0]}: expected KIND=NAME, as in ids=top_ids")
+    options["is_renormalised"] = options.pop("renormalised")
+    request = ImportRequest(layout=layout, path=path, columns={kind: name for kind, _, name in pairs}, **options)
+    with bytes_bar("importing", source_bytes(path)) as on_bytes:
+        result = import_cache(request, out, on_bytes=on_bytes)
+    for name, count in result.counts.items():
+        if count and name != "entries":
+            click.echo(
+                f"{name}: {count:,}" + (f" of {result.counts['entries']:,}" if "entries" in name else ""), err=True
+            )
+    if result.in_head < 0.5:
+        click.echo(
+            f"note: only {result.in_head:.1%} of the tokens are among the entries of their position; are the lists "
+            "shifted, or is this another tokenizer?",
+            err=True,
+        )
+    click.echo(
+        f"{out}: {result.cache.rows:,} rows, {result.cache.tokens:,} tokens, {result.in_head:.1%} of the realised "
+        f"tokens in the head, manifest {result.cache.manifest_sha256[:12]}"
+    )
+
+
 def _shard_bytes(cache: Any) -> int:
     return sum(shard.bytes for shard in cache.manifest.shards)

@@ -163,7 +163,7 @@ def _shard_problems(cache: Cache, shard: ShardEntry, windows: _Windows, on_token
             yield str(error)
             continue
         yield from (f"{where_chunk}: {p}" for p in _row_problems(cache, message, digests))
-        yield from (f"{where_chunk}: {p}" for p in chunk_problems(chunk, cache.manifest.layout.vocab_size))
+        yield from (f"{where_chunk}: {p}" for p in _record_problems(cache, chunk))
         yield from _repeated_windows(chunk, windows, where_chunk)
         on_tokens(len(chunk.tokens))
     if digests.hexdigest() != shard.rows_sha256:
@@ -202,6 +202,11 @@ def _row_problems(cache: Cache, message: bytes, digests: hashlib._Hash) -> Itera
         digests.update(digest)
         if digest != stated[r]:
             yield f"row {r}: the content is not what the row's digest says"
+
+
+def _record_problems(cache: Cache, chunk: Chunk) -> Iterator[str]:
+    layout = cache.manifest.layout
+    return chunk_problems(chunk, layout.vocab_size, absent=layout.absent)
 
 
 def _repeated_windows(chunk: Chunk, windows: _Windows, where: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from shards.format.manifest import Manifest
 from shards.format.side_files import seal_card
-from shards.reports.summary import licence_line, writer_line
+from shards.reports.summary import absent_line, licence_line, writer_line
 
 _HUB_LICENCES = {
     *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "mpl-2.0", "unlicense", "zlib"),
@@ -39,7 +39,7 @@ def data_card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
         f"# {name}\n",
         f"A teacher's records of every token of {_CONTENT[has_responses]}: {manifest.rows:,} rows, "
         f"{manifest.tokens:,} tokens, {size / 1e6:,.1f} MB. Per position the likeliest ids with their probabilities, "
-        "an unbiased sample of the others, and exact sums; enough to distil the teacher without running it.\n",
+        f"{_beside_the_head(manifest)}\n",
         "" if has_text else _NO_TEXT_OF[has_responses],
         "## Load\n",
         f"```{_loading(manifest, url)}\n```\n",
@@ -49,7 +49,7 @@ def data_card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
         "## Provenance\n",
         "| | |\n|---|---|",
         f"| teacher | {teacher.name} ({' '.join(x for x in (teacher.repo, teacher.revision) if x) or 'local'}) |",
-        f"| weights | sha256 {teacher.weights_sha256} |",
+        f"| weights | {f'sha256 {teacher.weights_sha256}' if teacher.weights_sha256 else 'not known'} |",
         f"| tokenizer | {manifest.tokenizer.fingerprint} |",
         f"| engine | {' '.join(str(manifest.engine.get(k, '')) for k in ('name', 'version', 'dtype')).strip()} |",
         f"| corpus | {corpus.get('source', 'not known')} |",
@@ -64,6 +64,12 @@ def data_card(manifest: Manifest, *, licences: Counter[str], url: str) -> str:
         "`logit-shards withdraw` removes it and leaves a tombstone.",
     ]
     return seal_card("\n".join(line for line in lines if line) + "\n")
+
+
+def _beside_the_head(manifest: Manifest) -> str:
+    if absent := manifest.layout.absent:
+        return f"imported from another format. Not stored: {absent_line(absent)}."
+    return "an unbiased sample of the others, and exact sums; enough to distil the teacher without running it."
 
 
 _CONTENT = {False: "a corpus of source code", True: "responses to prompts"}

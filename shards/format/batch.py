@@ -173,6 +173,8 @@ def _concatenate(rows: list[Row]) -> FlatRecords:
 
 def _stream_lengths(layout: Layout, name: str, rows: list[Row]) -> list[int]:
     """Return the number of values of each row in a stream."""
+    if name in layout.absent_columns:
+        return [0] * len(rows)
     if layout.relations is not None and name in layout.relations.column_widths:
         width = layout.relations.column_widths[name]
         return [0 if r.relations is None else width * len(r.relations) for r in rows]

@@ -71,8 +71,9 @@ def encode(layout: Layout, records: FlatRecords) -> dict[str, npt.NDArray[np.gen
     _check_records(layout, records, owner)
     tails, head_codes = _encode_heads(records, owner)
     outside = ~_label_in_head(records.next_ids, records.head_ids, owner)
-    label_codes = np.rint(-records.label_logp[outside].astype(np.float64) / layout.realised_step)
-    entropy = np.clip(records.entropy.astype(np.float64), 0, layout.entropy_max)
+    label_codes = np.rint(-_if_stored(layout, "realised", records.label_logp[outside]) / layout.realised_step)
+    entropy = np.clip(_if_stored(layout, "entropy", records.entropy), 0, layout.entropy_max)
+    whitespace = np.exp(np.minimum(_if_stored(layout, "whitespace", records.whitespace_logp), 0))
     surplus = records.draw_count - expected_draws(layout.threshold, layout.tail_floor)[tails]
     ids = np.uint16 if layout.id_bytes == 2 else np.uint32
     streams: dict[str, npt.NDArray[np.generic]] = {
@@ -83,12 +84,14 @@ def encode(layout: Layout, records: FlatRecords) -> dict[str, npt.NDArray[np.gen
         "tail_codes": tails,
         "draw_surplus": surplus.astype(np.uint8),
         "realised_codes": np.clip(label_codes, 0, MAX_CODE).astype(np.uint16),
-        "whitespace_codes": tail_code(np.exp(np.minimum(records.whitespace_logp.astype(np.float64), 0))),
+        "whitespace_codes": tail_code(whitespace),
         "entropy_codes": np.rint(255 * np.sqrt(entropy / layout.entropy_max)).astype(np.uint8),
     }
     gaps = _draw_gaps(records)
     for plane in range(layout.id_bytes):
         streams[f"draw_gaps_{plane}"] = (gaps >> (8 * plane) & 0xFF).astype(np.uint8)
+    for name in layout.absent_columns & streams.keys():
+        streams[name] = streams[name][:0]
     for z in range(len(layout.temperatures)):
         steps = np.rint(records.log_z[:, z].astype(np.float64) / layout.log_z_step) + LOG_Z_ZERO
         streams[f"log_z_codes_{z}"] = np.clip(steps, 0, MAX_CODE).astype(np.uint16)
@@ -103,6 +106,11 @@ def _relation_streams(layout: Layout, vectors: Float32 | None) -> dict[str, npt.
     vectors = np.zeros((0, layout.relations.numbers), np.float32) if vectors is None else vectors
     codes, scales = encode_relations(layout.relations, vectors)
     return {"relation_codes": codes.ravel(), "relation_scales": scales.ravel()}
+
+
+def _if_stored(layout: Layout, name: str, values: Float32) -> npt.NDArray[np.float64]:
+    """Return the values of a part of the records, zeros if the cache lacks it: then no code of them is written."""
+    return np.zeros(len(values)) if name in layout.absent else values.astype(np.float64)
 
 
 def _encode_heads(records: FlatRecords, owner: Int64) -> tuple[Codes, Codes]:
@@ -162,12 +170,14 @@ def _check_records(layout: Layout, records: FlatRecords, owner: Int64) -> None:
         count = getattr(records, name)
         if len(count) and not (count.min() >= 0 and count.max() <= MAX_ENTRIES):
             raise ShardError(f"{name}: found up to {count.max()}, expected 0 to {MAX_ENTRIES}")
-    for name in ("label_logp", "entropy", "log_z"):
-        if not np.isfinite(getattr(records, name)).all():
+    if "draws" in layout.absent and len(records.draw_ids):
+        raise ShardError(f"draw_ids: found {len(records.draw_ids)} draws in a cache without draws, expected none")
+    for name, part in (("label_logp", "realised"), ("entropy", "entropy"), ("log_z", "")):
+        if part not in layout.absent and not np.isfinite(getattr(records, name)).all():
             raise ShardError(
                 f"{name}: found values that are not finite, expected finite ones; check the teacher's dtype"
             )
-    if np.isnan(records.whitespace_logp).any():
+    if "whitespace" not in layout.absent and np.isnan(records.whitespace_logp).any():
         raise ShardError("whitespace_logp: found NaN, expected numbers; check the teacher's dtype")
     probs = records.head_probs
     if not (np.isfinite(probs).all() and (probs >= 0).all() and (probs <= 1.00001).all()):
@@ -204,8 +214,7 @@ def decode(layout: Layout, streams: Streams, row_tokens: Int64, rows: tuple[RowI
 
     tails = _as_uint8(streams["tail_codes"])
     head_count = streams["head_count"].astype(np.int64)
-    expected = expected_draws(layout.threshold, layout.tail_floor)[tails]
-    draw_count = (expected + _as_uint8(streams["draw_surplus"])).astype(np.int64)
+    draw_count = _draw_count(layout, streams["draw_surplus"], tails)
     head_starts, draw_starts = _starts(head_count), _starts(draw_count)
     _check_lengths(layout, streams, len(next_ids), head_count, int(draw_starts[-1]))
 
@@ -215,7 +224,8 @@ def decode(layout: Layout, streams: Streams, row_tokens: Int64, rows: tuple[RowI
     owner = np.repeat(np.arange(len(next_ids), dtype=np.int32), head_count)
     with np.errstate(divide="ignore"):
         whitespace = np.log(tail_table().astype(np.float32) / np.float32(UNIT))
-    entropy = (np.arange(256, dtype=np.float64) / 255) ** 2 * layout.entropy_max
+    entropy = ((np.arange(256, dtype=np.float64) / 255) ** 2 * layout.entropy_max).astype(np.float32)
+    unknown = np.full(len(next_ids), np.nan, np.float32)
     return Chunk(
         rows=rows,
         row_starts=row_starts,
@@ -228,9 +238,19 @@ def decode(layout: Layout, streams: Streams, row_tokens: Int64, rows: tuple[RowI
         draw_starts=draw_starts,
         draw_ids=_draw_ids(layout, streams, draw_starts),
         log_z=_log_z(layout, streams, len(next_ids)),
-        whitespace_logp=whitespace[_as_uint8(streams["whitespace_codes"])],
-        entropy=entropy.astype(np.float32)[_as_uint8(streams["entropy_codes"])],
+        whitespace_logp=(
+            unknown if "whitespace" in layout.absent else whitespace[_as_uint8(streams["whitespace_codes"])]
+        ),
+        entropy=unknown if "entropy" in layout.absent else entropy[_as_uint8(streams["entropy_codes"])],
     )
+
+
+def _draw_count(layout: Layout, surplus: npt.NDArray[np.generic], tails: Codes) -> Int64:
+    """Return int64 [P]: the number of draws of each position."""
+    if "draws" in layout.absent:
+        return np.zeros(len(tails), np.int64)
+    expected = expected_draws(layout.threshold, layout.tail_floor)[tails]
+    return (expected + _as_uint8(surplus)).astype(np.int64)
 
 
 def _head_probs(codes: Codes, tail: Int32, head_count: Int64, head_starts: Int64) -> Float32:
@@ -258,7 +278,7 @@ def _label_logp(
     probs: Float32,
     owner: Int32,
 ) -> Float32:
-    """Return float32 [P]: the log of the head probability if the label is in the head, else the coded value."""
+    """Return float32 [P]: the log of the head probability if the label is in the head, else the coded value or NaN."""
     label_logp = np.empty(len(next_ids), np.float32)
     hits = np.flatnonzero(head_ids == next_ids[owner])
     inside = np.zeros(len(next_ids), bool)
@@ -266,6 +286,9 @@ def _label_logp(
     with np.errstate(divide="ignore"):
         label_logp[owner[hits]] = np.log(probs[hits])
     outside = np.flatnonzero(~inside)
+    if "realised" in layout.absent:
+        label_logp[outside] = np.nan
+        outside = outside[:0]
     if len(codes) != len(outside):
         raise CorruptShardError(f"realised_codes: found {len(codes)}, expected {len(outside)}")
     label_logp[outside] = codes.astype(np.float32) * np.float32(-layout.realised_step)
@@ -310,6 +333,7 @@ def _check_lengths(layout: Layout, streams: Streams, positions: int, head_count:
         **{f"draw_gaps_{plane}": num_draws for plane in range(layout.id_bytes)},
         **{f"log_z_codes_{z}": positions for z in range(len(layout.temperatures))},
     }
+    expected |= dict.fromkeys(layout.absent_columns & streams.keys(), 0)
     for name, length in expected.items():
         if len(streams[name]) != length:
             raise CorruptShardError(f"{name}: found {len(streams[name])} values, expected {length}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -11,14 +11,15 @@ from shards.format.messages import conversation_problem
 from shards.format.relations import relation_problems
 
 
-def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
+def chunk_problems(chunk: Chunk, vocab_size: int, *, absent: Collection[str] = ()) -> Iterator[str]:
     """Yield each violated invariant of a chunk, in a few words.
 
     Args:
         chunk: The decoded chunk.
         vocab_size: Upper bound of the ids.
+        absent: Parts of the records that the cache lacks, `Layout.absent`.
     """
-    yield from _value_problems(chunk, vocab_size)
+    yield from _value_problems(chunk, vocab_size, absent)
     yield from _head_and_draw_problems(chunk, vocab_size)
     if any(info.byte_end < info.byte_start for info in chunk.rows):
         yield "rows: a window that ends before it begins"
@@ -27,15 +28,18 @@ def chunk_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
         yield from relation_problems(chunk.relations)
 
 
-def _value_problems(chunk: Chunk, vocab_size: int) -> Iterator[str]:
+def _value_problems(chunk: Chunk, vocab_size: int, absent: Collection[str]) -> Iterator[str]:
     for name, ids in (("tokens", chunk.tokens), ("head_ids", chunk.head_ids), ("draw_ids", chunk.draw_ids)):
         if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size):
             yield f"{name}: ids from {ids.min()} to {ids.max()}, expected 0 to {vocab_size - 1}"
+    unknown = {field for part, field in (("realised", "label_logp"), ("entropy", "entropy")) if part in absent}
     for name in ("label_logp", "entropy", "log_z", "head_probs", "tail_mass"):
-        if not np.isfinite(getattr(chunk, name)).all():
+        if name not in unknown and not np.isfinite(getattr(chunk, name)).all():
             yield f"{name}: values that are not finite"
-    if len(chunk.label_logp) and chunk.label_logp.max() > 0:
+    if (chunk.label_logp > 0).any():
         yield "label_logp: above 0"
+    if "tail" in absent and chunk.tail_mass.any():
+        yield "tail_mass: above 0 in a cache without tails"
     if len(chunk.tail_mass) and not (chunk.tail_mass.min() >= 0 and chunk.tail_mass.max() <= 1):
         yield "tail_mass: outside [0, 1]"
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from shards.errors import CorruptShardError, ShardError
-from shards.format.schema import DOCUMENTS_VERSION, Layout, canonical_json, check_version
+from shards.format.schema import RESPONSES_VERSION, Layout, canonical_json, check_version
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "teacherless-shards"
@@ -255,7 +255,7 @@ class Manifest:
 
 
 def _writer_of(data: dict[str, Any]) -> Writer | None:
-    if data["version"] == DOCUMENTS_VERSION:
+    if data["version"] != RESPONSES_VERSION:
         return None
     return None if data["writer"] is None else Writer(**data["writer"])
 

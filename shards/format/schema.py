@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,6 +39,18 @@ LOG_Z_ZERO = 32768
 MAX_CODE = 65535
 """Largest code of two bytes: of the label's log-probability, and of log Z_T."""
 
+ABSENT_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "draws": ("draw_surplus", "draw_gaps_0", "draw_gaps_1", "draw_gaps_2"),
+    "entropy": ("entropy_codes",),
+    "realised": ("realised_codes",),
+    "tail": (),
+    "whitespace": ("whitespace_codes",),
+}
+"""For each part of the records that a cache may lack, the columns whose lists are then empty.
+
+A tail that is absent has `tail_codes` of zero: the probabilities are those among the ids of the head.
+"""
+
 MAX_VOCAB = 2**24
 MAX_ENTRIES = 255
 """Maximum number of head ids, and of draws, of a position: counts are one byte."""
@@ -63,6 +76,8 @@ class Layout:
     """Entropy of code 255, in nats. Codes are spaced evenly in the square root."""
     tokens: str = "kept"
     """"kept", or "removed" if the lists of tokens are empty."""
+    absent: tuple[str, ...] = ()
+    """Parts of the records that are not stored, keys of `ABSENT_COLUMNS` in order; a key of the JSON form if not ()."""
     version: int = DOCUMENTS_VERSION
     """Format version, which decides the columns. The JSON form is without it: manifest and shards name it beside."""
     relations: RelationLayout | None = None
@@ -78,6 +93,8 @@ class Layout:
             raise ShardError(f"tokens: found {self.tokens!r}, expected 'kept' or 'removed'")
         if self.version not in FORMAT_VERSIONS:
             raise ShardError(f"version: found {self.version!r}, expected one of {FORMAT_VERSIONS}")
+        if self.absent != tuple(name for name in ABSENT_COLUMNS if name in self.absent):
+            raise ShardError(f"absent: found {self.absent}, expected some of {tuple(ABSENT_COLUMNS)}, in that order")
 
     @property
     def has_tokens(self) -> bool:
@@ -90,16 +107,23 @@ class Layout:
         return self.version == RESPONSES_VERSION
 
     @property
+    def absent_columns(self) -> frozenset[str]:
+        """Names of the columns whose lists are empty because the cache lacks that part of the records."""
+        return frozenset(column for name in self.absent for column in ABSENT_COLUMNS[name])
+
+    @property
     def id_bytes(self) -> int:
         """Bytes per id: 2 or 3."""
         return 2 if self.vocab_size <= 2**16 else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, which has `tokens` only if they were removed, and never `version`."""
-        data = {**asdict(self), "temperatures": list(self.temperatures)}
+        """Return the JSON form: `tokens` only if they were removed, `absent` only if a part is, never `version`."""
+        data = {**asdict(self), "temperatures": list(self.temperatures), "absent": list(self.absent)}
         del data["version"]
         if self.tokens == "kept":
             del data["tokens"]
+        if not self.absent:
+            del data["absent"]
         del data["relations"]
         return data if self.relations is None else {**data, "relations": self.relations.to_dict()}
 
@@ -116,7 +140,8 @@ class Layout:
         """
         try:
             relations = {"relations": RelationLayout.from_dict(data["relations"])} if "relations" in data else {}
-            return cls(**{**data, "temperatures": tuple(data["temperatures"]), **relations}, version=version)
+            tuples = {"temperatures": tuple(data["temperatures"]), "absent": tuple(data.get("absent", ()))}
+            return cls(**{**data, **tuples, **relations}, version=version)
         except (TypeError, KeyError) as error:
             raise ShardError(f"layout: {error}; expected the fields of format version {version}") from None
 

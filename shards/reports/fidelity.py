@@ -52,6 +52,8 @@ def report_lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
         check: The result of `read_check`.
     """
     lines: Lines = _statistics_lines(report) if "captured_quantiles" in report else []
+    if "realised_in_head" in report:
+        return [*lines, ("checked", "not possible: an imported cache does not say how its teacher was run")]
     if check is None:
         return [*lines, ("checked", "not yet: teacher-dump --check N scores N rows again")]
     if "of" in check:
@@ -63,12 +65,21 @@ def report_lines(report: dict[str, Any], check: dict[str, Any] | None) -> Lines:
 def _statistics_lines(report: dict[str, Any]) -> Lines:
     keep = [f"{'half' if q == '50' else q + '%'} {_percent(v)}" for q, v in report["captured_quantiles"].items()]
     sizes = [f"{field} {n:.1f}" for field, n in report["bytes_by_field"].items()]
+    kept = ("", f"of the positions, {keep[0].replace(' ', ' keep at most ')}, {', '.join(keep[1:])}")
+    per_field: Lines = [
+        ("bytes", f"{sum(report['bytes_by_field'].values()):.1f} per token: {', '.join(sizes[:5])},"),
+        ("", ", ".join(sizes[5:])),
+    ]
+    if "realised_in_head" in report:
+        in_head = f"{report['realised_in_head']:.1%} of the realised tokens are in the head"
+        captured = f"{report['head_mass']:.1%} of the mass has its id stored (mean); {in_head}"
+        return [("captured", captured), kept, *per_field]
     return [
         (
             "captured",
             f"{report['head_mass']:.1%} of the teacher's mass has its id stored (mean); draws stand for the rest",
         ),
-        ("", f"of the positions, {keep[0].replace(' ', ' keep at most ')}, {', '.join(keep[1:])}"),
+        kept,
         (
             "bucket",
             f"{report['without_draws']:.1%} of positions have no draws: of their tails, {report['bucket_mass']:.1g} of "
@@ -80,8 +91,7 @@ def _statistics_lines(report: dict[str, Any]) -> Lines:
             f"them count ({report['kl_tail_even']:.2g} if draws are ignored)",
         ),
         ("", f"by quantisation alone {report['kl_quantised']:.1g} nat, expected from the steps of the codes"),
-        ("bytes", f"{sum(report['bytes_by_field'].values()):.1f} per token: {', '.join(sizes[:5])},"),
-        ("", ", ".join(sizes[5:])),
+        *per_field,
     ]
 
 

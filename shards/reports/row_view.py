@@ -106,11 +106,11 @@ def _teacher_facts(row: Chunk) -> str:
     if not len(row.entropy):
         return "no records, because the response is empty"
     info = row.rows[0]
+    in_head = f"{1 - row.tail_mass.mean():.1%} of the mass in the head"
+    if np.isnan(row.entropy).any():
+        return f"{in_head}; entropy was not stored"
     bits = -float(row.label_logp.sum()) / np.log(2) / max(1, info.byte_end - info.byte_start)
-    return (
-        f"{bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of entropy, {1 - row.tail_mass.mean():.1%} of the "
-        "mass in the head"
-    )
+    return f"{bits:.2f} bits per byte, {row.entropy.mean():.2f} nats of entropy, {in_head}"
 
 
 def _row(cache: Cache, number: int) -> Chunk:
@@ -150,7 +150,8 @@ def to_text(view: RowView, *, width: int = 100) -> str:
     for position in view.positions:
         choices = "  ".join(f"{_quoted(text)} {q:.2f}" for text, q in position.choices)
         rest = f"  rest {position.tail:.2f}" if position.tail > 0.005 else ""
-        lines.append(f"{position.probability:>7.3f}  {_quoted(position.text):<16} {choices}{rest}"[:width])
+        probability = _stored(position.probability, "7.3f")
+        lines.append(f"{probability:>7}  {_quoted(position.text):<16} {choices}{rest}"[:width])
     return "\n".join(lines)
 
 
@@ -173,16 +174,22 @@ def _span(position: PositionView) -> str:
         for text, q in position.choices
     )
     card = (
-        f"<table>{rows}</table><p>{html.escape(_quoted(position.text))}: {position.probability:.4f}. Outside the head "
-        f"{position.tail:.3f}, {position.draws} draws. Entropy {position.entropy:.2f} nats.</p>"
+        f"<table>{rows}</table><p>{html.escape(_quoted(position.text))}: {_stored(position.probability, '.4f')}. "
+        f"Outside the head {position.tail:.3f}, {position.draws} draws. Entropy {_stored(position.entropy, '.2f')} "
+        "nats.</p>"
     )
     return f'<span style="background:{_tint(position.probability)}">{html.escape(position.text)}<s>{card}</s></span>'
 
 
 def _tint(probability: float) -> str:
     """Return a colour: transparent for probability 1, warmer for smaller ones."""
-    surprise = min(1.0, -np.log10(max(probability, 1e-6)) / 3.5)
+    surprise = min(1.0, -np.log10(max(1e-6, probability)) / 3.5)
     return f"rgba(214, 98, 40, {0.75 * surprise:.2f})"
+
+
+def _stored(value: float, form: str) -> str:
+    """Return a number as text, "?" if the cache does not store it."""
+    return "?" if np.isnan(value) else format(value, form)
 
 
 def _quoted(text: str) -> str:

@@ -51,8 +51,10 @@ def measure(cache: Cache) -> dict[str, Any]:
     """Return the statistics of a cache as JSON. Every chunk is read, and its digest is checked.
 
     Values are means per position; logs and divergences are in nats. docs/fidelity.md explains each of them. A cache
-    without its tokens has no log-probabilities of labels. `context_tokens` is there for responses only: the number of
-    tokens without a position. `relation_rows` and `relation_positions` are there for caches with relations only.
+    without its tokens has no log-probabilities of labels, and one that lacks parts of the records no measures of them:
+    `realised_in_head` is there instead, the share of positions whose label is in the head. `context_tokens` is there
+    for responses only: the number of tokens without a position. `relation_rows` and `relation_positions` are there for
+    caches with relations only.
     """
     totals = _Totals(cache.manifest.layout)
     sampled = sampled_chunks(cache)
@@ -97,11 +99,15 @@ class _Totals:
         self.sums["head_entries"] += len(chunk.head_ids)
         self.sums["draws"] += len(chunk.draw_ids)
         self.sums["head_mass"] += float((1 - chunk.tail_mass.astype(np.float64)).sum())
-        self.sums["entropy"] += float(chunk.entropy.astype(np.float64).sum())
-        if self.layout.has_tokens:
+        if "entropy" not in self.layout.absent:
+            self.sums["entropy"] += float(chunk.entropy.astype(np.float64).sum())
+        if self.layout.has_tokens and "realised" not in self.layout.absent:
             self.sums["realised_logp"] += float(chunk.label_logp.astype(np.float64).sum())
-        for name, values in reader_losses(chunk, self.layout.vocab_size).items():
-            self.sums[name] += float(values.sum())
+        elif self.layout.has_tokens:
+            self.sums["realised_in_head"] += int(np.isfinite(chunk.label_logp).sum())
+        if not self.layout.absent:
+            for name, values in reader_losses(chunk, self.layout.vocab_size).items():
+                self.sums[name] += float(values.sum())
         self.tails += tail_counts(chunk)
 
     def add_bytes(self, raw: bytes, num_tokens: int) -> None:
@@ -127,7 +133,7 @@ class _Totals:
             facts["relation_rows"], facts["relation_positions"] = self.relation_rows, self.relation_positions
         for name, value in self.sums.items():
             facts[name] = round(value / max(1, self.positions), 8 if name.startswith("kl_") else 6)
-        if self.layout.has_tokens:
+        if "realised_logp" in self.sums:
             bits = -self.sums["realised_logp"] / math.log(2)
             facts["bits_per_byte"] = round(bits / max(1, self.text_bytes), 6)
         return facts

@@ -55,7 +55,7 @@ def describe(facts: dict[str, Any]) -> str:
         ("identity", f"{facts['manifest_sha256'][:16]} (manifest), {facts['rows_sha256'][:16]} (rows)"),
         (
             "teacher",
-            f"{teacher['name']} ({origin or 'a local folder'}), {teacher['parameters'] / 1e6:,.0f} M weights",
+            f"{teacher['name']} ({origin or 'a local folder'}), {_weights_text(teacher['parameters'])}",
         ),
         ("licence", licence_line(teacher)),
         ("engine", f"{engine.get('name')} {engine.get('version')}, {engine.get('dtype')}"),
@@ -74,12 +74,34 @@ def describe(facts: dict[str, Any]) -> str:
         lines.append(
             (
                 "per token",
-                f"{report['head_entries']:.1f} head ids, {report['draws']:.1f} draws; "
-                f"entropy {report['entropy']:.2f} nats",
+                f"{report['head_entries']:.1f} head ids, {report['draws']:.1f} draws"
+                + (f"; entropy {report['entropy']:.2f} nats" if "entropy" in report else ""),
             )
         )
     lines += report_lines(report, facts["check"])
     return format_lines(lines)
+
+
+def absent_line(absent: Sequence[str]) -> str:
+    """Return which parts of the records a cache lacks, in words.
+
+    Args:
+        absent: Keys of `shards.format.schema.ABSENT_COLUMNS`.
+    """
+    return ", ".join(_ABSENT[name] for name in absent)
+
+
+_ABSENT = {
+    "draws": "draws of the tail",
+    "entropy": "entropy",
+    "realised": "log-probabilities of realised tokens outside the head",
+    "tail": "mass outside the head (probabilities are those among its ids)",
+    "whitespace": "mass on whitespace",
+}
+
+
+def _weights_text(parameters: int) -> str:
+    return f"{parameters / 1e6:,.0f} M weights" if parameters else "number of weights not known"
 
 
 def format_lines(lines: Sequence[tuple[str, str]]) -> str:
@@ -139,6 +161,8 @@ def _relations_line(facts: dict[str, Any]) -> str:
 
 
 def _records_line(layout: dict[str, Any]) -> str:
+    if "absent" in layout:
+        return f"imported: the ids that were stored; not stored are {absent_line(layout['absent'])}, and log Z"
     temperatures = ", ".join(f"{t:g}" for t in layout["temperatures"])
     return (
         f"ids of probability {layout['threshold']:g} or more exactly, draws for the rest; log Z at T = {temperatures}"

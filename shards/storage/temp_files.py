@@ -30,13 +30,20 @@ def remove_leftovers(folder: Path) -> None:
     """Delete the unfinished files of dead processes in a directory and its subdirectories of the first level."""
     for file in _temp_files(folder):
         with contextlib.suppress(FileNotFoundError):  # another worker cleans up, too
-            owner = _NAME.fullmatch(file.name)
-            if owner and owner[1] == _host():
-                is_dead = not Path(f"/proc/{owner[2]}").exists()
-            else:
-                is_dead = time.time() - file.stat().st_mtime > ABANDONED_S
-            if is_dead:
+            if is_abandoned(file):
                 file.unlink()
+
+
+def is_abandoned(path: Path) -> bool:
+    """Return whether the process that made a temporary file or folder has ended.
+
+    Raises:
+        FileNotFoundError: If it is of another host, and missing.
+    """
+    owner = _NAME.fullmatch(path.name)
+    if owner and owner[1] == _host():
+        return not Path(f"/proc/{owner[2]}").exists()
+    return time.time() - path.stat().st_mtime > ABANDONED_S
 
 
 def remove_own(folder: Path) -> None:

@@ -29,6 +29,7 @@ from student_train.losses.blockwise import LossOutput
 from student_train.model.loading import Student
 from student_train.objectives.base import LossScale, ObjectiveState, StudentOutput, rows_at
 from student_train.objectives.row_score import BITS_PER_BYTE, Measure, RowScore, confidence_bins
+from student_train.objectives.stored_parts import require_all_parts
 
 MEASURES = (
     Measure(name="chunk_kl", numerator="chunk_kl_sum", denominator="chunks"),
@@ -74,6 +75,7 @@ class CrossTokenizer:
             StudentError: The student's tokenizer belongs to no known family.
         """
         assert student.other_tokenizer is not None
+        require_all_parts(cache)
         for name, default in _ONE_TOKENIZER_DEFAULTS.items():
             if config.objective == "kd" and getattr(config, name) != default:
                 raise TrainError(

@@ -31,6 +31,7 @@ from student_train.objectives.base import Objective
 from student_train.objectives.choose import choose_objective
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import temperature_column
+from student_train.objectives.stored_parts import require_stored_parts
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.training.distributed import apply_fsdp
 from student_train.training.optimizer import make_optimizer
@@ -61,7 +62,8 @@ def build_run(
         TrainError: Settings, student and shards do not fit together.
     """
     first_leg, segments = _first_leg(config, cache, handover, runtime)
-    temperature_column(config, first_leg.cache)  # refuses before the model is loaded
+    temperature_column(config, first_leg.cache)  # these refuse before the model is loaded
+    require_stored_parts(config, first_leg.cache)
     prompts = _sample_prompts(config, first_leg.cache)
     on_teacher = partial(on_teacher, cache=first_leg.cache, prompts=prompts)
     student = _load_student(config, first_leg.cache, handover, runtime, on_teacher)

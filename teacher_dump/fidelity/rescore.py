@@ -73,6 +73,10 @@ def check(config: DumpConfig, num_rows: int, *, log: Log = lambda line: None) ->
     if num_rows < 1:
         raise DumpError(f"--check {num_rows}: expected at least 1 row")
     cache = open_cache(config.out)
+    if cache.manifest.layout.absent:
+        raise DumpError(
+            f"--check: {config.out} was imported, and does not say how its teacher was run; expected a dump"
+        )
     model = resolve(config.model, revision=config.revision)
     require_same_teacher(cache, model)
     if cache.manifest.layout.has_responses:

@@ -6,7 +6,7 @@ They read files and use transformers' own classes. No weight is loaded, and no c
 from __future__ import annotations
 
 import json
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from shards.errors import first_line
@@ -129,20 +129,3 @@ def require_ids_in_embedding(rules: TokenizerRules, vocab_size: int) -> None:
             f"{rules.folder}: its tokenizer has {len(beyond):,} ids beyond the {vocab_size:,} of config.json, the "
             f"first {number} {piece!r}; expected the tokenizer of this model"
         )
-
-
-def strip_paths(content: bytes) -> bytes:
-    """Return a tokenizer file without the absolute paths that some releases of transformers store in it."""
-    try:
-        config = json.loads(content)
-    except (ValueError, RecursionError):
-        return content
-    if not isinstance(config, dict):
-        return content
-    kept = {key: value for key, value in config.items() if not _is_path(key, value)}
-    return content if kept == config else json.dumps(kept, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _is_path(key: str, value: Any) -> bool:
-    names_path = key in ("name_or_path", "_name_or_path") or key.endswith(("_file", "_dir", "_path"))
-    return names_path and isinstance(value, str) and (value.startswith("~") or PurePath(value).is_absolute())

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 from dataclasses import replace
 from pathlib import Path
 
-from shards.format.manifest import MANIFEST_NAME, FileEntry, Manifest, ShardEntry
+from shards.format.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from shards.format.manifest import Tokenizer as TokenizerInfo
 from shards.live import DRAFT_NAME
-from shards.read import TOKENIZER_FOLDER, Cache
+from shards.model_files.tokenizer_files import write_tokenizer
+from shards.read import Cache
 from shards.read import open as open_cache
 from shards.reports.statistics import measure
 from shards.runtime import machine
 from shards.storage.atomic import write_atomic
 from teacher_dump.engines.registry import describe_engine
-from teacher_dump.model.model_folder import strip_paths
 from teacher_dump.run.job import DumpJob
 from teacher_dump.tasks import task_store
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 _SETTINGS = ("seed", "max_tokens", "max_documents", "window_tokens", "task_tokens", "relations_rows")
 
 
@@ -52,7 +50,7 @@ def write_draft(job: DumpJob) -> Manifest:
         },
         settings={name: job.identity[name] for name in _SETTINGS if name in job.identity},
         code={"teacherless": importlib.metadata.version("teacherless"), "python": platform.python_version()},
-        files=(job.dropped, *_write_tokenizer(job.model.folder, job.config.out)),
+        files=(job.dropped, *write_tokenizer(job.model.folder, job.config.out)),
         shards=(),
         writer=job.writer,
     )
@@ -79,14 +77,3 @@ def remove_unfinished_files(out: Path) -> None:
     if (out / DRAFT_NAME).exists():  # unlink alone would fail on a read-only disk
         (out / DRAFT_NAME).unlink(missing_ok=True)
     task_store.discard(out)
-
-
-def _write_tokenizer(folder: Path, out: Path) -> list[FileEntry]:
-    """Copy the tokenizer's files into the cache, and return their entries for the manifest."""
-    entries = []
-    for name in _TOKENIZER_FILES:
-        if (source := folder / name).exists():
-            target, content = f"{TOKENIZER_FOLDER}/{name}", strip_paths(source.read_bytes())
-            write_atomic(out / target, content)
-            entries.append(FileEntry(name=target, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()))
-    return entries

@@ -29,6 +29,8 @@ RESPONSES = replace(LAYOUT, version=RESPONSES_VERSION)
 """The same layout for rows with a context."""
 RELATIONS = RelationLayout(layer=3, heads=2, widths=(6, 4, 3), dims=4, seed=7)
 """Relations of two heads: queries are projected, keys and values are not."""
+PARTIAL = replace(LAYOUT, temperatures=(), absent=("draws", "entropy", "realised", "whitespace"))
+"""A layout of imported records, of which only heads and tails are stored."""
 _NO_IDS = np.empty(0, np.int64)
 WRITER = Writer(
     name="student",
@@ -146,6 +148,27 @@ def make_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: in
     rng = np.random.default_rng(seed)
     parts = ([make_row(rng, tokens=int(rng.integers(8, 60))) for _ in range(rows)] for _ in range(shards))
     return _write_cache(folder, parts, LAYOUT, chunk_tokens)
+
+
+def make_partial_cache(folder: Path, *, shards: int = 2, rows: int = 6, chunk_tokens: int = 100) -> list[Row]:
+    """Write a complete small cache that lacks parts of the records, and return its rows in order."""
+    rng = np.random.default_rng(0)
+    parts = ([_partial(make_row(rng, tokens=int(rng.integers(8, 60)))) for _ in range(rows)] for _ in range(shards))
+    return _write_cache(folder, parts, PARTIAL, chunk_tokens)
+
+
+def _partial(row: Row) -> Row:
+    """Return a row without the parts that `PARTIAL` lacks."""
+    unknown = np.full(len(row.entropy), np.nan, np.float32)
+    return replace(
+        row,
+        draw_count=np.zeros_like(row.draw_count),
+        draw_ids=row.draw_ids[:0],
+        label_logp=unknown,
+        whitespace_logp=unknown,
+        entropy=unknown,
+        log_z=row.log_z[:, :0],
+    )
 
 
 def _write_cache(folder: Path, parts: Iterable[list[Row]], layout: Layout, chunk_tokens: int) -> list[Row]:

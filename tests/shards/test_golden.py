@@ -27,10 +27,24 @@ from shards.format.relations import KINDS
 from shards.format.schema import FORMAT_VERSIONS, Layout, file_schema
 from shards.verify import verify
 from shards.write import ShardWriter
-from tests.shards.conftest import LAYOUT, RELATIONS, RESPONSES, make_cache, make_relation_cache, make_response_cache
+from tests.shards.conftest import (
+    LAYOUT,
+    PARTIAL,
+    RELATIONS,
+    RESPONSES,
+    make_cache,
+    make_partial_cache,
+    make_relation_cache,
+    make_response_cache,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
-LAYOUTS = {"v1": LAYOUT, "v2": RESPONSES, "v1-relations": replace(LAYOUT, relations=RELATIONS)}
+LAYOUTS = {
+    "v1": LAYOUT,
+    "v2": RESPONSES,
+    "v1-relations": replace(LAYOUT, relations=RELATIONS),
+    "v1-absent": PARTIAL,
+}
 """Layout of the golden cache in each folder."""
 ARRAYS = (
     "row_starts",
@@ -151,6 +165,7 @@ if __name__ == "__main__":
     elif LAYOUTS[sys.argv[1]].has_responses:
         make_response_cache(folder, shards=1, prompts=2, chunk_tokens=60)
     else:
-        make_cache(folder, shards=1, rows=4, chunk_tokens=60)
+        make = make_partial_cache if LAYOUTS[sys.argv[1]].absent else make_cache
+        make(folder, shards=1, rows=4, chunk_tokens=60)
     (folder / "expected.json").write_text(json.dumps(digests(shards.open(folder)), indent=1) + "\n")
     (folder / "made_with.json").write_text(json.dumps({"pyarrow": pa.__version__}) + "\n")

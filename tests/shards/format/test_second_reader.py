@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import shards
-from tests.shards.conftest import make_cache, make_relation_cache, make_response_cache
+from tests.shards.conftest import make_cache, make_partial_cache, make_relation_cache, make_response_cache
 
 UNIT = 2**24
 
@@ -48,6 +48,7 @@ def read_chunk(folder: Path, manifest: dict[str, Any], shard: dict[str, Any], ch
 
 def decode_row(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) -> list[dict[str, Any]]:
     row = {name: values[r] for name, values in columns.items()}
+    absent = layout.get("absent", [])
     planes = [row[name] for name in sorted(row) if name.startswith("draw_gaps_")]
     heads, codes, realised = iter(row["head_ids"]), iter(row["head_codes"]), iter(row["realised_codes"])
     gaps = iter([sum(b << 8 * k for k, b in enumerate(bits)) for bits in zip(*planes, strict=True)])
@@ -63,10 +64,12 @@ def decode_row(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) ->
         if tau >= layout["tail_floor"] * UNIT:
             expected = math.ceil(tau / (layout["threshold"] * UNIT) - 1e-9)
         draws: list[int] = []
-        for _ in range((expected + row["draw_surplus"][p]) % 256):
+        for _ in range(0 if "draws" in absent else (expected + row["draw_surplus"][p]) % 256):
             draws.append(next(gaps) + (draws[-1] if draws else 0))
         if token in ids:
             log_prob = math.log(probs[ids.index(token)] / UNIT)
+        elif "realised" in absent:
+            log_prob = math.nan
         else:
             log_prob = -next(realised) * layout["realised_step"]
         positions.append(
@@ -75,8 +78,12 @@ def decode_row(layout: dict[str, Any], columns: dict[str, list[Any]], r: int) ->
                 "tau": tau,
                 "draws": draws,
                 "realised": log_prob,
-                "entropy": (row["entropy_codes"][p] / 255) ** 2 * layout["entropy_max"],
-                "whitespace": round(UNIT * math.sin(row["whitespace_codes"][p] * math.pi / 510) ** 2),
+                "entropy": math.nan
+                if "entropy" in absent
+                else (row["entropy_codes"][p] / 255) ** 2 * layout["entropy_max"],
+                "whitespace": math.nan
+                if "whitespace" in absent
+                else round(UNIT * math.sin(row["whitespace_codes"][p] * math.pi / 510) ** 2),
                 "log_z": [
                     (row[f"log_z_codes_{z}"][p] - 32768) * layout["log_z_step"]
                     for z in range(len(layout["temperatures"]))
@@ -143,6 +150,11 @@ def check_conversation(columns: dict[str, list[Any]], r: int) -> None:
     assert columns["byte_start"][r] == 0
 
 
+def same(value: np.float32, said: float) -> bool:
+    """Return whether a value is what the page says, NaN for what is absent."""
+    return bool(np.array_equal(value, np.float32(said), equal_nan=True))
+
+
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("has_relations", [False, True])
 def test_a_reader_written_from_the_page_agrees_to_the_last_bit(
@@ -152,6 +164,15 @@ def test_a_reader_written_from_the_page_agrees_to_the_last_bit(
         make_relation_cache(tmp_path, version=version)
     else:
         (make_cache if version == 1 else make_response_cache)(tmp_path)
+    compare(tmp_path, version=version, has_relations=has_relations)
+
+
+def test_it_knows_what_is_absent(tmp_path: Path) -> None:
+    make_partial_cache(tmp_path)
+    compare(tmp_path, version=1, has_relations=False)
+
+
+def compare(tmp_path: Path, *, version: int, has_relations: bool) -> None:
     manifest, cache = read_manifest(tmp_path), shards.open(tmp_path)
     assert manifest["version"] == version
     layout = manifest["layout"]
@@ -180,12 +201,11 @@ def test_a_reader_written_from_the_page_agrees_to_the_last_bit(
                     assert sum(said["head"].values()) + said["tau"] == UNIT
                     assert row.tail_mass[p] == said["tau"] / UNIT
                     assert row.draw_ids[row.draw_starts[p] : row.draw_starts[p + 1]].tolist() == said["draws"]
-                    assert row.label_logp[p] == np.float32(said["realised"])
-                    assert row.entropy[p] == np.float32(said["entropy"])
+                    assert same(row.label_logp[p], said["realised"])
+                    assert same(row.entropy[p], said["entropy"])
                     assert row.log_z[p].tolist() == said["log_z"]
-                    assert round(float(np.exp(np.float64(row.whitespace_logp[p]))) * UNIT) in range(
-                        said["whitespace"] - 2, said["whitespace"] + 3
-                    )
+                    whitespace = float(np.exp(np.float64(row.whitespace_logp[p]))) * UNIT
+                    assert whitespace == pytest.approx(said["whitespace"], abs=2.5, nan_ok=True)
                 if has_relations:
                     assert row.relations is not None
                     vectors = [kind.tolist() for kind in row.relations.vectors()]

@@ -12,17 +12,10 @@ import pytest
 from shards.errors import ShardError
 from shards.model_files.tokenizer import TokenizerRules
 from teacher_dump.model.declared_model import require_declared_model
-from teacher_dump.model.model_folder import load_tokenizer, strip_paths
+from teacher_dump.model.model_folder import load_tokenizer
 from teacher_dump.model.teachers import resolve
 from tests.teacher_dump.conftest import PADDED_VOCAB
 from tests.teacher_dump.helpers import assert_refused, change_weights
-
-
-def test_only_paths_are_removed_from_a_tokenizer_file() -> None:
-    raw = b'{"bos_token": "/", "chat_template": "/x", "name_or_path": "org/name", "model_max_length": 8}'
-    assert strip_paths(raw) == raw
-    assert json.loads(strip_paths(b'{"vocab_file": "/home/x/v", "eos_token": "e"}')) == {"eos_token": "e"}
-    assert strip_paths(b"not json") == b"not json"
 
 
 @pytest.mark.parametrize(
