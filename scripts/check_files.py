@@ -12,7 +12,7 @@ from pathlib import Path
 MAX_BYTES = 300_000
 TEXT_SUFFIXES = {".cfg", ".j2", ".json", ".md", ".py", ".sh", ".toml", ".txt", ".yaml", ".yml"}
 # Files that a test compares byte for byte.
-EXACT = ("tests/shards/golden/",)
+EXACT = ("tests/shards/golden/", "docs/examples/")
 
 
 def faults(path: Path) -> list[str]:

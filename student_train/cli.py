@@ -127,14 +127,15 @@ def _train(config: Config, *, segments: Sequence[dict[str, Any]] = ()) -> None:
             raise TrainError(_out_of_memory(config, error)) from error
 
 
-def _evaluate(config: Config, request: EvaluationRequest) -> None:
-    """Compare models with the teacher, and print the table."""
+def _evaluate(config: Config, request: EvaluationRequest) -> dict[str, Any]:
+    """Compare models with the teacher, print the table, and return its record."""
     with _line_printer(config) as log:
         from student_train.evaluation.evaluate import evaluate, table_lines
 
         record = evaluate(config, request, command=sys.argv, log=log)
     for line in table_lines(record):
         click.echo(line)
+    return record
 
 
 def _repeat(place: str, settings: dict[str, Any], request: EvaluationRequest, *, given: Collection[str]) -> None:
@@ -145,11 +146,14 @@ def _repeat(place: str, settings: dict[str, Any], request: EvaluationRequest, *,
     source = find_run(place, log=_print)
     record = read_record(source.record)
 
-    from student_train.reproduction.repeat import compare_with, settings_of
+    from student_train.reproduction.repeat import compare_with, figures_hold, settings_of
 
-    config = settings_of(source, settings, given, log=_print)
+    needs_out = not request.models
+    config = settings_of(source, settings, given, needs_out=needs_out, log=_print)
     if request.models:
-        _evaluate(config, request)
+        evaluation = _evaluate(config, request)
+        if not figures_hold(source, request.evaluate, evaluation, log=click.echo):
+            raise SystemExit(1)
         return
     _train(config, segments=record.get("segments", []))
     if os.environ.get("RANK", "0") == "0" and not compare_with(source, Path(config.out), log=click.echo):

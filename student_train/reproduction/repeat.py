@@ -14,6 +14,7 @@ from shards.storage.atomic import write_atomic
 from student_train.config import Config, from_dict
 from student_train.errors import TrainError
 from student_train.model.base import known_base_digests
+from student_train.outputs.weight_digest import exported_sha256
 from student_train.reproduction.fetch import RunSource, fetch_shards
 from student_train.reproduction.recorded_run import RecordedRun
 from student_train.reproduction.verdict import DIFFERENT, compare, verdict_lines
@@ -36,12 +37,19 @@ _OF_THIS_MACHINE = frozenset(
     }
 )
 """Settings that a published record does not decide: they name places and services of the machine that trained."""
+_FIGURE_ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
+"""Largest difference of a figure that batches of another shape make, by the type of the arithmetic."""
 _BASE_DIGESTS = ("weights_sha256", "config_sha256")
 """Keys of the model that a student starts from, in a record."""
 
 
 def settings_of(
-    source: RunSource, settings: Mapping[str, Any], given: Collection[str], *, log: Callable[[str], None]
+    source: RunSource,
+    settings: Mapping[str, Any],
+    given: Collection[str],
+    *,
+    needs_out: bool = True,
+    log: Callable[[str], None],
 ) -> Config:
     """Return the settings that repeat a run on this machine. Its shards are fetched where they are not here.
 
@@ -49,6 +57,7 @@ def settings_of(
         source: The run.
         settings: Values of the command line by name, defaults included.
         given: Names of those that the command line gives; they win over the record.
+        needs_out: Whether a folder is written, so that a published run needs one of the command line.
         log: Prints a line for people.
 
     Raises:
@@ -59,7 +68,7 @@ def settings_of(
     recorded = _with_threads(from_dict(run.record["config"]), run.record)
     if source.publication is None:
         return replace(recorded, **{name: settings[name] for name in given})
-    if "out" not in given:
+    if needs_out and "out" not in given:
         raise TrainError(f"{source.address}: repeating a published run needs --out, the folder of the repeated one")
     own = {name: settings[name] for name in {*given, *_OF_THIS_MACHINE}}
     if "student" not in given:
@@ -95,6 +104,36 @@ def compare_with(source: RunSource, out: Path, *, log: Callable[[str], None]) ->
     for line in verdict_lines(result):
         log(f"{out}: {line}")
     return bool(result["verdict"] != DIFFERENT)
+
+
+def figures_hold(source: RunSource, model: str, evaluation: Mapping[str, Any], *, log: Callable[[str], None]) -> bool:
+    """Return whether an evaluated model has the held-out figures of a record; true for a model of other weights.
+
+    Args:
+        source: The recorded run.
+        model: Folder of the evaluated model. Its weights are compared with the record's digest.
+        evaluation: What `--evaluate` recorded, with the settings of the run.
+        log: Prints a line for people.
+    """
+    run = RecordedRun.read(source.record)
+    found = exported_sha256(Path(model)) if Path(model).is_dir() else ""
+    if not run.exported or found != run.exported:
+        log(f"{model}: not the model of {source.address or run.name}, whose weights have another digest: not compared")
+        return True
+    if evaluation["chosen"]["rows"] != "held-out":
+        log(f"{model}: the weights are the record's, whose figures are of held-out rows: not compared")
+        return True
+    after = run.record["held_out"]["after"] or {}
+    measures = evaluation["models"][0]["measures"]
+    rounding = _FIGURE_ROUNDING.get(run.record["config"]["dtype"], max(_FIGURE_ROUNDING.values()))
+    wrong = []
+    for measure in run.measures:
+        then, now = (part.get(measure.name, {}).get("mean") for part in (after, measures))
+        if then is None or now is None or not abs(now - then) <= rounding * max(1.0, abs(then)):
+            wrong.append(f"{measure.name} is {now}, the record says {then}")
+    verdict = f"found other figures: {'; '.join(wrong)}" if wrong else "the weights and the figures are the record's"
+    log(f"{model}: {verdict}")
+    return not wrong
 
 
 def _with_threads(recorded: Config, record: dict[str, Any]) -> Config:

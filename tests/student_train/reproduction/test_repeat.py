@@ -114,6 +114,26 @@ def test_a_record_of_an_earlier_release_is_repeated_and_not_compared(
     assert "it is of an earlier release, which recorded no digests of weights" in done.output
 
 
+def test_a_student_is_checked_against_its_record(run_folder: Path, place: Path, elsewhere: Path) -> None:
+    arguments = ("--repeat", place / "run", "--evaluate")
+    same = invoke(*arguments, place / "run")
+    assert same.exit_code == 0, same.output
+    assert f"{place / 'run'}: the weights and the figures are the record's" in same.output
+    weights = run_folder / "model.safetensors"
+    raw = weights.read_bytes()
+    weights.write_bytes(raw[:-2] + bytes([raw[-2] ^ 1]) + raw[-1:])
+    assert "whose weights have another digest: not compared" in invoke(*arguments, run_folder).output
+
+
+def test_figures_that_the_weights_do_not_have_are_named(run_folder: Path, at_home: Any) -> None:
+    record = json.loads((run_folder / "run.json").read_text())
+    record["held_out"]["after"]["kl"]["mean"] += 0.01
+    (run_folder / "run.json").write_text(json.dumps(record))
+    refused = invoke("--repeat", run_folder / "run.json", "--evaluate", run_folder)
+    assert refused.exit_code == 1
+    assert "found other figures: kl is " in refused.output
+
+
 def test_a_published_run_needs_a_folder_for_the_repeated_one(place: Path, elsewhere: Path) -> None:
     refused = invoke("--repeat", place / "run")
     assert refused.exit_code == 1
