@@ -13,8 +13,10 @@ Arms, at equal steps and from the same student:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from benchmarks import _commands
 from benchmarks._stages import Stage
 
 MBPP = "mbpp:train"
@@ -76,10 +78,15 @@ def stages(plan: Plan) -> list[Stage]:
 
 
 def _write(plan: Plan, *, model: str, prompts: str, out: str, samples: int, writer: str = "") -> tuple[str, ...]:
-    sampling = ("--temperature", "0.8", "--top-p", "0.95") if samples > 1 else ("--temperature", "0")
-    writing = ("--writer", writer) if writer else ()
-    size = ("--samples", str(samples), "--max-new-tokens", str(plan.new_tokens), "--engine", plan.engine)
-    return ("--model", model, "--prompts", prompts, "--out", out, *writing, *sampling, *size)
+    return _commands.writing(
+        model=model,
+        prompts=prompts,
+        out=out,
+        samples=samples,
+        new_tokens=plan.new_tokens,
+        engine=plan.engine,
+        writer=writer,
+    )
 
 
 def _limit(plan: Plan) -> tuple[str, str]:
@@ -99,9 +106,11 @@ def _responses(plan: Plan) -> list[Stage]:
         Stage(
             name="verdicts",
             module="evalkit",
-            arguments=(
-                *("score", "--samples", plan.path("mbpp", "responses.jsonl"), "--tasks", MBPP, "--no-html"),
-                *("--data-dir", str(plan.mbpp.parent), "--json", plan.path("verdicts.json")),
+            arguments=_commands.judging(
+                responses=plan.path("mbpp", "responses.jsonl"),
+                task=MBPP,
+                data_dir=str(plan.mbpp.parent),
+                result=plan.path("verdicts.json"),
             ),
             needs=("write-mbpp",),
         ),
@@ -120,19 +129,22 @@ def _responses(plan: Plan) -> list[Stage]:
 def _caches(plan: Plan) -> list[Stage]:
     """Return the stages that record the responses."""
     same = _write(plan, model=plan.student, prompts=f"{MBPP}={plan.mbpp}", out=plan.path("same"), samples=2)
-    record = ("--model", plan.teacher, "--engine", plan.engine)
-    passed = ("--data", plan.path("mbpp", "responses.jsonl"), "--verdicts", plan.path("verdicts.json"))
+    record = partial(_commands.recording, model=plan.teacher, engine=plan.engine)
     return [
         Stage(
             name="record",
             module="teacher_dump",
-            arguments=(*record, "--data", plan.path("all.jsonl"), "--out", plan.path("cache")),
+            arguments=record(data=plan.path("all.jsonl"), out=plan.path("cache")),
             needs=("join",),
         ),
         Stage(
             name="record-passed",
             module="teacher_dump",
-            arguments=(*record, *passed, "--out", plan.path("passed")),
+            arguments=record(
+                data=plan.path("mbpp", "responses.jsonl"),
+                verdicts=plan.path("verdicts.json"),
+                out=plan.path("passed"),
+            ),
             needs=("verdicts",),
         ),
         Stage(name="record-same", module="teacher_dump", arguments=(*same, *_limit(plan))),
@@ -140,11 +152,17 @@ def _caches(plan: Plan) -> list[Stage]:
 
 
 def _train(plan: Plan, name: str, cache: str, *, steps: int, seed: int, student: str = "") -> tuple[str, ...]:
-    return (
-        *("--shards", cache, "--student", student or plan.student, "--out", plan.path("runs", name)),
-        *("--max-steps", str(steps), "--seed", str(seed), "--learning-rate", f"{plan.learning_rate:g}"),
-        *("--batch-tokens", str(plan.batch_tokens), "--micro-tokens", str(plan.micro_tokens), "--held-out", "0.1"),
-        *("--no-tensorboard", "--save-every", "10", "--keep", "1"),
+    return _commands.training(
+        shards=cache,
+        student=student or plan.student,
+        out=plan.path("runs", name),
+        seed=seed,
+        budget=_commands.TrainingBudget(
+            steps=steps,
+            batch_tokens=plan.batch_tokens,
+            micro_tokens=plan.micro_tokens,
+            learning_rate=plan.learning_rate,
+        ),
     )
 
 
@@ -205,11 +223,16 @@ def _scores_of(plan: Plan, name: str, *, kind: str, samples: int) -> list[Stage]
             name=f"{name}-{task}-{kind}",
             module="evalkit",
             arguments=(
-                *("score", _checkpoint(plan, name), "--tasks", task, "--protocol", protocol, "--no-html"),
-                *("--n", str(samples), "--temperature", "0" if samples == 1 else "0.8", "--top-p", "0.95"),
-                *("--max-new-tokens", str(plan.new_tokens), "--data-dir", str(plan.mbpp.parent)),
-                *("--json", plan.path("scores", f"{name}-{task}-{kind}.json")),
-                *(("--limit", str(limit)) if limit else ()),
+                *_commands.scoring(
+                    model=_checkpoint(plan, name),
+                    task=task,
+                    protocol=protocol,
+                    samples=samples,
+                    new_tokens=plan.new_tokens,
+                    data_dir=str(plan.mbpp.parent),
+                    result=plan.path("scores", f"{name}-{task}-{kind}.json"),
+                    limit=limit,
+                ),
                 *plan.options,
             ),
             needs=(name,) if name in plan.students() else (),
@@ -228,7 +251,8 @@ def _ends(plan: Plan, name: str) -> Stage:
 
 def _held_out(plan: Plan, name: str) -> Stage:
     """Return the stage that compares a student with the teacher on prompts that no arm is trained on."""
-    chosen = ("--evaluate", _checkpoint(plan, name), "--shards", plan.path("cache"), "--held-out", "0.1")
     needs = ("record", name) if name in plan.students() else ("record",)
-    arguments = (*chosen, "--json", plan.path("held_out", f"{name}.json"))
+    arguments = _commands.comparing(
+        model=_checkpoint(plan, name), shards=plan.path("cache"), result=plan.path("held_out", f"{name}.json")
+    )
     return Stage(name=f"{name}-held-out", module="student_train", arguments=arguments, needs=needs)

@@ -39,6 +39,9 @@ class Plan:
     batch_size: int = 0
     """Answers at a time; 0 for the engine's."""
     tasks: tuple[str, ...] = field(default=tuple(TASKS))
+    protocols: dict[str, str] = field(default_factory=TASKS.copy)
+    """Protocol of each benchmark."""
+    forms: tuple[str, ...] = FORMS
 
     def folder(self, model: str, task: str) -> Path:
         """Return the folder of one model and benchmark."""
@@ -55,7 +58,7 @@ def _stages(plan: Plan, model: str, task: str) -> list[Stage]:
     data = ("--data-dir", plan.data_dir) if plan.data_dir else ()
     limit = ("--limit", str(plan.limit)) if plan.limit else ()
     generation = (
-        *("score", plan.models[model], "--tasks", task, "--protocol", TASKS[task], "--engine", plan.engine),
+        *("score", plan.models[model], "--tasks", task, "--protocol", plan.protocols[task], "--engine", plan.engine),
         *("--max-new-tokens", str(plan.new_tokens), "--no-html", *data, *limit),
         *(("--batch-size", str(plan.batch_size)) if plan.batch_size else ()),
     )
@@ -63,7 +66,7 @@ def _stages(plan: Plan, model: str, task: str) -> list[Stage]:
     samples, program_file = str(folder / "samples.json"), str(folder / "samples.samples.jsonl")
     choices = ("--samples", program_file, "--task", task, "--out", str(folder / "choices.json"), *data)
     return [
-        *(stage for form in FORMS for stage in _refinement(plan, folder, name, form=form, generation=generation)),
+        *(stage for form in plan.forms for stage in _refinement(plan, folder, name, form=form, generation=generation)),
         Stage(name=f"{name}-samples", module="evalkit", arguments=(*generation, *sampling, "--json", samples)),
         Stage(
             name=f"{name}-choices",
@@ -76,7 +79,7 @@ def _stages(plan: Plan, model: str, task: str) -> list[Stage]:
 
 def _refinement(plan: Plan, folder: Path, name: str, *, form: str, generation: tuple[str, ...]) -> list[Stage]:
     """Return the stages of one form. The first form writes the first attempts, which the others copy."""
-    refined, attempts, first = (str(folder / f"{part}.json") for part in (form, f"{form}-attempts", FORMS[0]))
+    refined, attempts, first = (str(folder / f"{part}.json") for part in (form, f"{form}-attempts", plan.forms[0]))
     program_files = [path.replace(".json", ".samples.jsonl") for path in (refined, attempts)]
     first_answers = [path.replace(".json", ".attempt0.jsonl") for path in (first, refined)]
     refine = ("--refine", str(plan.refinements), "--refine-form", form, "--json", refined)
@@ -88,7 +91,7 @@ def _refinement(plan: Plan, folder: Path, name: str, *, form: str, generation: t
             name=f"{name}-{form}",
             module="evalkit",
             arguments=(*generation, *refine),
-            needs=(f"{name}-{form}-first",) if form != FORMS[0] else (),
+            needs=(f"{name}-{form}-first",) if form != plan.forms[0] else (),
         ),
         Stage(
             name=f"{name}-{form}-attempts",
@@ -98,12 +101,12 @@ def _refinement(plan: Plan, folder: Path, name: str, *, form: str, generation: t
         ),
         Stage(name=f"{name}-{form}-verdicts", module="evalkit", arguments=verdicts, needs=(f"{name}-{form}-attempts",)),
     ]
-    if form != FORMS[0]:
+    if form != plan.forms[0]:
         copy = Stage(
             name=f"{name}-{form}-first",
             module="benchmarks.tools.first_answers",
             arguments=("--source", first_answers[0], "--out", first_answers[1]),
-            needs=(f"{name}-{FORMS[0]}",),
+            needs=(f"{name}-{plan.forms[0]}",),
         )
         stages.insert(0, copy)
     return stages

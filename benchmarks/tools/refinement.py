@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tools.plan import FORMS, Plan
+from benchmarks.tools.plan import Plan
 from evalkit.scoring.stats import Estimate, difference, interval
 
 
@@ -72,7 +72,7 @@ def read_records(plan: Plan, model: str, task: str) -> list[ProblemRecord]:
     """Return the records of the problems for which all stages are finished; none if there are not all files."""
     folder = plan.folder(model, task)
     choices = _read(folder / "choices.json")
-    forms = {form: _chains(folder, form) for form in FORMS}
+    forms = {form: _chains(folder, form) for form in plan.forms}
     forms = {form: chains for form, chains in forms.items() if chains}
     if not forms:
         return []
