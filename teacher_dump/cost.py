@@ -92,7 +92,7 @@ def estimate(config: DumpConfig, machine: str | None = None, *, corpus: CorpusEs
         return {**plan, "how": how}
     parameters, shape = model
     entry = lookup(config.model)
-    flop, flop_how = _flop_per_token(parameters, shape, config.window_tokens)
+    flop, flop_how = flop_per_token(parameters, shape, config.window_tokens)
     how.append(flop_how)
     if machine is None and (config.engine == "transformers" or (entry is not None and entry.package is not None)):
         facts, steps = _cpu_cost(flop, tokens)
@@ -222,8 +222,17 @@ def parameters_and_shape(name: str) -> tuple[int, ModelShape] | None:
         return None
 
 
-def _flop_per_token(parameters: int, shape: ModelShape, window_tokens: int) -> tuple[float, str]:
-    """Return the FLOP of prefill per token: a multiply and an add per weight that is multiplied, and attention."""
+def flop_per_token(parameters: int, shape: ModelShape, window_tokens: int) -> tuple[float, str]:
+    """Return the FLOP of prefill per token: a multiply and an add per weight that is multiplied, and attention.
+
+    Args:
+        parameters: Weights of the model.
+        shape: Its dimensions.
+        window_tokens: Tokens of a row.
+
+    Returns:
+        The FLOP, and the step of the arithmetic as text. Training takes three times as many.
+    """
     embedding = 0 if shape.tied else shape.vocab_size * shape.hidden_size
     weights = 2 * (parameters - embedding)
     # Scores and mixing: two products of the width of all heads with, on average, half the window.

@@ -154,10 +154,10 @@ def _time(
         rate = CPU_FLOPS_PER_CORE * cores / (2 * parameters) * _CPU_SHARE
         how = f"time: {cores} cores, {_CPU_SHARE:.0%} of the rate of prefill: {rate:,.0f} tokens/s"
         return ({} if tokens is None else {"seconds": round(tokens / rate)}), [how]
-    return _gpu_time(config, machine or DEFAULT_MACHINE, parameters, shape, tokens, mean_length=mean_length)
+    return decoding_cost(config, machine or DEFAULT_MACHINE, parameters, shape, tokens, mean_length=mean_length)
 
 
-def _gpu_time(
+def decoding_cost(
     config: DumpConfig,
     machine: str,
     parameters: int,
@@ -166,6 +166,22 @@ def _gpu_time(
     *,
     mean_length: float,
 ) -> tuple[dict[str, Any], list[str]]:
+    """Estimate the time of writing on GPUs.
+
+    Args:
+        config: Model, parallelism and quantisation of the writer.
+        machine: Number and name of the GPUs, such as "8xH100".
+        parameters: Weights of the writer.
+        shape: Its dimensions.
+        tokens: Tokens to write, None if unknown.
+        mean_length: Tokens that a running response has keys and values of, on average.
+
+    Returns:
+        The facts as JSON, and the steps that lead to them.
+
+    Raises:
+        DumpError: The machine is unknown, or cannot hold the model.
+    """
     placement = place(config, machine, parameters)
     kv_bytes = 2 * 2 * shape.layers * shape.kv_heads * shape.head_dim * RUNNING * mean_length
     step_bytes = (placement.weight_bytes + kv_bytes) / placement.gpus_per_worker
