@@ -1,0 +1,113 @@
+"""Run the unfinished stages of a recipe, and write its table from the finished ones.
+
+    python -m benchmarks.final_table recipes/qwen-0.5b-smollm2-135m.toml --scratch DIR --set qwen=FOLDER
+    python -m benchmarks.final_table recipes/codellama-70b-phi-2.toml --scratch DIR --dry-run
+
+Every stage is a public command and runs once. A killed run continues; `--only` runs some stages first, in any order.
+DIR keeps the intermediate results, and belongs to one recipe: other settings need another folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks._stages import run_stages
+from benchmarks.final_table import page
+from benchmarks.final_table.caches import cache_jobs, nearest_job
+from benchmarks.final_table.costs import dry_run
+from benchmarks.final_table.jobs import Job, Setup
+from benchmarks.final_table.reading import RecipeError
+from benchmarks.final_table.recipe import Recipe, read_recipe
+from benchmarks.final_table.scores import refinement_jobs, score_jobs, selection_jobs
+from benchmarks.final_table.students import best_jobs, student_jobs
+from teacher_dump.errors import DumpError
+
+FREE = ("title", "rates", "published")
+"""Settings of which no stage depends: they may change in a folder that has results."""
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    parser = _common.parser(__doc__)
+    parser.add_argument("recipe", type=Path, help="a TOML file, such as those in recipes/")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder of intermediate results")
+    parser.add_argument("--set", action="append", default=[], metavar="PLACE=VALUE", help="value of a {place}")
+    parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
+    parser.add_argument("--jobs", type=int, default=1, help="stages at a time")
+    parser.add_argument("--dry-run", action="store_true", help="print every command and its cost, and stop")
+    parser.add_argument("--summary", action="store_true", help="with --dry-run: only the sums")
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page")
+    parser.add_argument("--out", type=Path, default=Path("docs/results/final_table.md"))
+    options = parser.parse_args()
+    try:
+        places = dict(_place(text) for text in options.set)
+        setup = Setup(recipe=read_recipe(options.recipe, places), scratch=options.scratch)
+        jobs = all_jobs(setup)
+        if options.dry_run:
+            print("\n".join(dry_run(setup, jobs, summary=options.summary)))
+            return
+        keep_settings(setup)
+    except (RecipeError, DumpError) as error:
+        sys.exit(f"error: {error}")
+    stages = [job.stage for job in jobs]
+    failed = [] if options.page else run_stages(stages, setup.scratch, jobs=options.jobs, only=options.only)
+    page.write(setup, jobs, options.out, recipe=options.recipe.name)
+    if failed:
+        sys.exit(f"not finished: {', '.join(failed)}")
+
+
+def all_jobs(setup: Setup) -> list[Job]:
+    """Return all jobs of a recipe, in the order in which they run."""
+    parts = (cache_jobs, nearest_job, student_jobs, best_jobs, score_jobs, selection_jobs, refinement_jobs)
+    return [job for part in parts for job in part(setup)]
+
+
+def keep_settings(setup: Setup) -> None:
+    """Write the settings to the scratch folder, or compare them with those that it has.
+
+    Raises:
+        RecipeError: The folder has results of other settings.
+    """
+    path, settings = setup.scratch / "recipe.json", _settings(setup.recipe)
+    if not path.exists():
+        _common.write_json(path, settings)
+        return
+    stored: dict[str, Any] = json.loads(path.read_bytes())
+    for key in sorted({*settings, *stored}):
+        if settings.get(key) != stored.get(key):
+            raise RecipeError(
+                f"{setup.scratch}: has results with {key} = {stored.get(key)!r}, the recipe has {settings.get(key)!r}; "
+                "name another --scratch"
+            )
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that stages depend on, by path, as JSON reads them."""
+    flat: dict[str, Any] = {}
+
+    def add(path: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                add(f"{path}.{key}" if path else key, item)
+        else:
+            flat[path] = value
+
+    add("", {key: value for key, value in asdict(recipe).items() if key not in FREE})
+    value: dict[str, Any] = json.loads(json.dumps(flat))
+    return value
+
+
+def _place(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise RecipeError(f"--set {text}: expected PLACE=VALUE, such as qwen=FOLDER")
+    return name, value
+
+
+if __name__ == "__main__":
+    main()

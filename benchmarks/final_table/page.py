@@ -1,0 +1,260 @@
+"""The page, the JSON file and the picture of the final table, from the files that its stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks.final_table.costs import duration, finished, size
+from benchmarks.final_table.jobs import TEACHER, Job, Setup
+from benchmarks.final_table.spending import spent
+from benchmarks.final_table.tables import Column, Row, columns, read, rows, table
+
+NOT_RUN = "not run"
+PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
+"""Key of a published score, by the second word of a column's key; "" where nothing is published."""
+
+
+def write(setup: Setup, jobs: Sequence[Job], out: Path, *, recipe: str) -> None:
+    """Write the page, its JSON file and its picture."""
+    found = collect(setup, jobs)
+    _common.write_json(out.with_suffix(".json"), found)
+    _common.write_page(out, text(setup, found, recipe=recipe, picture=out.with_suffix(".png").name))
+    draw(setup, found, out.with_suffix(".png"))
+
+
+def collect(setup: Setup, jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return all figures that the finished stages allow."""
+    marks = [read(setup.scratch / "marks" / f"{job.stage.name}.json") for job in jobs]
+    return {
+        "title": setup.recipe.title,
+        "stages": len(jobs),
+        "finished": sum(finished(job.stage, setup.scratch) is not None for job in jobs),
+        "provenance": sorted({mark["provenance"] for mark in marks if mark}),
+        "rows": table(setup),
+        "spent": {row.key: spent(setup, jobs, row) for row in rows(setup)},
+        "best": read(setup.scratch / "best.json"),
+        "nearest": read(setup.scratch / "nearest.json"),
+    }
+
+
+def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> str:
+    """Return the page as Markdown."""
+    budgets, seeds = setup.recipe.budgets, ", ".join(map(str, setup.recipe.seeds))
+    scored = [column for column in columns(setup) if column.kind != "held-out"]
+    held_out = [column for column in columns(setup) if column.kind == "held-out"]
+    lines = [
+        f"# {setup.recipe.title}",
+        "",
+        f"Teacher: {setup.recipe.teacher.title}. Student: {setup.recipe.student.title}.",
+        f"Every student takes {budgets.steps} steps on source text or {budgets.response_steps} on responses, of",
+        f"{budgets.batch_tokens:,} tokens at a peak learning rate of {budgets.learning_rate:g}, with seeds {seeds}.",
+        "Written by",
+        "",
+        f"    python -m benchmarks.final_table recipes/{recipe} --scratch DIR",
+        "",
+        f"{found['finished']} of {found['stages']} stages are finished. A cell without a figure says `{NOT_RUN}`.",
+        "",
+        *(f"- {line}" for line in found["provenance"]),
+        "",
+        "## Scores",
+        "",
+        "Percent of problems, in brackets 95 % intervals by bootstrap over problems; means over seeds.",
+        _sizes(setup),
+        "Selectors choose among the samples of the columns beside them, so their first choice compares with pass@1 of",
+        "the samples. Refinement begins with the greedy answer.",
+        "",
+        _scores(setup, found, scored),
+        "",
+        f"![Scores of all rows]({picture})",
+        "",
+        "## What each step adds",
+        "",
+        "Paired differences in points, problem by problem. **Bold**: the interval excludes zero. A model compares with",
+        "the nearest model above that has the figure, a choice with the row above.",
+        "",
+        _differences(setup, found, scored, "over above"),
+        "",
+        "Choices over the model alone, which answers greedily or draws a sample at random:",
+        "",
+        _differences(setup, found, scored, "over model"),
+        "",
+        "All rows over the student as it is:",
+        "",
+        _differences(setup, found, scored, "over base"),
+        "",
+        *(_held_out_section(setup, found, held_out) if held_out else []),
+        "## Costs",
+        "",
+        "Means over seeds of one student. Data: the stages that wrote, judged and recorded what it reads.",
+        "",
+        _costs(setup, found),
+        "",
+        *_best_lines(found),
+        *_nearest_lines(found),
+    ]
+    return "\n".join(lines)
+
+
+def _sizes(setup: Setup) -> str:
+    """Return which problems are scored."""
+    parts = []
+    for task, benchmark in setup.recipe.benchmarks.items():
+        greedy, sampled = setup.problems(task, benchmark.problems), setup.sampled(benchmark, task)
+        parts.append(f"{task}: {greedy} problems, {sampled} with {setup.recipe.selection.samples} samples each.")
+    return " ".join(parts)
+
+
+def _scores(setup: Setup, found: dict[str, Any], chosen: Sequence[Column]) -> str:
+    cells = [
+        [row.title, *(_cell(found["rows"][row.key].get(column.key), row, column) for column in chosen)]
+        for row in rows(setup)
+    ]
+    for published in setup.recipe.published:
+        values = [_published(published.scores, column) for column in chosen]
+        cells.append([f"*{published.title}: published, not run here* ({published.source})", *values])
+    return _common.markdown_table(("row", *(column.title for column in chosen)), cells)
+
+
+def _cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
+    """Return a cell; empty where a method cannot have the figure."""
+    if entry is not None:
+        return _percent(entry)
+    return NOT_RUN if applies(row, column) else ""
+
+
+def applies(row: Row, column: Column) -> bool:
+    """Return whether a row can have a figure: a choice has one answer, and refinement begins with the greedy one."""
+    if not row.choice:
+        return column.kind != "held-out" or row.key != TEACHER
+    if row.choice in ("refinement", "samples of equal tokens"):
+        return column.kind == "greedy" and not column.task.endswith("+")
+    return column.kind == "samples" and column.k == 1
+
+
+def _published(scores: dict[str, float], column: Column) -> str:
+    metric = PUBLISHED[column.key.rpartition(" ")[2]]
+    value = scores.get(f"{column.task} {metric}") if metric else None
+    return "" if value is None else f"*{value:.1f}*"
+
+
+def _percent(entry: dict[str, Any], sign: str = "") -> str:
+    mean, low, high = (f"{100 * entry[key]:{sign}.1f}" for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], key: str) -> str:
+    """Return the table of one kind of difference: a line for each row that can have it."""
+    titles = {row.key: row.title for row in rows(setup)}
+    cells = []
+    for row in rows(setup):
+        if row.key == "base" or (key == "over model" and not row.choice) or (key == "over above" and row.key == "best"):
+            continue
+        entries = [(found["rows"][row.key].get(column.key) or {}).get(key) for column in chosen]
+        others = dict.fromkeys(titles[entry["row"]] for entry in entries if entry)
+        shown = [
+            _signed(entry) if entry else NOT_RUN if applies(row, column) else ""
+            for entry, column in zip(entries, chosen, strict=True)
+        ]
+        cells.append([row.title, " or ".join(others), *shown])
+    return _common.markdown_table(("row", "over", *(column.title for column in chosen)), cells)
+
+
+def _signed(entry: dict[str, Any]) -> str:
+    text = _percent(entry, "+")
+    return f"**{text}**" if entry["low"] > 0 or entry["high"] < 0 else text
+
+
+def _held_out_section(setup: Setup, found: dict[str, Any], chosen: Sequence[Column]) -> list[str]:
+    cells = []
+    for row in rows(setup):
+        if row.choice or row.key == TEACHER:
+            continue
+        entries = [found["rows"][row.key].get(column.key) for column in chosen]
+        pairs = [(_bits(entry), _bits(entry.get("over base"), "+")) if entry else (NOT_RUN, "") for entry in entries]
+        cells.append([row.title, *(cell for pair in pairs for cell in pair)])
+    header = ["row", *(title for column in chosen for title in (column.title, "over the student as it is"))]
+    return [
+        "## Held-out text",
+        "",
+        "Bits per byte on documents and prompts that no student is trained on; fewer are better. 95 % intervals by",
+        "bootstrap over documents.",
+        "",
+        _common.markdown_table(header, cells),
+        "",
+    ]
+
+
+def _bits(entry: dict[str, Any] | None, sign: str = "") -> str:
+    if entry is None:
+        return ""
+    return f"{entry['mean']:{sign}.4f} [{entry['low']:{sign}.4f}, {entry['high']:{sign}.4f}]"
+
+
+def _costs(setup: Setup, found: dict[str, Any]) -> str:
+    cells = []
+    for row in rows(setup):
+        if row.choice or row.key in ("base", TEACHER):
+            continue
+        cost = found["spent"][row.key]
+        figures = (
+            [f"{cost['tokens']:,.0f}", duration(cost["training_s"]), duration(cost["data_s"]), size(cost["bytes"])]
+            if cost
+            else [NOT_RUN, "", "", ""]
+        )
+        cells.append([row.title, *figures])
+    return _common.markdown_table(("row", "trained tokens", "training", "data", "cache"), cells)
+
+
+def _best_lines(found: dict[str, Any]) -> list[str]:
+    best = found["best"]
+    if not best:
+        return ["The best arm is not chosen yet.", ""]
+    scores = best["scores"].items()
+    rates = ", ".join(f"`{arm}` {100 * score['pass@1']:.1f}" for arm, score in scores)
+    return [f"*Best of these* is `{best['arm']}`, by pass@1 in percent on MBPP's validation part: {rates}.", ""]
+
+
+def _nearest_lines(found: dict[str, Any]) -> list[str]:
+    nearest = found["nearest"]
+    lines = ["## Decontamination", ""]
+    if not nearest:
+        return [*lines, f"The distance of the training rows to the problems: {NOT_RUN}."]
+    names = ", ".join(f"{item['name']} ({item['problems']} problems)" for item in nearest["benchmarks"])
+    rows_of = []
+    for cache, entry in nearest["caches"].items():
+        first = entry["nearest"][0] if entry["nearest"] else {"overlap": "no common n-gram", "path": ""}
+        counts = [str(count) for count in entry["at_least"].values()]
+        rows_of.append([cache, f"{entry['rows']:,}", *counts, first["overlap"], first["path"]])
+    shares = [f"rows with {share}" for share in next(iter(nearest["caches"].values()))["at_least"]]
+    return [
+        *lines,
+        f"Every cache was filtered against {names}. The nearest row of each cache to any of these problems, by the",
+        "share of the n-grams of a prompt, solution or test that it holds ([the rule](../corpus.md)):",
+        "",
+        _common.markdown_table(("cache", "rows", *shares, "nearest", "of"), rows_of),
+    ]
+
+
+def draw(setup: Setup, found: dict[str, Any], path: Path) -> None:
+    """Draw one panel for each score: rows with their intervals."""
+    chosen = [column for column in columns(setup) if column.kind != "held-out"]
+    shown = rows(setup)
+    with _common.figure(path, len(chosen), size=(2.7 * len(chosen), 0.3 * len(shown) + 1.4), share_y=True) as axes:
+        for column, panel in zip(chosen, axes, strict=True):
+            for place, row in enumerate(reversed(shown)):
+                entry = found["rows"][row.key].get(column.key)
+                if entry is not None:
+                    mean, low, high = (100 * entry[key] for key in ("mean", "low", "high"))
+                    colour = "#b0413e" if row.choice else "#4063d8"
+                    whiskers = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+                    panel.errorbar(mean, place, xerr=whiskers, fmt="o", color=colour, capsize=3)
+            panel.set_yticks(range(len(shown)), [row.title.replace("`", "") for row in reversed(shown)], fontsize=8)
+            panel.set_title(column.title, fontsize=9)
+            panel.set_xlabel("%", fontsize=8)
+            panel.set_xlim(left=0)
+            panel.set_ylim(-0.5, len(shown) - 0.5)
+            panel.grid(axis="x", alpha=0.2)
+            panel.spines[["top", "right"]].set_visible(False)
