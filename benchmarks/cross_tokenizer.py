@@ -113,7 +113,7 @@ def run(method: str, seed: int, options: argparse.Namespace) -> None:
         return
     train(
         Config(
-            shards=options.shards,
+            shards=(options.shards,),
             out=str(out),
             student=options.student,
             student_layers=options.layers,

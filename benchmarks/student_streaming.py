@@ -55,6 +55,7 @@ def main() -> None:
 
     import shards
     from student_train.config import Config
+    from student_train.data.mixture import Mixture
     from student_train.training.build_run import build_run
     from student_train.training.distributed import init_distributed
     from student_train.training.hardware import settle
@@ -62,7 +63,7 @@ def main() -> None:
     from student_train.training.state import Handover
 
     requested = Config(
-        shards=options.shards,
+        shards=(options.shards,),
         student=options.student,
         student_layers=options.student_layers,
         batch_tokens=options.batch_tokens,
@@ -74,7 +75,8 @@ def main() -> None:
     with init_distributed(requested.device) as world, s3_copy(Path(options.shards)) as url:
         hardware = settle(requested, device=world.device)
         caches = {"local": shards.open(options.shards), "s3": shards.open(url)}
-        context = build_run(hardware.config, caches["local"], Handover(segments=[]), Runtime(world=world))
+        mixture = Mixture(caches=(caches["local"],), shares=None)
+        context = build_run(hardware.config, mixture, Handover(segments=[]), Runtime(world=world))
         read = {name: read_epoch(context, cache) for name, cache in caches.items()}
         steps = read["local"][0][: options.steps]
         passes = time_passes(context, caches, steps, rounds=options.rounds)
@@ -108,7 +110,7 @@ def read_epoch(context: RunContext, cache: shards.Cache) -> tuple[list[Step], in
     """Return the steps of an epoch and the tokens per second of reading them in one thread."""
     from student_train.data.loader import Rows, read_step
 
-    rows, plan = Rows(cache), context.first_leg.plan
+    rows, plan = Rows([cache]), context.first_leg.plan
     started = time.perf_counter()
     steps = [read_step(rows, plan, context.batches, step=step) for step in range(plan.steps_per_epoch)]
     seconds = time.perf_counter() - started
@@ -129,7 +131,7 @@ def time_passes(
                 run_pass(context, steps, passes[name])
                 continue
             plan = context.first_leg.plan
-            with Stream(caches[name], plan, context.batches, first=0, last=len(steps), prefetch=4) as stream:
+            with Stream([caches[name]], plan, context.batches, first=0, last=len(steps), prefetch=4) as stream:
                 run_pass(context, stream, passes[name])
     return passes
 

@@ -84,13 +84,14 @@ def parse() -> argparse.Namespace:
 def build(options: argparse.Namespace, cache: Any, world: Any, objective: str) -> RunContext:
     """Return a run of the product that takes steps."""
     from student_train.config import Config
+    from student_train.data.mixture import Mixture
     from student_train.training.build_run import build_run
     from student_train.training.hardware import settle
     from student_train.training.runtime import Runtime
     from student_train.training.state import Handover
 
     requested = Config(
-        shards=options.shards,
+        shards=(options.shards,),
         student=options.student,
         student_layers=options.student_layers,
         objective=objective,
@@ -102,14 +103,14 @@ def build(options: argparse.Namespace, cache: Any, world: Any, objective: str) -
         threads=options.threads,
     )
     config = settle(requested, device=world.device).config
-    return build_run(config, cache, Handover(segments=[]), Runtime(world=world))
+    return build_run(config, Mixture(caches=(cache,), shares=None), Handover(segments=[]), Runtime(world=world))
 
 
 def read_steps(context: RunContext, cache: Any, count: int) -> list[Step]:
     """Return the first steps of an epoch."""
     from student_train.data.loader import Rows, read_step
 
-    rows, plan = Rows(cache), context.first_leg.plan
+    rows, plan = Rows([cache]), context.first_leg.plan
     return [read_step(rows, plan, context.batches, step=number) for number in range(min(count, plan.steps_per_epoch))]
 
 

@@ -24,6 +24,7 @@ from student_train.choices import (
     TEMPLATES,
 )
 from student_train.errors import TrainError
+from student_train.weighted_shards import ShardSource, parse_sources
 
 MAX_SPECIALIST = 4096
 """Most ids of a specialist."""
@@ -63,7 +64,12 @@ def _setting(default: Any, help_text: str, *, metavar: str = "", choices: tuple[
 class Config:
     """Settings of one run."""
 
-    shards: str = _setting("shards/", "Folder or URL of the cache that teacher-dump wrote.", metavar="DIR")
+    shards: tuple[str, ...] = _setting(
+        ("shards/",),
+        "Folder or URL of a cache that teacher-dump wrote. Give it several times to train on several caches: each has "
+        "its WEIGHT as share of the tokens that carry loss, or without weights each row is read once an epoch.",
+        metavar="DIR[=WEIGHT]",
+    )
     follow: bool = _setting(False, "Train from a cache that teacher-dump is still writing; needs --max-steps.")
     follow_wait: float = _setting(3600.0, "Seconds to wait for new shards where training is ahead of the dump.")
     out: str = _setting(
@@ -176,6 +182,12 @@ class Config:
             if choices := item.metadata.get("choices"):
                 _require_one_of(item.name, getattr(self, item.name), choices)
         self._require_known_losses()
+        sources = parse_sources(self.shards)
+        if self.follow and len(sources) > 1:
+            raise TrainError(
+                f"follow with {len(sources)} caches: found an order over several caches, which depends on the manifest "
+                "of each; a cache that is still written has none yet; wait for it, or follow it alone"
+            )
         for name, (low, high) in _RANGES.items():
             _require_within(name, getattr(self, name), low, high)
         for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
@@ -222,6 +234,16 @@ class Config:
             raise TrainError(f"specialist with {self.divergence}: draws fit a linear loss; use --divergence forward-kl")
 
     @property
+    def sources(self) -> tuple[ShardSource, ...]:
+        """The caches, with their weights."""
+        return parse_sources(self.shards)
+
+    @property
+    def shard_paths(self) -> str:
+        """Folders or URLs of the caches, for messages."""
+        return ", ".join(source.path for source in self.sources)
+
+    @property
     def parts_across(self) -> tuple[str, ...]:
         """Parts of the loss of a student with another tokenizer."""
         return ("ce",) if self.objective == "sft" else ("ce", *self.across.split("+"))
@@ -231,8 +253,9 @@ class Config:
         return {name: value for name, value in self.to_dict().items() if name not in _NOT_IDENTITY}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings, as JSON can hold them."""
-        return {**dataclasses.asdict(self), "specialist": list(self.specialist)}
+        """Return all settings, as JSON can hold them; a single cache as text, which records of one cache always had."""
+        shards = self.shards[0] if len(self.shards) == 1 else list(self.shards)
+        return {**dataclasses.asdict(self), "shards": shards, "specialist": list(self.specialist)}
 
 
 def from_dict(settings: dict[str, Any]) -> Config:
@@ -251,7 +274,9 @@ def from_dict(settings: dict[str, Any]) -> Config:
             "use the version of teacherless that wrote them"
         )
     settings = {"layer_choice": "even", **settings}
-    return Config(**{**settings, "specialist": tuple(settings.get("specialist", ()))})
+    shards = settings.get("shards", ("shards/",))
+    shards = (shards,) if isinstance(shards, str) else tuple(shards)
+    return Config(**{**settings, "shards": shards, "specialist": tuple(settings.get("specialist", ()))})
 
 
 def _flag(name: str) -> str:

@@ -2,14 +2,15 @@
 
 A field with `metadata={"help": ...}` becomes an option with the field's type and default. Further keys of the metadata:
 `option`, its name where it is not the field's; `metavar`; `choices`, where not every value is accepted; `default_text`,
-shown in place of the default. A field that is itself a settings dataclass contributes its own fields.
+shown in place of the default. A tuple becomes an option that can be given several times. A field that is itself a
+settings dataclass contributes its own fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import Field, fields, is_dataclass
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -75,6 +76,7 @@ def _option(item: Field[Any], hint: Any, *, negations: bool) -> Callable[[Any], 
         item.name,
         type=click.Choice(keys["choices"]) if keys.get("choices") else kinds[0],
         default=item.default,
+        multiple=get_origin(hint) is tuple,
         show_default=keys.get("default_text", True),
         metavar=keys.get("metavar"),
         help=keys["help"],

@@ -10,8 +10,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from student_train.data.sampler import Plan, RowRef, rows_of_step
 from student_train.errors import TrainError
 
 _CACHED_CHUNKS = 4
-"""Decoded chunks that are kept. The rows of a step come from one or two chunks; ranks share a few."""
+"""Decoded chunks of a cache that are kept. The rows of a step come from one or two chunks; ranks share a few."""
 
 
 class ChunkSource(Protocol):
@@ -36,22 +36,32 @@ class ChunkSource(Protocol):
 
 
 class Batcher(Protocol):
-    """Maker of batches: an objective."""
+    """Maker of batches: an objective for the rows of a cache."""
 
     def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
         """Return rows, given as chunks of one row each, as batches."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CacheSpec:
+    """How the rows of one cache become batches."""
+
+    batcher: Batcher
+    """The objective for its rows."""
+    held_out: HeldOutRule
+    """Which of its rows are left out."""
+    kind: int = 0
+    """Number of the objective in the run. Rows of one number share batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BatchSpec:
     """How the rows of a step become batches."""
 
-    batcher: Batcher
-    """The objective of the run."""
+    caches: tuple[CacheSpec, ...]
+    """The caches of the run, in the order of the plan."""
     packing: Packing
     """How rows share batches and sequences."""
-    held_out: HeldOutRule
-    """Which rows are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +74,8 @@ class Step:
     """Batches of accumulated gradients; empty if every row of the step is held out."""
     rows: dict[str, int]
     """What was read: `rows`, `rows_without_loss` (no batch has them), and in the shards' tokens `context_tokens`,
-    which have no position, and `response_tokens`, which have one."""
+    which have no position, and `response_tokens`, which have one. Of several caches, the rows and those tokens of cache
+    N, from 1, too: `rows/N`, `response_tokens/N`."""
 
     @property
     def num_positions(self) -> int:
@@ -100,41 +111,58 @@ def row_too_long(info: RowInfo, length: int, limit: int) -> TrainError:
 
 
 class Rows:
-    """Rows by reference, with a cache of the last few decoded chunks."""
+    """Rows by reference. The last few decoded chunks of each cache are kept."""
 
-    def __init__(self, cache: ChunkSource) -> None:
-        """Read rows from `cache`."""
-        self._cache = cache
-        self._chunks: OrderedDict[int, Chunk] = OrderedDict()
+    def __init__(self, caches: Sequence[ChunkSource]) -> None:
+        """Read rows from `caches`, in the order of the plan."""
+        self._caches = caches
+        self._chunks: list[OrderedDict[int, Chunk]] = [OrderedDict() for _ in caches]
 
     def __getitem__(self, ref: RowRef) -> Chunk:
-        if ref.chunk not in self._chunks:
-            self._chunks[ref.chunk] = self._cache[ref.chunk]
-            while len(self._chunks) > _CACHED_CHUNKS:
-                self._chunks.popitem(last=False)
-        self._chunks.move_to_end(ref.chunk)
-        return self._chunks[ref.chunk].row(ref.row)
+        chunks = self._chunks[ref.cache]
+        if ref.chunk not in chunks:
+            chunks[ref.chunk] = self._caches[ref.cache][ref.chunk]
+            while len(chunks) > _CACHED_CHUNKS:
+                chunks.popitem(last=False)
+        chunks.move_to_end(ref.chunk)
+        return chunks[ref.chunk].row(ref.row)
 
 
 def read_step(rows: Rows, plan: Plan, spec: BatchSpec, *, step: int, rank: int = 0, world_size: int = 1) -> Step:
     """Return the batches of `rank` of `world_size` at global step `step`."""
-    step_rows = [rows[ref] for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size)]
-    training = [row for row in step_rows if not spec.held_out.holds_out(row.rows[0])]
-    if spec.packing.layout == "padded":  # neighbours of similar length need little padding
-        training.sort(key=lambda row: -len(row.tokens))
-    batches = spec.batcher.batches(training, spec.packing)
-    return Step(number=step, batches=batches, rows=_row_counts(training, batches))
+    by_cache: list[list[Chunk]] = [[] for _ in spec.caches]
+    by_kind: dict[int, list[Chunk]] = {cache.kind: [] for cache in spec.caches}
+    for ref in rows_of_step(plan, step=step, rank=rank, world_size=world_size):
+        row, cache = rows[ref], spec.caches[ref.cache]
+        if not cache.held_out.holds_out(row.rows[0]):
+            by_cache[ref.cache].append(row)
+            by_kind[cache.kind].append(row)
+    batches: list[Batch] = []
+    batchers = {cache.kind: cache.batcher for cache in spec.caches}
+    for kind, training in by_kind.items():
+        if spec.packing.layout == "padded":  # neighbours of similar length need little padding
+            training.sort(key=lambda row: -len(row.tokens))
+        batches += (replace(batch, kind=kind) for batch in batchers[kind].batches(training, spec.packing))
+    return Step(number=step, batches=tuple(batches), rows=_row_counts(by_cache, batches))
 
 
-def _row_counts(rows: list[Chunk], batches: tuple[Batch, ...]) -> dict[str, int]:
+def _row_counts(by_cache: list[list[Chunk]], batches: list[Batch]) -> dict[str, int]:
     """Return `Step.rows`."""
-    context_tokens = sum(row.rows[0].context for row in rows)
-    return {
+    rows = [row for rows in by_cache for row in rows]
+    counts = {
         "rows": len(rows),
         "rows_without_loss": len(rows) - sum(len(batch.rows) for batch in batches),
-        "context_tokens": context_tokens,
-        "response_tokens": sum(len(row.tokens) for row in rows) - context_tokens,
+        "context_tokens": sum(row.rows[0].context for row in rows),
+        "response_tokens": _response_tokens(rows),
     }
+    if len(by_cache) > 1:
+        for number, rows in enumerate(by_cache, 1):
+            counts |= {f"rows/{number}": len(rows), f"response_tokens/{number}": _response_tokens(rows)}
+    return counts
+
+
+def _response_tokens(rows: list[Chunk]) -> int:
+    return sum(len(row.tokens) - row.rows[0].context for row in rows)
 
 
 class Stream:
@@ -145,7 +173,7 @@ class Stream:
 
     def __init__(
         self,
-        cache: ChunkSource,
+        caches: Sequence[ChunkSource],
         plan: Plan,
         spec: BatchSpec,
         *,
@@ -158,7 +186,7 @@ class Stream:
         """Prepare the thread; entering the context starts it.
 
         Args:
-            cache: The cache that `plan` orders.
+            caches: The caches that `plan` orders.
             plan: Order of the rows.
             spec: How rows become batches.
             first: First global step.
@@ -172,7 +200,7 @@ class Stream:
         self._count = max(0, last - first)
 
         def work() -> None:
-            rows = Rows(cache)
+            rows = Rows(caches)
             try:
                 for number in range(first, last):
                     step = read_step(rows, plan, spec, step=number, rank=rank, world_size=world_size)

@@ -88,6 +88,8 @@ class Batch:
     """The rows, in the order of their positions."""
     row_positions: tuple[int, ...]
     """Positions with a target of each row."""
+    kind: int = 0
+    """Number of the objective that made the batch, where a run has several."""
 
     @property
     def num_positions(self) -> int:

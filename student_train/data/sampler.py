@@ -1,12 +1,18 @@
-"""Order of the rows of a cache, and the rows of each optimiser step.
+"""Order of the rows of one cache or several, and the rows of each optimiser step.
 
-The order is a function of the manifest digest, the seed, the epoch and the cache's row counts. The position in it is
-one integer, the number of completed optimiser steps. World size and restarts only decide which rank reads which rows.
-Every epoch has the same number of steps, and each step has at least one row.
+The order is a function of the manifest digests, the caches' shares, the seed, the epoch and the caches' row counts. The
+position in it is one integer, the number of completed optimiser steps. World size and restarts only decide which rank
+reads which rows. Every epoch has the same number of steps, and each step has at least one row.
 
-An epoch streams its chunks in a random order, and the rows of each chunk in a random order. Step s of S takes the rows
-R * s // S to R * (s + 1) // S of that stream. So steps differ by at most one row, and a chunk is read in one piece.
-Documents are shuffled when the cache is written; therefore permuting chunks is enough, without a shuffle buffer.
+A cache is read in passes. A pass streams its chunks in a random order, and the rows of each chunk in a random order.
+Documents are shuffled when the cache is written; therefore permuting chunks is enough, without a shuffle buffer. A pass
+begins where the one before it ended, also within an epoch or a step, so no row is read twice before each row of its
+cache was read once.
+
+An epoch takes a fixed number of rows of each cache, by its share; of a single cache, all. The caches are merged evenly:
+among any first rows of an epoch each has its part, to within a few rows (`_rows_by_part`). Step s of S takes the rows
+R * s // S to R * (s + 1) // S of that merged stream. So steps differ by at most one row, and a chunk is read in one
+piece.
 
 Permutations sort 64-bit hashes (`hashing.py`), because numpy does not guarantee its random streams across releases.
 """
@@ -14,7 +20,9 @@ Permutations sort 64-bit hashes (`hashing.py`), because numpy does not guarantee
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -25,28 +33,40 @@ from student_train.errors import TrainError
 
 
 class RowRef(NamedTuple):
-    """Position of a row in a cache."""
+    """Position of a row in the caches of a run."""
 
     chunk: int
     """Chunk of the cache."""
     row: int
     """Row of the chunk."""
+    cache: int = 0
+    """Number of the cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """The order of one run over one cache. Plans of equal inputs are equal."""
+class CacheSize:
+    """What the order of a run needs to know of a cache."""
 
     manifest_sha256: str
     """Identity of the cache."""
-    seed: int
-    """Seed of the run."""
     chunk_rows: tuple[int, ...]
     """Rows of each chunk, in the cache's order."""
-    steps_per_epoch: int
-    """S: optimiser steps of one epoch."""
-    first_step: int = 0
-    """Global step at which the first epoch of the plan begins."""
+    tokens: int
+    """Tokens of the cache."""
+    positions: int
+    """Tokens that have a record."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanPart:
+    """One cache in the order of a run."""
+
+    manifest_sha256: str
+    """Identity of the cache."""
+    chunk_rows: tuple[int, ...]
+    """Rows of each chunk, in the cache's order."""
+    rows_per_epoch: int
+    """Rows that an epoch reads: fewer than the cache has, or more."""
 
     @property
     def num_rows(self) -> int:
@@ -54,46 +74,72 @@ class Plan:
         return sum(self.chunk_rows)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The order of one run. Plans of equal inputs are equal."""
+
+    parts: tuple[PlanPart, ...]
+    """The caches, in the order of the command line."""
+    seed: int
+    """Seed of the run."""
+    steps_per_epoch: int
+    """S: optimiser steps of one epoch."""
+    first_step: int = 0
+    """Global step at which the first epoch of the plan begins."""
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """R: rows that an epoch reads, held-out ones included."""
+        return sum(part.rows_per_epoch for part in self.parts)
+
+
 def make_plan(
-    chunk_rows: tuple[int, ...],
+    caches: Sequence[CacheSize],
     *,
-    tokens: int,
     batch_tokens: int,
-    manifest_sha256: str,
     seed: int,
+    shares: Sequence[Fraction] | None = None,
     first_step: int = 0,
 ) -> Plan:
-    """Return the plan for a cache.
+    """Return the plan for one cache or several.
+
+    An epoch has as many positions as all caches together. With shares, a cache has its share of them; without, an epoch
+    reads each row once.
 
     Args:
-        chunk_rows: Rows of each chunk, in the cache's order.
-        tokens: Tokens of the cache.
+        caches: The caches.
         batch_tokens: Tokens of a step, on average.
-        manifest_sha256: Identity of the cache.
         seed: Seed of the run.
+        shares: Share of the positions of an epoch that each cache has; they sum to one.
         first_step: Global step at which the first epoch begins.
 
     Raises:
-        TrainError: The cache has no rows.
+        TrainError: A cache has no rows, or no row with a record.
     """
-    rows = sum(chunk_rows)
-    if rows < 1:
+    if any(sum(cache.chunk_rows) < 1 for cache in caches):
         raise TrainError("found a cache without rows; expected at least one; write it again with teacher-dump")
-    steps = min(rows, max(1, round(tokens / batch_tokens)))
-    return Plan(
-        manifest_sha256=manifest_sha256,
-        seed=seed,
-        chunk_rows=tuple(chunk_rows),
-        steps_per_epoch=steps,
-        first_step=first_step,
-    )
+    if shares is not None and len(caches) > 1 and any(cache.positions < 1 for cache in caches):
+        raise TrainError("found a cache without a record; expected one, to give it a share of the tokens; leave it out")
+    total = sum(cache.positions for cache in caches)
+    parts, tokens = [], Fraction(0)
+    for k, cache in enumerate(caches):
+        rows = sum(cache.chunk_rows)
+        count = rows
+        if shares is not None and len(caches) > 1:
+            count = max(1, round(shares[k] * total * rows / cache.positions))
+        tokens += Fraction(count * cache.tokens, rows)
+        parts.append(
+            PlanPart(manifest_sha256=cache.manifest_sha256, chunk_rows=tuple(cache.chunk_rows), rows_per_epoch=count)
+        )
+    steps = min(sum(part.rows_per_epoch for part in parts), max(1, round(tokens / batch_tokens)))
+    return Plan(parts=tuple(parts), seed=seed, steps_per_epoch=steps, first_step=first_step)
 
 
-@functools.lru_cache(maxsize=4)
-def stream(plan: Plan, *, epoch: int) -> tuple[Int64, Int64]:
-    """Return the chunks of an epoch in order [C], and the offset of the rows of each in the stream [C + 1]."""
-    order = permutation(len(plan.chunk_rows), key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}")
-    rows = np.asarray(plan.chunk_rows, dtype=np.int64)[order]
+@functools.lru_cache(maxsize=32)
+def stream(part: PlanPart, *, seed: int, number: int) -> tuple[Int64, Int64]:
+    """Return the chunks of a pass in order [C], and the offset of the rows of each in the pass [C + 1]."""
+    order = permutation(len(part.chunk_rows), key=f"{part.manifest_sha256}/{seed}/{number}")
+    rows = np.asarray(part.chunk_rows, dtype=np.int64)[order]
     return order, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(rows)])
 
 
@@ -114,10 +160,10 @@ def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -
     if step < plan.first_step:
         raise ValueError(f"step is {step}; expected at least the plan's first, {plan.first_step}")
     epoch, s = divmod(step - plan.first_step, plan.steps_per_epoch)
-    total = plan.num_rows
+    total = plan.rows_per_epoch
     first = total * s // plan.steps_per_epoch
     count = total * (s + 1) // plan.steps_per_epoch - first
-    return _stream_slice(
+    return _rows_between(
         plan,
         epoch=epoch,
         start=first + count * rank // world_size,
@@ -125,14 +171,57 @@ def rows_of_step(plan: Plan, *, step: int, rank: int = 0, world_size: int = 1) -
     )
 
 
-def _stream_slice(plan: Plan, *, epoch: int, start: int, stop: int) -> list[RowRef]:
-    order, offsets = stream(plan, epoch=epoch)
+def _rows_between(plan: Plan, *, epoch: int, start: int, stop: int) -> list[RowRef]:
+    """Return the rows `start` to `stop` of an epoch."""
+    before, after = _rows_by_part(plan, start), _rows_by_part(plan, stop)
+    queues = []
+    for number, part in enumerate(plan.parts):
+        base = epoch * part.rows_per_epoch
+        refs = _rows_of_part(part, seed=plan.seed, start=base + before[number], stop=base + after[number])
+        queues.append(iter([ref._replace(cache=number) for ref in refs]))
+    refs = []
+    for place in range(start + 1, stop + 1):
+        now = _rows_by_part(plan, place)
+        number = next(k for k, count in enumerate(now) if count > before[k])
+        refs.append(next(queues[number]))
+        before = now
+    return refs
+
+
+def _rows_by_part(plan: Plan, place: int) -> list[int]:
+    """Return the number of rows of each cache among the first `place` of an epoch.
+
+    Each cache takes its part of what the caches before it leave, rounded down. So the numbers never fall, sum to
+    `place`, and differ from equal parts by less than the number of caches.
+    """
+    counts, left, total = [], place, plan.rows_per_epoch
+    for part in plan.parts:
+        count = left * part.rows_per_epoch // total
+        counts.append(count)
+        left -= count
+        total -= part.rows_per_epoch
+    return counts
+
+
+def _rows_of_part(part: PlanPart, *, seed: int, start: int, stop: int) -> list[RowRef]:
+    """Return the rows `start` to `stop` of a cache, counted over all its passes."""
+    refs: list[RowRef] = []
+    while start < stop:
+        number, first = divmod(start, part.num_rows)
+        last = min(part.num_rows, first + stop - start)
+        refs += _rows_of_pass(part, seed=seed, number=number, start=first, stop=last)
+        start += last - first
+    return refs
+
+
+def _rows_of_pass(part: PlanPart, *, seed: int, number: int, start: int, stop: int) -> list[RowRef]:
+    order, offsets = stream(part, seed=seed, number=number)
     refs: list[RowRef] = []
     place = int(np.searchsorted(offsets, start, side="right")) - 1
     while start < stop:
         chunk, base, end = int(order[place]), int(offsets[place]), int(offsets[place + 1])
         if start < end:
-            within = permutation(end - base, key=f"{plan.manifest_sha256}/{plan.seed}/{epoch}/{chunk}")
+            within = permutation(end - base, key=f"{part.manifest_sha256}/{seed}/{number}/{chunk}")
             last = min(stop, end)
             refs += [RowRef(chunk, int(r)) for r in within[start - base : last - base]]
             start = last

@@ -1,10 +1,10 @@
 """Segments of a cache that is trained on while it is written.
 
 A run is a sequence of legs, each with a plan of its own (`sampler.py`). Without `--follow` there is one leg: the whole
-cache, for as many passes as the run has steps. With `--follow`, a segment is the set of shards that are complete when
-it is cut and that no earlier segment had, and a leg is one pass over a segment. Its order is a pure function of the
-seed and the names and digests of its shards. When the cache is complete and every shard had its pass, the last segment
-is the whole cache, for all remaining passes. So each row is read once before any is read twice.
+cache, or all caches, for as many passes as the run has steps. With `--follow`, a segment is the set of shards that are
+complete when it is cut and that no earlier segment had, and a leg is one pass over a segment. Its order is a pure
+function of the seed and the names and digests of its shards. When the cache is complete and every shard had its pass,
+the last segment is the whole cache, for all remaining passes. So each row is read once before any is read twice.
 
 The shards of a segment depend on the speed of the dump. Therefore segments are recorded in every checkpoint and in the
 record of the run, and a run that resumes or repeats takes the recorded ones first.
@@ -26,7 +26,8 @@ from shards.format.schema import canonical_json
 from shards.live import open_live
 from shards.read import Cache
 from student_train.config import Config
-from student_train.data.sampler import Plan, make_plan
+from student_train.data.mixture import plan_of
+from student_train.data.sampler import Plan
 from student_train.errors import CheckpointError, TrainError
 from student_train.training.distributed import World
 
@@ -38,31 +39,12 @@ POLL_S = 2.0
 class Leg:
     """Consecutive steps over one plan."""
 
-    cache: Cache
-    """The cache that the plan orders."""
+    caches: tuple[Cache, ...]
+    """The caches that the plan orders; with `--follow` one."""
     plan: Plan
     """Order of the rows; begins at its own `first_step`."""
     last: int
     """One past the last global step of the leg."""
-
-
-def plan_of(config: Config, cache: Cache, *, digest: str, first_step: int = 0) -> Plan:
-    """Return the plan of a cache, or of a part of one.
-
-    Args:
-        config: Settings of the run.
-        cache: The cache.
-        digest: Identity of the cache.
-        first_step: Global step at which the first epoch begins.
-    """
-    return make_plan(
-        tuple(cache.chunk_rows(i) for i in range(len(cache))),
-        tokens=cache.tokens,
-        batch_tokens=config.batch_tokens,
-        manifest_sha256=digest,
-        seed=config.seed,
-        first_step=first_step,
-    )
 
 
 class Segments:
@@ -90,6 +72,7 @@ class Segments:
         """As JSON: `first_step`, `sha256`, `shards` (names), and `passes` (whether it is the whole cache, for all
         remaining passes)."""
         self._config, self._world, self._log, self._stopped = config, world, log, stopped
+        self._path = config.sources[0].path
         self._manifest: Manifest | None = None
         self._used: dict[str, ShardEntry] = {}
 
@@ -98,7 +81,7 @@ class Segments:
         """All shards of the legs so far, as a cache."""
         assert self._manifest is not None
         shards = tuple(self._used[name] for name in sorted(self._used))
-        return Cache.of(self._config.shards, replace(self._manifest, shards=shards))
+        return Cache.of(self._path, replace(self._manifest, shards=shards))
 
     def legs(self, *, total: int, before_waiting: Callable[[], None]) -> Iterator[Leg | None]:
         """Yield the legs of a run of `total` steps; yield None and end when asked to stop while waiting.
@@ -139,7 +122,7 @@ class Segments:
         if segment is None:
             return None
         manifest, passes = segment
-        cache = Cache.of(self._config.shards, manifest)
+        cache = Cache.of(self._path, manifest)
         digest = segment_digest(manifest.shards)
         self._manifest = manifest
         self._used |= {shard.name: shard for shard in manifest.shards}
@@ -148,12 +131,12 @@ class Segments:
             self.written.append({"first_step": first_step, "sha256": digest, "shards": names, "passes": passes})
         elif recorded["sha256"] != digest or recorded["first_step"] != first_step:
             raise CheckpointError(
-                f"{self._config.shards}: found shards of digest {digest[:12]} from step {first_step}, expected "
+                f"{self._path}: found shards of digest {digest[:12]} from step {first_step}, expected "
                 f"{recorded['sha256'][:12]} from step {recorded['first_step']}, which the run was trained on; train "
                 "on the shards that it began with, or name another --out"
             )
-        plan = plan_of(self._config, cache, digest=digest, first_step=first_step)
-        return Leg(cache=cache, plan=plan, last=total if passes else min(total, first_step + plan.steps_per_epoch))
+        plan = plan_of(self._config, [cache], digests=[digest], first_step=first_step)
+        return Leg(caches=(cache,), plan=plan, last=total if passes else min(total, first_step + plan.steps_per_epoch))
 
     def _await_segment(
         self, recorded: dict[str, Any] | None, before_waiting: Callable[[], None]
@@ -166,7 +149,7 @@ class Segments:
             segment = gathered[0][0]
             if segment is not None:
                 raw, passes = segment
-                return Manifest.from_bytes(raw, where=self._config.shards), passes
+                return Manifest.from_bytes(raw, where=self._path), passes
             if any(stop for _, stop in gathered):
                 return None
             self._wait(attempt, started, before_waiting)
@@ -174,7 +157,7 @@ class Segments:
 
     def _find_segment(self, recorded: dict[str, Any] | None) -> tuple[bytes, bool] | None:
         """Return the manifest of a segment, and whether it is for all remaining passes; None without one yet."""
-        live = open_live(self._config.shards)
+        live = open_live(self._path)
         if live is None:
             return None
         complete = {shard.name: shard for shard in live.cache.manifest.shards}
@@ -182,7 +165,7 @@ class Segments:
             missing = [name for name in recorded["shards"] if name not in complete]
             if missing:
                 raise CheckpointError(
-                    f"{self._config.shards}: found no {missing[0]}, expected it and {len(recorded['shards']) - 1} "
+                    f"{self._path}: found no {missing[0]}, expected it and {len(recorded['shards']) - 1} "
                     "other shards that the run was trained on; bring them back, or name another --out"
                 )
             names, passes = recorded["shards"], recorded["passes"]
@@ -202,12 +185,12 @@ class Segments:
             before_waiting()
             shards = sum(len(segment["shards"]) for segment in self.written)
             self._log(
-                f"{self._config.shards}: ahead of the dump, all of {shards} complete shards are used; waiting for "
+                f"{self._path}: ahead of the dump, all of {shards} complete shards are used; waiting for "
                 f"more, at most {limit_s:,.0f} s"
             )
         if time.monotonic() - started > limit_s:
             raise TrainError(
-                f"{self._config.shards}: found no new shards in {limit_s:,.0f} s, expected the dump to continue; check "
+                f"{self._path}: found no new shards in {limit_s:,.0f} s, expected the dump to continue; check "
                 "teacher-dump, then repeat the same command to resume"
             )
         time.sleep(POLL_S)

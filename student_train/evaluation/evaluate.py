@@ -43,7 +43,11 @@ def evaluate(
         TrainError: Something that a user can fix.
         shards.ShardError: The cache is damaged, incomplete or unreachable.
     """
-    cache = shards.open(config.shards)
+    if len(config.sources) > 1:
+        raise TrainError(
+            f"evaluate: found {len(config.sources)} caches, expected one; evaluate on each of them by itself"
+        )
+    cache = shards.open(config.sources[0].path)
     rows = _rows(config, cache, request.evaluate_on)
     with deterministic(), init_distributed(config.device) as world:
         if world.size > 1:
@@ -81,7 +85,7 @@ def _rows(config: Config, cache: shards.Cache, on: str) -> list[Chunk]:
     rows = held_out_rows(cache, rule=rule, max_tokens=config.held_out_tokens)
     if not rows:
         raise TrainError(
-            f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
+            f"{config.shard_paths}: found no held-out document at a share of {config.held_out}, expected at least one; "
             "raise --held-out, or evaluate on all rows with --evaluate-on all"
         )
     return rows

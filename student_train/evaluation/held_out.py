@@ -1,13 +1,14 @@
 """Measure a student on documents that it never trained on.
 
 Each held-out row gives sums over its positions (`RowScore`). Figures are ratios of sums over rows; `measures` of the
-objective say which.
+objective say which. A run on several caches has a set of rows for each, and scores one set after another.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
 from student_train.evaluation.intervals import DocumentSums, Interval
-from student_train.objectives.base import Objective
+from student_train.objectives.base import CacheObjective
 from student_train.objectives.row_score import Measure, RowScore
 from student_train.training.distributed import World
 
@@ -50,19 +51,20 @@ def held_out_rows(cache: ChunkSource, *, rule: HeldOutRule, max_tokens: int) -> 
 
 
 class HeldOutSet:
-    """Held-out rows of a run. Their batches are made at the first evaluation and kept for later ones."""
+    """Held-out rows of one cache. Their batches are made at the first evaluation and kept for later ones."""
 
-    def __init__(self, rows: Sequence[Chunk], objective: Objective, packing: Packing) -> None:
+    def __init__(self, rows: Sequence[Chunk], objective: CacheObjective, packing: Packing, *, kind: int = 0) -> None:
         """Keep readable rows.
 
         Args:
             rows: Rows that `objective.readable` returned.
             objective: What is measured.
             packing: How rows share batches.
+            kind: Number of the objective in the run.
         """
         self.rows = tuple(rows)
         self.objective = objective
-        self._packing = packing
+        self._packing, self._kind = packing, kind
         self._batches: dict[tuple[int, int], tuple[Batch, ...]] = {}
 
     def batches(self, world: World) -> tuple[Batch, ...]:
@@ -70,8 +72,13 @@ class HeldOutSet:
         share = (world.rank, world.size)
         if share not in self._batches:
             rows = list(self.rows[world.rank :: world.size])
-            self._batches[share] = self.objective.held_out_batches(rows, self._packing)
+            batches = self.objective.held_out_batches(rows, self._packing)
+            self._batches[share] = tuple(replace(batch, kind=self._kind) for batch in batches)
         return self._batches[share]
+
+    def empty_batch(self) -> Batch:
+        """Return a batch without a label, for a rank with fewer batches than the others."""
+        return replace(self.objective.empty_batch(), kind=self._kind)
 
 
 def score(
@@ -97,7 +104,7 @@ def score(
         scores += objective.row_scores(batch, scorer(batch))
         on_tokens(batch.num_positions)
     for _ in range(most - len(batches)):
-        scorer(objective.empty_batch())
+        scorer(held_out.empty_batch())
     parts = world.gather(scores)
     return [parts[i % world.size][i // world.size] for i in range(len(held_out.rows))]
 
@@ -128,10 +135,28 @@ def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:
     return {"mean": float(error(by_document.sum(axis=0))), "low": float(low), "high": float(high)}
 
 
+def by_set(scores: Sequence[RowScore], held_out: Sequence[HeldOutSet]) -> list[list[RowScore]]:
+    """Return the scores of each set; `scores` are those of all sets, one after another."""
+    left = iter(scores)
+    return [list(itertools.islice(left, len(each.rows))) for each in held_out]
+
+
+def set_lines(
+    after: Sequence[RowScore], before: Sequence[RowScore], held_out: Sequence[HeldOutSet]
+) -> list[dict[str, object]]:
+    """Return the lines of `held_out.jsonl`; with several caches each line has the number of its cache, from 1."""
+    parts = zip(by_set(after, held_out), by_set(before, held_out), held_out, strict=True)
+    found = []
+    for number, (now, then, each) in enumerate(parts, 1):
+        named: dict[str, object] = {"cache": number} if len(held_out) > 1 else {}
+        found += [{**named, **line} for line in lines(now, then, each.objective.measures)]
+    return found
+
+
 def lines(
     after: Iterable[RowScore], before: Iterable[RowScore], measures: Sequence[Measure]
 ) -> list[dict[str, object]]:
-    """Return the lines of `held_out.jsonl`: each row's sums after training, and those of the measures before."""
+    """Return the lines of one cache: each row's sums after training, and those of the measures before."""
     sums = [measure.numerator for measure in measures]
     rows = []
     for now, then in zip(after, before, strict=True):

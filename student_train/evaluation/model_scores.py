@@ -101,12 +101,12 @@ def _score(
     world: World,
     log: Callable[[str], None],
 ) -> ModelScores:
-    objective = choose_objective(replace(config, specialist=()), student, cache, device=world.device)
+    objective = choose_objective(replace(config, specialist=()), student, [cache], device=world.device)
     rows, left_out = objective.readable(rows)
     if not rows:
         raise TrainError(
-            f"{config.shards}: found no row that {student.source} reads ({_reasons(left_out)}), expected at least one; "
-            "evaluate on more rows with --evaluate-on all, or another model"
+            f"{config.shard_paths}: found no row that {student.source} reads ({_reasons(left_out)}), expected at "
+            "least one; evaluate on more rows with --evaluate-on all, or another model"
         )
     model = student.model.to(world.device)
     layout = choose_layout(model, longest=objective.longest_row, context=student.max_row_tokens)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from student_train.evaluation.held_out import summary
+from shards.read import Cache
+from student_train.evaluation.held_out import HeldOutSet, summary
+from student_train.evaluation.intervals import Interval
 from student_train.evaluation.model_scores import score_model
 from student_train.outputs.quantised_export import export_quantised
 from student_train.training.distributed import World
@@ -14,6 +17,8 @@ from student_train.training.run_context import RunContext
 
 def quantised_record(context: RunContext) -> dict[str, Any]:
     """Return what `run.json` says about the quantised copy, which is written. For the main rank.
+
+    Of several caches, `caches` has the figures of each, in place of `held_out`.
 
     Raises:
         StudentError: The copy cannot be written or loaded.
@@ -27,15 +32,23 @@ def quantised_record(context: RunContext) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         "float_bytes": sum(path.stat().st_size for path in out.glob("*.safetensors")),
     }
-    if context.held_out.rows:
-        config = replace(context.config, quantize="")
-        scores = score_model(
-            str(folder),
-            config,
-            context.first_leg.cache,
-            context.held_out.rows,
-            world=World(device=context.world.device),
-            log=context.log,
-        )
-        record["held_out"] = summary(scores.rows, scores.measures)
+    scored = [
+        _summary(context, cache, held_out, folder)
+        for cache, held_out in zip(context.first_leg.caches, context.held_out, strict=True)
+    ]
+    if len(scored) > 1:
+        record["caches"] = scored
+    elif scored[0] is not None:
+        record["held_out"] = scored[0]
     return record
+
+
+def _summary(context: RunContext, cache: Cache, held_out: HeldOutSet, folder: Path) -> dict[str, Interval] | None:
+    """Return the figures of the copy on the held-out rows of a cache; None without rows."""
+    if not held_out.rows:
+        return None
+    # Measures are the same for every loss, and a student with another tokenizer takes no such setting.
+    config = replace(context.config, quantize="", divergence="forward-kl", temperature=1.0)
+    world = World(device=context.world.device)
+    scores = score_model(str(folder), config, cache, held_out.rows, world=world, log=context.log)
+    return summary(scores.rows, scores.measures)

@@ -13,7 +13,7 @@ from student_train.training.run_context import RunContext
 
 
 def score_run(context: RunContext, title: str) -> list[RowScore]:
-    """Return the held-out scores of the student as it is now. A collective.
+    """Return the held-out scores of the student as it is now, of one cache after another. A collective.
 
     Args:
         context: The run. Its student is in evaluation mode afterwards.
@@ -23,7 +23,7 @@ def score_run(context: RunContext, title: str) -> list[RowScore]:
         Interrupted: The process was asked to stop; nothing is lost, as evaluation changes nothing.
     """
     context.distiller.eval()
-    total = sum(batch.num_positions for batch in context.held_out.batches(context.world))
+    total = sum(batch.num_positions for each in context.held_out for batch in each.batches(context.world))
     shown = context.config.progress and total > 0 and context.world.is_main
     with Progress(title, total, log=context.log, unit="tokens", shown=shown) as progress:
 
@@ -36,4 +36,5 @@ def score_run(context: RunContext, title: str) -> list[RowScore]:
         def scorer(batch: Batch) -> Any:
             return context.distiller(batch.to(context.world.device), None)
 
-        return score(context.held_out, scorer, world=context.world, on_tokens=on_tokens)
+        scores = [score(each, scorer, world=context.world, on_tokens=on_tokens) for each in context.held_out]
+        return [row for rows in scores for row in rows]

@@ -6,7 +6,7 @@ Its tokenizer may be the shards' or another (see `tokenizer_match.py`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,18 @@ class Student:
     """How its tokenizer differs from the shards'; None where it is the same."""
     adapted: Any = None
     """The model with adapters, which can merge them; None without adapters."""
+
+    def beside(self, shards_tokenizer: Path) -> Student:
+        """Return the same student, matched with the tokenizer of other shards.
+
+        Args:
+            shards_tokenizer: Folder of the shards' tokenizer.
+
+        Raises:
+            StudentError: A tokenizer samples, so that it is not a function of the text.
+        """
+        own, others = (load_rules(self.source, folder) for folder in (self.tokenizer_dir, shards_tokenizer))
+        return replace(self, other_tokenizer=tokenizer_difference(self.source, own, others))
 
 
 def load(

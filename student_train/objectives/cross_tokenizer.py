@@ -6,6 +6,7 @@ Shapes: P student positions, W aligned spans, B boundaries with cells.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,14 @@ from student_train.errors import TrainError
 from student_train.losses import weighting
 from student_train.losses.blockwise import LossOutput
 from student_train.model.loading import Student
-from student_train.objectives.base import LossScale, ObjectiveState, StudentOutput, rows_at
+from student_train.objectives.base import (
+    LossScale,
+    ObjectiveState,
+    StudentOutput,
+    part_counts,
+    rows_at,
+    weighted_sum,
+)
 from student_train.objectives.row_score import BITS_PER_BYTE, Measure, RowScore, confidence_bins
 from student_train.objectives.stored_parts import require_all_parts
 
@@ -43,7 +51,7 @@ _ONE_TOKENIZER_DEFAULTS = {"divergence": "forward-kl", "temperature": 1.0, "spec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrossTokenizer:
-    """An `Objective` for a student whose tokens are not the shards'."""
+    """A `CacheObjective` for a student whose tokens are not the shards'."""
 
     tables: TokenizerPair
     """Vocabularies and the losses to train."""
@@ -66,16 +74,17 @@ class CrossTokenizer:
 
     @classmethod
     def of(
-        cls, config: Config, student: Student, cache: shards.Cache, *, skip: int, device: torch.device
+        cls, config: Config, student: Student, caches: Sequence[shards.Cache], *, skip: int, device: torch.device
     ) -> CrossTokenizer:
-        """Return the objective of a run.
+        """Return the objective for caches whose rows are read alike.
 
         Raises:
             TrainError: A setting needs one tokenizer.
             StudentError: The student's tokenizer belongs to no known family.
         """
         assert student.other_tokenizer is not None
-        require_all_parts(cache)
+        for cache in caches:
+            require_all_parts(cache)
         for name, default in _ONE_TOKENIZER_DEFAULTS.items():
             if config.objective == "kd" and getattr(config, name) != default:
                 raise TrainError(
@@ -83,10 +92,13 @@ class CrossTokenizer:
                     f"tokenizer than the shards ({student.other_tokenizer}): leave it out, and choose with --across"
                 )
         vocabulary = load_vocabulary(student.tokenizer_dir, vocab_size=student.vocab_size)
-        rules = TokenizerRules.load(cache.tokenizer_dir)
+        layout = caches[0].manifest.layout
+        rules = TokenizerRules.load(caches[0].tokenizer_dir)
         table = rules.token_bytes()
-        strings = [table.get(i, b"") for i in range(cache.manifest.layout.vocab_size)]
-        turns = _turns(student, cache, rules) if cache.manifest.layout.has_responses else None
+        strings = [table.get(i, b"") for i in range(layout.vocab_size)]
+        turns = None
+        for cache in caches if layout.has_responses else ():
+            turns = _turns(student, cache, rules)
         tables = TokenizerPair.of(strings, vocabulary, config.parts_across, turns=turns)
         return cls(
             tables=tables,
@@ -167,6 +179,14 @@ class CrossTokenizer:
         assert state is not None
         return weighting.part_weights(self.parts, balance=self.balance, ce_weight=self.ce_weight, norms=state.norms)
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return the number of terms of each part."""
+        return part_counts(self.parts, batch)
+
+    def total(self, means: dict[str, float], scale: LossScale) -> float:
+        """Return the weighted sum of the means."""
+        return weighted_sum(means, scale.weights)
+
     def measures_norms(self, step: int) -> bool:
         """Return whether parts are to be compared in this step."""
         return len(self.parts) > 1 and step % weighting.MEASURE_EVERY == 0
@@ -184,7 +204,7 @@ class CrossTokenizer:
     def loss(self, output: StudentOutput, batch: Batch, scale: LossScale, *, measure: bool) -> LossOutput:
         """Return the sum over parts of weight times mean term."""
         aligned = _aligned(batch)
-        scales = {part: weight / max(1, scale.totals[part]) for part, weight in scale.weights.items()}
+        scales = {part: scale.share * weight / max(1, scale.totals[part]) for part, weight in scale.weights.items()}
         terms: dict[str, Any] = {"index_P": batch.index_P, "targets": aligned.targets, "order": self.order}
         out = cross_loss(output.hidden_NH, output.projection, scales=scales, **terms)
         if not measure:
@@ -202,10 +222,10 @@ class CrossTokenizer:
                 rows |= {batch.rows[row_of_term[i]].document: batch.rows[row_of_term[i]] for i in indices}
         return list(rows.values())
 
-    def metrics(self, means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+    def metrics(self, means: dict[str, float], scale: LossScale) -> dict[str, float]:
         """Return mean and weight of each part."""
         losses = {f"{part}_loss": means[part] for part in self.parts}
-        return losses | {f"{part}_weight": weight for part, weight in weights.items()}
+        return losses | {f"{part}_weight": weight for part, weight in scale.weights.items()}
 
     def scores(self, output: StudentOutput, batch: Batch) -> CrossScores:
         """Return the scores of positions, spans and boundaries."""

@@ -6,6 +6,7 @@ Shapes: P positions with a label.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import shards
@@ -21,7 +22,14 @@ from student_train.losses.divergences import target_kind as target_kind_of
 from student_train.losses.fused_linear import LossSpec, Scores, fused_loss, fused_scores
 from student_train.losses.targets import Targets, TargetSpec, no_targets, targets_of
 from student_train.model.loading import Student
-from student_train.objectives.base import LossScale, ObjectiveState, StudentOutput, rows_at
+from student_train.objectives.base import (
+    LossScale,
+    ObjectiveState,
+    StudentOutput,
+    part_counts,
+    rows_at,
+    weighted_sum,
+)
 from student_train.objectives.row_score import BITS_PER_BYTE, Measure, RowScore, confidence_bins
 
 MEASURES = (
@@ -33,7 +41,7 @@ MEASURES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SameTokenizer:
-    """An `Objective` for a student whose tokens are the shards'."""
+    """A `CacheObjective` for a student whose tokens are the shards'."""
 
     loss_spec: LossSpec
     """Divergence, temperature and share of cross-entropy."""
@@ -47,18 +55,23 @@ class SameTokenizer:
     """The student's chat template, which renders contexts; None where contexts stay as stored."""
 
     @classmethod
-    def of(cls, config: Config, student: Student, cache: shards.Cache, *, skip: int) -> SameTokenizer:
-        """Return the objective of a run.
+    def of(cls, config: Config, student: Student, caches: Sequence[shards.Cache], *, skip: int) -> SameTokenizer:
+        """Return the objective for caches whose rows are read alike.
 
         Raises:
             TrainError: The shards lack the temperature, a specialist's id is unknown, or a row is too long.
         """
-        column = temperature_column(config, cache)
-        template = OwnTemplate.of(student.source, student.tokenizer_dir, cache) if config.template == "own" else None
+        column = temperature_column(config, caches[0])
+        template = None
+        for cache in caches if config.template == "own" else ():
+            template = OwnTemplate.of(student.source, student.tokenizer_dir, cache)
         if config.specialist and max(config.specialist) >= student.vocab_size:
             raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
-        window_tokens = cache.manifest.settings.get("window_tokens")
-        require_context(cache, max_row_tokens=student.max_row_tokens, window_tokens=window_tokens)
+        windows = [cache.manifest.settings.get("window_tokens") for cache in caches]
+        for cache, window_tokens in zip(caches, windows, strict=True):
+            require_context(cache, max_row_tokens=student.max_row_tokens, window_tokens=window_tokens)
+        known = [tokens for tokens in windows if tokens is not None]
+        longest = max(known) if len(known) == len(windows) else None
         return cls(
             loss_spec=LossSpec(
                 divergence=config.divergence if config.objective == "kd" else None,
@@ -77,7 +90,7 @@ class SameTokenizer:
                 seed=config.seed,
             ),
             max_row_tokens=student.max_row_tokens,
-            longest_row=window_tokens if template is None else None,
+            longest_row=longest if template is None else None,
             template=template,
         )
 
@@ -145,6 +158,14 @@ class SameTokenizer:
             return {"ce": 1.0}
         return {"kd": 1.0 - self.loss_spec.ce_weight, "ce": self.loss_spec.ce_weight}
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Return the number of terms of each part."""
+        return part_counts(self.parts, batch)
+
+    def total(self, means: dict[str, float], scale: LossScale) -> float:
+        """Return the weighted sum of the means."""
+        return weighted_sum(means, scale.weights)
+
     def measures_norms(self, step: int) -> bool:
         """Return False: the weights are fixed."""
         return False
@@ -164,7 +185,7 @@ class SameTokenizer:
             index_P=batch.index_P,
             targets=batch.targets,
             spec=self.loss_spec,
-            scale=1.0 / scale.totals["ce"],
+            scale=scale.share / max(1, scale.totals["ce"]),
         )
         return replace(out, terms={part: out.terms[part] for part in self.parts})
 
@@ -172,7 +193,7 @@ class SameTokenizer:
         """Return the rows of terms; each term of each part is a position."""
         return rows_at(batch, [position for positions in terms.values() for position in positions])
 
-    def metrics(self, means: dict[str, float], weights: dict[str, float]) -> dict[str, float]:
+    def metrics(self, means: dict[str, float], scale: LossScale) -> dict[str, float]:
         """Return the mean of each part."""
         return {f"{part}_loss": means[part] for part in self.parts}
 

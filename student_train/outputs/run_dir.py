@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from student_train.config import Config
+from student_train.data.mixture import Mixture, describe_entries
 from student_train.errors import CheckpointError
 from student_train.model.base import BaseDigests
 from student_train.outputs import checkpoint
@@ -32,8 +33,8 @@ class Identity:
 
     config: Config
     """Settings; see `Config.identity`."""
-    manifest_sha256: str | None
-    """Digest of the cache's manifest; None where it grows. Then `data/segments.py` compares shard by shard."""
+    mixture: Mixture | None
+    """The caches; None for one that grows. Then `data/segments.py` compares shard by shard."""
     base: BaseDigests | None
     """Digests of the model that the student starts from; None where unavailable, and not compared."""
 
@@ -55,7 +56,7 @@ def is_finished(out: Path, identity: Identity, *, log: Callable[[str], None]) ->
         if record is not None:
             student = record["student"]
             base = student.get("weights_sha256"), student.get("config_sha256")
-            _require_same(out, identity, record["config"], record["manifest_sha256"], base)
+            _require_same(out, identity, record["config"], record, base)
             return True
         if not checkpoint.steps(out):
             raise CheckpointError(
@@ -110,7 +111,7 @@ def _require_same(
     out: Path,
     identity: Identity,
     settings: dict[str, Any],
-    manifest_sha256: str,
+    data: dict[str, Any],
     base: tuple[str | None, str | None],
 ) -> None:
     """Check that a stored run is this one.
@@ -119,17 +120,18 @@ def _require_same(
         out: The folder.
         identity: What makes a run this one.
         settings: Stored settings.
-        manifest_sha256: Stored digest of the cache's manifest.
+        data: Record or state with the digest of the data, and of several caches their entries.
         base: Stored digests of the base model's weights and configuration; None where an older release wrote none.
 
     Raises:
         CheckpointError: They differ.
     """
-    config = identity.config
-    if identity.manifest_sha256 is not None and manifest_sha256 != identity.manifest_sha256:
+    config, mixture = identity.config, identity.mixture
+    if mixture is not None and data["manifest_sha256"] != mixture.sha256:
+        stored = describe_entries(data.get("caches") or [data])
         raise CheckpointError(
-            f"{out}: found a run on the shards with manifest {manifest_sha256[:12]}, expected "
-            f"{identity.manifest_sha256[:12]} of {config.shards}; train on those shards, or name another --out"
+            f"{out}: found a run on the shards with manifest {stored}, expected {describe_entries(mixture.entries)} of "
+            f"{config.shard_paths}; train on those shards, or name another --out"
         )
     if identity.base is not None:
         digests = (identity.base.weights_sha256, identity.base.config_sha256)
@@ -139,13 +141,13 @@ def _require_same(
                     f"{out}: found a run that began with base {what} {stored_digest[:12]}, expected "
                     f"{digest[:12]}, the student's; restore its own base model to resume it, or name another --out"
                 )
-    stored = _with_defaults(settings, config)
+    known = _with_defaults(settings, config)
     for name, value in config.identity().items():
-        if stored[name] != value:
+        if known[name] != value:
             flag = name.replace("_", "-")
-            cure = f"give --{flag} {stored[name]}" if name == "dtype" else "use its settings"
+            cure = f"give --{flag} {known[name]}" if name == "dtype" else "use its settings"
             raise CheckpointError(
-                f"{out}: found a run with {flag} {stored[name]!r}, expected {value!r}; {cure} to resume it, or name "
+                f"{out}: found a run with {flag} {known[name]!r}, expected {value!r}; {cure} to resume it, or name "
                 "another --out"
             )
 
@@ -188,7 +190,7 @@ def newest_state(out: Path, identity: Identity, *, is_main: bool, log: Callable[
     if state is None:
         return None
     base = state.get("base_sha256"), state.get("base_config_sha256")
-    _require_same(out, identity, state["config"], state["manifest_sha256"], base)
+    _require_same(out, identity, state["config"], state, base)
     for step in damaged:
         place = checkpoint.path_of(out, step=step)
         log(f"{place / 'state.json'}: damaged; resuming from the checkpoint before it, of step {state['step']}")

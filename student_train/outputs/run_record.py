@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from student_train.config import Config
-from student_train.evaluation.held_out import summary
+from shards.read import Cache
+from student_train.evaluation.held_out import by_set, summary
 from student_train.model.loading import Student
 from student_train.objectives.base import Objective
 from student_train.objectives.row_score import LABELS, RowScore
 from student_train.training.hardware import Hardware
 from student_train.training.run_context import RunContext
 from student_train.training.state import TrainState
+from student_train.weighted_shards import shares_of
 
 RECORD_FORMAT = 1
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -25,9 +27,7 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 def run_record(
     *,
-    config: Config,
-    cache: Any,
-    student: Student,
+    context: RunContext,
     state: TrainState,
     held_out: dict[str, Any],
     command: list[str],
@@ -36,32 +36,23 @@ def run_record(
     """Return the record of a finished run, as JSON can hold it.
 
     Args:
-        config: Settings.
-        cache: All shards that were trained on.
-        student: The student.
+        context: The run.
         state: State after the last step.
         held_out: What `held_out_record` returned.
         command: Command line.
         hardware: What the run computed with.
     """
-    teacher = cache.manifest.teacher
+    config = context.config
+    caches = (context.segments.cache,) if context.segments else context.first_leg.caches
     return {
         "format": RECORD_FORMAT,
         "objective": config.objective,
         "config": config.to_dict(),
-        "manifest_sha256": cache.manifest_sha256,
+        "manifest_sha256": caches[0].manifest_sha256 if len(caches) == 1 else state.manifest_sha256,
         **({"segments": state.handover.segments} if config.follow else {}),
-        "shards": {
-            "tokens": cache.tokens,
-            "rows": cache.rows,
-            "bytes_on_disk": cache.bytes_on_disk,
-            "bytes_per_token": cache.bytes_per_token,
-            **({"responses": _responses_record(cache)} if cache.manifest.layout.has_responses else {}),
-            "teacher": {
-                name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")
-            },
-        },
-        "student": _student_record(student, state),
+        **({"caches": _cache_records(context, state)} if len(caches) > 1 else {}),
+        "shards": _shards_record(caches[0]) if len(caches) == 1 else _shards_together(caches),
+        "student": _student_record(context.student, state),
         "versions": versions(),
         "command": command,
         "hardware": hardware.to_dict(),
@@ -79,6 +70,48 @@ def _noise(after: dict[str, dict[str, float]]) -> dict[str, Any]:
     """
     margins = {name: (interval["high"] - interval["low"]) / 2 for name, interval in after.items() if name in LABELS}
     return {"from": "held-out intervals", "margins": margins}
+
+
+def _shards_record(cache: Cache) -> dict[str, Any]:
+    """Return what the record says of one cache."""
+    teacher = cache.manifest.teacher
+    return {
+        "tokens": cache.tokens,
+        "rows": cache.rows,
+        "bytes_on_disk": cache.bytes_on_disk,
+        "bytes_per_token": cache.bytes_per_token,
+        **({"responses": _responses_record(cache)} if cache.manifest.layout.has_responses else {}),
+        "teacher": {name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")},
+    }
+
+
+def _shards_together(caches: Sequence[Cache]) -> dict[str, Any]:
+    """Return what the record says of several caches as one; `caches` of the record has each."""
+    tokens, on_disk = sum(cache.tokens for cache in caches), sum(cache.bytes_on_disk for cache in caches)
+    names = dict.fromkeys(cache.manifest.teacher.name for cache in caches)
+    return {
+        "tokens": tokens,
+        "rows": sum(cache.rows for cache in caches),
+        "bytes_on_disk": on_disk,
+        "bytes_per_token": on_disk / max(1, tokens),
+        "teacher": {"name": " + ".join(names)},
+    }
+
+
+def _cache_records(context: RunContext, state: TrainState) -> list[dict[str, Any]]:
+    """Return one entry for each of several caches: identity, share, objective, what was read, and what it is.
+
+    The first two keys are those of `Mixture.entries`.
+    """
+    records = []
+    named = zip(context.config.sources, context.first_leg.caches, context.batches.caches, state.caches, strict=True)
+    for number, (source, cache, spec, entry) in enumerate(named, 1):
+        read = {name: state.rows.get(f"{name}/{number}", 0) for name in ("rows", "response_tokens")}
+        read_record = {"rows": read["rows"], "tokens_with_record": read["response_tokens"]}
+        records.append(
+            {**entry, "path": source.path, "objective": spec.kind + 1, "read": read_record, **_shards_record(cache)}
+        )
+    return records
 
 
 def _responses_record(cache: Any) -> dict[str, Any]:
@@ -106,14 +139,25 @@ def _train_record(state: TrainState) -> dict[str, Any]:
         "tokens": state.tokens,
         "seconds": state.seconds,
         "tokens_per_s": state.tokens / max(state.seconds, 1e-9),
-        **state.rows,
+        **{name: count for name, count in state.rows.items() if "/" not in name},
         **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
         **({"left_out": state.objective.left_out} if state.objective else {}),
     }
 
 
-def held_out_record(objective: Objective, before: list[RowScore], after: list[RowScore]) -> dict[str, Any]:
-    """Return the held-out part of the record: sizes, and the measures before and after training."""
+def held_out_record(context: RunContext, before: list[RowScore], after: list[RowScore]) -> dict[str, Any]:
+    """Return the held-out part of the record: sizes, and the measures before and after training.
+
+    With several caches it is that of all rows, and `caches` has the same of each.
+    """
+    record = _held_out_part(context.objective, before, after)
+    if len(context.held_out) > 1:
+        parts = zip(context.held_out, by_set(before, context.held_out), by_set(after, context.held_out), strict=True)
+        record["caches"] = [_held_out_part(each.objective, then, now) for each, then, now in parts]
+    return record
+
+
+def _held_out_part(objective: Objective, before: list[RowScore], after: list[RowScore]) -> dict[str, Any]:
     return {
         "rows": len(after),
         "tokens": sum(row.tokens for row in after),
@@ -135,12 +179,30 @@ def describe(context: RunContext) -> str:
     )
 
 
+def cache_lines(context: RunContext) -> list[str]:
+    """Return one line about each of several caches: share, passes and objective; [] for one cache."""
+    plan, sources = context.first_leg.plan, context.config.sources
+    if len(sources) == 1:
+        return []
+    found, shares = [], shares_of(sources)
+    for number, (part, source, spec) in enumerate(zip(plan.parts, sources, context.batches.caches, strict=True)):
+        passes = part.rows_per_epoch * context.total_steps / plan.steps_per_epoch / part.num_rows
+        share = "" if shares is None else f"{float(shares[number]):.1%} of the tokens, "
+        found.append(
+            f"{source.path}: manifest {part.manifest_sha256[:12]}, {share}{part.rows_per_epoch:,} rows an epoch of "
+            f"{part.num_rows:,}, {passes:.2f} passes, objective {spec.kind + 1}"
+        )
+    return found
+
+
 def responses_line(context: RunContext) -> str:
     """Return one line about the tokens of responses that carry loss; "" for documents, or where nobody counted them."""
-    manifest = context.first_leg.cache.manifest
+    if len(context.first_leg.caches) > 1:
+        return ""  # run.json has the numbers of each cache
+    manifest = context.first_leg.caches[0].manifest
     if not manifest.layout.has_responses or "positions" not in manifest.report:
         return ""
-    held_out = context.held_out.rows
+    held_out = context.held_out[0].rows
     context_tokens = sum(row.rows[0].context for row in held_out)
     tokens = sum(len(row.tokens) for row in held_out)
     return (
@@ -158,6 +220,16 @@ def result_line(out: Path, record: dict[str, Any]) -> str:
         return text
     for reason, count in train.get("left_out", {}).items():
         text += f"; {reason}: {count:,}"
+    text += f"{_changes(held_out)} on {held_out['tokens']:,} held-out tokens"
+    for number, part in enumerate(held_out.get("caches", ()), 1):
+        if part["after"] is not None:
+            text += f"; cache {number}{_changes(part)[1:]}"
+    return text + _quantised_line(record.get("quantized"))
+
+
+def _changes(held_out: dict[str, Any]) -> str:
+    """Return each measure before and after, each after a semicolon."""
+    text = ""
     for name, label in LABELS.items():
         if name in held_out["after"]:
             after = held_out["after"][name]
@@ -165,7 +237,7 @@ def result_line(out: Path, record: dict[str, Any]) -> str:
                 f"; {label} {held_out['before'][name]['mean']:.4f} -> {after['mean']:.4f} "
                 f"[{after['low']:.4f}, {after['high']:.4f}]"
             )
-    return text + f" on {held_out['tokens']:,} held-out tokens" + _quantised_line(record.get("quantized"))
+    return text
 
 
 def _quantised_line(quantised: dict[str, Any] | None) -> str:

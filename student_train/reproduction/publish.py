@@ -105,11 +105,11 @@ def _require_unchanged(folder: Path, run: RecordedRun) -> None:
 def _find_caches(
     request: PublishRequest, run: RecordedRun, target: Store
 ) -> tuple[tuple[PublishedCache, ...], Teacher]:
-    """Return the caches of a run at addresses where others find them, and the teacher."""
-    recorded_place = str(run.record["config"]["shards"])
-    urls = request.cache_urls or ((recorded_place,) if not open_store(recorded_place).is_local else ())
+    """Return the caches of a run at addresses where others find them, and the first one's teacher."""
+    places = [source.path for source in from_dict(run.record["config"]).sources]
+    urls = request.cache_urls or tuple(place for place in places if not open_store(place).is_local)
     at: dict[str, PublishedCache] = {}
-    teacher: Teacher | None = None
+    teachers: dict[str, Teacher] = {}
     for url in urls:
         if not target.is_local and Path(url).is_absolute():
             raise TrainError(
@@ -117,16 +117,16 @@ def _find_caches(
                 "reach; publish the cache with 'logit-shards publish'"
             )
         cache = shards.open(resolve(url, run=target.root))
-        teacher = cache.manifest.teacher
+        teachers[cache.manifest_sha256] = cache.manifest.teacher
         at[cache.manifest_sha256] = PublishedCache(url=url, manifest_sha256=cache.manifest_sha256)
     missing = [digest for digest in run.manifests if digest not in at]
-    if missing or teacher is None:
+    if missing:
         found = f"found {', '.join(urls)} with manifest {', '.join(d[:12] for d in at)}" if at else "nothing says where"
         raise TrainError(
-            f"{request.folder}: trained on {recorded_place} with manifest {missing[0][:12]}, and {found}; expected an "
-            "address of that very cache: publish it with 'logit-shards publish', then add --cache-url URL"
+            f"{request.folder}: trained on {', '.join(places)} with manifest {missing[0][:12]}, and {found}; expected "
+            "an address of that very cache: publish it with 'logit-shards publish', then add --cache-url URL"
         )
-    return tuple(at[digest] for digest in run.manifests), teacher
+    return tuple(at[digest] for digest in run.manifests), teachers[run.manifests[0]]
 
 
 def _files(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> Iterator[tuple[str, Path]]:

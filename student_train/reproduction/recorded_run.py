@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from student_train.data.mixture import describe_entries
 from student_train.errors import TrainError
 
 if TYPE_CHECKING:  # the command line reads records before it needs torch
@@ -15,8 +16,8 @@ if TYPE_CHECKING:  # the command line reads records before it needs torch
 _REQUIRED = ("config", "student", "train", "held_out")
 """Parts of every record."""
 
-RowKey = tuple[str, int]
-"""Document and window of a held-out row."""
+RowKey = tuple[str, int, int]
+"""Document and window of a held-out row, and the number of its cache: 0 for the only one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ class RecordedRun:
         lines = {name: _lines(path.with_name(name)) for name in ("metrics.jsonl", "held_out.jsonl")}
         try:
             losses = {int(line["step"]): float(line["loss"]) for line in lines["metrics.jsonl"]}
-            rows = {(str(line["document"]), int(line["window"])): line for line in lines["held_out.jsonl"]}
+            rows = {_row_key(line): line for line in lines["held_out.jsonl"]}
         except (KeyError, TypeError, ValueError) as error:
             raise TrainError(
                 f"{path.parent}: found a damaged log ({error!r}), expected those of a finished run"
@@ -63,15 +64,27 @@ class RecordedRun:
     @property
     def manifests(self) -> list[str]:
         """Digests of the manifests of the caches that the run was trained on."""
-        return [str(self.record["manifest_sha256"])]
+        return [str(entry["manifest_sha256"]) for entry in self.record.get("caches", [self.record])]
+
+    @property
+    def data(self) -> str:
+        """The caches with their shares, for messages."""
+        return describe_entries(self.record.get("caches", [self.record]))
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """What was measured on the held-out rows."""
+        """What was measured on all held-out rows."""
         from student_train.objectives import cross_tokenizer, same_tokenizer
+        from student_train.objectives.row_score import BITS_PER_BYTE
 
+        if len({entry["objective"] for entry in self.record.get("caches", [])}) > 1:
+            return (BITS_PER_BYTE,)
         has_other_tokenizer = "other_tokenizer" in self.record["student"]
         return cross_tokenizer.MEASURES if has_other_tokenizer else same_tokenizer.MEASURES
+
+
+def _row_key(line: dict[str, Any]) -> RowKey:
+    return str(line["document"]), int(line["window"]), int(line.get("cache", 0))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import shards
 from shards.runtime.machine import num_threads
 from shards.storage.atomic import write_atomic
 from student_train.config import Config, from_dict
+from student_train.data.mixture import describe_entries, open_mixture
 from student_train.errors import TrainError
 from student_train.model.base import known_base_digests
 from student_train.outputs.weight_digest import exported_sha256
@@ -74,7 +74,7 @@ def settings_of(
     if "student" not in given:
         own["student"] = str(source.base) if source.base is not None else recorded.student
     if "shards" not in given:
-        own["shards"] = _fetch_all(source, log)
+        own["shards"] = _fetch_all(source, recorded, log)
     config = replace(recorded, **own)
     _require_same_start(config, run)
     return config
@@ -144,25 +144,30 @@ def _with_threads(recorded: Config, record: dict[str, Any]) -> Config:
     return replace(recorded, threads=threads)
 
 
-def _fetch_all(source: RunSource, log: Callable[[str], None]) -> str:
+def _fetch_all(source: RunSource, recorded: Config, log: Callable[[str], None]) -> tuple[str, ...]:
+    """Return the values of `--shards` for the fetched caches, with the recorded weights."""
     assert source.publication is not None
     caches = source.publication.caches
-    if len(caches) != 1:
+    if len(caches) != len(recorded.sources):
         raise TrainError(
-            f"{source.address}: found {len(caches)} caches, expected one; use the release that published it"
+            f"{source.address}: found {len(caches)} caches, expected the {len(recorded.sources)} of its record; ask "
+            "its publisher, or name copies of them with --shards"
         )
-    return fetch_shards(caches[0], run=source.address, log=log)
+    folders = [fetch_shards(cache, run=source.address, log=log) for cache in caches]
+    weights = ["" if known.weight is None else f"={float(known.weight)!r}" for known in recorded.sources]
+    return tuple(f"{folder}{weight}" for folder, weight in zip(folders, weights, strict=True))
 
 
 def _require_same_start(config: Config, run: RecordedRun) -> None:
     """Check that shards and base model are those of the run, before hours of training show that they are not."""
-    cache = shards.open(config.shards)
-    if cache.manifest_sha256 not in run.manifests:
+    mixture = open_mixture(config)
+    if mixture.sha256 != run.record["manifest_sha256"]:
         raise TrainError(
-            f"{config.shards}: found manifest {cache.manifest_sha256[:12]}, expected {run.manifests[0][:12]}, on "
+            f"{config.shard_paths}: found manifest {describe_entries(mixture.entries)}, expected {run.data}, on "
             "which the run was trained; leave --shards out to fetch it"
         )
-    base, student = known_base_digests(config.student, cache.manifest.teacher), run.record["student"]
+    base = known_base_digests(config.student, mixture.caches[0].manifest.teacher)
+    student = run.record["student"]
     for what in _BASE_DIGESTS:
         if base is not None and student.get(what) and getattr(base, what) != student[what]:
             raise TrainError(
@@ -175,8 +180,8 @@ def _not_comparable(recorded: RecordedRun, repeated: RecordedRun) -> str:
     """Return why two runs are not one; "" where they are."""
     if not recorded.exported:
         return "it is of an earlier release, which recorded no digests of weights"
-    if recorded.manifests != repeated.manifests:
-        return f"it was trained on manifest {recorded.manifests[0][:12]}, this run on {repeated.manifests[0][:12]}"
+    if recorded.record["manifest_sha256"] != repeated.record["manifest_sha256"]:
+        return f"it was trained on manifest {recorded.data}, this run on {repeated.data}"
     then, now = (from_dict(run.record["config"]).identity() for run in (recorded, repeated))
     for name in then:
         if name not in ("student", "follow") and then[name] != now[name]:

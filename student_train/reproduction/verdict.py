@@ -64,7 +64,7 @@ def paired_differences(first: RecordedRun, second: RecordedRun) -> dict[str, Int
         return {}
     keys = sorted(first.rows)
     measures = first.measures
-    sums = DocumentSums([document for document, _ in keys])
+    sums = DocumentSums([document for document, *_ in keys])
     sides = [_columns([run.rows[key] for key in keys], measures) for run in (second, first)]
     return dict(zip((m.name for m in measures), sums.ratio_differences(sides[0], sides[1]), strict=True))
 

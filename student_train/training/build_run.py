@@ -5,20 +5,22 @@ Everything that can be refused by name before training is refused here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import shards
-from shards.format.chunk import Chunk
 from student_train.config import Config
 from student_train.data.hashing import HeldOutRule
 from student_train.data.layout import PackingLayout, choose_layout
-from student_train.data.loader import BatchSpec, require_context
+from student_train.data.loader import BatchSpec, CacheSpec, require_context
+from student_train.data.mixture import Mixture, plan_of, shares_of_positions
 from student_train.data.packing import Packing
-from student_train.data.segments import Leg, Segments, plan_of
+from student_train.data.segments import Leg, Segments
 from student_train.errors import TrainError
 from student_train.evaluation.completions import SamplePrompts
 from student_train.evaluation.held_out import HeldOutSet, held_out_rows
@@ -28,21 +30,21 @@ from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
 from student_train.model.quantization import add_rounding
 from student_train.objectives.base import Objective
-from student_train.objectives.choose import choose_objective
+from student_train.objectives.choose import ChosenObjectives, choose_objectives
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import temperature_column
 from student_train.objectives.stored_parts import require_stored_parts
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.training.distributed import apply_fsdp
 from student_train.training.optimizer import make_optimizer
-from student_train.training.run_context import RunContext, interrupted
+from student_train.training.run_context import RunContext, first_with_responses, interrupted
 from student_train.training.runtime import Runtime
 from student_train.training.state import Handover
 
 
 def build_run(
     config: Config,
-    cache: shards.Cache | None,
+    mixture: Mixture | None,
     handover: Handover,
     runtime: Runtime,
     *,
@@ -52,7 +54,7 @@ def build_run(
 
     Args:
         config: Settings, with `dtype` settled.
-        cache: The cache; None where it still grows.
+        mixture: The caches; None for one that still grows.
         handover: Segments and layers of the run that is continued, or whose control this is.
         runtime: Ranks, signals and log.
         on_teacher: Called with the teacher's uncut model, the cache and the prompts to complete where the student is
@@ -61,13 +63,16 @@ def build_run(
     Raises:
         TrainError: Settings, student and shards do not fit together.
     """
-    first_leg, segments = _first_leg(config, cache, handover, runtime)
-    temperature_column(config, first_leg.cache)  # these refuse before the model is loaded
-    require_stored_parts(config, first_leg.cache)
-    prompts = _sample_prompts(config, first_leg.cache)
-    on_teacher = partial(on_teacher, cache=first_leg.cache, prompts=prompts)
-    student = _load_student(config, first_leg.cache, handover, runtime, on_teacher)
-    objective = choose_objective(config, student, first_leg.cache, device=runtime.world.device)
+    first_leg, segments = _first_leg(config, mixture, handover, runtime)
+    caches = first_leg.caches
+    for cache in caches:
+        temperature_column(config, cache)  # these refuse before the model is loaded
+        require_stored_parts(config, cache)
+    prompts = _sample_prompts(config, caches)
+    on_teacher = partial(on_teacher, cache=caches[0], prompts=prompts)
+    student = _load_student(config, caches[0], handover, runtime, on_teacher)
+    chosen = choose_objectives(config, student, caches, device=runtime.world.device)
+    objective = chosen.whole
     logit_map = find_logit_map(student.model)
     if config.lora_rank:
         student = replace(student, adapted=add_adapters(student.model, rank=config.lora_rank, seed=config.seed))
@@ -82,6 +87,7 @@ def build_run(
         runtime.log(objective.notice)
     distiller = Distiller(student.model, objective, dtype=config.dtype, layout=layout.name, logit_map=logit_map)
     packing = Packing(micro_tokens=config.micro_tokens, layout=layout.name, widest=layout.widest)
+    batches = BatchSpec(caches=_cache_specs(config, caches, chosen), packing=packing)
     return RunContext(
         config=config,
         student=student,
@@ -90,21 +96,23 @@ def build_run(
         optimizer=make_optimizer(student.model, config),
         first_leg=first_leg,
         segments=segments,
-        batches=BatchSpec(batcher=objective, packing=packing, held_out=_held_out_rule(config, first_leg.cache)),
+        batches=batches,
         total_steps=config.max_steps or first_leg.last,
         prompts=prompts,
-        held_out=HeldOutSet(_held_out_rows(config, first_leg.cache, objective, runtime), objective, packing),
+        held_out=_held_out_sets(config, caches, chosen, packing, runtime, mixture=mixture),
         runtime=runtime,
     )
 
 
 def _first_leg(
-    config: Config, cache: shards.Cache | None, handover: Handover, runtime: Runtime
+    config: Config, mixture: Mixture | None, handover: Handover, runtime: Runtime
 ) -> tuple[Leg, Segments | None]:
     """Return the first stretch of data; of a growing cache also its segments. A collective."""
-    if cache is not None:
-        plan = plan_of(config, cache, digest=cache.manifest_sha256)
-        return Leg(cache=cache, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch), None
+    if mixture is not None:
+        digests = [cache.manifest_sha256 for cache in mixture.caches]
+        plan = plan_of(config, mixture.caches, digests=digests, shares=mixture.shares)
+        last = config.max_steps or config.epochs * plan.steps_per_epoch
+        return Leg(caches=mixture.caches, plan=plan, last=last), None
     segments = Segments(
         config, handover.segments, world=runtime.world, log=runtime.log, stopped=lambda: runtime.signals.stop
     )
@@ -181,9 +189,18 @@ def _recompute_activations(model: Any) -> None:
         ) from None
 
 
-def _sample_prompts(config: Config, cache: shards.Cache) -> SamplePrompts:
+def _cache_specs(config: Config, caches: Sequence[shards.Cache], chosen: ChosenObjectives) -> tuple[CacheSpec, ...]:
+    objectives = zip(caches, chosen.by_cache, chosen.kinds, strict=True)
+    return tuple(
+        CacheSpec(batcher=objective, held_out=_held_out_rule(config, cache), kind=kind)
+        for cache, objective, kind in objectives
+    )
+
+
+def _sample_prompts(config: Config, caches: Sequence[shards.Cache]) -> SamplePrompts:
     """Return the prompts to complete: of a cache of responses the first held-out ones, or else its first ones."""
-    if not cache.manifest.layout.has_responses:
+    cache = first_with_responses(caches)
+    if cache is None:
         return SamplePrompts()
     rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=config.held_out_tokens)
     first = cache[0]
@@ -194,15 +211,33 @@ def _held_out_rule(config: Config, cache: shards.Cache) -> HeldOutRule:
     return HeldOutRule.of(cache.manifest.corpus, fraction=config.held_out)
 
 
-def _held_out_rows(config: Config, cache: shards.Cache, objective: Objective, runtime: Runtime) -> list[Chunk]:
-    """Return the held-out rows that have a label and that the student can read."""
-    rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=config.held_out_tokens)
-    rows, left_out = objective.readable(rows)
-    for reason, count in left_out.items():
-        runtime.log(f"held-out {reason}: {count}")
-    if config.held_out > 0 and config.held_out_tokens > 0 and not rows:
+def _held_out_sets(
+    config: Config,
+    caches: Sequence[shards.Cache],
+    chosen: ChosenObjectives,
+    packing: Packing,
+    runtime: Runtime,
+    *,
+    mixture: Mixture | None,
+) -> tuple[HeldOutSet, ...]:
+    """Return the held-out rows of each cache that have a label and that the student can read.
+
+    The most tokens of all are shared out as those of the training are.
+    """
+    shares = (Fraction(1),) if mixture is None else shares_of_positions(mixture)
+    sets = []
+    for cache, share, objective, kind in zip(caches, shares, chosen.by_cache, chosen.kinds, strict=True):
+        max_tokens = math.ceil(share * config.held_out_tokens)
+        rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=max_tokens)
+        rows, left_out = objective.readable(rows)
+        for reason, count in left_out.items():
+            runtime.log(f"held-out {reason}: {count}")
+        if not rows and len(caches) > 1:
+            runtime.log(f"{cache.store.root}: no held-out document, so it has no held-out figures")
+        sets.append(HeldOutSet(rows, objective, packing, kind=kind))
+    if config.held_out > 0 and config.held_out_tokens > 0 and not any(each.rows for each in sets):
         raise TrainError(
-            f"{config.shards}: found no held-out document at a share of {config.held_out}, expected at least one; "
+            f"{config.shard_paths}: found no held-out document at a share of {config.held_out}, expected at least one; "
             "raise --held-out, dump more documents, or use --held-out 0 to train without"
         )
-    return rows
+    return tuple(sets)

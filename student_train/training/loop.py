@@ -11,7 +11,8 @@ import torch
 
 from student_train.data.loader import Step, Stream
 from student_train.data.segments import Leg
-from student_train.evaluation.held_out import summary
+from student_train.evaluation.held_out import by_set, summary
+from student_train.evaluation.intervals import Interval
 from student_train.evaluation.run_scores import score_run
 from student_train.outputs import checkpoint
 from student_train.outputs.metrics import MetricsLog, open_metrics
@@ -74,7 +75,7 @@ class TrainingLoop:
     def _stream(self, leg: Leg) -> Stream:
         context = self.context
         return Stream(
-            leg.cache,
+            leg.caches,
             leg.plan,
             context.batches,
             first=max(self.state.step, leg.plan.first_step),
@@ -145,7 +146,7 @@ class TrainingLoop:
         return {
             "step": self.state.step,
             "loss": result.loss,
-            **self.context.objective.metrics(result.means, update.weights),
+            **self.context.objective.metrics(result.means, result.scale),
             "lr": update.lr,
             "tokens": self.state.tokens,
             "tokens_per_s": result.positions / seconds,
@@ -170,11 +171,20 @@ class TrainingLoop:
 
     def _evaluate(self, metrics: MetricsLog) -> None:
         context = self.context
-        figures = summary(score_run(context, "held-out"), context.objective.measures) or {}
-        means = {name: figure["mean"] for name, figure in figures.items()}
+        scores = score_run(context, "held-out")
+        means = _means(summary(scores, context.objective.measures))
+        if len(context.held_out) > 1:
+            parts = zip(by_set(scores, context.held_out), context.held_out, strict=True)
+            for number, (rows, each) in enumerate(parts, 1):
+                own = _means(summary(rows, each.objective.measures))
+                means |= {f"{name}/{number}": mean for name, mean in own.items()}
         if context.world.is_main:
             metrics.write("held_out_curve.jsonl", {"step": self.state.step, **means}, prefix="held_out/")
         context.distiller.train()
+
+
+def _means(figures: dict[str, Interval] | None) -> dict[str, float]:
+    return {name: figure["mean"] for name, figure in (figures or {}).items()}
 
 
 def _is_due(every: int, step: int) -> bool:

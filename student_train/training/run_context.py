@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shards.read import Cache
 from student_train.config import Config
 from student_train.data.chat_template import StudentTemplate
 from student_train.data.loader import BatchSpec
@@ -43,8 +45,8 @@ class RunContext:
     """How rows become batches."""
     total_steps: int
     """Optimiser steps of the whole run."""
-    held_out: HeldOutSet
-    """Rows to evaluate on."""
+    held_out: tuple[HeldOutSet, ...]
+    """Rows to evaluate on, of each cache."""
     prompts: SamplePrompts
     """Prompts to complete, for people."""
     runtime: Runtime
@@ -66,11 +68,14 @@ class RunContext:
         return self.runtime.log
 
     def chat_template(self) -> StudentTemplate | None:
-        """Return the chat template of the contexts that the student is trained behind; None for documents."""
-        cache = self.first_leg.cache
-        if not cache.manifest.layout.has_responses:
+        """Return the chat template of the contexts that the student is trained behind; None for documents.
+
+        Of several caches, it is that of the first with responses.
+        """
+        cache = first_with_responses(self.first_leg.caches)
+        if cache is None:
             return None
-        if self.config.template == "own" or self.student.other_tokenizer is not None:
+        if self.config.template == "own" or self.student.beside(cache.tokenizer_dir).other_tokenizer is not None:
             return StudentTemplate.load(f"student {self.student.source}", self.student.tokenizer_dir)
         return StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
 
@@ -81,6 +86,11 @@ class RunContext:
     def interrupted(self, step: int) -> Interrupted:
         """Return the error of a run that was asked to stop after `step` steps."""
         return interrupted(self.out, step, self.total_steps)
+
+
+def first_with_responses(caches: Sequence[Cache]) -> Cache | None:
+    """Return the first cache of responses; None where all are documents."""
+    return next((cache for cache in caches if cache.manifest.layout.has_responses), None)
 
 
 def interrupted(out: Path, step: int, total_steps: int) -> Interrupted:

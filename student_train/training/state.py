@@ -63,7 +63,9 @@ class TrainState:
     config: dict[str, Any]
     """Settings of the run."""
     manifest_sha256: str
-    """Digest of the cache's manifest; "" where the cache grows."""
+    """Identity of the data: of one cache its manifest's digest; "" where the cache grows."""
+    caches: list[dict[str, Any]] = field(default_factory=list)
+    """Of several caches, what identifies each (`Mixture.entries`)."""
     base: BaseDigests
     """Digests of the model that the student starts from."""
     handover: Handover
@@ -92,6 +94,7 @@ class TrainState:
             "seconds": self.seconds,
             **objective,
             "manifest_sha256": self.manifest_sha256,
+            **({"caches": self.caches} if self.caches else {}),
             "config": self.config,
             "base_sha256": self.base.weights_sha256,
             "base_config_sha256": self.base.config_sha256,

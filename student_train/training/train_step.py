@@ -1,7 +1,8 @@
 """One optimiser step: losses and gradients of its batches, then one update.
 
 The loss of a step is, for each part, the sum of terms divided by their number in the whole step, over batches and
-ranks; parts are added with their weights.
+ranks; parts are added with their weights. Where a run has several objectives, each one's loss counts by its share of
+the step's positions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from student_train.losses.blockwise import LossOutput
 from student_train.objectives.base import LossScale, Objective
 from student_train.training.distributed import World, full_tensor
 
+_POSITIONS = "positions"
+"""Key of the number of positions among the counts of parts."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UpdateSettings:
@@ -34,7 +38,7 @@ class UpdateSettings:
     weights: dict[str, float]
     """Weight of each part of the loss."""
     measure_norms: bool = False
-    """Whether gradient norms of the parts are measured, on each rank's first batch."""
+    """Whether gradient norms of the parts are measured, on each rank's first batch of each objective."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,8 @@ class StepResult:
     """Mean term of each part; {} for a step without positions."""
     positions: int
     """Positions with a label; 0 for a step whose rows are all held out. Such a step updates nothing."""
+    scale: LossScale
+    """Weight and number of terms of each part."""
     stop: bool
     """Whether any rank was asked to stop."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -86,20 +92,20 @@ def take_step(
     objective: Objective = distiller.objective
     weights = update.weights
     left_out = sum((batch.targets.left_out for batch in batches), Counter())
-    counts = {part: sum(batch.targets.counts[part] for batch in batches) for part in weights}
-    gathered = world.gather((counts, len(batches), stop, dict(rows), dict(left_out)))
-    totals = {part: sum(counts[part] for counts, *_ in gathered) for part in weights}
+    gathered = world.gather((_counts(objective, batches), len(batches), stop, dict(rows), dict(left_out)))
+    totals = _add_counts([counts for counts, *_ in gathered])
+    positions = totals.pop(_POSITIONS)
+    scale = LossScale(weights=weights, totals=totals)
     stop = any(asked for _, _, asked, *_ in gathered)
     all_rows = _add_counts([rows for *_, rows, _ in gathered])
     all_left_out = _add_counts([left_out for *_, left_out in gathered])
-    if totals["ce"] == 0:
-        return StepResult(loss=0.0, means={}, positions=0, stop=stop, left_out=all_left_out, rows=all_rows)
+    if positions == 0:
+        return StepResult(loss=0.0, means={}, positions=0, scale=scale, stop=stop, left_out=all_left_out, rows=all_rows)
     for group in optimizer.param_groups:
         group["lr"] = update.lr
     optimizer.zero_grad(set_to_none=True)
     padding = max(number for _, number, *_ in gathered) - len(batches)
     padded = (*batches, *(objective.empty_batch() for _ in range(padding)))
-    scale = LossScale(weights=weights, totals=totals)
     sums, bad, norms = _accumulate(distiller, padded, scale, device=world.device, measure=update.measure_norms)
     results = world.gather((sums, bad, norms))
     _require_finite(number, [row for _, rows, _ in results for row in rows])
@@ -108,14 +114,21 @@ def take_step(
     _require_finite_gradient(number, float(full_tensor(norm)))
     optimizer.step()
     return StepResult(
-        loss=sum(weight * means[part] for part, weight in weights.items()),
+        loss=objective.total(means, scale),
         means=means,
-        positions=totals["ce"],
+        positions=positions,
+        scale=scale,
         stop=stop,
         left_out=all_left_out,
         rows=all_rows,
         norms=_mean_norms([norms for _, _, norms in results]) if update.measure_norms else {},
     )
+
+
+def _counts(objective: Objective, batches: tuple[Batch, ...]) -> dict[str, int]:
+    """Return the number of terms of each part, and of positions, in the batches of a rank."""
+    counts = _add_counts([dict.fromkeys(objective.parts, 0), *(objective.counts(batch) for batch in batches)])
+    return counts | {_POSITIONS: sum(batch.num_positions for batch in batches)}
 
 
 def _accumulate(
@@ -124,20 +137,23 @@ def _accumulate(
     """Add up the gradients of batches.
 
     Returns:
-        The sum of each part's terms, the rows with a term that is not finite, and the norms of the first batch.
+        The sum of each part's terms, the rows with a term that is not finite, and the norms of each objective's first
+        batch.
     """
     sums = dict.fromkeys(scale.weights, 0.0)
     norms: dict[str, float] = {}
     bad: list[RowInfo] = []
-    for i, batch in enumerate(batches):
-        out: LossOutput = distiller(batch.to(device), scale, measure and i == 0)
+    measured: set[int] = set()
+    for batch in batches:
+        out: LossOutput = distiller(batch.to(device), scale, measure and batch.kind not in measured)
+        measured.add(batch.kind)
         out.loss.backward()
-        for part in sums:
-            sums[part] += float(out.terms[part].double().sum())
+        for part, term in out.terms.items():
+            sums[part] += float(term.double().sum())
         if not math.isfinite(sum(sums.values())):
             indices = {part: (~torch.isfinite(term)).nonzero().flatten().tolist() for part, term in out.terms.items()}
             bad += distiller.objective.rows_with(batch, indices)
-        norms = norms or out.norms or {}
+        norms |= out.norms or {}
     return sums, bad, norms
 
 
@@ -152,7 +168,8 @@ def _add_counts(counts: list[dict[str, int]]) -> dict[str, int]:
 
 def _mean_norms(norms_by_rank: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean over ranks of each part's norm, over those that have one."""
-    parts = {part: [norms[part] for norms in norms_by_rank if norms.get(part, 0.0) > 0.0] for part in norms_by_rank[0]}
+    names = dict.fromkeys(part for norms in norms_by_rank for part in norms)
+    parts = {part: [norms[part] for norms in norms_by_rank if norms.get(part, 0.0) > 0.0] for part in names}
     return {part: sum(norms) / len(norms) for part, norms in parts.items() if norms}
 
 

@@ -23,14 +23,14 @@ def require_trainable(context: RunContext) -> None:
         TrainError: No step has one.
     """
     config, leg = context.config, context.first_leg
-    rows, first = CachedRows(leg.cache), leg.plan.first_step
+    rows, first = CachedRows(leg.caches), leg.plan.first_step
     last = min(leg.last, first + leg.plan.steps_per_epoch)
     if any(num_labels(read_step(rows, leg.plan, context.batches, step=step)) for step in range(first, last)):
         return
     raise TrainError(
-        f"{config.shards}: found no token to train on in {last - first:,} steps, expected at least one: their rows are "
-        f"held out (--held-out {config.held_out:g}) or too short to learn from; lower --held-out, take more steps, or "
-        "dump more documents"
+        f"{config.shard_paths}: found no token to train on in {last - first:,} steps, expected at least one: their "
+        f"rows are held out (--held-out {config.held_out:g}) or too short to learn from; lower --held-out, take more "
+        "steps, or dump more documents"
     )
 
 

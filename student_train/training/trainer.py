@@ -20,10 +20,11 @@ from shards.reports.summary import licence_line
 from shards.storage.atomic import write_atomic
 from student_train.config import Config
 from student_train.data.chat_template import StudentTemplate
+from student_train.data.mixture import Mixture, open_mixture
 from student_train.evaluation import completions
 from student_train.evaluation.completions import SamplePrompts, try_to_complete
 from student_train.evaluation.exported import export_and_score
-from student_train.evaluation.held_out import lines
+from student_train.evaluation.held_out import set_lines
 from student_train.evaluation.quantised import quantised_record
 from student_train.evaluation.run_scores import score_run
 from student_train.model.base import base_digests, known_base_digests
@@ -32,7 +33,14 @@ from student_train.objectives.row_score import RowScore
 from student_train.outputs import checkpoint, export, files
 from student_train.outputs.lock import locked
 from student_train.outputs.run_dir import Identity, damaged_record, is_finished, newest_state, read_record
-from student_train.outputs.run_record import describe, held_out_record, responses_line, result_line, run_record
+from student_train.outputs.run_record import (
+    cache_lines,
+    describe,
+    held_out_record,
+    responses_line,
+    result_line,
+    run_record,
+)
 from student_train.outputs.weight_digest import exported_sha256, parameters_sha256
 from student_train.training.build_run import build_run
 from student_train.training.distributed import World, init_distributed
@@ -60,7 +68,7 @@ def run(
         shards.ShardError: The cache is damaged, incomplete or unreachable.
         Interrupted: A signal asked to stop; the state is saved.
     """
-    cache = None if config.follow else shards.open(config.shards)
+    mixture = None if config.follow else open_mixture(config)
     handover = Handover(segments=list(segments))
     with deterministic(), init_distributed(config.device) as world:
         log = log if world.is_main else log_nothing
@@ -70,7 +78,7 @@ def run(
             configs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
         with ExitStack() as locks:  # the lock of OUT is kept while its control trains
             for each in configs:
-                job = _Job(identity=_identity(each, cache), cache=cache, hardware=hardware, command=command)
+                job = _Job(identity=_identity(each, mixture), hardware=hardware, command=command)
                 handover = _train_unless_finished(job, handover, world, log, locks)
 
 
@@ -79,8 +87,6 @@ class _Job:
     """One run to do: the student's or its control's."""
 
     identity: Identity
-    cache: shards.Cache | None
-    """None where the cache still grows."""
     hardware: Hardware
     command: list[str]
 
@@ -89,17 +95,25 @@ class _Job:
         return self.identity.config
 
     @property
+    def mixture(self) -> Mixture | None:
+        """None where the cache still grows."""
+        return self.identity.mixture
+
+    @property
     def out(self) -> Path:
         return Path(self.config.out)
 
 
-def _identity(config: Config, cache: shards.Cache | None) -> Identity:
+def _identity(config: Config, mixture: Mixture | None) -> Identity:
     """Return what makes a run this one. The teacher of a growing cache without shards is not known yet."""
-    growing = open_live(config.shards) if cache is None else None
-    readable = growing.cache if growing is not None else cache
+    if mixture is not None:
+        readable: shards.Cache | None = mixture.caches[0]
+    else:
+        growing = open_live(config.sources[0].path)
+        readable = None if growing is None else growing.cache
     return Identity(
         config=config,
-        manifest_sha256=None if cache is None else cache.manifest_sha256,
+        mixture=mixture,
         base=None if readable is None else known_base_digests(config.student, readable.manifest.teacher),
     )
 
@@ -149,7 +163,7 @@ def _train(job: _Job, handover: Handover, world: World, log: LogLine) -> Handove
     teacher = _TeacherCompletions(handover.teacher_completions, wanted=wanted, log=log)
     with stop_on_signals() as signals:
         runtime = Runtime(world=world, signals=signals, log=log)
-        context = build_run(config, job.cache, handover, runtime, on_teacher=teacher)
+        context = build_run(config, job.mixture, handover, runtime, on_teacher=teacher)
         _announce(context, stored, job.hardware, is_control=is_control)
         handover = replace(handover, layers=context.student.layer_choice, teacher_completions=teacher.texts)
         state = _first_state(context, job, handover, stored)
@@ -165,11 +179,14 @@ def _train(job: _Job, handover: Handover, world: World, log: LogLine) -> Handove
 
 def _announce(context: RunContext, stored: dict[str, Any] | None, hardware: Hardware, *, is_control: bool) -> None:
     """Log what is trained, from which step, and on what; a control leaves out what its run has logged."""
-    teacher = context.first_leg.cache.manifest.teacher
-    if teacher.restricts_outputs and not is_control:
-        context.log(f"note: the teacher's licence is {licence_line(asdict(teacher))}")
+    teachers = [cache.manifest.teacher for cache in context.first_leg.caches]
+    for teacher in dict.fromkeys(teacher for teacher in teachers if teacher.restricts_outputs):
+        if not is_control:
+            context.log(f"note: the teacher's licence is {licence_line(asdict(teacher))}")
     if stored is None:
         context.log(f"{context.out}: {describe(context)}")
+        for line in cache_lines(context):
+            context.log(f"{context.out}: {line}")
         if line := responses_line(context):
             context.log(f"{context.out}: {line}")
     else:
@@ -194,10 +211,11 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
             optimizer=context.optimizer,
             world=context.world,
         )
-    teacher = context.first_leg.cache.manifest.teacher
+    mixture, teacher = job.mixture, context.first_leg.caches[0].manifest.teacher
     state = TrainState(
         config=config.to_dict(),
-        manifest_sha256="" if job.cache is None else job.cache.manifest_sha256,
+        manifest_sha256="" if mixture is None else mixture.sha256,
+        caches=mixture.entries if mixture is not None and len(mixture.caches) > 1 else [],
         base=job.identity.base or base_digests(config.student, teacher),
         handover=replace(handover, segments=context.written_segments()),
         objective=context.objective.initial_state(),
@@ -209,11 +227,9 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
 
 def _record(context: RunContext, state: TrainState, after: list[RowScore], job: _Job) -> dict[str, Any]:
     return run_record(
-        config=context.config,
-        cache=context.segments.cache if context.segments else context.first_leg.cache,
-        student=context.student,
+        context=context,
         state=state,
-        held_out=held_out_record(context.objective, state.handover.before or [], after),
+        held_out=held_out_record(context, state.handover.before or [], after),
         command=job.command,
         hardware=job.hardware,
     )
@@ -230,7 +246,7 @@ def _finish(context: RunContext, model: Any, record: dict[str, Any], handover: H
     if texts is not None:
         teacher = handover.teacher_completions if context.config.objective == "kd" else None
         completions.write(out, student=texts, teacher=teacher, prompts=prompts)
-    rows = lines(after, handover.before or [], context.objective.measures)
+    rows = set_lines(after, handover.before or [], context.held_out)
     if context.config.quantize:
         record["quantized"] = quantised_record(context)
     write_atomic(out / "held_out.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())

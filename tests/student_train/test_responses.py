@@ -75,7 +75,7 @@ def objective_of(world: ResponseWorld, *, vocab: int = VOCAB, folder: Path | Non
     student: Any = types.SimpleNamespace(
         vocab_size=vocab, max_row_tokens=128, source="own", tokenizer_dir=folder or world.teacher_dir
     )
-    return SameTokenizer.of(Config(**more), student, shards.open(str(world.shards)), skip=0)
+    return SameTokenizer.of(Config(**more), student, [shards.open(str(world.shards))], skip=0)
 
 
 def kl(objective: SameTokenizer, model: Any, rows: list[Chunk], *, layout: str = "mask") -> float:
@@ -269,7 +269,7 @@ def test_templates_that_cannot_be_used_are_refused_by_name(world: Any, chat: Res
         vocab_size=300, max_row_tokens=128, source="own", tokenizer_dir=world.teacher_dir
     )
     with pytest.raises(TrainError, match="template is own; found plain documents"):
-        SameTokenizer.of(Config(template="own"), student, shards.open(str(world.shards)), skip=0)
+        SameTokenizer.of(Config(template="own"), student, [shards.open(str(world.shards))], skip=0)
 
 
 def test_a_context_without_messages_is_refused_for_another_template(chat: ResponseWorld) -> None:

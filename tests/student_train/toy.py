@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 def toy_config(world: Any, out: Path, **more: Any) -> Config:
     """Return the settings of a run of a few seconds: half of the tiny teacher's layers, 20 steps."""
     settings: dict[str, Any] = {
-        "shards": str(world.shards),
+        "shards": (str(world.shards),),
         "out": str(out),
         "student": "teacher",
         "student_layers": 2,
@@ -42,6 +42,8 @@ def arguments(config: Config) -> list[str]:
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list) and name == "shards":
+            flags += [part for one in value for part in (f"--{flag}", one)]
         elif name != "specialist":
             flags += [f"--{flag}", str(value)]
     return flags

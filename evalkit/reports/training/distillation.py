@@ -165,7 +165,7 @@ def _completions(run: TrainingRun, control: TrainingRun | None) -> tuple[tuple[C
 def _explanations(run: TrainingRun, control: TrainingRun | None) -> list[str]:
     held_out = run.get("held_out") or {}
     size = ", ".join(f"{held_out[key]:,} {key}" for key in ("rows", "tokens", "bytes") if key in held_out)
-    documents = len({document for document, _ in run.held_out})
+    documents = len({document for document, *_ in run.held_out})
     lines = [
         f"held out: {size or 'size not recorded'}{f', {documents} documents' if documents else ''}, never trained on",
         "[low, high]: 95% intervals, by a bootstrap over held-out documents; over problems for benchmarks",
@@ -188,7 +188,8 @@ def _control_remarks(run: TrainingRun, control: TrainingRun | None) -> list[str]
 
 def _next_steps(run: TrainingRun) -> tuple[tuple[str, str], ...]:
     """Return commands for the run's own folders; a path is quoted where a shell would split it."""
-    shards, student = (shlex.quote(str(path)) for path in (run.get("config", "shards") or "shards/", run.folder))
+    caches = run.get("caches") or [{"path": run.get("config", "shards") or "shards/"}]
+    shards, student = (shlex.quote(str(path)) for path in (caches[0]["path"], run.folder))
     return (
         ("see a row with the teacher's choices", f"logit-shards inspect {shards} --row 5 --html row.html"),
         (

@@ -88,8 +88,8 @@ def paired_difference(first: TrainingRun, second: TrainingRun, key: str) -> stat
     if not first.held_out or first.held_out.keys() != second.held_out.keys():
         return None
     sums_by_document: dict[str, list[float]] = {}
-    for (document, window), row in first.held_out.items():
-        other = second.held_out[document, window]
+    for place, row in first.held_out.items():
+        document, other = place[0], second.held_out[place]
         denominator = _denominator(key, measure, row)
         if measure.numerator not in row or measure.numerator not in other or denominator not in row:
             return None

@@ -17,7 +17,7 @@ from evalkit.outputs.files import read_json
 
 _HELD_OUT_NUMBERS = (
     *("window", "tokens", "bytes", "kl_sum", "nll_sum", "top1_sum"),
-    *("chunk_kl_sum", "chunks", "cell_kl_sum", "boundaries"),
+    *("cache", "chunk_kl_sum", "chunks", "cell_kl_sum", "boundaries"),
 )
 """Keys of a line of `held_out.jsonl` that must be numbers where they are present."""
 
@@ -31,8 +31,8 @@ class TrainingRun:
     """Content of `run.json`."""
     curve: tuple[dict[str, float], ...]
     """Lines of `metrics.jsonl`; empty without the file."""
-    held_out: dict[tuple[str, int], dict[str, float]]
-    """Lines of `held_out.jsonl` by (document, window); empty without the file."""
+    held_out: dict[tuple[str, int, int], dict[str, float]]
+    """Lines of `held_out.jsonl` by (document, window, number of the cache, 0 for one); empty without the file."""
     completions: dict[str, dict[str, str]]
     """Content of `completions.json`: role (teacher, student) -> prompt -> text; empty without the file."""
 
@@ -75,7 +75,7 @@ def read_run(folder: Path) -> TrainingRun:
         folder=folder,
         record=record,
         curve=tuple(_read_lines(folder / "metrics.jsonl", ("step", "loss"), ("step", "loss"))),
-        held_out={(str(row["document"]), int(row["window"])): row for row in rows},
+        held_out={(str(row["document"]), int(row["window"]), int(row.get("cache", 0))): row for row in rows},
         completions=_read_completions(folder / "completions.json"),
     )
 

@@ -58,7 +58,7 @@ def objective_of(world: ResponseWorld, folder: Path, *, max_tokens: int = 128, *
         vocab_size=VOCAB, max_row_tokens=max_tokens, source="own", tokenizer_dir=folder, other_tokenizer="other ids"
     )
     return CrossTokenizer.of(
-        Config(**more), student, shards.open(str(world.shards)), skip=0, device=torch.device("cpu")
+        Config(**more), student, [shards.open(str(world.shards))], skip=0, device=torch.device("cpu")
     )
 
 

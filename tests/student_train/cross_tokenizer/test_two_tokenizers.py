@@ -90,7 +90,7 @@ def small(folders: dict[str, Path], cross: Any, tmp_path_factory: pytest.TempPat
 
 def config(small: dict[str, Path], out: Path, **more: Any) -> Config:
     settings: dict[str, Any] = {
-        "shards": str(small["shards"]), "out": str(out), "student": str(small["student"]), "max_steps": 14,
+        "shards": (str(small["shards"]),), "out": str(out), "student": str(small["student"]), "max_steps": 14,
         "batch_tokens": 300, "micro_tokens": 150, "learning_rate": 1e-2, "held_out": 0.3, "save_every": 5,
         "tensorboard": False, "progress": False, "threads": 1, "dtype": "float32",
     }  # fmt: skip

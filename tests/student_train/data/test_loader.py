@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import json
 import threading
@@ -16,10 +15,12 @@ import torch
 import shards
 from shards.errors import CorruptShardError, StoreError
 from shards.storage.store import open_store
+from student_train.config import Config
 from student_train.data.hashing import HeldOutRule, is_held_out
-from student_train.data.loader import BatchSpec, Rows, Stream, read_step
+from student_train.data.loader import BatchSpec, CacheSpec, Rows, Stream, read_step
+from student_train.data.mixture import plan_of
 from student_train.data.packing import Packing
-from student_train.data.sampler import make_plan, rows_of_step
+from student_train.data.sampler import rows_of_step
 from student_train.losses.fused_linear import LossSpec
 from student_train.losses.targets import TargetSpec
 from student_train.objectives.same_tokenizer import SameTokenizer
@@ -28,26 +29,21 @@ from tests.shards.faulty_s3 import Proxy, s3, s3_server  # noqa: F401
 
 def setup(world: Any, *, held_out: float = 0.2) -> tuple[Any, Any, BatchSpec]:
     cache = shards.open(str(world.shards))
-    plan = make_plan(
-        tuple(cache.chunk_rows(i) for i in range(len(cache))),
-        tokens=cache.tokens,
-        batch_tokens=150,
-        manifest_sha256=cache.manifest_sha256,
-        seed=0,
-    )
+    plan = plan_of(Config(batch_tokens=150), [cache], digests=[cache.manifest_sha256])
     objective = SameTokenizer(
         loss_spec=LossSpec(divergence="forward-kl", ce_weight=0.3),
         targets=TargetSpec(vocab_size=world.vocab, target_kind="linear"),
         max_row_tokens=128,
     )
-    spec = BatchSpec(batcher=objective, packing=Packing(micro_tokens=100), held_out=HeldOutRule(fraction=held_out))
+    rules = CacheSpec(batcher=objective, held_out=HeldOutRule(fraction=held_out))
+    spec = BatchSpec(caches=(rules,), packing=Packing(micro_tokens=100))
     return cache, plan, spec
 
 
 @pytest.mark.slow
 def test_a_stream_yields_the_steps_of_the_plan_without_held_out_rows(world: Any) -> None:
     cache, plan, spec = setup(world)
-    with Stream(cache, plan, spec, first=3, last=12, prefetch=2) as stream:
+    with Stream([cache], plan, spec, first=3, last=12, prefetch=2) as stream:
         steps = list(stream)
     assert [step.number for step in steps] == list(range(3, 12))
     for step in steps:
@@ -60,8 +56,8 @@ def test_a_stream_yields_the_steps_of_the_plan_without_held_out_rows(world: Any)
 def test_ranks_together_read_what_one_rank_reads(world: Any) -> None:
     cache, plan, spec = setup(world)
     for step in range(4):
-        alone = read_step(Rows(cache), plan, spec, step=step)
-        parts = [read_step(Rows(cache), plan, spec, step=step, rank=r, world_size=3) for r in range(3)]
+        alone = read_step(Rows([cache]), plan, spec, step=step)
+        parts = [read_step(Rows([cache]), plan, spec, step=step, rank=r, world_size=3) for r in range(3)]
         joined = [row for part in parts for batch in part.batches for row in batch.rows]
         assert joined == [row for batch in alone.batches for row in batch.rows]
         assert sum(part.num_positions for part in parts) == alone.num_positions
@@ -79,7 +75,7 @@ def test_any_stops_and_world_sizes_read_each_row_once_per_epoch(world: Any) -> N
         with contextlib.ExitStack() as stack:
             ranks = [
                 iter(stack.enter_context(Stream(
-                    cache, plan, spec, first=state["step"], last=last, prefetch=1, rank=rank, world_size=world_size
+                    [cache], plan, spec, first=state["step"], last=last, prefetch=1, rank=rank, world_size=world_size
                 )))
                 for rank in range(world_size)
             ]  # fmt: skip
@@ -98,8 +94,8 @@ def test_a_bucket_that_fails_often_gives_the_same_steps(world: Any, s3: Proxy) -
     s3.misbehave(0.2, "500", "503", "reset", "cut", "short", seed=1)
     remote = shards.open("s3://bucket/cache")
     assert remote.manifest_sha256 == local.manifest_sha256
-    expected = [read_step(Rows(local), plan, spec, step=step) for step in range(plan.steps_per_epoch)]
-    with Stream(remote, plan, spec, first=0, last=plan.steps_per_epoch, prefetch=2) as stream:
+    expected = [read_step(Rows([local]), plan, spec, step=step) for step in range(plan.steps_per_epoch)]
+    with Stream([remote], plan, spec, first=0, last=plan.steps_per_epoch, prefetch=2) as stream:
         for found, wanted in zip(stream, expected, strict=True):
             for a, b in zip(found.batches, wanted.batches, strict=True):
                 assert a.rows == b.rows
@@ -116,7 +112,7 @@ def test_a_bucket_that_is_gone_stops_the_consumer_after_retries(world: Any, s3: 
     s3.misbehave(1.0, "503")
     with (
         pytest.raises(StoreError, match=r"shard-\d+.arrow chunk \d+: .*gave up after 5 attempts, check the address"),
-        Stream(remote, plan, spec, first=0, last=3, prefetch=1) as stream,
+        Stream([remote], plan, spec, first=0, last=3, prefetch=1) as stream,
     ):
         next(iter(stream))
 
@@ -135,7 +131,7 @@ def test_a_damaged_chunk_stops_the_consumer_at_its_step(world: Any) -> None:
     seen = []
     with (
         pytest.raises(CorruptShardError, match="damaged"),
-        Stream(Damaged(), plan, spec, first=0, last=plan.steps_per_epoch, prefetch=1) as stream,  # type: ignore[arg-type]
+        Stream([Damaged()], plan, spec, first=0, last=plan.steps_per_epoch, prefetch=1) as stream,  # type: ignore[arg-type]
     ):
         seen.extend(step.number for step in stream)
     assert seen == list(range(first_bad))
@@ -143,13 +139,13 @@ def test_a_damaged_chunk_stops_the_consumer_at_its_step(world: Any) -> None:
 
 def test_leaving_early_ends_the_thread(world: Any) -> None:
     cache, plan, spec = setup(world)
-    with Stream(cache, plan, spec, first=0, last=1000, prefetch=1) as stream:
+    with Stream([cache], plan, spec, first=0, last=1000, prefetch=1) as stream:
         next(iter(stream))
     assert not any(thread.name == "reader" for thread in threading.enumerate())
 
 
 def test_a_step_whose_rows_are_all_held_out_is_empty(world: Any) -> None:
     cache, plan, spec = setup(world, held_out=1.0)
-    step = read_step(Rows(cache), plan, dataclasses.replace(spec, held_out=HeldOutRule(fraction=1.0)), step=0)
+    step = read_step(Rows([cache]), plan, spec, step=0)
     assert step.batches == ()
     assert step.num_positions == 0

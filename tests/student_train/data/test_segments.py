@@ -59,7 +59,7 @@ def dump(world: Any, tools: Any, tmp_path: Path) -> Dump:
 
 def config(shards: Path, out: Path, **more: Any) -> Config:
     settings: dict[str, Any] = {
-        "shards": str(shards),
+        "shards": (str(shards),),
         "out": str(out),
         "follow": True,
         "student": "teacher",
@@ -86,7 +86,7 @@ def documents(leg: Leg) -> list[tuple[str, int]]:
     """Return the rows that a leg reads, in order, up to one pass."""
     last = min(leg.last, leg.plan.first_step + leg.plan.steps_per_epoch)
     refs = [ref for step in range(leg.plan.first_step, last) for ref in rows_of_step(leg.plan, step=step)]
-    infos = [leg.cache[ref.chunk].rows[ref.row] for ref in refs]
+    infos = [leg.caches[0][ref.chunk].rows[ref.row] for ref in refs]
     return [(info.document, info.window) for info in infos]
 
 

@@ -79,7 +79,7 @@ def test_a_model_whose_rows_are_no_whole_groups_is_refused() -> None:
 
 def test_adapters_are_refused() -> None:
     with pytest.raises(TrainError, match="quantize with lora-rank"):
-        Config(shards="s", student="x", out="o", quantize="int8", lora_rank=4)
+        Config(shards=("s",), student="x", out="o", quantize="int8", lora_rank=4)
 
 
 @pytest.mark.slow

@@ -23,4 +23,4 @@ def test_the_students_tokenizer_decides(
     for kind in (SameTokenizer, CrossTokenizer):
         monkeypatch.setattr(kind, "of", classmethod(lambda cls, *_, **__: cls))
     cache = shards.open(str(world.shards))
-    assert choose_objective(Config(), student, cache, device=torch.device("cpu")) is expected
+    assert choose_objective(Config(), student, [cache], device=torch.device("cpu")) is expected

@@ -65,4 +65,4 @@ def test_an_id_of_a_specialist_that_the_student_lacks_is_refused(world: Any) -> 
     student: Any = types.SimpleNamespace(vocab_size=60, max_row_tokens=64)
     config = Config(specialist=(5, 60))
     with pytest.raises(TrainError, match="specialist has id 60; the student has 60 ids"):
-        SameTokenizer.of(config, student, shards.open(str(world.shards)), skip=0)
+        SameTokenizer.of(config, student, [shards.open(str(world.shards))], skip=0)

@@ -143,7 +143,7 @@ def test_no_more_tokens_are_read_than_needed(world: Any) -> None:
 
 def config(world: Any, out: Path, **more: Any) -> Config:
     settings: dict[str, Any] = {
-        "shards": str(world.shards),
+        "shards": (str(world.shards),),
         "out": str(out),
         "student": "teacher",
         "student_layers": 2,

@@ -173,6 +173,6 @@ def test_a_published_record_writes_and_sends_nothing_by_itself(
     settings = Config(out="here", wandb=False, tensorboard=False).to_dict()
     config = settings_of(source, settings, {"out", "tensorboard"}, log=print)
     assert (config.wandb, config.tensorboard, config.out, config.control) == (False, False, "here", False)
-    assert config.shards == str(place / "cache")
+    assert config.shards == (str(place / "cache"),)
     assert config.student == str(source.base)
     assert config.seed == record["config"]["seed"]

@@ -192,7 +192,7 @@ def test_other_shards_than_the_checkpoints_are_refused_by_name(
 ) -> None:
     other = tools.write_cache(tmp_path / "other", world.rows[:40], world.teacher_dir, vocab=world.vocab)
     with pytest.raises(CheckpointError, match="found a run on the shards with manifest"):
-        run(dataclasses.replace(toy_config(world, finished), shards=str(other)))
+        run(dataclasses.replace(toy_config(world, finished), shards=(str(other),)))
 
 
 def test_a_folder_of_someone_else_is_left_alone(world: Any, at_home: Any, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_folder_of_someone_else_is_left_alone(world: Any, at_home: Any, tmp_pa
 
 def test_missing_shards_are_one_line_and_leave_nothing(world: Any, tmp_path: Path) -> None:
     with pytest.raises(IncompleteCacheError, match=r"found no manifest.json"):
-        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(tmp_path / "nowhere")))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=(str(tmp_path / "nowhere"),)))
     assert os.listdir(tmp_path) == []
 
 
@@ -213,7 +213,7 @@ def test_a_missing_shard_stops_the_run_by_name(world: Any, at_home: Any, tmp_pat
     shutil.copytree(world.shards, copy)
     (copy / "shard-00001.arrow").unlink()
     with pytest.raises(IncompleteCacheError, match=r"found no shard-00001.arrow, expected a complete cache"):
-        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(copy)))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=(str(copy),)))
     assert not (tmp_path / "out" / "run.json").exists()
 
 
@@ -222,7 +222,7 @@ def test_a_store_that_cannot_be_reached_is_named_after_retries(
 ) -> None:
     monkeypatch.setattr("shards.storage.store.FIRST_PAUSE_S", 0.001)
     with pytest.raises(StoreError, match=r"http://127.0.0.1:9/cache/manifest.json: .*gave up after 5 attempts, check"):
-        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards="http://127.0.0.1:9/cache"))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=("http://127.0.0.1:9/cache",)))
     assert not (tmp_path / "out").exists()
 
 
@@ -234,7 +234,7 @@ def test_a_flipped_byte_stops_the_run_by_name(world: Any, at_home: Any, tmp_path
     raw[len(raw) // 2] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(CorruptShardError, match=r"shard-00001.arrow chunk"):
-        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=str(copy)))
+        run(dataclasses.replace(toy_config(world, tmp_path / "out"), shards=(str(copy),)))
     assert not (tmp_path / "out" / "run.json").exists()
 
 
