@@ -132,10 +132,11 @@ def main(debug: bool) -> None:
 )
 @click.option(
     "--refine-form",
-    type=click.Choice(("conversation", "failure")),
+    type=click.Choice(("conversation", "failure", "sample")),
     default="conversation",
     show_default=True,
-    help="What the model is shown: all programs and their failures, or its first prompt with the failures alone.",
+    help="What the model is shown: all programs and their failures; its first prompt with the failures alone; or its "
+    "first prompt only, for another sample.",
 )
 @click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")
 @click.option(

@@ -119,7 +119,7 @@ class Request(GenerationRequest):
     """Most refinements of an answer: the tests that the prompt shows are executed, and a failure is shown to the
     model."""
     refine_form: str = "conversation"
-    """What the model is shown: `conversation` or `failure`, see `evalkit/tools/refine/prompts.py`."""
+    """What the model is shown: `conversation`, `failure` or `sample`, see `evalkit/tools/refine/prompts.py`."""
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.samples is None):

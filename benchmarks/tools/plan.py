@@ -1,6 +1,6 @@
 """The stages of the experiment as commands, for each model and benchmark.
 
-- `conversation`, `failure`: greedy answers refined, by form of the message. Fewer refinements are a part of them.
+- `conversation`, `failure`, `sample`: greedy answers refined, by form of the message. Fewer refinements are in them.
 - `first` of a form: the greedy answers of the first form, copied.
 - `samples`: several samples per problem, with the same prompt.
 - `attempts`, `verdicts` of a form: each attempt by itself, scored.
@@ -17,7 +17,7 @@ from benchmarks._stages import Stage
 TASKS = {"humaneval": "humaneval-evalplus-chat-v1", "mbpp+": "mbpp-evalplus-chat-v1"}
 """Protocol of each benchmark: for chat models, with the tests that the prompt shows."""
 
-FORMS = ("conversation", "failure")
+FORMS = ("conversation", "failure", "sample")
 """Forms of the message of refinement."""
 
 

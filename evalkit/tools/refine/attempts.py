@@ -34,13 +34,22 @@ class Attempt:
     outcome: VisibleOutcome
 
 
-def end_of(attempts: Sequence[Attempt], *, num_tests: int, refinements: int) -> str:
-    """Return why refinement ends after these attempts, a key of `ENDS`; "" if the model is asked again."""
+def end_of(attempts: Sequence[Attempt], *, num_tests: int, refinements: int, independent: bool = False) -> str:
+    """Return why refinement ends after these attempts, a key of `ENDS`; "" if the model is asked again.
+
+    Args:
+        attempts: The attempts so far.
+        num_tests: Number of visible tests.
+        refinements: Most further attempts.
+        independent: An attempt does not depend on those before, so a repeated or worse one says nothing about the next.
+    """
     last = attempts[-1]
     if not num_tests:
         return "no examples"
     if last.outcome.passed == num_tests:
         return "passed"
+    if independent:
+        return "limit" if len(attempts) > refinements else ""
     if any(program_key(attempt.program) == program_key(last.program) for attempt in attempts[:-1]):
         return "repeated"
     if len(attempts) > 1 and last.outcome.passed < attempts[-2].outcome.passed:

@@ -1,10 +1,12 @@
-"""The prompt of a further attempt, in one of two forms.
+"""The prompt of a further attempt, in one of three forms.
 
 `conversation`: all attempts so far, and what each did on a visible test. A chat model gets the conversation by its own
 template, and its answer begins as the first one did. A base model gets a text in which each attempt is followed by a
 commented failure and the beginning of the function again.
 
 `failure`: the first prompt, and the failures without the programs. There is no program to copy.
+
+`sample`: the first prompt alone. Only the choice by visible tests is left of refinement.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from evalkit.tools.refine.attempts import Attempt
 MESSAGES_VERSION = 3
 """Version of the texts in this module and of `visible.VisibleOutcome.failure`; part of a run's digest."""
 
-LEAST_TEMPERATURE = 0.6
+FORMS = ("conversation", "failure", "sample")
+"""Values of `--refine-form`."""
+
+LEAST_TEMPERATURES = {"conversation": 0.6, "failure": 0.6, "sample": 0.8}
 """Least sampling temperature of further attempts: greedily, small models repeat the program that failed."""
 
 _FENCE = "```"
@@ -35,9 +40,11 @@ def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProt
         first: The prompt of the first attempt.
         attempts: The attempts so far; the last one failed a visible test.
         protocol: The protocol of the first prompt.
-        form: `conversation` or `failure`.
+        form: One of `FORMS`.
     """
-    first = replace(first, temperature=max(LEAST_TEMPERATURE, protocol.temperature))
+    first = replace(first, temperature=max(LEAST_TEMPERATURES[form], protocol.temperature))
+    if form == "sample":
+        return _seeded(first, len(attempts))
     if form == "failure":
         return _seeded(_with_failures(first, attempts, protocol))
     if first.user is None:
@@ -65,14 +72,16 @@ def _with_failures(first: Prompt, attempts: Sequence[Attempt], protocol: PromptP
     return replace(first, text=f"{first.text[:start]}{note}{first.text[start:]}")
 
 
-def _seeded(prompt: Prompt) -> Prompt:
-    """Return the prompt with a seed that its first prompt's seed and its own text decide."""
-    shown = [prompt.seed, prompt.earlier, prompt.user, prompt.text]
+def _seeded(prompt: Prompt, *further: int) -> Prompt:
+    """Return the prompt with a seed that its first prompt's seed, its own text and further numbers decide."""
+    shown = [prompt.seed, prompt.earlier, prompt.user, prompt.text, *further]
     return replace(prompt, seed=int(sha256_text(json.dumps(shown))[:8], 16))
 
 
-def message_after(attempt: Attempt, protocol: PromptProtocol) -> str:
-    """Return what the model is told of a failed attempt, as sample files and pages show it."""
+def message_after(attempt: Attempt, protocol: PromptProtocol, *, form: str) -> str:
+    """Return what the model is told of a failed attempt, as sample files and pages show it; "" if nothing."""
+    if form == "sample":
+        return ""
     return chat_message(attempt) if protocol.is_chat else comment(attempt)
 
 

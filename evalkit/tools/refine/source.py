@@ -26,7 +26,7 @@ from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Benchmark
 from evalkit.tasks.prompts import shown_text
 from evalkit.tools.refine.attempts import Attempt, end_of, refined_sample, summary
-from evalkit.tools.refine.prompts import LEAST_TEMPERATURE, MESSAGES_VERSION, message_after, next_prompt
+from evalkit.tools.refine.prompts import LEAST_TEMPERATURES, MESSAGES_VERSION, message_after, next_prompt
 from evalkit.tools.refine.visible import VisibleChecker, VisibleOutcome, visible_tests
 
 _MESSAGE_TOKENS = 400
@@ -85,7 +85,7 @@ class RefiningSource:
         generation = self.source.record(choice.settings) | {
             "refine": self.request.refine,
             "refine_form": self.request.refine_form,
-            "refine_temperature": max(LEAST_TEMPERATURE, plan.protocol.temperature),
+            "refine_temperature": max(LEAST_TEMPERATURES[self.request.refine_form], plan.protocol.temperature),
         }
         return GeneratedSamples(samples=samples, num_reused=num_reused, generation=generation, refinement=counts)
 
@@ -207,7 +207,9 @@ class _Rounds:
         return template.sample(replace(answer, prompt=replace(first, seed=answer.prompt.seed)))
 
     def _add(self, chain: _Chain, sample: Sample, outcome: Future[VisibleOutcome]) -> None:
-        message = message_after(chain.attempts[-1], self._protocol) if chain.attempts else ""
+        message = (
+            message_after(chain.attempts[-1], self._protocol, form=self._request.refine_form) if chain.attempts else ""
+        )
         program = sample.program(self._problems[sample.task_id])
         attempt = Attempt(sample=sample, program=program, message=message, outcome=outcome.result())
         chain.attempts.append(attempt)
@@ -216,7 +218,12 @@ class _Rounds:
         if chain.attempts[-1].outcome.kind == "infra_error":
             return "infra_error"
         num_tests = len(self._tests[chain.first.task_id])
-        end = end_of(chain.attempts, num_tests=num_tests, refinements=self._request.refine)
+        end = end_of(
+            chain.attempts,
+            num_tests=num_tests,
+            refinements=self._request.refine,
+            independent=self._request.refine_form == "sample",
+        )
         return end or ("" if self._fits(chain) else "context")
 
     def _fits(self, chain: _Chain) -> bool:

@@ -36,6 +36,13 @@ def test_a_program_is_repeated_whatever_its_layout():
     assert end_of([attempt(2, "x = 1\n")] * 2, num_tests=2, refinements=5) == "passed"
 
 
+def test_independent_attempts_end_by_success_or_the_limit_alone():
+    same, worse = [attempt(1, "x = 1\n")] * 2, chain(1, 0)
+    assert {end_of(found, num_tests=2, refinements=5, independent=True) for found in (same, worse)} == {""}
+    assert {end_of(found, num_tests=2, refinements=1, independent=True) for found in (same, worse)} == {"limit"}
+    assert end_of(chain(0, 2), num_tests=2, refinements=5, independent=True) == "passed"
+
+
 def test_the_answer_passes_most_and_is_the_first_of_equals():
     for passed in itertools.product(range(3), repeat=3):
         best = best_of(chain(*passed))

@@ -8,7 +8,7 @@ from evalkit.generation.base import Prompt, Turn
 from evalkit.samples.base import Sample
 from evalkit.tasks import protocols
 from evalkit.tools.refine.attempts import Attempt
-from evalkit.tools.refine.prompts import LEAST_TEMPERATURE, next_prompt
+from evalkit.tools.refine.prompts import FORMS, LEAST_TEMPERATURES, next_prompt
 from evalkit.tools.refine.visible import VisibleOutcome
 
 FAILURE = "This test fails:\nassert f(1) == 2\nf(1) returns 1."
@@ -35,7 +35,7 @@ def test_a_chat_model_gets_the_whole_conversation():
         Turn("assistant", "Here it is:\n```python\nB\n```"),
     )
     assert (prompt.user, prompt.text) == (message, first.text)
-    assert prompt.temperature == LEAST_TEMPERATURE
+    assert prompt.temperature == LEAST_TEMPERATURES["conversation"]
     warmer = next_prompt(first, attempts, replace(protocol, temperature=0.8), form="conversation")
     assert warmer.temperature == 0.8
 
@@ -82,7 +82,7 @@ def test_the_other_form_shows_the_task_and_the_failures_but_no_program():
     chat = Prompt(task_id="T/0", index=0, text="Here it is:\n```python\n", user="Write f.\n", seed=1)
     prompt = next_prompt(chat, attempts, protocol, form="failure")
     assert prompt.user == f"Write f.\n\nAn earlier program was not correct. {FAILURE}\nf(2) fails.\n"
-    assert (prompt.earlier, prompt.text, prompt.temperature) == ((), chat.text, LEAST_TEMPERATURE)
+    assert (prompt.earlier, prompt.text, prompt.temperature) == ((), chat.text, LEAST_TEMPERATURES["failure"])
     note = (
         "# An earlier version of this function was not correct. This test fails:\n# assert f(1) == 2\n"
         "# f(1) returns 1.\n"
@@ -93,3 +93,17 @@ def test_the_other_form_shows_the_task_and_the_failures_but_no_program():
     few_shot = Prompt(task_id="T/0", index=0, text="Task: ...\n[BEGIN]\n", seed=1)
     protocol = protocols.find("mbpp-3shot-v1", task="mbpp")
     assert next_prompt(few_shot, attempts[:1], protocol, form="failure").text == f"Task: ...\n{note}[BEGIN]\n"
+
+
+def test_a_sample_is_the_first_prompt_with_a_seed_of_its_own():
+    protocol = protocols.find("humaneval-evalplus-chat-v1", task="humaneval")
+    first = Prompt(task_id="T/0", index=0, text="Here it is:\n```python\n", user="Write f.\n", seed=1)
+    attempts = [attempt(solution="A\n")] * 2
+    prompts = [next_prompt(first, attempts[:number], protocol, form="sample") for number in (1, 2)]
+    assert all(replace(prompt, seed=1, temperature=None) == replace(first, temperature=None) for prompt in prompts)
+    assert {prompt.temperature for prompt in prompts} == {LEAST_TEMPERATURES["sample"]}
+    assert len({prompt.seed for prompt in (first, *prompts)}) == 3
+
+
+def test_each_form_has_a_temperature():
+    assert set(LEAST_TEMPERATURES) == set(FORMS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from evalkit.generation.base import Answer, FollowUps, OnAnswer, OnTokens, Prompt
+from evalkit.tools.refine.prompts import LEAST_TEMPERATURES
 from tests.evalkit.commands import call
 from tests.evalkit.generation.fake_engine import FixedAnswerEngine
 
@@ -204,7 +205,7 @@ def test_the_page_shows_attempts_and_messages(tmp_path: Path, checkpoint: Path, 
 def test_both_engines_refine_alike(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     """Answers of a random model: all fail, and are refined once, greedily, since engines sample differently."""
     pytest.importorskip("vllm")
-    monkeypatch.setattr("evalkit.tools.refine.prompts.LEAST_TEMPERATURE", 0.0)
+    monkeypatch.setitem(LEAST_TEMPERATURES, "conversation", 0.0)
     settings = ("--refine", 1, "--max-new-tokens", 12, "--dtype", "float32", "--limit", 3, "--no-html", "--workers", 1)
     attempts = {}
     for engine in ("transformers", "vllm"):
