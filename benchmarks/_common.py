@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shards.runtime.command_line import quiet_torchao
 from shards.runtime.machine import describe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser whose help is the docstring of the script, line breaks included."""
+    quiet_torchao()
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

@@ -22,14 +22,19 @@ def standard_options(program: str) -> Callable[[_Command], _Command]:
     Args:
         program: Name that `--version` prints. The decorated function gets the flag as the parameter `debug`.
     """
-    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed, transformers imports it
-        logging.getLogger(name).setLevel(logging.ERROR)  # and each warns, of GPU kernels that a CPU does not load
+    quiet_torchao()
 
     def decorate(command: _Command) -> _Command:
         command = click.option("--debug", is_flag=True, help="Show the traceback of errors.")(command)
         return click.version_option(package_name="teacherless", prog_name=program)(command)
 
     return decorate
+
+
+def quiet_torchao() -> None:
+    """Silence warnings of torchao, which transformers imports where it is installed: a CPU loads no GPU kernels."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextmanager
