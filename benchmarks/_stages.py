@@ -1,14 +1,17 @@
 """Run the commands of an experiment: each once, in parallel where they are independent, resumable at any point.
 
 A stage is one command. Its mark, `DIR/marks/NAME.json`, is written after the command succeeded and holds its arguments:
-a later run skips the stage while they are the same. The commands themselves resume after a kill.
+a later run skips the stage while they are the same. The commands themselves resume after a kill. A command ends with
+the run that started it, so that the next run does not meet it in its folder.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import _common
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +96,9 @@ def run_stage(stage: Stage, scratch: Path) -> bool:
     started = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(_common.ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("ab") as output:
-        code = subprocess.run(stage.command, stdout=output, stderr=output, env=environment).returncode
+        code = subprocess.run(
+            stage.command, stdout=output, stderr=output, env=environment, preexec_fn=_end_with_parent
+        ).returncode
     seconds = time.perf_counter() - started
     if code:
         tell(f"{stage.name}: exit code {code} after {seconds:.0f} s; see {log}")
@@ -99,6 +107,12 @@ def run_stage(stage: Stage, scratch: Path) -> bool:
     mark = {"arguments": list(stage.arguments), "seconds": round(seconds, 1), "provenance": _common.provenance()}
     _common.write_json(_mark(stage, scratch), mark)
     return True
+
+
+def _end_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when the thread that started it ends (prctl(2))."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def tell(line: str) -> None:
