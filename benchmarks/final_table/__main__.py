@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="stages at a time")
     parser.add_argument("--dry-run", action="store_true", help="print every command and its cost, and stop")
     parser.add_argument("--summary", action="store_true", help="with --dry-run: only the sums")
+    parser.add_argument("--section", type=Path, metavar="PAGE", help="with --dry-run: write to the recipe's section")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results/final_table.md"))
     options = parser.parse_args()
@@ -49,7 +51,7 @@ def main() -> None:
         setup = Setup(recipe=read_recipe(options.recipe, places), scratch=options.scratch)
         jobs = all_jobs(setup)
         if options.dry_run:
-            print("\n".join(dry_run(setup, jobs, summary=options.summary)))
+            show(list(dry_run(setup, jobs, summary=options.summary)), options.section, name=options.recipe.stem)
             return
         keep_settings(setup)
     except (RecipeError, DumpError) as error:
@@ -65,6 +67,15 @@ def all_jobs(setup: Setup) -> list[Job]:
     """Return all jobs of a recipe, in the order in which they run."""
     parts = (cache_jobs, nearest_job, student_jobs, best_jobs, score_jobs, selection_jobs, refinement_jobs)
     return [job for part in parts for job in part(setup)]
+
+
+def show(lines: Sequence[str], section: Path | None, *, name: str) -> None:
+    """Print lines, or write them between the markers of a recipe in a page, as docs/final_table.md has them."""
+    if section is None:
+        print("\n".join(lines))
+        return
+    text = "\n".join(f"    {line}".rstrip() for line in lines)
+    _common.replace_section(section, text, begin=f"<!-- {name} -->", end=f"<!-- /{name} -->")
 
 
 def keep_settings(setup: Setup) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks import _commands
 from benchmarks.final_table.jobs import PROBLEMS, PROMPT_TOKENS, SANDBOX, STUDENT, TEACHER, Job, Setup, Work
+from teacher_dump.cost import BYTES_PER_TOKEN
 
 TRAIN = "mbpp:train"
 FUNCTION_RESPONSES = 2
@@ -65,7 +66,7 @@ def recorded(setup: Setup, responses: int, *, who: str) -> Work:
         kind="record",
         who=who,
         amount=responses * (PROMPT_TOKENS + new_tokens),
-        num_bytes=round(responses * new_tokens * setup.cache_bytes),
+        num_bytes=round(responses * new_tokens * BYTES_PER_TOKEN),
     )
 
 
@@ -74,7 +75,7 @@ def _source(setup: Setup) -> Job:
     size = ("--max-tokens", str(recipe.budgets.source_tokens), "--window-tokens", str(recipe.budgets.window_tokens))
     arguments = ("--model", recipe.teacher.model, "--engine", recipe.engine, "--data", recipe.data.source, *size)
     tokens = recipe.budgets.source_tokens
-    work = Work(kind="record", who=TEACHER, amount=tokens, num_bytes=round(tokens * setup.cache_bytes))
+    work = Work(kind="record", who=TEACHER, amount=tokens, num_bytes=round(tokens * BYTES_PER_TOKEN))
     out = ("--out", setup.path("source"))
     return Job.of("record-source", "teacher_dump", (*arguments, *decontaminate(setup), *out), work)
 

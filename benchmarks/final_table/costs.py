@@ -224,6 +224,7 @@ def _sums(model: CostModel, jobs: Sequence[Job]) -> Iterator[str]:
     days = sum(cost.seconds for cost in everything) / 86_400
     done = sum(seconds is not None for seconds in model.done.values())
     yield f"{days:.1f} days; {done} commands are finished"
+    yield "not counted: starts of programs and engines"
     yield "rates:"
     for (kind, who), rate in model.rates.items():
         yield f"    {kind}, {who}: {rate.per_second:,.0f} {UNITS[kind]}/s ({rate.how})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._commands import TrainingBudget
@@ -52,8 +52,6 @@ class Setup:
 
     recipe: Recipe
     scratch: Path
-    cache_bytes: float = field(default=25.0)
-    """Bytes of a recorded token, for estimates."""
 
     def path(self, *parts: str) -> str:
         """Return a path in the scratch folder."""

@@ -19,6 +19,9 @@ ARMS = ("sft-source", "kd-source", "sft", "kd", "kd-passed", "on-policy", "self"
 """Trained students, in the order of the table's rows."""
 SELECTORS = ("majority", "codet", "srank", "verifier", "combined")
 """Methods that choose among identical samples, in the order of the table's rows."""
+PUBLISHED_SCORES = ("humaneval pass@1", "humaneval pass@10", "humaneval+ pass@1", "mbpp pass@1", "mbpp pass@10")
+_KINDS = ("write", "record", "train", "compare")
+_RATES = (*_KINDS, *(f"{kind} {who}" for kind in _KINDS for who in ("teacher", "student")))
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -141,7 +144,7 @@ class RecipeRates:
     """GPUs such as 8xH100: rates come from the arithmetic of `teacher-dump --plan`. "" for the machine of `rates`."""
     training_share: float = _at_least(0.0, 0.4)
     """Share of a GPU's peak that training reaches."""
-    tokens_per_s: dict[str, float] = field(default_factory=dict)
+    tokens_per_s: dict[str, float] = field(default_factory=dict, metadata={"choices": _RATES})
     """By kind of work, or kind and model: `train`, `write teacher`."""
     programs_per_s: float = _at_least(0.0, 0.0)
     """Programs that the sandbox executes."""
@@ -155,8 +158,8 @@ class PublishedRow:
 
     title: str
     source: str
-    scores: dict[str, float]
-    """By column: `humaneval pass@1`, `humaneval pass@10`, `humaneval+ pass@1`, `mbpp pass@1`, `mbpp pass@10`."""
+    scores: dict[str, float] = field(metadata={"choices": PUBLISHED_SCORES})
+    """By column. pass@1 is greedy, pass@10 from samples; `source` says how."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,8 +238,29 @@ def _check(recipe: Recipe, name: str) -> None:
             f"{name}: budgets.micro_tokens: found {recipe.budgets.micro_tokens}, expected at most "
             f"budgets.batch_tokens, {recipe.budgets.batch_tokens}"
         )
+    for task, benchmark in recipe.benchmarks.items():
+        for key in ("greedy", "sampled", "tests"):
+            _check_protocol(task, key, getattr(benchmark, key), name)
     if bool(recipe.data.functions) != bool(recipe.budgets.num_functions):
         raise RecipeError(f"{name}: data.functions and budgets.num_functions: expected both or neither")
     wanted = [benchmark for benchmark in recipe.benchmarks if benchmark not in recipe.data.decontaminate]
     if wanted:
         raise RecipeError(f"{name}: data.decontaminate: does not name {wanted[0]}, which the table scores; add it")
+
+
+def _check_protocol(task: str, key: str, protocol: str, name: str) -> None:
+    """Check that a protocol is known, covers its benchmark, and fits its column.
+
+    Raises:
+        RecipeError: It is not.
+    """
+    from evalkit.tasks.presets import PROTOCOLS
+
+    kind = "tests" if key == "tests" else "solutions"
+    fitting = [
+        item.name
+        for item in PROTOCOLS
+        if task in item.tasks and item.kind == kind and (key != "sampled" or not item.visible_tests)
+    ]
+    if protocol not in fitting:
+        raise RecipeError(f"{name}: benchmarks.{task}.{key}: found {protocol!r}, expected of {', '.join(fitting)}")

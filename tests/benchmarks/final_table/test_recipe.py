@@ -28,6 +28,13 @@ CHANGES = [
     ('"{teacher}"', '"{tutor}"', "names the place {tutor}"),
     ('source = "stdlib"', 'source = "stdlib"\nfunctions = "stdlib"', "data.functions and budgets.num_functions"),
     ("= 12.5", '= "12.5"', "small.toml: published[0].scores.humaneval pass@1: found '12.5', expected a number"),
+    ("humaneval pass@1", "humaneval pass@3", "small.toml: published[0].scores: found 'humaneval pass@3'"),
+    ("train = 20", "trains = 20", "small.toml: rates.tokens_per_s: found 'trains'"),
+    (
+        '"mbpp-codet-chat-v1"',
+        '"mbpp-chat-v1"',
+        "small.toml: benchmarks.mbpp.sampled: found 'mbpp-chat-v1', expected of",
+    ),
     ("[teacher]", "[teacher", "is not TOML"),
 ]
 
