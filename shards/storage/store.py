@@ -41,6 +41,9 @@ BLOCK_BYTES = 16_000_000
 COPY_BYTES = 1 << 20
 """Bytes per read when a local file is copied."""
 
+_EXTRA_OF_PROTOCOL = {"s3": "s3", "s3a": "s3", "hf": "hub"}
+"""Extra that installs the filesystem of a protocol. Others have packages of their own (gcsfs, adlfs)."""
+
 _Result = TypeVar("_Result")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -326,5 +329,9 @@ def open_store(root: str | os.PathLike[str]) -> Store:
     try:
         filesystem, base = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise StoreError(f"{url}: {error}; expected a folder, or a URL whose fsspec package is installed") from None
+        extra = _EXTRA_OF_PROTOCOL.get(url.partition("://")[0])
+        remedy = f"; run pip install 'teacherless[{extra}]'" if extra and isinstance(error, ImportError) else ""
+        raise StoreError(
+            f"{url}: {error}; expected a folder, or a URL whose fsspec package is installed{remedy}"
+        ) from None
     return Store(root=url.rstrip("/"), filesystem=filesystem, base=base)

@@ -36,7 +36,7 @@ def add_adapters(model: Any, *, rank: int, seed: int) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise TrainError(
-            "lora-rank: found no peft, expected it for adapters; pip install peft, or use --lora-rank 0"
+            "lora-rank: found no peft, expected it for adapters; pip install 'teacherless[lora]', or use --lora-rank 0"
         ) from None
     torch.manual_seed(seed)
     settings = LoraConfig(

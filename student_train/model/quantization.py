@@ -74,7 +74,7 @@ def torchao_settings(kind: str) -> Any:
     except ImportError as error:
         raise TrainError(
             f"quantize {kind}: found no torchao ({first_line(error)}), expected it for quantised weights; pip install "
-            "teacherless[quantize], or leave --quantize out"
+            "'teacherless[quantize]', or leave --quantize out"
         ) from None
     if kind == "int8":
         return IntxWeightOnlyConfig(weight_dtype=torch.int8, granularity=PerAxis(0))

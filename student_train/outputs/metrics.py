@@ -150,7 +150,7 @@ class _WeightsAndBiases:
             wandb: Any = importlib.import_module("wandb")
         except ImportError:
             raise TrainError(
-                "wandb: found no package wandb, expected it; pip install wandb, or leave out --wandb"
+                "wandb: found no package wandb, expected it; pip install 'teacherless[wandb]', or leave out --wandb"
             ) from None
         id_file = out / "wandb" / "id"
         if not id_file.is_file():

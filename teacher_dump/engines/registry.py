@@ -63,7 +63,10 @@ def select_engine(requested: str) -> str:
         return next(filter(is_installed, ENGINES), FALLBACK)
     if requested != FALLBACK and not is_installed(requested):
         title = ENGINES[requested].title or requested
-        raise DumpError(f"--engine {requested}: {title} is not installed; run `make setup`, or use --engine {FALLBACK}")
+        raise DumpError(
+            f"--engine {requested}: {title} is not installed; run `make setup` or pip install 'teacherless[vllm]', or "
+            f"use --engine {FALLBACK}"
+        )
     return requested
 
 

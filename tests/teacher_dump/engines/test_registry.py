@@ -37,7 +37,10 @@ def test_auto_is_the_first_installed_engine(without_vllm: None) -> None:
 def test_an_absent_engine_is_refused_with_what_to_do(without_vllm: None) -> None:
     assert not is_installed("vllm")
     assert not is_installed("unknown")
-    with pytest.raises(DumpError, match=r"^--engine vllm: vLLM is not installed; run `make setup`, or use --engine tr"):
+    with pytest.raises(
+        DumpError,
+        match=r"^--engine vllm: vLLM is not installed; run `make setup` or pip install .*, or use --engine tr",
+    ):
         select_engine("vllm")
 
 
