@@ -38,7 +38,7 @@ _NOT_IDENTITY = frozenset(
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("ce_weight", "skew", "warmup", "held_out", "beta2"), (0.0, 1.0)),
     **dict.fromkeys(("learning_rate", "temperature", "adam_eps"), (1e-12, 1e3)),
-    **dict.fromkeys(("weight_decay", "clip"), (0.0, 1e6)),
+    **dict.fromkeys(("weight_decay", "clip", "relations_weight"), (0.0, 1e6)),
     "follow_wait": (0.0, 1e9),
 }
 """Least and greatest value of numbers."""
@@ -117,6 +117,10 @@ class Config:
         "tokenizer always has its own.",
         choices=TEMPLATES,
     )
+    relations_weight: float = _setting(
+        0.0, "Weight of the relations of one layer, added to the loss; needs a cache of teacher-dump --relations."
+    )
+    relations_layer: int = _setting(-1, "Layer of the student for --relations-weight, from 0; -1 is the last.")
     rs_draws: int = _setting(50, "Ids that rs-kd draws at each position.")
     specialist: tuple[int, ...] = ()
     """Ids that a specialist keeps apart, with one class for all others; () trains on all."""
@@ -196,6 +200,7 @@ class Config:
         self._require_an_end()
         self._require_fitting_temperature()
         self._require_valid_specialist()
+        self._require_usable_relations()
         if self.quantize and self.lora_rank:
             raise TrainError("quantize with lora-rank: adapters leave the weights as they are; use one of them")
 
@@ -232,6 +237,14 @@ class Config:
             raise TrainError("specialist has repeated or negative ids; expected each id once")
         if self.specialist and self.objective == "kd" and self.divergence != "forward-kl":
             raise TrainError(f"specialist with {self.divergence}: draws fit a linear loss; use --divergence forward-kl")
+
+    def _require_usable_relations(self) -> None:
+        if self.relations_weight and self.objective == "sft":
+            raise TrainError("relations-weight with objective sft: that is cross-entropy alone; use --objective kd")
+        if self.relations_weight and self.compile:
+            raise TrainError(
+                "relations-weight with compile: compiled layers do not give their vectors; use one of them"
+            )
 
     @property
     def sources(self) -> tuple[ShardSource, ...]:

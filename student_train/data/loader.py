@@ -75,7 +75,7 @@ class Step:
     rows: dict[str, int]
     """What was read: `rows`, `rows_without_loss` (no batch has them), and in the shards' tokens `context_tokens`,
     which have no position, and `response_tokens`, which have one. Of several caches, the rows and those tokens of cache
-    N, from 1, too: `rows/N`, `response_tokens/N`."""
+    N, from 1, too: `rows/N`, `response_tokens/N`. `rows_with_relations` where a cache has some."""
 
     @property
     def num_positions(self) -> int:
@@ -154,6 +154,7 @@ def _row_counts(by_cache: list[list[Chunk]], batches: list[Batch]) -> dict[str, 
         "rows_without_loss": len(rows) - sum(len(batch.rows) for batch in batches),
         "context_tokens": sum(row.rows[0].context for row in rows),
         "response_tokens": _response_tokens(rows),
+        **_relation_counts(rows),
     }
     if len(by_cache) > 1:
         for number, rows in enumerate(by_cache, 1):
@@ -163,6 +164,12 @@ def _row_counts(by_cache: list[list[Chunk]], batches: list[Batch]) -> dict[str, 
 
 def _response_tokens(rows: list[Chunk]) -> int:
     return sum(len(row.tokens) - row.rows[0].context for row in rows)
+
+
+def _relation_counts(rows: list[Chunk]) -> dict[str, int]:
+    """Return the number of rows with vectors of a layer; {} where the cache has none."""
+    groups = [row.relations for row in rows if row.relations is not None]
+    return {"rows_with_relations": sum(len(group.codes) > 0 for group in groups)} if groups else {}
 
 
 class Stream:

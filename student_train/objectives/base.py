@@ -32,6 +32,8 @@ class StudentOutput:
     """Hidden states that the output projection reads."""
     projection: Projection
     """The output projection."""
+    attention_NW: tuple[torch.Tensor, ...] = ()
+    """Queries, keys and values of the layer that the objective compares; () without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +44,7 @@ class LossScale:
     """
 
     weights: dict[str, float]
-    """Weight of each part; those of one objective sum to one."""
+    """Weight of each part; those of one objective sum to one, but for that of relations, which is added."""
     totals: dict[str, int]
     """Number of terms of each part in the whole step, over batches and ranks."""
     share: float = 1.0
@@ -77,6 +79,10 @@ class Objective(Protocol):
     @property
     def measures(self) -> tuple[Measure, ...]:
         """What is measured on held-out rows, apart from the calibration error."""
+
+    @property
+    def relations_layer(self) -> int | None:
+        """Layer whose queries, keys and values the loss needs, from 0; None for none."""
 
     @property
     def longest_row(self) -> int | None:

@@ -9,11 +9,13 @@ import torch
 
 import shards
 from student_train.config import Config
+from student_train.errors import TrainError
 from student_train.model.loading import Student
 from student_train.objectives.base import CacheObjective, Objective
 from student_train.objectives.cross_tokenizer import CrossTokenizer
 from student_train.objectives.same_tokenizer import SameTokenizer
 from student_train.objectives.several import SeveralObjectives
+from student_train.objectives.with_relations import WithRelations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +63,12 @@ def choose_objectives(
     else:
         across = config
     has_responses = any(cache.manifest.layout.has_responses for cache in caches)
+    some_have_relations = any(_has_relations(each, group[0]) for each, group in zip(students, groups, strict=True))
     objectives = []
     for each, group in zip(students, groups, strict=True):
         settings = config if each.other_tokenizer is None else across
+        if some_have_relations and not _has_relations(each, group[0]):
+            settings = replace(settings, relations_weight=0.0)  # as rows without relations: they add nothing
         if has_responses and not group[0].manifest.layout.has_responses:
             settings = replace(settings, template="stored")  # documents have nothing to render
         objectives.append(choose_objective(settings, each, group, device=device))
@@ -87,8 +92,18 @@ def choose_objective(
     """
     skip = max(0, len(caches[0].manifest.tokenizer.prefix_tokens) - 1)
     if student.other_tokenizer is None:
-        return SameTokenizer.of(config, student, caches, skip=skip)
+        objective = SameTokenizer.of(config, student, caches, skip=skip)
+        return WithRelations.of(objective, config, student, caches) if config.relations_weight else objective
+    if config.relations_weight:
+        raise TrainError(
+            f"relations-weight is {config.relations_weight:g}; found a student with another tokenizer than the shards "
+            f"({student.other_tokenizer}), expected the shards' own, as relations compare token by token; leave it out"
+        )
     return CrossTokenizer.of(config, student, caches, skip=skip, device=device)
+
+
+def _has_relations(student: Student, cache: shards.Cache) -> bool:
+    return student.other_tokenizer is None and cache.manifest.layout.relations is not None
 
 
 def _how_rows_are_read(cache: shards.Cache) -> Hashable:
@@ -103,6 +118,7 @@ def _how_rows_are_read(cache: shards.Cache) -> Hashable:
         manifest.layout.vocab_size,
         manifest.temperatures,
         manifest.layout.absent,
+        manifest.layout.relations,
         has_responses,
         files,
     )

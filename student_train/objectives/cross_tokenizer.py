@@ -135,6 +135,11 @@ class CrossTokenizer:
         """None: in the student's tokens a row may be longer than the dump's windows."""
         return None
 
+    @property
+    def relations_layer(self) -> int | None:
+        """None: no layer is compared."""
+        return None
+
     def readable(self, rows: list[Chunk]) -> tuple[list[Chunk], Counter[str]]:
         """Return the rows that the student's tokenizer gives back unchanged, and what was left out."""
         rows = self._with_labels(rows)

@@ -5,16 +5,19 @@ Wrappers that split parameters (FSDP) gather them for one forward call, so the l
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from shards.format.relations import KINDS
 from student_train.data.layout import inputs_of
 from student_train.data.packing import Batch
 from student_train.losses.blockwise import LossOutput, Projection
 from student_train.model.head import PLAIN, LogitMap
 from student_train.model.probe import last_hidden
+from student_train.objectives.attention_vectors import recorded_vectors
 from student_train.objectives.base import LossScale, Objective, StudentOutput
 
 
@@ -75,7 +78,10 @@ class Distiller(nn.Module):  # type: ignore[misc]  # mypy does not read torch
         if scale is None:
             with torch.no_grad():
                 return self.objective.scores(self._output(batch), batch)
-        return self.objective.loss(self._output(batch), batch, scale, measure=measure)
+        with recorded_vectors(self.model, self.objective.relations_layer) as states:
+            output = self._output(batch)
+        attention_NW = tuple(states[kind].flatten(0, 1) for kind in KINDS if kind in states)
+        return self.objective.loss(replace(output, attention_NW=attention_NW), batch, scale, measure=measure)
 
     def _output(self, batch: Batch) -> StudentOutput:
         head = self.model.get_output_embeddings()

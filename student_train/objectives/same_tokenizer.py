@@ -115,6 +115,11 @@ class SameTokenizer:
         """KL to the teacher and agreement per token, bits per byte."""
         return MEASURES
 
+    @property
+    def relations_layer(self) -> int | None:
+        """None: no layer is compared."""
+        return None
+
     def readable(self, rows: list[Chunk]) -> tuple[list[Chunk], Counter[str]]:
         """Return the rows with a label after the prefix; every row can be read."""
         return self._with_labels(rows), Counter()

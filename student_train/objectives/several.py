@@ -50,6 +50,11 @@ class SeveralObjectives:
         return tuple(measure for measure in first.measures if all(measure in each.measures for each in others))
 
     @property
+    def relations_layer(self) -> int | None:
+        """The layer of the objectives that compare one, which is the same for all of them."""
+        return next((each.relations_layer for each in self.objectives if each.relations_layer is not None), None)
+
+    @property
     def longest_row(self) -> int | None:
         """Tokens of the longest row; None where unknown for one objective."""
         longest = [each.longest_row for each in self.objectives]

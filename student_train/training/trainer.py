@@ -75,7 +75,8 @@ def run(
         hardware = settle(config, device=world.device, ranks=world.size)
         configs = [config := hardware.config]
         if config.control:
-            configs.append(replace(config, objective="sft", control=False, out=str(Path(config.out) / "control")))
+            out = str(Path(config.out) / "control")
+            configs.append(replace(config, objective="sft", control=False, relations_weight=0.0, out=out))
         with ExitStack() as locks:  # the lock of OUT is kept while its control trains
             for each in configs:
                 job = _Job(identity=_identity(each, mixture), hardware=hardware, command=command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from shards.format.batch import Row
 from shards.format.chunk import Chunk, RowInfo
 from shards.format.manifest import FileEntry, Manifest, Teacher, Tokenizer
+from shards.format.relations import RelationLayout, Relations, encode_relations
 from shards.format.schema import Layout
 from shards.model_files.tokenizer import TokenizerRules
 from shards.write import ShardWriter
@@ -166,7 +167,36 @@ def row_of(chunk: Chunk) -> Row:
         whitespace_logp=chunk.whitespace_logp,
         entropy=chunk.entropy,
         log_z=chunk.log_z,
+        relations=None if chunk.relations is None else flat_vectors(chunk.relations),
     )
+
+
+def flat_vectors(relations: Relations) -> np.ndarray | None:
+    """Return the vectors of one row, [P, C]; None where it has none."""
+    kinds = relations.vectors()
+    return np.concatenate([kind.reshape(len(kind), -1) for kind in kinds], 1) if len(kinds[0]) else None
+
+
+def layer_vectors(model: Any, tokens: np.ndarray, layer: int) -> list[np.ndarray]:
+    """Return the queries, keys and values [T, W] of a layer of a Llama, by its own matrices."""
+    with torch.no_grad():
+        ids = torch.from_numpy(tokens.astype(np.int64))[None]
+        states = model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+        block = model.model.layers[layer]
+        normed = block.input_layernorm(states)
+        return [getattr(block.self_attn, f"{name}_proj")(normed).numpy() for name in "qkv"]
+
+
+def with_relations(row: Chunk, layout: RelationLayout, vectors: list[np.ndarray] | None) -> Chunk:
+    """Return a row with stored vectors of its positions, given as [T, A w] by kind; None stores none."""
+    count = 0 if vectors is None else len(row.entropy)
+    first = row.rows[0].context - 1
+    kinds = [kind[first : first + count] for kind in vectors or ()]
+    codes, scales = encode_relations(
+        layout, np.concatenate(kinds, 1) if kinds else np.zeros((0, layout.numbers), np.float32)
+    )
+    relations = Relations(layout=layout, starts=np.array([0, count]), codes=codes, scales=scales)
+    return replace(row, relations=relations)
 
 
 def teacher_rows(
@@ -202,10 +232,18 @@ def write_cache(
     shards: int = 2,
     threshold: float = 0.04,
     version: int = 1,
+    relations: RelationLayout | None = None,
     corpus: dict[str, Any] | None = None,
 ) -> Path:
     """Write `rows` as a complete cache of so many shards."""
-    layout = Layout(vocab_size=vocab, temperatures=TEMPERATURES, threshold=threshold, tail_floor=2e-3, version=version)
+    layout = Layout(
+        vocab_size=vocab,
+        temperatures=TEMPERATURES,
+        threshold=threshold,
+        tail_floor=2e-3,
+        version=version,
+        relations=relations,
+    )
     print_ = TokenizerRules.load(tokenizer_dir).fingerprint()
     entries = []
     for n, part in enumerate(rows[i::shards] for i in range(shards)):
@@ -302,4 +340,5 @@ def tools() -> Any:
     import types
 
     names = ("llama", "train_tokenizer", "info", "records", "chunk_of", "random_row", "teacher_rows", "write_cache")
+    names += ("layer_vectors", "with_relations")
     return types.SimpleNamespace(**{name: globals()[name] for name in names})
