@@ -98,7 +98,7 @@ def test_every_problem_of_a_shard_is_reported(cache_folder: Path) -> None:
     assert sum("the file is cut short" in p for p in problems) == len(cache.manifest.shards[0].chunks) - 1
 
 
-def _with_changed_rows(folder: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Cache:
+def with_changed_rows(folder: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> Cache:
     """Return a cache of the changed batches of the shards, with the digests of files, chunks and rows right."""
     cache = shards.open(folder)
     layout, entries = cache.manifest.layout, []
@@ -138,12 +138,12 @@ def _set(batch: pa.RecordBatch, name: str, value: object) -> pa.RecordBatch:
     ],
 )
 def test_rows_that_are_no_responses_are_reported(name: str, value: object, said: str, response_folder: Path) -> None:
-    problems = verify(_with_changed_rows(response_folder, lambda batch: _set(batch, name, value)))
+    problems = verify(with_changed_rows(response_folder, lambda batch: _set(batch, name, value)))
     assert any(said in problem and "000000.arrow chunk 0: " in problem for problem in problems), problems
 
 
 def test_rows_written_again_unchanged_are_sound(response_folder: Path) -> None:
-    assert verify(_with_changed_rows(response_folder, lambda batch: batch)) == []
+    assert verify(with_changed_rows(response_folder, lambda batch: batch)) == []
 
 
 def test_a_shard_of_the_other_version_is_reported(cache_folder: Path, response_folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import shards
 from shards.edit.withdraw import withdraw
 from shards.errors import CorruptShardError, ShardError
-from shards.format.batch import build_batch
+from shards.format.batch import build_batch, list_array
 from shards.format.relations import (
     KINDS,
     RelationLayout,
@@ -29,6 +30,7 @@ from shards.format.schema import Layout, canonical_json, file_schema
 from shards.reports.summary import describe, summary
 from shards.verify import verify
 from tests.shards.conftest import LAYOUT, RELATIONS, make_relation_cache, make_row, with_random_vectors
+from tests.shards.test_verify import with_changed_rows
 
 
 def decoded(layout: RelationLayout, codes: Any, scales: Any) -> Any:
@@ -175,6 +177,28 @@ def test_impossible_codes_are_named() -> None:
     codes[1, : RELATIONS.stored_widths[0]] = 50
     (problem,) = relation_problems(decoded(RELATIONS, codes, scales))
     assert "below 117" in problem
+
+
+def test_verify_finds_damaged_and_impossible_vectors(relation_folder: Path, tmp_path: Path) -> None:
+    def impossible(batch: pa.RecordBatch) -> pa.RecordBatch:
+        column = batch.schema.get_field_index("relation_codes")
+        field, lists = batch.schema.field(column), batch.column(column)
+        codes = lists.flatten().to_numpy().copy()
+        codes[:] = 50
+        return batch.set_column(column, field, list_array(field, codes, lists.offsets.to_numpy().astype(np.int64)))
+
+    problems = verify(with_changed_rows(relation_folder, impossible))
+    assert problems
+    assert all("relation_codes: a vector whose largest code is below 117" in problem for problem in problems)
+
+    def shortened(batch: pa.RecordBatch) -> pa.RecordBatch:
+        column = batch.schema.get_field_index("relation_scales")
+        scales = [values[:-1] for values in batch.column(column).to_pylist()]
+        return batch.set_column(column, batch.schema.field(column), pa.array(scales, batch.schema.field(column).type))
+
+    make_relation_cache(tmp_path / "other")
+    problems = verify(with_changed_rows(tmp_path / "other", shortened))
+    assert any("relation_scales: found rows of" in problem for problem in problems)
 
 
 def test_editing_keeps_the_vectors_of_other_rows(relation_folder: Path, tmp_path: Path) -> None:
