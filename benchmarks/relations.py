@@ -1,4 +1,4 @@
-"""Does a shallower student gain from relations beside the teacher's records, and what does storing them lose?
+"""A shallower student with and without relations beside the teacher's records, and what storing the vectors loses.
 
     python -m benchmarks.relations --scratch DIR --teacher FOLDER
     python -m benchmarks.relations --scratch DIR --teacher FOLDER --page          # run nothing, write the page

@@ -17,15 +17,15 @@ from shards.format.chunk import Chunk
 from shards.format.relations import RelationLayout
 from student_train.config import Config
 from student_train.data.hashing import HeldOutRule
-from student_train.data.loader import BatchSpec, Rows, read_step
+from student_train.data.loader import BatchSpec, CacheSpec, Rows, read_step
+from student_train.data.mixture import plan_of
 from student_train.data.packing import Packing
-from student_train.data.sampler import make_plan
 from student_train.errors import TrainError
 from student_train.losses.fused_linear import LossSpec
 from student_train.losses.targets import TargetSpec
 from student_train.objectives.attention_vectors import require_vectors
 from student_train.objectives.base import LossScale
-from student_train.objectives.choose import choose_objective
+from student_train.objectives.choose import choose_objective, choose_objectives
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import SameTokenizer
 from student_train.objectives.with_relations import WithRelations
@@ -78,7 +78,9 @@ def test_the_loss_is_that_of_the_other_objective_plus_the_mean_relation_term(too
     assert total == pytest.approx(base + 0.5 * float(terms["relations"].mean()), rel=1e-6)
     assert OBJECTIVE.weights(None) == {"kd": 0.75, "ce": 0.25, "relations": 0.5}
     means = {part: float(term.mean()) for part, term in terms.items()}
-    assert OBJECTIVE.metrics(means, OBJECTIVE.weights(None))["relations_loss"] == means["relations"]
+    scale = LossScale(weights=OBJECTIVE.weights(None), totals={"kd": 39, "ce": 39, "relations": 31})
+    assert OBJECTIVE.metrics(means, scale)["relations_loss"] == means["relations"]
+    assert OBJECTIVE.total(means, scale) == pytest.approx(total, rel=1e-6)
 
 
 def test_packing_and_accumulation_change_neither_terms_nor_gradients(tools: Any, rows: list[Chunk]) -> None:
@@ -178,17 +180,42 @@ def test_what_cannot_be_compared_is_refused_with_a_reason(world: Any, relation_w
     model, device = tools.llama(vocab=300), torch.device("cpu")
     plain, cache = (shards.open(str(w.shards)) for w in (world, relation_world))
     config = Config(relations_weight=0.5)
-    with pytest.raises(TrainError, match="found no relations in shards/, expected a cache of teacher-dump --relations"):
-        choose_objective(config, student_of(model), plain, device=device)
+    with pytest.raises(TrainError, match=r"found no relations in .*, expected a cache of teacher-dump --relations"):
+        choose_objective(config, student_of(model), [plain], device=device)
     with pytest.raises(TrainError, match="another tokenizer than the shards"):
-        choose_objective(config, student_of(model, other_tokenizer="of its ids"), cache, device=device)
-    objective = choose_objective(config, student_of(model), cache, device=device)
+        choose_objective(config, student_of(model, other_tokenizer="of its ids"), [cache], device=device)
+    objective = choose_objective(config, student_of(model), [cache], device=device)
     assert isinstance(objective, WithRelations)
     assert "layer 3 of the teacher and layer 3 of the student, 4 relation heads" in objective.notice
-    assert isinstance(choose_objective(Config(), student_of(model), cache, device=device), SameTokenizer)
+    assert isinstance(choose_objective(Config(), student_of(model), [cache], device=device), SameTokenizer)
     for settings in ({"objective": "sft"}, {"compile": True}, {"relations_weight": -1.0}):
         with pytest.raises(TrainError, match="relations-weight"):
             Config(**{"relations_weight": 0.5, **settings})
+
+
+def test_of_several_caches_those_without_relations_add_none(world: Any, relation_world: Any, tools: Any) -> None:
+    model = tools.llama(vocab=300)
+    caches = [shards.open(str(w.shards)) for w in (world, relation_world)]
+    student = student_of(model, beside=lambda folder: student_of(model))
+    chosen = choose_objectives(Config(relations_weight=0.5), student, caches, device=torch.device("cpu"))
+    assert [type(objective) for objective in chosen.by_cache] == [SameTokenizer, WithRelations]
+    assert chosen.whole.relations_layer == 3
+    with pytest.raises(TrainError, match="found no relations"):
+        choose_objectives(Config(relations_weight=0.5), student, caches[:1], device=torch.device("cpu"))
+    batches = []
+    for kind, (objective, w) in enumerate(zip(chosen.by_cache, (world, relation_world), strict=True)):
+        batches += [dataclasses.replace(b, kind=kind) for b in objective.batches(w.rows[:4], PACKING)]
+    totals = {part: sum(chosen.whole.counts(batch)[part] for batch in batches) for part in chosen.whole.parts}
+    scale = LossScale(weights=chosen.whole.weights(chosen.whole.initial_state()), totals=totals)
+    distiller = Distiller(model, chosen.whole, dtype="float32")
+    outs = [distiller(batch, scale) for batch in batches]
+    means = dict.fromkeys(chosen.whole.parts, 0.0)
+    for out in outs:
+        for part, term in out.terms.items():
+            means[part] += float(term.sum()) / max(1, totals[part])
+    assert means["relations/2"] > 0
+    loss = sum(float(out.loss.detach()) for out in outs)
+    assert loss == pytest.approx(chosen.whole.total(means, scale), rel=1e-5)
 
 
 def test_a_student_whose_layers_do_not_fit_is_refused(tools: Any) -> None:
@@ -220,19 +247,12 @@ def relation_world(world: Any, tools: Any, tmp_path_factory: pytest.TempPathFact
 
 def test_rows_with_relations_are_counted(relation_world: Any) -> None:
     cache = shards.open(str(relation_world.shards))
-    plan = make_plan(
-        tuple(cache.chunk_rows(i) for i in range(len(cache))),
-        tokens=cache.tokens,
-        batch_tokens=cache.tokens,
-        manifest_sha256=cache.manifest_sha256,
-        seed=0,
-        first_step=0,
-    )
+    plan = plan_of(Config(batch_tokens=cache.tokens), [cache], digests=[cache.manifest_sha256])
     objective = dataclasses.replace(
         OBJECTIVE, base=dataclasses.replace(BASE, targets=dataclasses.replace(BASE.targets, vocab_size=300))
     )
-    spec = BatchSpec(batcher=objective, packing=PACKING, held_out=HeldOutRule(fraction=0.0))
-    step = read_step(Rows(cache), plan, spec, step=0)
+    rules = CacheSpec(batcher=objective, held_out=HeldOutRule(fraction=0.0))
+    step = read_step(Rows([cache]), plan, BatchSpec(caches=(rules,), packing=PACKING), step=0)
     assert step.rows["rows"] == 48
     assert step.rows["rows_with_relations"] == 24
     positions = sum(batch.targets.counts["relations"] for batch in step.batches)
