@@ -81,20 +81,21 @@ def show(lines: Sequence[str], section: Path | None, *, name: str) -> None:
 def keep_settings(setup: Setup) -> None:
     """Write the settings to the scratch folder, or compare them with those that it has.
 
+    A setting that the folder does not know, such as one that a later version added, is added.
+
     Raises:
         RecipeError: The folder has results of other settings.
     """
     path, settings = setup.scratch / "recipe.json", _settings(setup.recipe)
-    if not path.exists():
-        _common.write_json(path, settings)
-        return
-    stored: dict[str, Any] = json.loads(path.read_bytes())
-    for key in sorted({*settings, *stored}):
-        if settings.get(key) != stored.get(key):
+    stored: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    for key in stored:
+        if settings.get(key) != stored[key]:
             raise RecipeError(
-                f"{setup.scratch}: has results with {key} = {stored.get(key)!r}, the recipe has {settings.get(key)!r}; "
+                f"{setup.scratch}: has results with {key} = {stored[key]!r}, the recipe has {settings.get(key)!r}; "
                 "name another --scratch"
             )
+    if settings != stored:
+        _common.write_json(path, settings)
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from benchmarks.tools import plan as refinement
 
 DEVELOPMENT = ("mbpp:train", "mbpp:validation")
 """Tasks that the verifier learns from, and that choose it."""
-FORM = "conversation"
-"""Form of the message of refinement."""
 
 
 def score_jobs(setup: Setup) -> list[Job]:
@@ -167,7 +165,7 @@ def refinement_plan(setup: Setup, task: str) -> refinement.Plan:
         batch_size=setup.recipe.batch_size,
         tasks=(task,),
         protocols={task: benchmark.greedy},
-        forms=(FORM,),
+        forms=(selection.refinement_form,),
     )
 
 
@@ -179,7 +177,8 @@ def refinement_jobs(setup: Setup) -> list[Job]:
     jobs = []
     for task, benchmark in setup.recipe.benchmarks.items():
         problems = setup.sampled(benchmark, task)
-        answers = {FORM: problems * (1 + selection.refinements), "samples": problems * selection.refinement_samples}
+        form = selection.refinement_form
+        answers = {form: problems * (1 + selection.refinements), "samples": problems * selection.refinement_samples}
         for stage in refinement.stages(refinement_plan(setup, task)):
             needs = (*stage.needs, *(("best",) if setup.candidates else ()))
             last = stage.name.rpartition("-")[2]

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.final_table.caches import cache_names
 from benchmarks.final_table.jobs import TEACHER, Setup
 from benchmarks.final_table.recipe import ARMS, SELECTORS
-from benchmarks.final_table.scores import FORM, refinement_plan
+from benchmarks.final_table.scores import refinement_plan
 from benchmarks.final_table.students import COMPARED
 from benchmarks.tools.refinement import at_tokens, first_passing, read_records, refined
 from evalkit.scoring import stats
@@ -229,7 +229,8 @@ def _refined(setup: Setup, name: str, choice: str, column: Column) -> Values:
     records = read_records(refinement_plan(setup, column.task), name, column.task)
     if not records:
         return {}
-    method = refined(records, setup.recipe.selection.refinements, form=FORM)
+    selection = setup.recipe.selection
+    method = refined(records, selection.refinements, form=selection.refinement_form)
     if choice == _EQUAL_TOKENS:
         size = min(len(record.samples) for record in records)
         curve = [first_passing(records, number, greedy=True) for number in range(1, size + 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,16 @@ def test_a_folder_belongs_to_one_recipe(setup: Setup, recipe_file: Path) -> None
     recipe_file.write_text(recipe_file.read_text().replace("steps = 4", "steps = 5", 1).replace("= 12.5", "= 13.5"))
     with pytest.raises(RecipeError, match=r"has results with budgets.steps = 4, the recipe has 5"):
         keep_settings(Setup(recipe=read_recipe(recipe_file), scratch=setup.scratch))
+
+
+def test_a_setting_that_the_folder_does_not_know_is_added(setup: Setup) -> None:
+    keep_settings(setup)
+    path = setup.scratch / "recipe.json"
+    settings = json.loads(path.read_bytes())
+    older = {key: value for key, value in settings.items() if key != "selection.refinement_form"}
+    _common.write_json(path, older)
+    keep_settings(setup)
+    assert json.loads(path.read_bytes()) == settings
 
 
 def test_every_cache_is_decontaminated(setup: Setup) -> None:

@@ -12,8 +12,9 @@ from benchmarks.final_table import __main__ as command
 from benchmarks.final_table.__main__ import all_jobs
 from benchmarks.final_table.jobs import Setup
 from benchmarks.final_table.page import NOT_RUN, collect, text
+from benchmarks.final_table.recipe import read_recipe
 from benchmarks.final_table.tables import rows, table
-from tests.benchmarks.final_table.scratch import write_all
+from tests.benchmarks.final_table.scratch import write_all, write_choices, write_model
 
 
 @pytest.fixture
@@ -101,6 +102,19 @@ def test_differences_are_bold_where_the_interval_excludes_zero(full: Setup) -> N
     assert teacher[4] == "**+72.5 [+55.0, +90.0]**"
     part = shown[shown.index("Choices over the model alone") :]
     assert "| teacher + `majority` | teacher |  |  | not run |  |  | +12.5 [+0.0, +37.5] |  |" in part
+
+
+def test_a_recipe_without_arms_compares_student_and_teacher(recipe_file: Path, tmp_path: Path) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace('arms = ["sft", "kd", "self"]', "arms = []"))
+    bare = Setup(recipe=read_recipe(recipe_file), scratch=tmp_path / "bare")
+    assert [row.key for row in rows(bare)][:3] == ["base", "student + majority", "student + verifier"]
+    names = {job.stage.name for job in all_jobs(bare)}
+    assert {"base-mbpp-choices", "teacher-mbpp-choices", "refine-base-mbpp-conversation"} <= names
+    assert not [name for name in names if name.startswith(("best", "record", "nearest"))]
+    write_model(bare.scratch, "base", greedy=[0, 0, 0, 1], sampled=[1, 0, 0, 0])
+    write_choices(bare.scratch, "base", "mbpp", "majority", [1.0, 0.0, 0.0, 0.0])
+    entry = table(bare)["student + majority"]["mbpp pass@1"]
+    assert entry["over model"] == entry["over model"] | {"row": "base", "mean": pytest.approx(0.225)}
 
 
 def test_a_problem_that_the_machine_failed_to_execute_is_left_out(full: Setup) -> None:
