@@ -143,8 +143,8 @@ def _files(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> 
                 f"({student['weights_sha256'][:12]}); restore it, so that others can repeat the run"
             )
         yield from ((f"{BASE_FOLDER}/{path.name}", path) for path in _model_files(base))
-    if config.quantize:
-        quantised = folder / config.quantize
+    quantised = folder / config.quantize
+    if config.quantize and quantised.is_dir():
         yield from ((f"{config.quantize}/{path.name}", path) for path in sorted(quantised.iterdir()) if path.is_file())
     for name in (*_LOGS, *_LAST):
         if (folder / name).is_file():

@@ -138,6 +138,18 @@ def test_another_run_at_the_address_is_refused(recorded: Path, run_folder: Path,
     assert "found another published run, expected nothing or this one" in refused.output
 
 
+def test_the_quantised_copy_goes_with_the_run(run_folder: Path, place: Path) -> None:
+    record = json.loads((run_folder / "run.json").read_text())
+    record["config"]["quantize"] = "int8"
+    (run_folder / "run.json").write_text(json.dumps(record))
+    (run_folder / "int8").mkdir()
+    (run_folder / "int8" / "config.json").write_text("{}")
+    (run_folder / "secret.txt").write_text("not of the run")
+    assert invoke("--publish", run_folder, place / "run", "--cache-url", "../cache").exit_code == 0
+    assert (place / "run" / "int8" / "config.json").read_text() == "{}"
+    assert not (place / "run" / "secret.txt").exists()
+
+
 def test_a_second_run_states_the_noise(recorded: Path, run_folder: Path, place: Path) -> None:
     lines = [json.loads(line) for line in (run_folder / "held_out.jsonl").read_text().splitlines()]
     moved = [{**line, "kl_sum": line["kl_sum"] + 0.25 * line["tokens"]} for line in lines]

@@ -114,6 +114,19 @@ def test_a_record_of_an_earlier_release_is_repeated_and_not_compared(
     assert "it is of an earlier release, which recorded no digests of weights" in done.output
 
 
+@pytest.mark.parametrize(("recorded_threads", "expected"), [(1, 1), (10_000, 0)])
+def test_the_recorded_number_of_threads_is_used_where_there_are_as_many_cores(
+    recorded_threads: int, expected: int, run_folder: Path
+) -> None:
+    from student_train.reproduction.fetch import RunSource
+    from student_train.reproduction.repeat import settings_of
+
+    record = json.loads((run_folder / "run.json").read_text())
+    record["config"]["threads"], record["hardware"]["threads"] = 0, recorded_threads
+    (run_folder / "run.json").write_text(json.dumps(record))
+    assert settings_of(RunSource(record=run_folder / "run.json"), {}, (), log=print).threads == expected
+
+
 def test_a_student_is_checked_against_its_record(run_folder: Path, place: Path, elsewhere: Path) -> None:
     arguments = ("--repeat", place / "run", "--evaluate")
     same = invoke(*arguments, place / "run")
