@@ -35,7 +35,7 @@ SUBCOMMANDS = {
         "protocols",
         "doctor",
     ),
-    "logit-shards": ("inspect", "verify", "publish", "fetch", "hydrate", "withdraw", "merge", "import"),
+    "logit-shards": ("inspect", "verify", "publish", "fetch", "hydrate", "withdraw", "merge", "combine", "import"),
 }
 TERMINAL = {"COLUMNS": "100", "TERM": "dumb"}
 

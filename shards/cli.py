@@ -308,5 +308,32 @@ def import_command(path: Path, layout: str, out: Path, columns: tuple[str, ...],
     )
 
 
+@main.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option(
+    "--weights", required=True, metavar="W,W,...", help="Weight of each cache, in order, with commas between."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
+def combine(paths: tuple[str, ...], weights: str, out: Path) -> None:
+    """Mix the distributions of the teachers of the caches at PATHS, on the rows that all of them recorded."""
+    from shards.edit.combine import combine as combine_caches
+    from shards.read import open as open_cache
+
+    try:
+        numbers = [float(weight) for weight in weights.split(",")]
+    except ValueError:
+        raise ShardError(f"weights: found {weights!r}, expected numbers with commas between, as 0.5,0.5") from None
+    caches = [open_cache(path) for path in paths]
+    with bytes_bar("combining", _shard_bytes(caches[0])) as on_bytes:
+        result = combine_caches(caches, numbers, out, on_bytes=on_bytes)
+    for path, count in zip(paths, result.left_out, strict=True):
+        if count:
+            click.echo(f"{path}: left out {count:,} rows that not all caches have", err=True)
+    click.echo(
+        f"{out}: {result.cache.rows:,} rows, {result.cache.tokens:,} tokens of {result.cache.manifest.teacher.name}, "
+        f"manifest {result.cache.manifest_sha256[:12]}"
+    )
+
+
 def _shard_bytes(cache: Any) -> int:
     return sum(shard.bytes for shard in cache.manifest.shards)

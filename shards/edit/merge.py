@@ -158,17 +158,17 @@ def _joined_manifest(manifests: Sequence[Manifest], shards: Iterable[ShardEntry]
     step = {"step": "merge", "from": [m.sha256 for m in manifests], "dropped_rows": dropped}
     return replace(
         manifests[0],
-        engine=_joined_facts([m.engine for m in manifests]),
-        corpus={**_joined_facts(corpora), "source": " + ".join(sources), **dict(sorted(counts.items()))},
-        settings=_joined_facts([m.settings for m in manifests]),
-        code=_joined_facts([m.code for m in manifests]),
+        engine=joined_facts([m.engine for m in manifests]),
+        corpus={**joined_facts(corpora), "source": " + ".join(sources), **dict(sorted(counts.items()))},
+        settings=joined_facts([m.settings for m in manifests]),
+        code=joined_facts([m.code for m in manifests]),
         shards=tuple(shards),
         tombstones=tuple(tombstones.values()),
         history=(*(h for m in manifests for h in m.history), step),
     )
 
 
-def _joined_facts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def joined_facts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the facts if all parts are equal, else those that agree, and all parts under `parts`."""
     if all(p == parts[0] for p in parts):
         return dict(parts[0])

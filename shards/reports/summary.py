@@ -164,6 +164,5 @@ def _records_line(layout: dict[str, Any]) -> str:
     if "absent" in layout:
         return f"imported: the ids that were stored; not stored are {absent_line(layout['absent'])}, and log Z"
     temperatures = ", ".join(f"{t:g}" for t in layout["temperatures"])
-    return (
-        f"ids of probability {layout['threshold']:g} or more exactly, draws for the rest; log Z at T = {temperatures}"
-    )
+    log_z = f"log Z at T = {temperatures}" if temperatures else "no log Z"
+    return f"ids of probability {layout['threshold']:g} or more exactly, draws for the rest; {log_z}"
