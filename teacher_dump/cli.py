@@ -149,6 +149,7 @@ def main(
 def _run_action(action: CommandAction, settings: dict[str, Any], stop_signals: StopSignals) -> bool:
     """Run the requested action, and return whether it is complete."""
     from teacher_dump.model.registry import lookup
+    from teacher_dump.writing.prompts.mbpp import with_test_split
 
     entry = lookup(settings["model"])
     writing = build_settings(WritingSettings, settings)
@@ -157,6 +158,7 @@ def _run_action(action: CommandAction, settings: dict[str, Any], stop_signals: S
     data = settings["data"] or (entry.data if entry else DEFAULT_DATA)
     if writing.prompts is not None:
         data = str(settings["out"] / RESPONSES_NAME)
+        settings = {**settings, "decontaminate": with_test_split(settings["decontaminate"], writing.prompts)}
     config = build_settings(DumpConfig, {**settings, "data": data})
     if action.plan:
         _print_plan(config, writing, action)

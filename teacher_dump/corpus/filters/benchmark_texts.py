@@ -92,6 +92,11 @@ def load_benchmarks(value: str, *, scored_only: bool = False) -> tuple[Benchmark
     return tuple(benchmark.scored() for benchmark in benchmarks) if scored_only else benchmarks
 
 
+def auto_names() -> tuple[str, ...]:
+    """Return the benchmarks that `auto` stands for on this machine."""
+    return () if _humaneval_file() is None else ("humaneval",)
+
+
 def portable_names(value: str) -> str:
     """Return a value of --decontaminate without paths of this machine: the last path component of each source."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from teacher_dump.corpus.filters.benchmark_texts import AUTO, auto_names
 from teacher_dump.corpus.readers.hub import hub_rows
 from teacher_dump.errors import DumpError
 from teacher_dump.writing.prompts.prompt import RawPrompt, user_message
@@ -29,6 +30,19 @@ def part_of(prompts: str) -> tuple[str, Path | None] | None:
     """Parse a value of --prompts to part and file; None if it names no part of MBPP."""
     name, equals, file = prompts.partition("=")
     return (name, Path(file) if equals else None) if name in PARTS else None
+
+
+def with_test_split(decontaminate: str, prompts: str) -> str:
+    """Return a value of --decontaminate: where it is `auto` and the prompts are MBPP's, it covers the test split too.
+
+    MBPP's training part has tasks that are nearly those of its test split, which the student is scored on.
+    """
+    part = part_of(prompts)
+    if part is None or decontaminate != AUTO:
+        return decontaminate
+    file = part[1] or _cached_release()
+    source = f"hub:{_REPO}@{_REVISION}:full" if file is None else str(file)
+    return ",".join((*auto_names(), f"mbpp={source}"))
 
 
 def read_mbpp(part: str, file: Path | None, *, is_chat: bool) -> Iterator[RawPrompt]:
@@ -75,9 +89,7 @@ def _clean(text: str) -> str:
 
 
 def _rows(part: str, file: Path | None) -> list[dict[str, Any]]:
-    if file is None:
-        cached = _downloaded_by_evalkit()
-        file = cached if cached is not None and _is_release(cached) else None
+    file = file or _cached_release()
     if file is None:
         return _hub_rows()
     if not file.is_file():
@@ -90,6 +102,11 @@ def _rows(part: str, file: Path | None) -> list[dict[str, Any]]:
 def _hub_rows() -> list[dict[str, Any]]:
     rows = hub_rows(_REPO, _REVISION, config="full", split="train+validation", streaming=False)
     return sorted(rows, key=lambda row: int(row["task_id"]))
+
+
+def _cached_release() -> Path | None:
+    cached = _downloaded_by_evalkit()
+    return cached if cached is not None and _is_release(cached) else None
 
 
 def _downloaded_by_evalkit() -> Path | None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from teacher_dump.corpus.filters.benchmark_texts import load_benchmarks
 from teacher_dump.errors import DumpError
 from teacher_dump.writing.prompts import mbpp
-from teacher_dump.writing.prompts.mbpp import part_of, read_mbpp
+from teacher_dump.writing.prompts.mbpp import part_of, read_mbpp, with_test_split
 
 
 @pytest.fixture
@@ -56,3 +57,14 @@ def test_another_or_a_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text("{}\n")
     with pytest.raises(DumpError, match="found another file, expected MBPP's"):
         list(read_mbpp("mbpp:train", tmp_path / "other.jsonl", is_chat=True))
+
+
+def test_by_default_the_test_split_is_checked_against(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mbpp, "auto_names", lambda: ("humaneval",))
+    assert with_test_split("auto", f"mbpp:train={release}") == f"humaneval,mbpp={release}"
+    assert with_test_split("auto", "prompts.jsonl") == "auto"
+    assert with_test_split("none", f"mbpp:train={release}") == "none"
+    monkeypatch.setattr(mbpp, "_downloaded_by_evalkit", lambda: None)
+    assert with_test_split("auto", "mbpp:validation").startswith("humaneval,mbpp=hub:google-research-datasets/mbpp@")
+    (found,) = load_benchmarks(f"mbpp={release}", scored_only=True)
+    assert sorted(problem.name for problem in found.problems) == ["mbpp/11", "mbpp/510"]
