@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="MkDocs is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("mkdocstrings") is None, reason="the extra docs is not installed")
 def test_the_site_builds_strictly_and_has_every_page(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
@@ -33,4 +33,7 @@ def test_the_site_builds_strictly_and_has_every_page(tmp_path: Path) -> None:
     assert missing == []
     contributing = (tmp_path / "site" / "contributing.html").read_text()
     assert 'href="architecture.html"' in contributing or 'href="evaluation.html"' in contributing
+    reference = (tmp_path / "site" / "api.html").read_text()
+    for name in ("shards.open", "shards.Chunk.head_probs", "student_train.config.Config.lora_rank"):
+        assert f'id="{name}"' in reference, name
     assert ".md)" not in (tmp_path / "site" / "quick_start.html").read_text()
