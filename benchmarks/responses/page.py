@@ -11,6 +11,8 @@ from benchmarks import _common
 from benchmarks.responses.plan import ARMS, BENCHMARKS, SAME, Plan
 from evalkit.scoring import stats
 
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+"""What is written of the page; the text before it is by hand."""
 MEASURES = {
     "bits_per_byte": ("bits per byte", "nll_sum", "bytes", 1 / 0.6931471805599453),
     "chunk_kl": ("chunk KL", "chunk_kl_sum", "chunks", 1.0),
@@ -31,10 +33,12 @@ TITLES = {
 
 
 def write(plan: Plan, out: Path) -> None:
-    """Write the page and its JSON file."""
+    """Write the figures into the page, and the JSON file."""
     found = collect(plan)
     _common.write_json(out.with_suffix(".json"), found)
-    _common.write_page(out, text(plan, found))
+    if not out.exists():
+        _common.write_page(out, f"{BEGIN}\n{END}\n")
+    _common.replace_section(out, text(plan, found), begin=BEGIN, end=END)
 
 
 def collect(plan: Plan) -> dict[str, Any]:
@@ -180,8 +184,6 @@ def _marks(plan: Plan) -> list[str]:
 def text(plan: Plan, found: dict[str, Any]) -> str:
     """Return the page as Markdown."""
     lines = [
-        "# Distilling on responses",
-        "",
         "Teacher: Qwen2.5-Coder-0.5B-Instruct. Student: SmolLM2-135M-Instruct, which has another tokenizer and another",
         f"chat template. Prompts: `mbpp:train`, {plan.samples} responses each, and functions of the corpus, 2",
         f"each. {plan.steps} steps of {plan.batch_tokens:,} tokens, peak learning rate {plan.learning_rate:g}, seeds",
@@ -194,11 +196,11 @@ def text(plan: Plan, found: dict[str, Any]) -> str:
         "",
         *(f"- {line}" for line in found["provenance"]),
         "",
-        "## Data",
+        "### Data",
         "",
         _data_table(found["data"]),
         "",
-        "## Benchmarks",
+        "### Benchmarks",
         "",
         "Percent of problems; in brackets 95 % intervals over problems. `- base`: paired difference to the untouched",
         "student, means over seeds. pass@1 greedy; pass@10 from 10 samples at temperature 0.8."
@@ -207,14 +209,16 @@ def text(plan: Plan, found: dict[str, Any]) -> str:
         "",
         _score_table(found),
         "",
-        "## Held-out prompts",
+        "Cells without a figure are not run yet.",
+        "",
+        "### Held-out prompts",
         "",
         "On the teacher's responses to prompts that no student is trained on, by `student-train --evaluate`; 95 %",
         "intervals over prompts. `- sft`: paired difference to SFT on the same prompts.",
         "",
         _held_out_table(found["held_out"], "sft"),
         "",
-        "## One tokenizer",
+        "### One tokenizer",
         "",
         "SmolLM2-135M-Instruct writes and records; a copy with 24 of its 30 layers learns from it.",
         "",

@@ -220,7 +220,6 @@ def tables(records: Sequence[ProblemRecord]) -> dict[str, Any]:
         name = _name(*key)
         for other, curve in curves.items():
             if (mixture := at_tokens(curve, method.total_tokens)) is not None:
-                methods[f"{other}, tokens of {name}"] = mixture
                 equal[f"{name} less {other}"] = _shown(difference(method.right, mixture.right))
         equal[f"{name} less random sample"] = _shown(difference(method.right, drawn.right))
     methods["random sample"] = drawn
