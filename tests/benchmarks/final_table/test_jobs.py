@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import random
@@ -35,6 +36,7 @@ def parse(stage: Stage) -> None:
         subcommand = command.get_command(click.Context(command), arguments.pop(0))
         assert subcommand is not None, stage.shown()
         command = subcommand
+    command = copy.copy(command)  # it keeps its help option, which this context gives other names
     parser = command.make_parser(click.Context(command))
     values, left, _ = parser.parse_args(arguments)
     assert not [text for text in left if text.startswith("-")], stage.shown()

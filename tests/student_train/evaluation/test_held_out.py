@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,13 +17,21 @@ from student_train.objectives.same_tokenizer import MEASURES
 from student_train.training.distributed import World
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Stands in for a row and for its batch."""
+
+    name: str
+    kind: int = 0
+
+
 class CountingObjective:
     """Stands in for an objective; counts how often batches are made."""
 
     def __init__(self) -> None:
-        self.made: list[list[str]] = []
+        self.made: list[list[Labelled]] = []
 
-    def held_out_batches(self, rows: list[str], packing: Packing) -> tuple[str, ...]:
+    def held_out_batches(self, rows: list[Labelled], packing: Packing) -> tuple[Labelled, ...]:
         self.made.append(rows)
         return tuple(rows)
 
@@ -51,12 +60,12 @@ def test_held_out_rows_come_in_the_caches_order_up_to_a_number_of_tokens(world: 
 
 def test_batches_are_made_once_for_each_share_of_the_rows() -> None:
     objective: Any = CountingObjective()
-    rows: Any = ["a", "b", "c"]
-    held_out = HeldOutSet(rows, objective, Packing(micro_tokens=1))
+    rows: Any = [Labelled("a"), Labelled("b"), Labelled("c")]
+    held_out = HeldOutSet(rows, objective, Packing(micro_tokens=1), kind=2)
     for _ in range(3):
-        assert held_out.batches(World()) == ("a", "b", "c")
-        assert held_out.batches(World(rank=1, size=2)) == ("b",)
-    assert objective.made == [["a", "b", "c"], ["b"]]
+        assert held_out.batches(World()) == tuple(Labelled(row.name, kind=2) for row in rows)
+        assert held_out.batches(World(rank=1, size=2)) == (Labelled("b", kind=2),)
+    assert objective.made == [rows, rows[1:2]]
 
 
 def test_figures_are_ratios_of_sums() -> None:
