@@ -68,6 +68,7 @@ def command_of_page(program: str, option: str) -> list[str]:
     return shlex.split(line)
 
 
+@pytest.mark.slow
 def test_a_web_server_without_ranges_serves_the_run(tmp_path: Path) -> None:
     """Every file meets a failed, a changed and a cut reply first."""
     with web_server(EXAMPLE) as (url, _):

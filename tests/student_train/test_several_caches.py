@@ -159,6 +159,7 @@ def test_other_caches_order_or_weights_than_the_checkpoints_are_refused_by_name(
     assert "nothing to do" in run(settings_of(world, two, finished, shards=sevenths))[0]
 
 
+@pytest.mark.slow
 def test_one_cache_with_a_weight_is_one_cache_without(world: Any, at_home: Any, tmp_path: Path) -> None:
     """The order itself is pinned in `data/test_sampler.py`."""
     outs = []

@@ -133,6 +133,7 @@ def test_an_empty_folder_gives_a_page_on_which_nothing_is_run(setup: Setup) -> N
     assert cells(shown, "Scores", "teacher")[1:] == [NOT_RUN] * 7
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_command_changes_nothing(
     full: Setup, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,10 +129,12 @@ def test_the_mean_of_mixtures_is_the_mixture(empty: bool) -> None:
     assert deviations(WEIGHTS, empty=empty).max() < 1.0
 
 
+@pytest.mark.slow
 def test_wrong_weights_are_found() -> None:
     assert deviations((0.6, 0.4)).max() > 3.0
 
 
+@pytest.mark.slow
 def test_draws_of_wrong_weight_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each drawn id has the same weight, whichever teacher drew it."""
     from shards.format import mixed_records

@@ -36,6 +36,7 @@ def verdict(out: Path) -> dict[str, Any]:
     return dict(json.loads((out / "repeat.json").read_text()))
 
 
+@pytest.mark.slow
 def test_a_stranger_repeats_a_run_from_a_web_server_without_ranges(
     place: Path, elsewhere: Path, tmp_path: Path, quick_retries: None
 ) -> None:

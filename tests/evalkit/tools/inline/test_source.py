@@ -114,6 +114,7 @@ def test_the_opening_begins_a_call(tmp_path: Path, checkpoint: Path, monkeypatch
     assert sample["raw"].startswith("First I use python:\n```python\nprint(3)\n```\n```output\n3\n")
 
 
+@pytest.mark.slow
 def test_samples_are_reused_unless_a_setting_changes(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
     engine = by_results("```python\n1\n```\n", RIGHT)
     score(monkeypatch, checkpoint, tmp_path, engine)
