@@ -7,6 +7,7 @@ the run that started it, so that the next run does not meet it in its folder.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
@@ -15,10 +16,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import _common
 
@@ -77,6 +79,54 @@ def run_stages(stages: Sequence[Stage], scratch: Path, *, jobs: int, only: Seque
                 stage = running.pop(future)
                 (done if future.result() else failed).add(stage.name)
     return sorted(failed | {stage.name for stage in waiting})
+
+
+def add_options(
+    parser: argparse.ArgumentParser, *, steps: int, batch_tokens: int, learning_rate: float, page: str
+) -> None:
+    """Add the options of an experiment that compares arms of training at equal steps; see `run_experiment`.
+
+    Args:
+        parser: Receives them.
+        steps: Default of --steps.
+        batch_tokens: Default of --batch-tokens.
+        learning_rate: Default of --learning-rate.
+        page: Default of --out.
+    """
+    parser.add_argument("--scratch", type=Path, help="folder of intermediate results")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch-tokens", type=int, default=batch_tokens)
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
+    parser.add_argument("--page", action="store_true", help="run nothing; write the page")
+    parser.add_argument("--out", type=Path, default=Path(page))
+
+
+def run_experiment(
+    options: argparse.Namespace,
+    stages: Sequence[Stage],
+    *,
+    collect: Callable[[argparse.Namespace], dict[str, Any]],
+    text: Callable[[argparse.Namespace, dict[str, Any]], str],
+) -> None:
+    """Run what is missing, and write the page and its JSON file from what is finished.
+
+    Args:
+        options: With those of `add_options`.
+        stages: All stages of the experiment.
+        collect: Returns the figures of the finished stages.
+        text: Returns the page of them.
+
+    Raises:
+        SystemExit: A stage failed.
+    """
+    failed = [] if options.page else run_stages(stages, options.scratch, jobs=1, only=options.only)
+    found = collect(options)
+    _common.write_json(options.out.with_suffix(".json"), found)
+    _common.write_page(options.out, text(options, found))
+    if failed:
+        sys.exit(f"not finished: {', '.join(failed)}")
 
 
 def is_done(stage: Stage, scratch: Path) -> bool:

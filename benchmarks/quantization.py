@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, run_stages
+from benchmarks._stages import Stage, add_options, run_experiment
 
 KINDS = ("int8", "int4")
 
@@ -28,15 +27,8 @@ KINDS = ("int8", "int4")
 def main() -> None:
     """Run what is missing and write the page; or quantise one folder."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--scratch", type=Path, help="folder of intermediate results")
     parser.add_argument("--shards", default="demo/shards/")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--learning-rate", type=float, default=2e-5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
-    parser.add_argument("--page", action="store_true", help="run nothing; write the page")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/quantization.md"))
+    add_options(parser, steps=20, batch_tokens=1024, learning_rate=2e-5, page="docs/results/quantization.md")
     parser.add_argument("--quantise", nargs=2, metavar=("FOLDER", "TYPE"), help="only write the quantised copy")
     options = parser.parse_args()
     if options.quantise:
@@ -44,12 +36,7 @@ def main() -> None:
 
         export_quantised(Path(options.quantise[0]), options.quantise[1])
         return
-    failed = [] if options.page else run_stages(stages(options), options.scratch, jobs=1, only=options.only)
-    found = collect(options)
-    _common.write_json(options.out.with_suffix(".json"), found)
-    _common.write_page(options.out, text(options, found))
-    if failed:
-        sys.exit(f"not finished: {', '.join(failed)}")
+    run_experiment(options, stages(options), collect=collect, text=text)
 
 
 def stages(options: argparse.Namespace) -> list[Stage]:

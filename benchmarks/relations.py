@@ -18,13 +18,12 @@ import argparse
 import inspect
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, run_stages
+from benchmarks._stages import Stage, add_options, run_experiment
 
 STORED = ((0, 8), (0, 4), (32, 8), (32, 4), (16, 8))
 """Numbers that are stored of a relation head, 0 for all, and bits of each."""
@@ -37,7 +36,6 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 def main() -> None:
     """Run what is missing and write the page; or measure what storing loses."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--scratch", type=Path, help="folder of intermediate results")
     parser.add_argument("--teacher", required=True, help="transformers folder")
     parser.add_argument("--data", default="stdlib")
     parser.add_argument("--max-tokens", type=int, default=40_000)
@@ -46,25 +44,14 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=16, help="relation heads")
     parser.add_argument("--student-layers", type=int, default=24)
     parser.add_argument("--weights", type=float, nargs="+", default=[0.1, 1.0], help="weights of the relations")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--batch-tokens", type=int, default=1500)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
-    parser.add_argument("--page", action="store_true", help="run nothing; write the page")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/relations.md"))
+    add_options(parser, steps=40, batch_tokens=1500, learning_rate=2e-4, page="docs/results/relations.md")
     parser.add_argument("--measured-tokens", type=int, default=384, help="with --projection: tokens of each module")
     parser.add_argument("--projection", type=Path, metavar="FILE", help="only measure what storing loses")
     options = parser.parse_args()
     if options.projection:
         _common.write_json(options.projection, projection(options))
         return
-    failed = [] if options.page else run_stages(stages(options), options.scratch, jobs=1, only=options.only)
-    found = collect(options)
-    _common.write_json(options.out.with_suffix(".json"), found)
-    _common.write_page(options.out, text(options, found))
-    if failed:
-        sys.exit(f"not finished: {', '.join(failed)}")
+    run_experiment(options, stages(options), collect=collect, text=text)
 
 
 def stages(options: argparse.Namespace) -> list[Stage]:

@@ -29,6 +29,7 @@ from evalkit.options import (
 )
 from evalkit.outputs import paths
 from evalkit.outputs.files import is_special
+from evalkit.request import REFINE_FORMS
 from evalkit.signals import EndedError, end_quietly
 from evalkit.subcommands.ask import ask
 from evalkit.subcommands.build_private_api import build_private_api
@@ -132,8 +133,8 @@ def main(debug: bool) -> None:
 )
 @click.option(
     "--refine-form",
-    type=click.Choice(("conversation", "failure", "sample")),
-    default="conversation",
+    type=click.Choice(REFINE_FORMS),
+    default=REFINE_FORMS[0],
     show_default=True,
     help="What the model is shown: all programs and their failures; its first prompt with the failures alone; or its "
     "first prompt only, for another sample.",

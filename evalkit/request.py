@@ -10,6 +10,9 @@ from evalkit.errors import EvalError
 from evalkit.outputs.paths import beside
 from evalkit.tools.base import require_known
 
+REFINE_FORMS = ("conversation", "failure", "sample")
+"""What a model is shown of a failed attempt; see `evalkit/tools/refine/prompts.py`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetrievalSettings:
@@ -118,8 +121,7 @@ class Request(GenerationRequest):
     refine: int = 0
     """Most refinements of an answer: the tests that the prompt shows are executed, and a failure is shown to the
     model."""
-    refine_form: str = "conversation"
-    """What the model is shown: `conversation`, `failure` or `sample`, see `evalkit/tools/refine/prompts.py`."""
+    refine_form: str = REFINE_FORMS[0]
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.samples is None):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.final_table.reading import RecipeError, build
-from benchmarks.tools.plan import FORMS
+from evalkit.request import REFINE_FORMS
 
 ARMS = ("sft-source", "kd-source", "sft", "kd", "kd-passed", "on-policy", "self")
 """Trained students, in the order of the table's rows."""
@@ -129,7 +129,7 @@ class RecipeSelection:
     """Only so many of these tasks, and of the tasks that choose the verifier; 0 for all."""
     refinements: int = _at_least(0, 0)
     """Most refinements of an answer; 0 for none."""
-    refinement_form: str = field(default="conversation", metadata={"choices": FORMS})
+    refinement_form: str = field(default="conversation", metadata={"choices": REFINE_FORMS})
     """Form of its message, as --refine-form takes it."""
     refinement_samples: int = _at_least(2, 4)
     """Samples that refinement is compared with at equal tokens."""

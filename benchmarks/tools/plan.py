@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks._stages import Stage
+from evalkit.request import REFINE_FORMS
 
 TASKS = {"humaneval": "humaneval-evalplus-chat-v1", "mbpp+": "mbpp-evalplus-chat-v1"}
 """Protocol of each benchmark: for chat models, with the tests that the prompt shows."""
-
-FORMS = ("conversation", "failure", "sample")
-"""Forms of the message of refinement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +39,7 @@ class Plan:
     tasks: tuple[str, ...] = field(default=tuple(TASKS))
     protocols: dict[str, str] = field(default_factory=TASKS.copy)
     """Protocol of each benchmark."""
-    forms: tuple[str, ...] = FORMS
+    forms: tuple[str, ...] = REFINE_FORMS
 
     def folder(self, model: str, task: str) -> Path:
         """Return the folder of one model and benchmark."""

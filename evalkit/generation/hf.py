@@ -218,7 +218,6 @@ def _load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
 
     logging.disable_progress_bar()
     machine.use_threads(torch)
-    on_gpu = torch.cuda.is_available()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.source, revision=checkpoint.revision, dtype=getattr(torch, settings.dtype)
@@ -227,4 +226,4 @@ def _load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:
         raise loading_error(checkpoint, "model", error) from error
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(grouped_attention.register())
-    return model.eval().to("cuda" if on_gpu else "cpu")
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

@@ -67,7 +67,7 @@ class CheckpointSource:
     ) -> GeneratedSamples:
         """Deliver the samples that earlier runs left, then generate and store the others."""
         assert plan.protocol is not None
-        choice = choose_engine(self.checkpoint, self.request)
+        choice = choose_engine(self.request, self.checkpoint)
         settings = choice.settings
         prompts = first_prompts(plan, seed=self.request.seed)
         template = SampleTemplate.of(plan, settings, run=self.run_digest(plan.protocol, settings))
@@ -233,14 +233,14 @@ class GenerationSession:
             self._callbacks.stop()
 
 
-def choose_engine(checkpoint: Checkpoint, request: GenerationRequest) -> EngineChoice:
-    """Resolve engine, batch size and dtype of a request; see `choose_settings`."""
+def choose_engine(request: GenerationRequest, checkpoint: Checkpoint | None = None) -> EngineChoice:
+    """Resolve engine, batch size and dtype of a request; see `choose_settings`. The checkpoint decides on the batch."""
     return choose_settings(
         request.engine,
         batch_size=request.batch_size,
         deterministic=request.deterministic,
         dtype=request.dtype,
-        config=load_config(checkpoint),
+        config=None if checkpoint is None else load_config(checkpoint),
     )
 
 
@@ -250,7 +250,7 @@ def report_weights(checkpoint: Checkpoint, request: GenerationRequest, callbacks
     Raises:
         EvalError: The weights do not fit the configuration, or the engine is unknown or not installed.
     """
-    engine = choose_engine(checkpoint, request).settings.engine
+    engine = choose_engine(request).settings.engine
     callbacks.note(f"checking the weights of {checkpoint.source}")
     for warning in check_weights(checkpoint, engine=engine):
         callbacks.note(warning)

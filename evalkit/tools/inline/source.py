@@ -57,7 +57,7 @@ class ToolSource:
 
     def _generate(self, plan: SamplePlan, tools: list[Tool], on_sample: Callable[[Sample], None]) -> GeneratedSamples:
         assert plan.protocol is not None
-        source, choice, protocol = self.source, choose_engine(self.source.checkpoint, self.request), plan.protocol
+        source, choice, protocol = self.source, choose_engine(self.request, self.source.checkpoint), plan.protocol
         chat = has_chat_template(source.checkpoint)
         opening = first_call(tools[0]) if self.request.tool_first else ""
         prompts = [

@@ -24,9 +24,6 @@ from evalkit.tools.refine.attempts import Attempt
 MESSAGES_VERSION = 3
 """Version of the texts in this module and of `visible.VisibleOutcome.failure`; part of a run's digest."""
 
-FORMS = ("conversation", "failure", "sample")
-"""Values of `--refine-form`."""
-
 LEAST_TEMPERATURES = {"conversation": 0.6, "failure": 0.6, "sample": 0.8}
 """Least sampling temperature of further attempts: greedily, small models repeat the program that failed."""
 
@@ -40,7 +37,7 @@ def next_prompt(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProt
         first: The prompt of the first attempt.
         attempts: The attempts so far; the last one failed a visible test.
         protocol: The protocol of the first prompt.
-        form: One of `FORMS`.
+        form: One of `request.REFINE_FORMS`.
     """
     first = replace(first, temperature=max(LEAST_TEMPERATURES[form], protocol.temperature))
     if form == "sample":

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, Prompt
+from evalkit.generation.base import Answer, EngineSettings, Prompt
 from evalkit.generation.decoding import context_length, load_config, load_tokenizer, prompt_ids
 from evalkit.generation.run import CheckpointSource, GenerationSession, SampleTemplate, choose_engine, first_prompts
 from evalkit.outputs.files import sha256_text
@@ -73,9 +73,9 @@ class RefiningSource:
         """Generate the samples in rounds; deliver each as soon as no further attempt follows."""
         assert pool is not None
         assert plan.protocol is not None
-        choice = choose_engine(self.source.checkpoint, self.request)
+        choice = choose_engine(self.request, self.source.checkpoint)
         with VisibleChecker(pool) as checker, self.source.session(plan.protocol, choice) as session:
-            rounds = _Rounds(self.source, self.request, plan, session, checker)
+            rounds = _Rounds(self.source, self.request, plan, session, checker, settings=choice.settings)
             samples, num_reused = rounds.run(on_sample)
         counts = summary(samples)
         self.source.callbacks.note(
@@ -126,11 +126,12 @@ class _Rounds:
         plan: SamplePlan,
         session: GenerationSession,
         checker: VisibleChecker,
+        *,
+        settings: EngineSettings,
     ) -> None:
         assert plan.protocol is not None
         self._source, self._request, self._plan = source, request, plan
         self._session, self._checker, self._protocol = session, checker, plan.protocol
-        settings = choose_engine(source.checkpoint, request).settings
         self._plain_run = source.run_digest(plan.protocol, settings)
         self._template = SampleTemplate.of(plan, settings, run=self._plain_run)
         self._tests = _visible(plan)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from evalkit.generation.base import Prompt, Turn
+from evalkit.request import REFINE_FORMS
 from evalkit.samples.base import Sample
 from evalkit.tasks import protocols
 from evalkit.tools.refine.attempts import Attempt
-from evalkit.tools.refine.prompts import FORMS, LEAST_TEMPERATURES, next_prompt
+from evalkit.tools.refine.prompts import LEAST_TEMPERATURES, next_prompt
 from evalkit.tools.refine.visible import VisibleOutcome
 
 FAILURE = "This test fails:\nassert f(1) == 2\nf(1) returns 1."
@@ -106,4 +107,4 @@ def test_a_sample_is_the_first_prompt_with_a_seed_of_its_own():
 
 
 def test_each_form_has_a_temperature():
-    assert set(LEAST_TEMPERATURES) == set(FORMS)
+    assert set(LEAST_TEMPERATURES) == set(REFINE_FORMS)
