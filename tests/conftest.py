@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from shards.runtime.imports import quicken_imports
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+quicken_imports()
 
 
 @pytest.hookimpl(optionalhook=True)

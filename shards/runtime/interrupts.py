@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from shards.runtime.imports import quicken_imports
+
 EXIT_CODE = 130
 """128 plus the number of SIGINT, as shells report it."""
 
@@ -42,6 +44,7 @@ def run_program(module: str, function: str = "main") -> None:
         signal.signal(signal.SIGINT, end_now)
         # Handlers registered first run last: afterwards Python removes its handlers, and SIGINT would kill the process.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    quicken_imports()
     try:
         command: Callable[[], None] = getattr(importlib.import_module(module), function)
         command()

@@ -27,6 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shards.runtime.imports import quicken_imports
+
 POLL_S = 0.5
 """Seconds between two polls if pidfd_open(2) is unavailable."""
 _PR_SET_PDEATHSIG = 1
@@ -86,6 +88,8 @@ def bind_children(root: ProcessIdentity | None = None) -> None:
 def follow(*, parent: int, by_kernel: bool, root_pid: int, root_started: str) -> None:
     """End this process when its parent or the root ends, and bind its own children. A child calls it first.
 
+    Imports of the child are those of a command (`shards.runtime.imports`).
+
     Args:
         parent: Process id of the parent.
         by_kernel: Whether the parent's main thread spawned this process, so that the kernel may end it.
@@ -101,6 +105,7 @@ def follow(*, parent: int, by_kernel: bool, root_pid: int, root_started: str) ->
         os.kill(os.getpid(), signal.SIGKILL)
     threading.Thread(target=_wait, args=(leaders, descriptors), name="lifetime", daemon=True).start()
     bind_children(root)
+    quicken_imports()
 
 
 def _command_line(**options: object) -> list[str]:
