@@ -43,8 +43,7 @@ def collect(setup: Setup, jobs: Sequence[Job]) -> dict[str, Any]:
 def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> str:
     """Return the page as Markdown."""
     budgets, seeds = setup.recipe.budgets, ", ".join(map(str, setup.recipe.seeds))
-    scored = [column for column in columns(setup) if column.kind != "held-out"]
-    held_out = [column for column in columns(setup) if column.kind == "held-out"]
+    scored = [column for column in columns(setup) if column.is_score]
     lines = [
         f"# {setup.recipe.title}",
         "",
@@ -85,7 +84,14 @@ def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> s
         "",
         _differences(setup, found, scored, "over base"),
         "",
-        *(_held_out_section(setup, found, held_out) if held_out else []),
+        "## Answers that end",
+        "",
+        "Percent of the greedy answers that the model ended before the limit of "
+        f"{setup.recipe.selection.new_tokens} tokens.",
+        "",
+        _values(setup, found, [column for column in columns(setup) if column.kind == "ends"]),
+        "",
+        *_held_out_section(setup, found),
         "## Costs",
         "",
         "Means over seeds of one student. Data: the stages that wrote, judged and recorded what it reads.",
@@ -108,27 +114,39 @@ def _sizes(setup: Setup) -> str:
 
 
 def _scores(setup: Setup, found: dict[str, Any], chosen: Sequence[Column]) -> str:
+    published = [
+        [
+            f"*{item.title}: published, not run here* ({item.source})",
+            *(_published(item.scores, column) for column in chosen),
+        ]
+        for item in setup.recipe.published
+    ]
+    return _values(setup, found, chosen, further=published)
+
+
+def _values(
+    setup: Setup, found: dict[str, Any], chosen: Sequence[Column], *, further: Sequence[Sequence[str]] = ()
+) -> str:
+    """Return a table of figures: a line for each row that can have one, and further lines."""
     cells = [
         [row.title, *(_cell(found["rows"][row.key].get(column.key), row, column) for column in chosen)]
         for row in rows(setup)
+        if any(applies(row, column) for column in chosen)
     ]
-    for published in setup.recipe.published:
-        values = [_published(published.scores, column) for column in chosen]
-        cells.append([f"*{published.title}: published, not run here* ({published.source})", *values])
-    return _common.markdown_table(("row", *(column.title for column in chosen)), cells)
+    return _common.markdown_table(("row", *(column.title for column in chosen)), [*cells, *further])
 
 
 def _cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
     """Return a cell; empty where a method cannot have the figure."""
     if entry is not None:
-        return _percent(entry)
+        return _estimate(entry, column)
     return NOT_RUN if applies(row, column) else ""
 
 
 def applies(row: Row, column: Column) -> bool:
     """Return whether a row can have a figure: a choice has one answer, and refinement begins with the greedy one."""
     if not row.choice:
-        return column.kind != "held-out" or row.key != TEACHER
+        return column.kind != "held-out" or row.key not in (TEACHER, "best")
     if row.choice in ("refinement", "samples of equal tokens"):
         return column.kind == "greedy" and not column.task.endswith("+")
     return column.kind == "samples" and column.k == 1
@@ -140,8 +158,10 @@ def _published(scores: dict[str, float], column: Column) -> str:
     return "" if value is None else f"*{value:.1f}*"
 
 
-def _percent(entry: dict[str, Any], sign: str = "") -> str:
-    mean, low, high = (f"{100 * entry[key]:{sign}.1f}" for key in ("mean", "low", "high"))
+def _estimate(entry: dict[str, Any], column: Column, sign: str = "") -> str:
+    """Return a mean with its interval: in percent, or a held-out measure as it is."""
+    factor, digits = (1, 4) if column.kind == "held-out" else (100, 1)
+    mean, low, high = (f"{factor * entry[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
 
 
@@ -152,45 +172,41 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
     for row in rows(setup):
         if row.key == "base" or (key == "over model" and not row.choice) or (key == "over above" and row.key == "best"):
             continue
+        if not any(applies(row, column) for column in chosen):
+            continue
         entries = [(found["rows"][row.key].get(column.key) or {}).get(key) for column in chosen]
         others = dict.fromkeys(titles[entry["row"]] for entry in entries if entry)
         shown = [
-            _signed(entry) if entry else NOT_RUN if applies(row, column) else ""
+            _signed(entry, column) if entry else NOT_RUN if applies(row, column) else ""
             for entry, column in zip(entries, chosen, strict=True)
         ]
         cells.append([row.title, " or ".join(others), *shown])
     return _common.markdown_table(("row", "over", *(column.title for column in chosen)), cells)
 
 
-def _signed(entry: dict[str, Any]) -> str:
-    text = _percent(entry, "+")
+def _signed(entry: dict[str, Any], column: Column) -> str:
+    text = _estimate(entry, column, "+")
     return f"**{text}**" if entry["low"] > 0 or entry["high"] < 0 else text
 
 
-def _held_out_section(setup: Setup, found: dict[str, Any], chosen: Sequence[Column]) -> list[str]:
-    cells = []
-    for row in rows(setup):
-        if row.choice or row.key == TEACHER:
-            continue
-        entries = [found["rows"][row.key].get(column.key) for column in chosen]
-        pairs = [(_bits(entry), _bits(entry.get("over base"), "+")) if entry else (NOT_RUN, "") for entry in entries]
-        cells.append([row.title, *(cell for pair in pairs for cell in pair)])
-    header = ["row", *(title for column in chosen for title in (column.title, "over the student as it is"))]
-    return [
+def _held_out_section(setup: Setup, found: dict[str, Any]) -> list[str]:
+    """Return the tables of each cache: the measures that some row has, and their differences."""
+    measured = {key for entries in found["rows"].values() for key in entries}
+    lines: list[str] = []
+    for cache in dict.fromkeys(column.task for column in columns(setup) if column.kind == "held-out"):
+        every = [column for column in columns(setup) if column.kind == "held-out" and column.task == cache]
+        chosen = [column for column in every if column.key in measured] or every[:1]
+        lines += [f"### {cache.capitalize()}", "", _values(setup, found, chosen), ""]
+        for title, key in (("Over the model above:", "over above"), ("Over the student as it is:", "over base")):
+            lines += [title, "", _differences(setup, found, chosen, key), ""]
+    introduction = [
         "## Held-out text",
         "",
-        "Bits per byte on documents and prompts that no student is trained on; fewer are better. 95 % intervals by",
-        "bootstrap over documents.",
-        "",
-        _common.markdown_table(header, cells),
+        "Of documents and prompts that no student is trained on; less is better. 95 % intervals by bootstrap over",
+        "documents, differences are paired. Records of source text and of responses, the KL to the teacher included:",
         "",
     ]
-
-
-def _bits(entry: dict[str, Any] | None, sign: str = "") -> str:
-    if entry is None:
-        return ""
-    return f"{entry['mean']:{sign}.4f} [{entry['low']:{sign}.4f}, {entry['high']:{sign}.4f}]"
+    return [*introduction, *lines] if lines else []
 
 
 def _costs(setup: Setup, found: dict[str, Any]) -> str:
@@ -240,7 +256,7 @@ def _nearest_lines(found: dict[str, Any]) -> list[str]:
 
 def draw(setup: Setup, found: dict[str, Any], path: Path) -> None:
     """Draw one panel for each score: rows with their intervals."""
-    chosen = [column for column in columns(setup) if column.kind != "held-out"]
+    chosen = [column for column in columns(setup) if column.is_score]
     shown = rows(setup)
     with _common.figure(path, len(chosen), size=(2.7 * len(chosen), 0.3 * len(shown) + 1.4), share_y=True) as axes:
         for column, panel in zip(chosen, axes, strict=True):

@@ -36,6 +36,13 @@ TITLES = {
 }
 NATS = 0.6931471805599453
 """Nats of a bit."""
+MEASURES = {
+    "bits_per_byte": ("bits per byte", "nll_sum", "bytes"),
+    "kl": ("KL in nats per token", "kl_sum", "tokens"),
+    "chunk_kl": ("KL of chunks in nats", "chunk_kl_sum", "chunks"),
+    "cell_kl": ("KL of cells in nats", "cell_kl_sum", "boundaries"),
+}
+"""Title of each held-out measure, and the sums of a row that it is the ratio of. `kl` is for a shared tokenizer."""
 _REFINED, _EQUAL_TOKENS = "refinement", "samples of equal tokens"
 
 
@@ -64,10 +71,17 @@ class Column:
     key: str
     title: str
     task: str = ""
-    """Benchmark of a score."""
+    """Benchmark of a score; cache of a held-out measure."""
     kind: str = "greedy"
-    """`greedy` or `samples` of a score; `held-out` for bits per byte on a cache, which `task` then names."""
+    """`greedy` or `samples` of a score; `ends` for the share of greedy answers that end; `held-out`."""
     k: int = 1
+    measure: str = ""
+    """Held-out measure, of `MEASURES`."""
+
+    @property
+    def is_score(self) -> bool:
+        """Whether the figure is a share of problems that are solved."""
+        return self.kind in ("greedy", "samples")
 
 
 def columns(setup: Setup) -> list[Column]:
@@ -84,10 +98,17 @@ def columns(setup: Setup) -> list[Column]:
         for k in (1, 10):
             column = Column(key=f"{task} pass@{k}", title=f"{title} pass@{k}, samples", task=task, kind="samples", k=k)
             found.append(column)
+    found += [
+        Column(key=f"{task} ends", title=title_of(task), task=task, kind="ends") for task in setup.recipe.benchmarks
+    ]
     caches = [cache for cache in COMPARED if cache in cache_names(setup)]
     return [
         *found,
-        *(Column(key=f"bits {name}", title=f"bits per byte, {name}", task=name, kind="held-out") for name in caches),
+        *(
+            Column(key=f"{measure} {name}", title=title, task=name, kind="held-out", measure=measure)
+            for name in caches
+            for measure, (title, _, _) in MEASURES.items()
+        ),
     ]
 
 
@@ -180,7 +201,9 @@ def _read(setup: Setup, row: Row, column: Column) -> list[Values]:
         return [_chosen(setup.scratch, name, row.choice, column) for name in row.names]
     names = [resolved(setup.scratch, name) for name in row.names]
     if column.kind == "held-out":
-        return [_held_out(setup.scratch, name, column.task) for name in names]
+        return [_held_out(setup.scratch, name, column) for name in names]
+    if column.kind == "ends":
+        return [_ends(setup.scratch, name, column.task) for name in names]
     return [_scores(setup.scratch, name, column) for name in names]
 
 
@@ -241,13 +264,26 @@ def _refined(setup: Setup, name: str, choice: str, column: Column) -> Values:
     return {record.task_id: (right, 1.0) for record, right in zip(records, method.right, strict=True)}
 
 
-def _held_out(scratch: Path, name: str, cache: str) -> Values:
-    """Return bits and bytes of each held-out document."""
+def _ends(scratch: Path, name: str, task: str) -> Values:
+    """Return whether the model ended its greedy answer to each problem."""
+    scores = scratch / "scores" / f"{name}-{task}-greedy.json"
+    if not scores.exists():  # the answers are not complete
+        return {}
+    answers = map(json.loads, scores.with_suffix(".samples.jsonl").read_text(encoding="utf-8").splitlines())
+    return {answer["task_id"]: (float(answer["stop_reason"] == "end"), 1.0) for answer in answers}
+
+
+def _held_out(scratch: Path, name: str, column: Column) -> Values:
+    """Return numerator and denominator of a measure for each held-out document."""
+    record = read(scratch / "held_out" / f"{name}-{column.task}.json")
+    if not record or column.measure not in record["models"][0]["measures"]:
+        return {}
+    _, numerator, denominator = MEASURES[column.measure]
+    scale = 1 / NATS if column.measure == "bits_per_byte" else 1.0
     values: Values = {}
-    for row in read(scratch / "held_out" / f"{name}-{cache}.json").get("rows", []):
-        bits, size = values.get(row["document"], (0.0, 0.0))
-        nll, num_bytes = (_first(row[key]) for key in ("nll_sum", "bytes"))
-        values[row["document"]] = (bits + nll / NATS, size + num_bytes)
+    for row in record["rows"]:
+        above, below = values.get(row["document"], (0.0, 0.0))
+        values[row["document"]] = (above + scale * _first(row[numerator]), below + _first(row[denominator]))
     return values
 
 

@@ -27,15 +27,22 @@ def write_score(scratch: Path, name: str, task: str, kind: str, *, right: list[i
 def write_model(scratch: Path, name: str, *, greedy: list[int], sampled: list[int]) -> None:
     for task in PREFIX:
         write_score(scratch, name, task, "greedy", right=greedy)
+        answers = [
+            {"task_id": f"{PREFIX[task]}/{i}", "stop_reason": "end" if i < 3 else "length"} for i in range(len(greedy))
+        ]
+        path = scratch / "scores" / f"{name}-{task}-greedy.samples.jsonl"
+        path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     for task in ("humaneval", "mbpp"):
         write_score(scratch, name, task, "samples", right=sampled, samples=10)
 
 
 def write_held_out(scratch: Path, name: str, nll: list[float]) -> None:
-    rows = [
-        {"document": f"d{i}", "window": 0, "tokens": 10, "bytes": 40, "nll_sum": [value]} for i, value in enumerate(nll)
-    ]
-    models = [{"source": name, "measures": {"bits_per_byte": {"mean": sum(nll), "low": 0.0, "high": 1.0}}}]
+    counts = {"tokens": 10, "bytes": 40, "chunks": [5], "boundaries": [8], "kl_sum": [0.0]}
+    sums = [{"nll_sum": [value], "chunk_kl_sum": [value / 2], "cell_kl_sum": [value / 4]} for value in nll]
+    rows = [{"document": f"d{i}", "window": 0, **counts, **values} for i, values in enumerate(sums)]
+    interval = {"mean": sum(nll), "low": 0.0, "high": 1.0}
+    measures = {"bits_per_byte": interval, "chunk_kl": interval, "cell_kl": interval}
+    models = [{"source": name, "measures": measures}]
     _common.write_json(scratch / "held_out" / f"{name}-responses.json", {"models": models, "rows": rows})
 
 

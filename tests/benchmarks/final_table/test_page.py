@@ -74,9 +74,29 @@ def test_refinement_is_compared_at_equal_tokens(full: Setup) -> None:
 
 
 def test_bits_per_byte_are_ratios_of_sums(full: Setup) -> None:
-    bits = table(full)["kd"]["bits responses"]
+    bits = table(full)["kd"]["bits_per_byte responses"]
     assert bits["mean"] == pytest.approx((10.0 + 10.5) / 0.6931471805599453 / 80)
     assert bits["over base"]["mean"] == pytest.approx((20.5 - 80.0) / 0.6931471805599453 / 80)
+
+
+def test_held_out_measures_are_those_that_the_tokenizers_allow(full: Setup) -> None:
+    found = table(full)["kd"]
+    assert found["chunk_kl responses"]["mean"] == pytest.approx(20.5 / 2 / 10)
+    assert found["cell_kl responses"]["over above"]["mean"] == pytest.approx((20.5 - 30.0) / 4 / 16)
+    assert "kl responses" not in found
+    shown = page(full)
+    row = cells(shown, "Held-out text", "KD on the teacher's responses")
+    assert [cell.partition(" ")[0] for cell in row[1:]] == ["0.3697", "1.0250", "0.3203"]
+    assert "KL in nats per token" not in shown
+    step = cells(shown[shown.index("### Responses") :].replace("Over the model above:", "## Step"), "Step",
+                 "KD on the teacher's responses")  # fmt: skip
+    assert step[1] == "SFT on the teacher's responses"
+    assert step[3].startswith("-0.4750 [")
+
+
+def test_the_share_of_answers_that_end_is_of_greedy_ones(full: Setup) -> None:
+    assert table(full)["kd"]["mbpp ends"]["mean"] == 0.75
+    assert cells(page(full), "Answers that end", "teacher")[1].startswith("75.0 [")
 
 
 def test_the_page_shows_every_row_and_says_what_is_not_run(full: Setup) -> None:
