@@ -86,8 +86,8 @@ def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> s
         "",
         "## Answers that end",
         "",
-        "Percent of the greedy answers that the model ended before the limit of "
-        f"{setup.recipe.selection.new_tokens} tokens.",
+        f"Percent of the greedy answers that end before the limit of {setup.recipe.selection.new_tokens} tokens: by the",
+        "model's end of turn, or after the code where the protocol stops there.",
         "",
         _values(setup, found, [column for column in columns(setup) if column.kind == "ends"]),
         "",

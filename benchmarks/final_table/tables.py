@@ -265,12 +265,12 @@ def _refined(setup: Setup, name: str, choice: str, column: Column) -> Values:
 
 
 def _ends(scratch: Path, name: str, task: str) -> Values:
-    """Return whether the model ended its greedy answer to each problem."""
+    """Return whether the greedy answer to each problem ended before the limit of tokens."""
     scores = scratch / "scores" / f"{name}-{task}-greedy.json"
     if not scores.exists():  # the answers are not complete
         return {}
     answers = map(json.loads, scores.with_suffix(".samples.jsonl").read_text(encoding="utf-8").splitlines())
-    return {answer["task_id"]: (float(answer["stop_reason"] == "end"), 1.0) for answer in answers}
+    return {answer["task_id"]: (float(answer["stop_reason"] != "length"), 1.0) for answer in answers}
 
 
 def _held_out(scratch: Path, name: str, column: Column) -> Values:
