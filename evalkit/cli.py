@@ -136,7 +136,7 @@ def main(debug: bool) -> None:
     type=click.Choice(REFINE_FORMS),
     default=REFINE_FORMS[0],
     show_default=True,
-    help="What the model is shown: all programs and their failures; its first prompt with the failures alone; or its "
+    help="What the model is shown: its first prompt with the failures alone; all programs and their failures; or its "
     "first prompt only, for another sample.",
 )
 @click.option("--limit", type=COUNT, help="Score only the first N problems. Such a score is not the benchmark's.")

@@ -10,8 +10,9 @@ from evalkit.errors import EvalError
 from evalkit.outputs.paths import beside
 from evalkit.tools.base import require_known
 
-REFINE_FORMS = ("conversation", "failure", "sample")
-"""What a model is shown of a failed attempt; see `evalkit/tools/refine/prompts.py`."""
+REFINE_FORMS = ("failure", "conversation", "sample")
+"""What a model is shown of a failed attempt (`evalkit/tools/refine/prompts.py`); the first one is the default, for the
+reasons in docs/decisions/0018-a-failure-without-its-program.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

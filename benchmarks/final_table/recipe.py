@@ -129,7 +129,7 @@ class RecipeSelection:
     """Only so many of these tasks, and of the tasks that choose the verifier; 0 for all."""
     refinements: int = _at_least(0, 0)
     """Most refinements of an answer; 0 for none."""
-    refinement_form: str = field(default="conversation", metadata={"choices": REFINE_FORMS})
+    refinement_form: str = field(default=REFINE_FORMS[0], metadata={"choices": REFINE_FORMS})
     """Form of its message, as --refine-form takes it."""
     refinement_samples: int = _at_least(2, 4)
     """Samples that refinement is compared with at equal tokens."""

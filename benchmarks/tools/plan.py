@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks._stages import Stage
-from evalkit.request import REFINE_FORMS
 
 TASKS = {"humaneval": "humaneval-evalplus-chat-v1", "mbpp+": "mbpp-evalplus-chat-v1"}
 """Protocol of each benchmark: for chat models, with the tests that the prompt shows."""
@@ -39,7 +38,8 @@ class Plan:
     tasks: tuple[str, ...] = field(default=tuple(TASKS))
     protocols: dict[str, str] = field(default_factory=TASKS.copy)
     """Protocol of each benchmark."""
-    forms: tuple[str, ...] = REFINE_FORMS
+    forms: tuple[str, ...] = ("conversation", "failure", "sample")
+    """Forms of refinement. The first one writes the first attempts, which the others copy."""
 
     def folder(self, model: str, task: str) -> Path:
         """Return the folder of one model and benchmark."""

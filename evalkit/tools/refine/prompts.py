@@ -61,10 +61,9 @@ def _conversation(first: Prompt, message: str, attempts: Sequence[Attempt], prot
 
 def _with_failures(first: Prompt, attempts: Sequence[Attempt], protocol: PromptProtocol) -> Prompt:
     """Return the first prompt with the failures of all attempts: after the task, or in a comment before the answer."""
-    failures = "\n".join(dict.fromkeys(attempt.outcome.failure for attempt in attempts))
+    note = failure_note(attempts, protocol)
     if first.user is not None:
-        return replace(first, user=f"{first.user.rstrip()}\n\nAn earlier program was not correct. {failures}\n")
-    note = _commented(f"An earlier version of this function was not correct. {failures}")
+        return replace(first, user=f"{first.user.rstrip()}\n\n{note}")
     start = _answer_start(first.text, protocol)
     return replace(first, text=f"{first.text[:start]}{note}{first.text[start:]}")
 
@@ -75,11 +74,21 @@ def _seeded(prompt: Prompt, *further: int) -> Prompt:
     return replace(prompt, seed=int(sha256_text(json.dumps(shown))[:8], 16))
 
 
-def message_after(attempt: Attempt, protocol: PromptProtocol, *, form: str) -> str:
-    """Return what the model is told of a failed attempt, as sample files and pages show it; "" if nothing."""
-    if form == "sample":
+def message_after(attempts: Sequence[Attempt], protocol: PromptProtocol, *, form: str) -> str:
+    """Return what the model is told after failed attempts, as sample files and pages show it; "" if nothing."""
+    if form == "sample" or not attempts:
         return ""
-    return chat_message(attempt) if protocol.is_chat else comment(attempt)
+    if form == "failure":
+        return failure_note(attempts, protocol)
+    return chat_message(attempts[-1]) if protocol.is_chat else comment(attempts[-1])
+
+
+def failure_note(attempts: Sequence[Attempt], protocol: PromptProtocol) -> str:
+    """Return the failures of all attempts without their programs: a text, or the comment that a base model reads."""
+    failures = "\n".join(dict.fromkeys(attempt.outcome.failure for attempt in attempts))
+    if protocol.is_chat:
+        return f"An earlier program was not correct. {failures}\n"
+    return _commented(f"An earlier version of this function was not correct. {failures}")
 
 
 def chat_message(attempt: Attempt) -> str:

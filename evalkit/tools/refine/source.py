@@ -208,9 +208,7 @@ class _Rounds:
         return template.sample(replace(answer, prompt=replace(first, seed=answer.prompt.seed)))
 
     def _add(self, chain: _Chain, sample: Sample, outcome: Future[VisibleOutcome]) -> None:
-        message = (
-            message_after(chain.attempts[-1], self._protocol, form=self._request.refine_form) if chain.attempts else ""
-        )
+        message = message_after(chain.attempts, self._protocol, form=self._request.refine_form)
         program = sample.program(self._problems[sample.task_id])
         attempt = Attempt(sample=sample, program=program, message=message, outcome=outcome.result())
         chain.attempts.append(attempt)

@@ -74,8 +74,8 @@ def write_refinement(scratch: Path, name: str, task: str) -> None:
             "visible_passed": [0, 0],
             "majority": {"2": 0},
         }
-    (folder / "conversation.samples.jsonl").write_text("".join(lines))
-    _common.write_json(folder / "conversation-attempts.json", {"tasks": verdicts})
+    (folder / "failure.samples.jsonl").write_text("".join(lines))
+    _common.write_json(folder / "failure-attempts.json", {"tasks": verdicts})
     _common.write_json(folder / "choices.json", choices)
 
 

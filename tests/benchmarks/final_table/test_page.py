@@ -129,7 +129,7 @@ def test_a_recipe_without_arms_compares_student_and_teacher(recipe_file: Path, t
     bare = Setup(recipe=read_recipe(recipe_file), scratch=tmp_path / "bare")
     assert [row.key for row in rows(bare)][:3] == ["base", "student + majority", "student + verifier"]
     names = {job.stage.name for job in all_jobs(bare)}
-    assert {"base-mbpp-choices", "teacher-mbpp-choices", "refine-base-mbpp-conversation"} <= names
+    assert {"base-mbpp-choices", "teacher-mbpp-choices", "refine-base-mbpp-failure"} <= names
     assert not [name for name in names if name.startswith(("best", "record", "nearest"))]
     write_model(bare.scratch, "base", greedy=[0, 0, 0, 1], sampled=[1, 0, 0, 0])
     write_choices(bare.scratch, "base", "mbpp", "majority", [1.0, 0.0, 0.0, 0.0])
