@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from student_train.data.packing import LAYOUTS, arrange
+from student_train.data.packing import LAYOUTS, Packing, arrange
 from student_train.errors import StudentError
 from student_train.model.parts import decoder_of
 from student_train.model.probe import (
@@ -45,6 +45,10 @@ class PackingLayout:
     """Most tokens of a sequence that rows share; None without a limit."""
     reason: str = ""
     """Why rows share no sequence; "" where they do."""
+
+    def packing(self, micro_tokens: int) -> Packing:
+        """Return how rows are grouped into batches of at most `micro_tokens` tokens."""
+        return Packing(micro_tokens=micro_tokens, layout=self.name, widest=self.widest)
 
 
 def choose_layout(model: Any, *, longest: int | None = None, context: int | None = None) -> PackingLayout:

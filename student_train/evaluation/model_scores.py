@@ -15,8 +15,7 @@ import numpy.typing as npt
 import shards
 from shards.format.chunk import Chunk
 from student_train.config import Config
-from student_train.data.layout import choose_layout
-from student_train.data.packing import Batch, Packing
+from student_train.data.packing import Batch
 from student_train.errors import TrainError
 from student_train.evaluation.held_out import HeldOutSet, score
 from student_train.losses.fused_linear import Scores
@@ -25,7 +24,7 @@ from student_train.model.evaluated import evaluated_model
 from student_train.model.head import find_logit_map
 from student_train.model.loading import Student
 from student_train.objectives.choose import choose_objective
-from student_train.objectives.distiller import Distiller
+from student_train.objectives.distiller import Distiller, layout_on
 from student_train.objectives.row_score import Measure, RowScore
 from student_train.outputs.progress import Progress
 from student_train.training.distributed import World
@@ -108,13 +107,11 @@ def _score(
             f"{config.shard_paths}: found no row that {student.source} reads ({_reasons(left_out)}), expected at "
             "least one; evaluate on more rows with --evaluate-on all, or another model"
         )
-    model = student.model.to(world.device)
-    layout = choose_layout(model, longest=objective.longest_row, context=student.max_row_tokens)
+    layout, model = layout_on(world.device, student, objective), student.model
     distiller = Distiller(
         model, objective, dtype=config.dtype, layout=layout.name, logit_map=find_logit_map(model)
     ).eval()
-    packing = Packing(micro_tokens=config.micro_tokens, layout=layout.name, widest=layout.widest)
-    held_out = HeldOutSet(rows, objective, packing)
+    held_out = HeldOutSet(rows, objective, layout.packing(config.micro_tokens))
     total = sum(batch.num_positions for batch in held_out.batches(world))
     positions: list[PositionScores] = []
     with Progress(f"scoring {student.source}", total, log=log, unit="tokens", shown=config.progress) as progress:

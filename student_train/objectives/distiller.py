@@ -11,14 +11,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from shards.errors import first_line
 from shards.format.relations import KINDS
-from student_train.data.layout import inputs_of
+from student_train.data.layout import PackingLayout, choose_layout, inputs_of
 from student_train.data.packing import Batch
+from student_train.errors import StudentError
 from student_train.losses.blockwise import LossOutput, Projection
 from student_train.model.head import PLAIN, LogitMap
+from student_train.model.loading import Student
 from student_train.model.probe import last_hidden
 from student_train.objectives.attention_vectors import recorded_vectors
 from student_train.objectives.base import LossScale, Objective, StudentOutput
+
+
+def layout_on(device: torch.device, student: Student, objective: Objective) -> PackingLayout:
+    """Move a student to a device, and return how the rows of an objective share a sequence there.
+
+    Raises:
+        StudentError: The model does not move, is not causal, or does not run on text.
+    """
+    try:
+        model = student.model.to(device)
+    except ValueError as error:  # transformers' answer for some quantised weights
+        raise StudentError(
+            f"model {student.source}: found weights that do not move to {device} ({first_line(error)}), expected ones "
+            "that do; update the package that quantised them, or evaluate a dequantised copy"
+        ) from None
+    return choose_layout(model, longest=objective.longest_row, context=student.max_row_tokens)
 
 
 class Distiller(nn.Module):  # type: ignore[misc]  # mypy does not read torch

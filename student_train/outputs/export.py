@@ -9,7 +9,7 @@ from typing import Any
 from shards.storage.atomic import sync_path
 from student_train.data.chat_template import StudentTemplate
 from student_train.model.sources import tokenizer_files
-from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, settle_files
 
 
 def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str, template: StudentTemplate | None = None) -> None:
@@ -45,10 +45,7 @@ def export(out: Path, *, model: Any, tokenizer_dir: Path, dtype: str, template: 
             (temporary / "chat_template.jinja").write_text(template.exported, encoding="utf-8")
             _end_turns(model, template.end_of_turn)
         model.save_pretrained(temporary)
-        mode = (temporary / "config.json").stat().st_mode
-        for entry in sorted(temporary.iterdir()):
-            entry.chmod(mode)  # safetensors makes its files readable by their owner only
-            sync_path(entry)
+        for entry in settle_files(temporary):
             entry.rename(out / entry.name)
         temporary.rmdir()
         sync_path(out)

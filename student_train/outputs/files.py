@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shards.storage.atomic import sync_path
 from shards.storage.temp_files import remove_leftovers
 from student_train.errors import CheckpointError
 
@@ -21,6 +22,19 @@ def remove_incomplete(out: Path) -> None:
         for entry in folder.glob(TEMPORARY + "*") if folder.is_dir() else ():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     remove_leftovers(out)
+
+
+def settle_files(folder: Path) -> list[Path]:
+    """Give the files of a model folder the mode of its configuration, sync them, and return them by name.
+
+    safetensors makes its files readable by their owner only.
+    """
+    mode = (folder / "config.json").stat().st_mode
+    files = sorted(folder.iterdir())
+    for path in files:
+        path.chmod(mode)
+        sync_path(path)
+    return files
 
 
 def require_room(out: Path, needed: int) -> None:

@@ -10,7 +10,7 @@ from shards.storage.atomic import sync_path
 from student_train.errors import StudentError
 from student_train.model.quantization import torchao_settings
 from student_train.model.sources import tokenizer_files
-from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room
+from student_train.outputs.files import TEMPORARY, full_disk_errors, require_room, settle_files
 
 
 def export_quantised(folder: Path, kind: str) -> Path:
@@ -50,10 +50,7 @@ def export_quantised(folder: Path, kind: str) -> Path:
             ) from error
         for entry in (*tokenizer_files(folder), *folder.glob("chat_template.jinja")):
             shutil.copyfile(entry, temporary / entry.name)
-        mode = (folder / "config.json").stat().st_mode
-        for entry in temporary.iterdir():
-            entry.chmod(mode)
-            sync_path(entry)
+        settle_files(temporary)
         temporary.rename(out)
         sync_path(folder)
     return out

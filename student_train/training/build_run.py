@@ -16,7 +16,6 @@ from typing import Any
 import shards
 from student_train.config import Config
 from student_train.data.hashing import HeldOutRule
-from student_train.data.layout import PackingLayout, choose_layout
 from student_train.data.loader import BatchSpec, CacheSpec, require_context
 from student_train.data.mixture import Mixture, plan_of, shares_of_positions
 from student_train.data.packing import Packing
@@ -29,9 +28,8 @@ from student_train.model.head import find_logit_map
 from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
 from student_train.model.quantization import add_rounding
-from student_train.objectives.base import Objective
 from student_train.objectives.choose import ChosenObjectives, choose_objectives
-from student_train.objectives.distiller import Distiller
+from student_train.objectives.distiller import Distiller, layout_on
 from student_train.objectives.same_tokenizer import temperature_column
 from student_train.objectives.stored_parts import require_stored_parts
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
@@ -69,8 +67,7 @@ def build_run(
         temperature_column(config, cache)  # these refuse before the model is loaded
         require_stored_parts(config, cache)
     prompts = _sample_prompts(config, caches)
-    on_teacher = partial(on_teacher, cache=caches[0], prompts=prompts)
-    student = _load_student(config, caches[0], handover, runtime, on_teacher)
+    student = _load_student(config, caches[0], handover, runtime, partial(on_teacher, cache=caches[0], prompts=prompts))
     chosen = choose_objectives(config, student, caches, device=runtime.world.device)
     objective = chosen.whole
     logit_map = find_logit_map(student.model)
@@ -78,7 +75,9 @@ def build_run(
         student = replace(student, adapted=add_adapters(student.model, rank=config.lora_rank, seed=config.seed))
     if config.quantize:
         add_rounding(student.model, config.quantize)
-    layout = runtime.world.gather(_layout(student, objective, runtime))[0]
+    layout = runtime.world.gather(layout_on(runtime.world.device, student, objective))[0]
+    if layout.reason:
+        runtime.log(layout.reason)
     if config.gradient_checkpointing:
         _recompute_activations(student.model)
     if config.compile:
@@ -86,8 +85,7 @@ def build_run(
     if objective.notice:
         runtime.log(objective.notice)
     distiller = Distiller(student.model, objective, dtype=config.dtype, layout=layout.name, logit_map=logit_map)
-    packing = Packing(micro_tokens=config.micro_tokens, layout=layout.name, widest=layout.widest)
-    batches = BatchSpec(caches=_cache_specs(config, caches, chosen), packing=packing)
+    packing = layout.packing(config.micro_tokens)
     return RunContext(
         config=config,
         student=student,
@@ -96,7 +94,7 @@ def build_run(
         optimizer=make_optimizer(student.model, config),
         first_leg=first_leg,
         segments=segments,
-        batches=batches,
+        batches=BatchSpec(caches=_cache_specs(config, caches, chosen), packing=packing),
         total_steps=config.max_steps or first_leg.last,
         prompts=prompts,
         held_out=_held_out_sets(config, caches, chosen, packing, runtime, mixture=mixture),
@@ -163,15 +161,6 @@ def _choose_layers(
     main_choice: LayerChoice = runtime.world.gather(choice)[0]
     runtime.log(main_choice.describe())
     return main_choice
-
-
-def _layout(student: Student, objective: Objective, runtime: Runtime) -> PackingLayout:
-    """Return how rows share a sequence."""
-    model = student.model.to(runtime.world.device)
-    layout = choose_layout(model, longest=objective.longest_row, context=student.max_row_tokens)
-    if layout.reason:
-        runtime.log(layout.reason)
-    return layout
 
 
 def _recompute_activations(model: Any) -> None:
