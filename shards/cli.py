@@ -329,6 +329,9 @@ def combine(paths: tuple[str, ...], weights: str, out: Path) -> None:
     for path, count in zip(paths, result.left_out, strict=True):
         if count:
             click.echo(f"{path}: left out {count:,} rows that not all caches have", err=True)
+    for path, cache in zip(paths, caches, strict=True):
+        if (group := cache.manifest.layout.relations) is not None:
+            click.echo(f"{path}: left out the relations of layer {group.layer}, which a mixture has none of", err=True)
     click.echo(
         f"{out}: {result.cache.rows:,} rows, {result.cache.tokens:,} tokens of {result.cache.manifest.teacher.name}, "
         f"manifest {result.cache.manifest_sha256[:12]}"

@@ -11,24 +11,25 @@ import numpy as np
 import shards
 from shards.format.batch import Row
 from shards.format.manifest import ShardEntry
+from shards.format.schema import Layout
 from shards.read import Cache
 from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
 from tests.shards.conftest import LAYOUT, make_manifest, make_row
 
 
-def write_cache(folder: Path, shards_of_rows: list[list[Row]], **changes: Any) -> Cache:
-    """Write a cache of given rows."""
+def write_cache(folder: Path, shards_of_rows: list[list[Row]], *, layout: Layout = LAYOUT, **changes: Any) -> Cache:
+    """Write a cache of given rows; `changes` are of its manifest."""
     entries: list[ShardEntry] = []
     for number, rows in enumerate(shards_of_rows):
         writer = ShardWriter(
-            folder, f"{number:06d}.arrow", layout=LAYOUT, task=str(number), fingerprint="f", chunk_tokens=80
+            folder, f"{number:06d}.arrow", layout=layout, task=str(number), fingerprint="f", chunk_tokens=80
         )
         with writer:
             for row in rows:
                 writer.write(row)
             entries.append(writer.close())
-    write_atomic(folder / "manifest.json", replace(make_manifest(tuple(entries)), **changes).to_bytes())
+    write_atomic(folder / "manifest.json", replace(make_manifest(tuple(entries), layout=layout), **changes).to_bytes())
     return shards.open(folder)
 
 
