@@ -1,12 +1,13 @@
 """What an evaluation says about a model, or about two models on the same rows, as JSON can hold it.
 
 Keys: `models` (one or two entries), `differences` and `kinds_differences` (first model minus second, paired),
-`furthest` (the rows with the largest KL per token, or the largest difference of it, with the text of each position),
-and `rows` (the sums of each row). Intervals: 95 % over documents.
+`furthest` (the rows in which the model is furthest from the teacher, or two models are from each other, with their
+text; see `_distances`), and `rows` (the sums of each row). Intervals: 95 % over documents.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,27 +133,42 @@ class _KindSums:
 def _furthest(
     chosen: Sequence[_Chosen], keys: Sequence[_Key], by_key: dict[_Key, Chunk], table: dict[int, bytes]
 ) -> list[dict[str, Any]]:
-    """Return the rows with the largest KL per token, or the largest difference of it; [] across tokenizers."""
-    if not all(each.positions for each in chosen):
-        return []
-    kl = np.array([[row.kl_sum / row.tokens for row in each.rows] for each in chosen])
-    value = kl[0] if len(chosen) == 1 else np.abs(kl[0] - kl[1])
+    """Return the rows with the largest distance, or the largest difference of two; KL by token where it is known."""
+    unit, values = _distances(chosen)
+    size = values[0] if len(chosen) == 1 else np.abs(values[0] - values[1])
+    by_token = all(each.positions for each in chosen)
     records = []
-    for i in np.argsort(-value, kind="stable")[:NUM_FURTHEST]:
-        info = by_key[keys[i]].rows[0]
-        labels = chosen[0].positions[i].labels_P
+    for i in np.argsort(-size, kind="stable")[:NUM_FURTHEST]:
+        row = by_key[keys[i]]
+        labels = chosen[0].positions[i].labels_P if by_token else row.tokens[row.rows[0].context :]
         records.append(
             {
-                "document": info.document,
-                "window": info.window,
-                "source": info.source,
-                "path": info.path,
-                "kl": [float(each[i]) for each in kl],
+                "document": row.rows[0].document,
+                "window": row.rows[0].window,
+                "source": row.rows[0].source,
+                "path": row.rows[0].path,
+                "unit": unit,
+                "values": [float(each[i]) for each in values],
                 "pieces": [table.get(int(label), b"").decode("utf-8", "replace") for label in labels],
-                "piece_kl": [[round(float(x), 4) for x in each.positions[i].kl_P] for each in chosen],
+                "piece_kl": [[round(float(x), 4) for x in each.positions[i].kl_P] for each in chosen if by_token],
             }
         )
     return records
+
+
+def _distances(chosen: Sequence[_Chosen]) -> tuple[str, Float64]:
+    """Return what all models have in common as a distance from the teacher in each row: its unit, and [models, rows].
+
+    It is the KL by token, or by aligned span where no model has the teacher's tokenizer. Where one of two has it, both
+    have bits per byte only: how far each is from the text.
+    """
+    rows = [each.rows for each in chosen]
+    if all(each.positions for each in chosen):
+        return "nats per token", np.array([[row.kl_sum / row.tokens for row in each] for each in rows])
+    if not any(each.positions for each in chosen):
+        spans = [[(row.chunk_kl_sum or 0.0) / max(1, row.chunks or 0) for row in each] for each in rows]
+        return "nats per aligned span", np.array(spans)
+    return "bits per byte", np.array([[row.nll_sum / math.log(2) / max(1, row.bytes) for row in each] for each in rows])
 
 
 def _row_record(scores: Sequence[RowScore], row: Chunk) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from shards.format.chunk import Chunk
 from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
-from student_train.evaluation.intervals import DocumentSums, Interval
+from student_train.evaluation.intervals import DocumentSums, Interval, intervals
 from student_train.objectives.base import CacheObjective
 from student_train.objectives.row_score import Measure, RowScore
 from student_train.training.distributed import World
@@ -110,14 +110,14 @@ def score(
 
 
 def summary(scores: Sequence[RowScore], measures: Sequence[Measure]) -> dict[str, Interval] | None:
-    """Return mean and 95 % interval of each measure and of the calibration error; None without rows."""
+    """Return mean, standard error and 95 % interval of each measure and of the calibration error; None without rows."""
     if not scores:
         return None
     sums = DocumentSums([s.document for s in scores])
     above = [[getattr(s, measure.numerator) / measure.unit for measure in measures] for s in scores]
     below = [[getattr(s, measure.denominator) for measure in measures] for s in scores]
-    intervals = dict(zip((measure.name for measure in measures), sums.ratios(above, below), strict=True))
-    return {**intervals, "calibration_error": _calibration(sums, [s.bins for s in scores])}
+    figures = dict(zip((measure.name for measure in measures), sums.ratios(above, below), strict=True))
+    return {**figures, "calibration_error": _calibration(sums, [s.bins for s in scores])}
 
 
 def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:
@@ -131,8 +131,8 @@ def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:
         return gap
 
     by_document = sums.by_document(bins)
-    low, high = np.percentile(error(sums.resampled(by_document)), [2.5, 97.5])
-    return {"mean": float(error(by_document.sum(axis=0))), "low": float(low), "high": float(high)}
+    (interval,) = intervals(error(by_document.sum(axis=0))[None], error(sums.resampled(by_document))[:, None])
+    return interval
 
 
 def by_set(scores: Sequence[RowScore], held_out: Sequence[HeldOutSet]) -> list[list[RowScore]]:

@@ -1,4 +1,4 @@
-"""95 % intervals over documents: percentile bootstrap, as windows of one document are not independent.
+"""Standard errors and 95 % intervals over documents: bootstrap, as windows of one document are not independent.
 
 Shapes: D documents, R resamples, C columns.
 """
@@ -13,7 +13,7 @@ import numpy.typing as npt
 _RESAMPLES = 2000
 
 Interval = dict[str, float]
-"""`mean`, `low` and `high`."""
+"""`mean`, `low` and `high` (percentiles of the resamples), and `standard_error` (their standard deviation)."""
 
 
 class DocumentSums:
@@ -58,7 +58,7 @@ class DocumentSums:
             above: Numerators [rows, C].
             below: Denominators [rows, C].
         """
-        return _intervals(*self._ratios(above, below))
+        return intervals(*self._ratios(above, below))
 
     def ratio_differences(
         self, first: tuple[npt.ArrayLike, npt.ArrayLike], second: tuple[npt.ArrayLike, npt.ArrayLike]
@@ -71,7 +71,7 @@ class DocumentSums:
         """
         means, samples = self._ratios(*first)
         other_means, other_samples = self._ratios(*second)
-        return _intervals(means - other_means, samples - other_samples)
+        return intervals(means - other_means, samples - other_samples)
 
     def _ratios(
         self, above: npt.ArrayLike, below: npt.ArrayLike
@@ -82,11 +82,18 @@ class DocumentSums:
             return tops.sum(axis=0) / bottoms.sum(axis=0), self.resampled(tops) / self.resampled(bottoms)
 
 
-def _intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) -> list[Interval]:
-    lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)  # a resample may hold nothing to divide by
+def intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) -> list[Interval]:
+    """Return the interval of each column.
+
+    Args:
+        means: Values over all documents [C].
+        samples: Values over resampled documents [R, C]; NaN for a resample that holds nothing to divide by.
+    """
+    lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+    errors = np.nanstd(samples, axis=0)
     return [
-        {"mean": float(mean), "low": float(low), "high": float(high)}
-        for mean, low, high in zip(means, lows, highs, strict=True)
+        {"mean": float(mean), "low": float(low), "high": float(high), "standard_error": float(error)}
+        for mean, low, high, error in zip(means, lows, highs, errors, strict=True)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,12 @@ def load_model(
             folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except Exception as error:  # transformers raises many types on unknown settings and weights
+        if method := _quantisation(config):
+            raise StudentError(
+                f"student {name}: {folder} does not load ({first_line(error)}); expected weights quantised by {method} "
+                f"that this machine can run; install the package that transformers needs for {method}, or name a "
+                "dequantised copy"
+            ) from None
         raise _does_not_load(name, folder, error) from None
     missing, surplus = sorted(about["missing_keys"]), sorted(about["unexpected_keys"])
     if missing:
@@ -90,18 +95,21 @@ def _load_config(name: str, folder: Path, *, may_be_quantised: bool) -> Any:
     from transformers import AutoConfig
 
     try:
-        raw = dict(json.loads((folder / "config.json").read_bytes()))
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # transformers raises many types on unknown settings
         raise _does_not_load(name, folder, error) from None
-    quantised = raw.get("quantization_config")
-    if isinstance(quantised, dict) and not may_be_quantised:
-        method = quantised.get("quant_method", "an unnamed method")
+    if not may_be_quantised and (method := _quantisation(config)):
         raise StudentError(
             f"student {name}: found weights quantised by {method} in {folder}, expected float weights, which can be "
             "trained; save a dequantised copy, or name another --student"
         )
     return config
+
+
+def _quantisation(config: Any) -> str:
+    """Return the method by which the weights of a model are quantised; "" for float weights."""
+    settings = getattr(config, "quantization_config", None)
+    return str(settings.get("quant_method", "an unnamed method")) if isinstance(settings, dict) else ""
 
 
 def _does_not_load(name: str, folder: Path, error: Exception) -> StudentError:

@@ -99,7 +99,9 @@ def _kinds(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _row(row: dict[str, Any], strong: float) -> dict[str, Any]:
-    """Return a row of text; each piece has the colour of its KL, or of the difference of two."""
+    """Return a row of text; each piece has the colour of its KL, or of the difference of two, if it has one."""
+    if not row["piece_kl"]:
+        return {**row, "pieces": [{"text": "".join(row["pieces"]), "title": "", "strength": 0}]}
     pieces = [
         {
             "text": piece,
@@ -113,6 +115,8 @@ def _row(row: dict[str, Any], strong: float) -> dict[str, Any]:
 
 
 def _strengths(piece_kl: Sequence[Sequence[float]]) -> list[float]:
+    if not piece_kl:
+        return []
     if len(piece_kl) == 1:
         return [max(0.0, kl) for kl in piece_kl[0]]
     return [first - second for first, second in zip(*piece_kl, strict=True)]

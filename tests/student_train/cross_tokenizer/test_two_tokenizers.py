@@ -146,7 +146,11 @@ def test_an_evaluation_has_the_figures_of_the_run(finished: tuple[Path, list[str
     assert model["measures"] == json.loads((finished[0] / "run.json").read_text())["held_out"]["after"]
     assert set(model["measures"]) > {"chunk_kl", "cell_kl", "bits_per_byte"}
     assert model["tokenizer"] != "the teacher's"
-    assert record["furthest"] == []
+    values = [row["values"][0] for row in record["furthest"]]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == max(row["chunk_kl_sum"][0] / row["chunks"][0] for row in record["rows"])
+    assert all((row["unit"], row["piece_kl"]) == ("nats per aligned span", []) for row in record["furthest"])
+    assert "".join(record["furthest"][0]["pieces"]).strip()
     assert "kinds" not in model
 
 

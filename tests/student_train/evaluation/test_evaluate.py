@@ -75,11 +75,12 @@ def test_kinds_and_rows_add_up_to_the_whole(at_home: Any, student: Path, tmp_pat
     assert sum(row["kl_sum"][0] for row in record["rows"]) == pytest.approx(total, rel=1e-5)
     furthest = record["furthest"]
     assert len(furthest) == NUM_FURTHEST
-    values = [row["kl"][0] for row in furthest]
+    values = [row["values"][0] for row in furthest]
+    assert {row["unit"] for row in furthest} == {"nats per token"}
     assert values == sorted(values, reverse=True)
     assert values[0] == max(row["kl_sum"][0] / row["tokens"][0] for row in record["rows"])
     for row in furthest:
-        assert np.mean(row["piece_kl"][0]) == pytest.approx(row["kl"][0], abs=1e-3)
+        assert np.mean(row["piece_kl"][0]) == pytest.approx(row["values"][0], abs=1e-3)
         assert len(row["pieces"]) == len(row["piece_kl"][0])
 
 
@@ -94,18 +95,21 @@ def test_the_table_has_a_line_for_each_measure(at_home: Any, student: Path) -> N
 def test_what_cannot_be_evaluated_is_one_line(at_home: Any, student: Path, tools: Any, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     tools.llama(vocab=at_home.vocab).config.save_pretrained(fresh)
-    quantised = tmp_path / "quantised"
-    shutil.copytree(student, quantised)
-    config = json.loads((quantised / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
-    (quantised / "config.json").write_text(json.dumps(config))
+    config = json.loads((student / "config.json").read_text())
+    for method in ("gptq", "awq", "bitsandbytes"):
+        shutil.copytree(student, tmp_path / method, ignore=shutil.ignore_patterns("checkpoints"))
+        settings = {"quant_method": method, "bits": 4, "load_in_4bit": True}
+        (tmp_path / method / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
     (tmp_path / "no.gguf").write_bytes(b"GGUF" + os.urandom(64))
     for model, message in (
         (fresh, "found no weights"),
         (tmp_path / "nowhere", "found no such folder"),
         (tmp_path / "nowhere.gguf", "found no such file"),
         (tmp_path / "no.gguf", "does not load"),
-        (quantised, "does not load"),
+        *(
+            (tmp_path / method, f"expected weights quantised by {method} that this machine can run")
+            for method in ("gptq", "awq", "bitsandbytes")
+        ),
     ):
         result = invoke(at_home, "--evaluate", model)
         assert result.exit_code == 1, result.output

@@ -29,7 +29,9 @@ def test_an_interval_is_that_of_the_slow_version() -> None:
     sums = DocumentSums(DOCUMENTS)
     assert sums.num_documents == 4
     for column, found in enumerate(sums.ratios(ABOVE, BELOW)):
-        expected = np.percentile(slow(ABOVE[:, column], BELOW[:, column]), [2.5, 97.5])
+        samples = slow(ABOVE[:, column], BELOW[:, column])
+        expected = np.percentile(samples, [2.5, 97.5])
+        assert found["standard_error"] == pytest.approx(samples.std())
         assert found["mean"] == pytest.approx(ABOVE[:, column].sum() / BELOW[:, column].sum())
         assert [found["low"], found["high"]] == pytest.approx(list(expected))
 
@@ -38,13 +40,13 @@ def test_a_difference_is_paired() -> None:
     sums = DocumentSums(DOCUMENTS)
     nothing, shifted = (sums.ratio_differences((ABOVE + shift * BELOW, BELOW), (ABOVE, BELOW)) for shift in (0.0, 0.25))
     for interval in nothing:
-        assert interval == {"mean": 0.0, "low": 0.0, "high": 0.0}
+        assert interval == {"mean": 0.0, "low": 0.0, "high": 0.0, "standard_error": 0.0}
     for interval in shifted:  # the same in every row, so nothing is uncertain
-        assert list(interval.values()) == pytest.approx([0.25] * 3)
+        assert list(interval.values()) == pytest.approx([0.25, 0.25, 0.25, 0.0])
 
 
 def test_resamples_without_anything_to_divide_by_are_left_out() -> None:
     above, below = np.zeros((6, 1)), np.zeros((6, 1))
     above[3], below[3] = 3.0, 4.0  # only in document c
     (interval,) = DocumentSums(DOCUMENTS).ratios(above, below)
-    assert list(interval.values()) == pytest.approx([0.75] * 3)
+    assert list(interval.values()) == pytest.approx([0.75, 0.75, 0.75, 0.0])

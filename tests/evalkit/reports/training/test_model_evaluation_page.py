@@ -29,7 +29,8 @@ def record(*, models: int = 1) -> dict[str, Any]:
         "window": 3,
         "source": "s",
         "path": "a/<i>.py",
-        "kl": [0.5] * models,
+        "unit": "nats per token",
+        "values": [0.5] * models,
         "pieces": ["<script>", " x", "\x1b"],
         "piece_kl": [[2.5, 0.0, -0.1], [0.5, 1.0, -0.1]][:models],
     }
@@ -77,6 +78,17 @@ def test_the_colour_of_a_token_is_its_kl_or_the_difference(tmp_path: Path) -> No
     assert 'title="2.50, 0.50 nats" style="background: rgba(var(--more), 1.0)"' in text
     assert 'title="0.00, 1.00 nats" style="background: rgba(var(--less), 0.5)"' in text
     assert "The full colour is 2.00 nats or more" in text
+
+
+@pytest.mark.parametrize(("models", "unit"), [(1, "nats per aligned span"), (2, "bits per byte")])
+def test_rows_without_a_kl_by_token_have_no_colour(tmp_path: Path, models: int, unit: str) -> None:
+    content = record(models=models)
+    content["furthest"][0] |= {"unit": unit, "piece_kl": []}
+    text = draw(tmp_path, content)[1].read_text()
+    assert "<span>&lt;script&gt; x" in text
+    assert f"0.5000 {unit}</small>" in text
+    assert ("only their distance from the text compares" in text) == (models == 2)
+    assert "The full colour" not in text
 
 
 @pytest.mark.parametrize(
