@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from click.testing import CliRunner, Result
 
 import shards
@@ -20,6 +22,7 @@ from student_train.errors import CheckpointError, TrainError
 from student_train.evaluation.evaluate import evaluate
 from student_train.evaluation.request import EvaluationRequest
 from student_train.training import loop
+from tests.student_train.forked import train_in_ranks
 from tests.student_train.toy import digest, losses, run, toy_config
 from tests.student_train.two_teachers import TwoTeachers, write_two
 
@@ -113,6 +116,33 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(
     assert losses(out) == losses(finished)
     assert (out / "held_out.jsonl").read_bytes() == (finished / "held_out.jsonl").read_bytes()
     assert record_of(out)["caches"] == record_of(finished)["caches"]
+
+
+@pytest.mark.slow
+def test_two_ranks_continue_the_run_of_one_and_end_as_it_does(
+    world: Any, at_home: Any, two: TwoTeachers, tmp_path: Path
+) -> None:
+    """Shares of the parts are fixed, as ranks measure norms on their own rows."""
+    one, out = tmp_path / "one", tmp_path / "ranks"
+    small = {"max_steps": 8, "eval_every": 0, "balance": "fixed"}
+    run(settings_of(world, two, one, **small))
+    shutil.copytree(one / "checkpoints" / "step-4", out / "checkpoints" / "step-4")
+    shutil.copy(one / "metrics.jsonl", out)
+    said = train_in_ranks(world, settings_of(world, two, out, **small), ranks=2)
+    assert said.count(f"{out}: continuing at step 4 of 8") == 1
+    assert [loss for _, loss in losses(out)] == pytest.approx([loss for _, loss in losses(one)], rel=1e-5)
+    expected, found = (safetensors.torch.load_file(place / "model.safetensors") for place in (one, out))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=2e-5)
+    ours, theirs = record_of(out), record_of(one)
+    assert ours["caches"] == theirs["caches"]
+    assert ours["train"]["tokens"] == theirs["train"]["tokens"]
+    for part, other in zip(ours["held_out"]["caches"], theirs["held_out"]["caches"], strict=True):
+        means = [each["after"]["bits_per_byte"]["mean"] for each in (part, other)]
+        assert means[0] == pytest.approx(means[1], rel=1e-4)
+    rows = [(place / "held_out.jsonl").read_text().splitlines() for place in (out, one)]
+    assert [json.loads(line)["document"] for line in rows[0]] == [json.loads(line)["document"] for line in rows[1]]
 
 
 @pytest.mark.slow
