@@ -70,7 +70,9 @@ class Config:
         "its WEIGHT as share of the tokens that carry loss, or without weights each row is read once an epoch.",
         metavar="DIR[=WEIGHT]",
     )
-    follow: bool = _setting(False, "Train from a cache that teacher-dump is still writing; needs --max-steps.")
+    follow: bool = _setting(
+        False, "Train from a cache that teacher-dump is still writing, the first of --shards; needs --max-steps."
+    )
     follow_wait: float = _setting(3600.0, "Seconds to wait for new shards where training is ahead of the dump.")
     out: str = _setting(
         "ckpt/", "Folder that becomes the student, with the run's record beside the weights.", metavar="DIR"
@@ -187,10 +189,10 @@ class Config:
                 _require_one_of(item.name, getattr(self, item.name), choices)
         self._require_known_losses()
         sources = parse_sources(self.shards)
-        if self.follow and len(sources) > 1:
+        if self.follow and len(sources) > 1 and sources[0].weight is None:
             raise TrainError(
-                f"follow with {len(sources)} caches: found an order over several caches, which depends on the manifest "
-                "of each; a cache that is still written has none yet; wait for it, or follow it alone"
+                f"follow with {len(sources)} caches: found no weights, expected one for each cache, as the size of one "
+                f"that is still written is not known; write {sources[0].path}=WEIGHT"
             )
         for name, (low, high) in _RANGES.items():
             _require_within(name, getattr(self, name), low, high)

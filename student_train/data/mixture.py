@@ -10,6 +10,7 @@ from typing import Any
 
 import shards
 from shards.format.schema import canonical_json
+from shards.live import open_live
 from student_train.config import Config
 from student_train.data.sampler import CacheSize, Plan, make_plan
 from student_train.errors import TrainError
@@ -18,47 +19,72 @@ from student_train.weighted_shards import shares_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mixture:
-    """Complete caches, at least one, and how much of the training each has."""
+    """The caches of a run, and how much of the training each has."""
 
     caches: tuple[shards.Cache, ...]
-    """The caches, in the order of the command line."""
+    """The complete caches, in the order of the command line."""
     shares: tuple[Fraction, ...] | None
-    """Share of the tokens with loss that each cache has; None where each row is read once an epoch."""
+    """Share of the tokens with loss that each cache of the run has; None where each row is read once an epoch."""
+    follows: bool = False
+    """Whether the run has one more cache, before `caches`, that may still be written (`segments.py`)."""
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """What identifies each cache and its share, as JSON can hold it."""
-        shares = self.shares or (None,) * len(self.caches)
+        """What identifies each cache and its share, as JSON can hold it. A followed cache has no digest, but ""."""
+        digests = [""] * self.follows + [cache.manifest_sha256 for cache in self.caches]
+        shares = self.shares or (None,) * len(digests)
         return [
-            {"manifest_sha256": cache.manifest_sha256, "share": None if share is None else float(share)}
-            for cache, share in zip(self.caches, shares, strict=True)
+            {"manifest_sha256": digest, "share": None if share is None else float(share)}
+            for digest, share in zip(digests, shares, strict=True)
         ]
 
     @property
     def sha256(self) -> str:
-        """Identity of the data: of one cache its manifest's, of several that of `entries`."""
-        if len(self.caches) == 1:
-            return self.caches[0].manifest_sha256
-        return hashlib.sha256(canonical_json(self.entries)).hexdigest()
+        """Identity of the data: of one cache its manifest's, of several that of `entries`; "" for a followed one."""
+        entries = self.entries
+        if len(entries) == 1:
+            return str(entries[0]["manifest_sha256"])
+        return hashlib.sha256(canonical_json(entries)).hexdigest()
 
 
 def open_mixture(config: Config) -> Mixture:
     """Open the caches of a run. Only manifests are read.
 
     Raises:
-        TrainError: One cache is named twice.
+        TrainError: One cache is named twice, or more than one cache is still written.
         shards.ShardError: A cache is damaged, incomplete or unreachable.
     """
-    caches = tuple(shards.open(source.path) for source in config.sources)
-    seen: dict[str, str] = {}
-    for source, cache in zip(config.sources, caches, strict=True):
+    sources = config.sources[1:] if config.follow else config.sources
+    if config.follow:
+        _require_complete(config.sources[0].path, [source.path for source in sources])
+    caches = tuple(shards.open(source.path) for source in sources)
+    seen = _digest_of_followed(config.sources[0].path) if config.follow else {}
+    for source, cache in zip(sources, caches, strict=True):
         other = seen.setdefault(cache.manifest_sha256, source.path)
         if other is not source.path:
             raise TrainError(
                 f"shards: found the cache of manifest {cache.manifest_sha256[:12]} as {other} and as {source.path}, "
                 "expected each cache once; name it once, with the sum of the weights"
             )
-    return Mixture(caches=caches, shares=shares_of(config.sources) if len(caches) > 1 else None)
+    shares = shares_of(config.sources) if len(config.sources) > 1 else None
+    return Mixture(caches=caches, shares=shares, follows=config.follow)
+
+
+def _digest_of_followed(path: str) -> dict[str, str]:
+    """Return the manifest's digest of a cache with its path; {} while it is written."""
+    live = open_live(path)
+    return {live.cache.manifest_sha256: path} if live is not None and live.complete else {}
+
+
+def _require_complete(followed: str, others: Sequence[str]) -> None:
+    """Raise TrainError if one of the caches beside the followed one is still written."""
+    for path in others:
+        live = open_live(path)
+        if live is not None and not live.complete:
+            raise TrainError(
+                f"follow: found {path} still being written beside {followed}, expected one such cache, the first of "
+                f"--shards; name {path} first if {followed} is complete, or wait for it"
+            )
 
 
 def describe_entries(entries: Sequence[dict[str, Any]]) -> str:
@@ -66,7 +92,7 @@ def describe_entries(entries: Sequence[dict[str, Any]]) -> str:
     texts = []
     for entry in entries:
         share = entry.get("share")
-        texts.append(str(entry["manifest_sha256"])[:12] + (f"={share:g}" if share else ""))
+        texts.append((str(entry["manifest_sha256"])[:12] or "followed") + (f"={share:g}" if share else ""))
     return " + ".join(texts)
 
 
@@ -88,15 +114,22 @@ def plan_of(
         first_step: Global step at which the first epoch begins.
     """
     sizes = [
-        CacheSize(
-            manifest_sha256=digest,
-            chunk_rows=tuple(cache.chunk_rows(i) for i in range(len(cache))),
-            tokens=cache.tokens,
-            positions=0 if shares is None else num_positions(cache),
-        )
+        size_of(cache, digest=digest, positions=0 if shares is None else num_positions(cache))
         for cache, digest in zip(caches, digests, strict=True)
     ]
     return make_plan(sizes, batch_tokens=config.batch_tokens, seed=config.seed, shares=shares, first_step=first_step)
+
+
+def size_of(cache: shards.Cache, *, digest: str, positions: int) -> CacheSize:
+    """Return what the order of a run needs to know of a cache.
+
+    Args:
+        cache: The cache, or a part of one.
+        digest: Its identity.
+        positions: As `num_positions` counts them.
+    """
+    chunk_rows = tuple(cache.chunk_rows(i) for i in range(len(cache)))
+    return CacheSize(manifest_sha256=digest, chunk_rows=chunk_rows, tokens=cache.tokens, positions=positions)
 
 
 def num_positions(cache: shards.Cache) -> int:
@@ -115,7 +148,7 @@ def num_positions(cache: shards.Cache) -> int:
 
 def shares_of_positions(mixture: Mixture) -> tuple[Fraction, ...]:
     """Return the share of the tokens with a record that each cache has in an epoch."""
-    if mixture.shares is not None or len(mixture.caches) == 1:
+    if mixture.shares is not None or len(mixture.entries) == 1:
         return mixture.shares or (Fraction(1),)
     counts = [num_positions(cache) for cache in mixture.caches]
     return tuple(Fraction(count, max(1, sum(counts))) for count in counts)

@@ -67,6 +67,8 @@ class PlanPart:
     """Rows of each chunk, in the cache's order."""
     rows_per_epoch: int
     """Rows that an epoch reads: fewer than the cache has, or more."""
+    first_row: int = 0
+    """Rows that earlier plans of the run read; the first epoch goes on after them."""
 
     @property
     def num_rows(self) -> int:
@@ -100,11 +102,15 @@ def make_plan(
     seed: int,
     shares: Sequence[Fraction] | None = None,
     first_step: int = 0,
+    before: Fraction = Fraction(0),
+    positions: Fraction | None = None,
 ) -> Plan:
     """Return the plan for one cache or several.
 
-    An epoch has as many positions as all caches together. With shares, a cache has its share of them; without, an epoch
-    reads each row once.
+    With shares, a cache has its share of the positions of an epoch; without, an epoch reads each row once.
+
+    A run that follows a cache has several plans (`segments.py`). The first cache is then the part that is new with this
+    plan, and the others go on where the plans before it ended.
 
     Args:
         caches: The caches.
@@ -112,6 +118,8 @@ def make_plan(
         seed: Seed of the run.
         shares: Share of the positions of an epoch that each cache has; they sum to one.
         first_step: Global step at which the first epoch begins.
+        before: Positions of all caches that the plans before this one read.
+        positions: Positions of an epoch; None for as many as all caches have together.
 
     Raises:
         TrainError: A cache has no rows, or no row with a record.
@@ -120,19 +128,32 @@ def make_plan(
         raise TrainError("found a cache without rows; expected at least one; write it again with teacher-dump")
     if shares is not None and len(caches) > 1 and any(cache.positions < 1 for cache in caches):
         raise TrainError("found a cache without a record; expected one, to give it a share of the tokens; leave it out")
-    total = sum(cache.positions for cache in caches)
+    total = Fraction(sum(cache.positions for cache in caches)) if positions is None else positions
     parts, tokens = [], Fraction(0)
     for k, cache in enumerate(caches):
-        rows = sum(cache.chunk_rows)
-        count = rows
+        first, count = 0, sum(cache.chunk_rows)
         if shares is not None and len(caches) > 1:
-            count = max(1, round(shares[k] * total * rows / cache.positions))
-        tokens += Fraction(count * cache.tokens, rows)
+            start = before if k > 0 else Fraction(0)
+            first = _rows_at(cache, shares[k] * start)
+            count = _rows_at(cache, shares[k] * (start + total)) - first
+            if positions is None:
+                count = max(1, count)
+        tokens += Fraction(count * cache.tokens, sum(cache.chunk_rows))
         parts.append(
-            PlanPart(manifest_sha256=cache.manifest_sha256, chunk_rows=tuple(cache.chunk_rows), rows_per_epoch=count)
+            PlanPart(
+                manifest_sha256=cache.manifest_sha256,
+                chunk_rows=tuple(cache.chunk_rows),
+                rows_per_epoch=count,
+                first_row=first,
+            )
         )
     steps = min(sum(part.rows_per_epoch for part in parts), max(1, round(tokens / batch_tokens)))
     return Plan(parts=tuple(parts), seed=seed, steps_per_epoch=steps, first_step=first_step)
+
+
+def _rows_at(cache: CacheSize, positions: Fraction) -> int:
+    """Return the number of rows that have so many positions, at the mean length of the cache's rows."""
+    return round(positions * sum(cache.chunk_rows) / cache.positions)
 
 
 @functools.lru_cache(maxsize=32)
@@ -176,7 +197,7 @@ def _rows_between(plan: Plan, *, epoch: int, start: int, stop: int) -> list[RowR
     before, after = _rows_by_part(plan, start), _rows_by_part(plan, stop)
     queues = []
     for number, part in enumerate(plan.parts):
-        base = epoch * part.rows_per_epoch
+        base = part.first_row + epoch * part.rows_per_epoch
         refs = _rows_of_part(part, seed=plan.seed, start=base + before[number], stop=base + after[number])
         queues.append(iter([ref._replace(cache=number) for ref in refs]))
     refs = []
@@ -196,7 +217,7 @@ def _rows_by_part(plan: Plan, place: int) -> list[int]:
     """
     counts, left, total = [], place, plan.rows_per_epoch
     for part in plan.parts:
-        count = left * part.rows_per_epoch // total
+        count = left * part.rows_per_epoch // total if part.rows_per_epoch else 0
         counts.append(count)
         left -= count
         total -= part.rows_per_epoch

@@ -6,6 +6,10 @@ complete when it is cut and that no earlier segment had, and a leg is one pass o
 function of the seed and the names and digests of its shards. When the cache is complete and every shard had its pass,
 the last segment is the whole cache, for all remaining passes. So each row is read once before any is read twice.
 
+Of several caches with `--follow`, the first is the one that grows. A leg is one pass over a segment of it, merged with
+as much of each other cache as its share asks for. The others go on from leg to leg where the leg before ended, in the
+order of a run without `--follow`.
+
 The shards of a segment depend on the speed of the dump. Therefore segments are recorded in every checkpoint and in the
 record of the run, and a run that resumes or repeats takes the recorded ones first.
 
@@ -19,6 +23,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from shards.format.manifest import Manifest, ShardEntry
@@ -26,8 +31,8 @@ from shards.format.schema import canonical_json
 from shards.live import open_live
 from shards.read import Cache
 from student_train.config import Config
-from student_train.data.mixture import plan_of
-from student_train.data.sampler import Plan
+from student_train.data.mixture import Mixture, num_positions, size_of
+from student_train.data.sampler import Plan, make_plan
 from student_train.errors import CheckpointError, TrainError
 from student_train.training.distributed import World
 
@@ -40,7 +45,7 @@ class Leg:
     """Consecutive steps over one plan."""
 
     caches: tuple[Cache, ...]
-    """The caches that the plan orders; with `--follow` one."""
+    """The caches that the plan orders; with `--follow` the first is a segment."""
     plan: Plan
     """Order of the rows; begins at its own `first_step`."""
     last: int
@@ -53,6 +58,7 @@ class Segments:
     def __init__(
         self,
         config: Config,
+        mixture: Mixture,
         written: list[dict[str, Any]],
         *,
         world: World,
@@ -63,6 +69,7 @@ class Segments:
 
         Args:
             config: Settings of the run.
+            mixture: The complete caches beside the one that grows, and all shares.
             written: Recorded segments, to which new ones are added.
             world: The ranks.
             log: Called with a line when the run starts to wait.
@@ -70,18 +77,22 @@ class Segments:
         """
         self.written = written
         """As JSON: `first_step`, `sha256`, `shards` (names), and `passes` (whether it is the whole cache, for all
-        remaining passes)."""
+        remaining passes). Beside other caches also `positions` (tokens with a record), which their rows follow from."""
         self._config, self._world, self._log, self._stopped = config, world, log, stopped
         self._path = config.sources[0].path
+        self._mixture = mixture
+        self._others = [
+            size_of(cache, digest=cache.manifest_sha256, positions=num_positions(cache)) for cache in mixture.caches
+        ]
         self._manifest: Manifest | None = None
         self._used: dict[str, ShardEntry] = {}
 
     @property
-    def cache(self) -> Cache:
-        """All shards of the legs so far, as a cache."""
+    def caches(self) -> tuple[Cache, ...]:
+        """The caches of the run; of the one that grows, all shards of the legs so far."""
         assert self._manifest is not None
         shards = tuple(self._used[name] for name in sorted(self._used))
-        return Cache.of(self._path, replace(self._manifest, shards=shards))
+        return Cache.of(self._path, replace(self._manifest, shards=shards)), *self._mixture.caches
 
     def legs(self, *, total: int, before_waiting: Callable[[], None]) -> Iterator[Leg | None]:
         """Yield the legs of a run of `total` steps; yield None and end when asked to stop while waiting.
@@ -121,42 +132,65 @@ class Segments:
         segment = self._await_segment(recorded, before_waiting)
         if segment is None:
             return None
-        manifest, passes = segment
-        cache = Cache.of(self._path, manifest)
+        manifest, passes, positions = segment
         digest = segment_digest(manifest.shards)
         self._manifest = manifest
         self._used |= {shard.name: shard for shard in manifest.shards}
         if recorded is None:
-            names = [shard.name for shard in manifest.shards]
-            self.written.append({"first_step": first_step, "sha256": digest, "shards": names, "passes": passes})
+            entry = {"first_step": first_step, "sha256": digest, "shards": [shard.name for shard in manifest.shards]}
+            counted = {"positions": positions} if self._others else {}
+            self.written.append({**entry, "passes": passes, **counted})
         elif recorded["sha256"] != digest or recorded["first_step"] != first_step:
             raise CheckpointError(
                 f"{self._path}: found shards of digest {digest[:12]} from step {first_step}, expected "
                 f"{recorded['sha256'][:12]} from step {recorded['first_step']}, which the run was trained on; train "
                 "on the shards that it began with, or name another --out"
             )
-        plan = plan_of(self._config, [cache], digests=[digest], first_step=first_step)
-        return Leg(caches=(cache,), plan=plan, last=total if passes else min(total, first_step + plan.steps_per_epoch))
+        cache = Cache.of(self._path, manifest)
+        plan = self._plan(number, cache, first_step)
+        last = total if passes else min(total, first_step + plan.steps_per_epoch)
+        return Leg(caches=(cache, *self._mixture.caches), plan=plan, last=last)
+
+    def _plan(self, number: int, cache: Cache, first_step: int) -> Plan:
+        """Return the order of the rows of a recorded segment, and of those of the other caches that belong to it."""
+        segment = self.written[number]
+        size = size_of(cache, digest=segment["sha256"], positions=segment.get("positions", 0))
+        shares, before, positions = self._mixture.shares, Fraction(0), None
+        if shares is not None:
+            before = sum((earlier["positions"] for earlier in self.written[:number]), Fraction(0)) / shares[0]
+            positions = None if segment["passes"] else size.positions / shares[0]
+        return make_plan(
+            [size, *self._others],
+            batch_tokens=self._config.batch_tokens,
+            seed=self._config.seed,
+            shares=shares,
+            first_step=first_step,
+            before=before,
+            positions=positions,
+        )
 
     def _await_segment(
         self, recorded: dict[str, Any] | None, before_waiting: Callable[[], None]
-    ) -> tuple[Manifest, bool] | None:
-        """Return the manifest of a segment, and whether it is for all remaining passes; None when asked to stop."""
+    ) -> tuple[Manifest, bool, int] | None:
+        """Return what `_find_segment` finds; None when asked to stop meanwhile."""
         started = time.monotonic()
         for attempt in itertools.count():
             segment = self._find_segment(recorded) if self._world.is_main else None
             gathered = self._world.gather((segment, self._stopped()))
             segment = gathered[0][0]
             if segment is not None:
-                raw, passes = segment
-                return Manifest.from_bytes(raw, where=self._path), passes
+                raw, passes, positions = segment
+                return Manifest.from_bytes(raw, where=self._path), passes, positions
             if any(stop for _, stop in gathered):
                 return None
             self._wait(attempt, started, before_waiting)
         raise AssertionError("itertools.count does not end")
 
-    def _find_segment(self, recorded: dict[str, Any] | None) -> tuple[bytes, bool] | None:
-        """Return the manifest of a segment, and whether it is for all remaining passes; None without one yet."""
+    def _find_segment(self, recorded: dict[str, Any] | None) -> tuple[bytes, bool, int] | None:
+        """Return a segment's manifest, whether it is for all remaining passes, and its positions; None without one yet.
+
+        Positions are counted of a new segment beside other caches, and else 0.
+        """
         live = open_live(self._path)
         if live is None:
             return None
@@ -177,7 +211,13 @@ class Segments:
                 return None
             names, passes = (new, live.complete and not used) if new else (list(complete), True)
         shards = tuple(complete[name] for name in names)
-        return replace(live.cache.manifest, shards=shards).to_bytes(), passes
+        manifest = replace(live.cache.manifest, shards=shards)
+        positions = 0
+        if recorded is None and self._others:
+            # The report of a complete cache counts all of its shards.
+            counted = manifest if passes else replace(manifest, report={})
+            positions = num_positions(Cache.of(self._path, counted))
+        return manifest.to_bytes(), passes, positions
 
     def _wait(self, attempt: int, started: float, before_waiting: Callable[[], None]) -> None:
         limit_s = self._config.follow_wait

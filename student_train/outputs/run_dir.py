@@ -33,8 +33,8 @@ class Identity:
 
     config: Config
     """Settings; see `Config.identity`."""
-    mixture: Mixture | None
-    """The caches; None for one that grows. Then `data/segments.py` compares shard by shard."""
+    mixture: Mixture
+    """The caches. Of one that grows, `data/segments.py` compares shard by shard."""
     base: BaseDigests | None
     """Digests of the model that the student starts from; None where unavailable, and not compared."""
 
@@ -127,7 +127,7 @@ def _require_same(
         CheckpointError: They differ.
     """
     config, mixture = identity.config, identity.mixture
-    if mixture is not None and data["manifest_sha256"] != mixture.sha256:
+    if mixture.sha256 and data["manifest_sha256"] != mixture.sha256:
         stored = describe_entries(data.get("caches") or [data])
         raise CheckpointError(
             f"{out}: found a run on the shards with manifest {stored}, expected {describe_entries(mixture.entries)} of "

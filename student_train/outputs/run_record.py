@@ -43,14 +43,14 @@ def run_record(
         hardware: What the run computed with.
     """
     config = context.config
-    caches = (context.segments.cache,) if context.segments else context.first_leg.caches
+    caches = context.segments.caches if context.segments else context.first_leg.caches
     return {
         "format": RECORD_FORMAT,
         "objective": config.objective,
         "config": config.to_dict(),
         "manifest_sha256": caches[0].manifest_sha256 if len(caches) == 1 else state.manifest_sha256,
         **({"segments": state.handover.segments} if config.follow else {}),
-        **({"caches": _cache_records(context, state)} if len(caches) > 1 else {}),
+        **({"caches": _cache_records(context, state, caches)} if len(caches) > 1 else {}),
         "shards": _shards_record(caches[0]) if len(caches) == 1 else _shards_together(caches),
         "student": _student_record(context.student, state),
         "versions": versions(),
@@ -98,19 +98,18 @@ def _shards_together(caches: Sequence[Cache]) -> dict[str, Any]:
     }
 
 
-def _cache_records(context: RunContext, state: TrainState) -> list[dict[str, Any]]:
+def _cache_records(context: RunContext, state: TrainState, caches: Sequence[Cache]) -> list[dict[str, Any]]:
     """Return one entry for each of several caches: identity, share, objective, what was read, and what it is.
 
-    The first two keys are those of `Mixture.entries`.
+    The first two keys are those of `Mixture.entries`; a followed cache has the digest of the shards that were read.
     """
     records = []
-    named = zip(context.config.sources, context.first_leg.caches, context.batches.caches, state.caches, strict=True)
+    named = zip(context.config.sources, caches, context.batches.caches, state.caches, strict=True)
     for number, (source, cache, spec, entry) in enumerate(named, 1):
         read = {name: state.rows.get(f"{name}/{number}", 0) for name in ("rows", "response_tokens")}
         read_record = {"rows": read["rows"], "tokens_with_record": read["response_tokens"]}
-        records.append(
-            {**entry, "path": source.path, "objective": spec.kind + 1, "read": read_record, **_shards_record(cache)}
-        )
+        about = {"manifest_sha256": cache.manifest_sha256, "path": source.path, "objective": spec.kind + 1}
+        records.append({**entry, **about, "read": read_record, **_shards_record(cache)})
     return records
 
 
@@ -184,14 +183,18 @@ def cache_lines(context: RunContext) -> list[str]:
     plan, sources = context.first_leg.plan, context.config.sources
     if len(sources) == 1:
         return []
-    found, shares = [], shares_of(sources)
+    found, shares, follows = [], shares_of(sources), context.config.follow
     for number, (part, source, spec) in enumerate(zip(plan.parts, sources, context.batches.caches, strict=True)):
         passes = part.rows_per_epoch * context.total_steps / plan.steps_per_epoch / part.num_rows
         share = "" if shares is None else f"{float(shares[number]):.1%} of the tokens, "
-        found.append(
-            f"{source.path}: manifest {part.manifest_sha256[:12]}, {share}{part.rows_per_epoch:,} rows an epoch of "
-            f"{part.num_rows:,}, {passes:.2f} passes, objective {spec.kind + 1}"
-        )
+        identity = f"manifest {part.manifest_sha256[:12]}"
+        if not follows:
+            amount = f"{part.rows_per_epoch:,} rows an epoch of {part.num_rows:,}, {passes:.2f} passes"
+        elif number == 0:
+            identity, amount = "followed", f"{part.num_rows:,} rows so far"
+        else:  # the rows of the followed cache that are not written yet may be longer or shorter
+            amount = f"{part.num_rows:,} rows, about {passes:.2f} passes"
+        found.append(f"{source.path}: {identity}, {share}{amount}, objective {spec.kind + 1}")
     return found
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from student_train.data.mixture import describe_entries
 from student_train.errors import TrainError
 
 if TYPE_CHECKING:  # the command line reads records before it needs torch
@@ -64,12 +63,13 @@ class RecordedRun:
     @property
     def manifests(self) -> list[str]:
         """Digests of the manifests of the caches that the run was trained on."""
-        return [str(entry["manifest_sha256"]) for entry in self.record.get("caches", [self.record])]
+        return [str(entry["manifest_sha256"]) for entry in self.entries]
 
     @property
-    def data(self) -> str:
-        """The caches with their shares, for messages."""
-        return describe_entries(self.record.get("caches", [self.record]))
+    def entries(self) -> list[dict[str, Any]]:
+        """Manifest and share of each cache, as `Mixture.entries` of complete caches has them."""
+        caches = self.record.get("caches", [self.record])
+        return [{"manifest_sha256": str(cache["manifest_sha256"]), "share": cache.get("share")} for cache in caches]
 
     @property
     def measures(self) -> tuple[Measure, ...]:

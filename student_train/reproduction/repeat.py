@@ -160,11 +160,11 @@ def _fetch_all(source: RunSource, recorded: Config, log: Callable[[str], None]) 
 
 def _require_same_start(config: Config, run: RecordedRun) -> None:
     """Check that shards and base model are those of the run, before hours of training show that they are not."""
-    mixture = open_mixture(config)
-    if mixture.sha256 != run.record["manifest_sha256"]:
+    mixture = open_mixture(replace(config, follow=False))  # what the run followed is complete by now
+    if mixture.entries != run.entries:
         raise TrainError(
-            f"{config.shard_paths}: found manifest {describe_entries(mixture.entries)}, expected {run.data}, on "
-            "which the run was trained; leave --shards out to fetch it"
+            f"{config.shard_paths}: found manifest {describe_entries(mixture.entries)}, expected "
+            f"{describe_entries(run.entries)}, on which the run was trained; leave --shards out to fetch it"
         )
     base = known_base_digests(config.student, mixture.caches[0].manifest.teacher)
     student = run.record["student"]
@@ -180,8 +180,9 @@ def _not_comparable(recorded: RecordedRun, repeated: RecordedRun) -> str:
     """Return why two runs are not one; "" where they are."""
     if not recorded.exported:
         return "it is of an earlier release, which recorded no digests of weights"
-    if recorded.record["manifest_sha256"] != repeated.record["manifest_sha256"]:
-        return f"it was trained on manifest {recorded.data}, this run on {repeated.data}"
+    data = [describe_entries(run.entries) for run in (recorded, repeated)]
+    if recorded.entries != repeated.entries:
+        return f"it was trained on manifest {data[0]}, this run on {data[1]}"
     then, now = (from_dict(run.record["config"]).identity() for run in (recorded, repeated))
     for name in then:
         if name not in ("student", "follow") and then[name] != now[name]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ from student_train.training.state import Handover
 
 def build_run(
     config: Config,
-    mixture: Mixture | None,
+    mixture: Mixture,
     handover: Handover,
     runtime: Runtime,
     *,
@@ -52,7 +51,7 @@ def build_run(
 
     Args:
         config: Settings, with `dtype` settled.
-        mixture: The caches; None for one that still grows.
+        mixture: The caches.
         handover: Segments and layers of the run that is continued, or whose control this is.
         runtime: Ranks, signals and log.
         on_teacher: Called with the teacher's uncut model, the cache and the prompts to complete where the student is
@@ -102,17 +101,15 @@ def build_run(
     )
 
 
-def _first_leg(
-    config: Config, mixture: Mixture | None, handover: Handover, runtime: Runtime
-) -> tuple[Leg, Segments | None]:
+def _first_leg(config: Config, mixture: Mixture, handover: Handover, runtime: Runtime) -> tuple[Leg, Segments | None]:
     """Return the first stretch of data; of a growing cache also its segments. A collective."""
-    if mixture is not None:
+    if not mixture.follows:
         digests = [cache.manifest_sha256 for cache in mixture.caches]
         plan = plan_of(config, mixture.caches, digests=digests, shares=mixture.shares)
         last = config.max_steps or config.epochs * plan.steps_per_epoch
         return Leg(caches=mixture.caches, plan=plan, last=last), None
     segments = Segments(
-        config, handover.segments, world=runtime.world, log=runtime.log, stopped=lambda: runtime.signals.stop
+        config, mixture, handover.segments, world=runtime.world, log=runtime.log, stopped=lambda: runtime.signals.stop
     )
     leg = segments.leg(0, first_step=0, total=config.max_steps)
     if leg is None:
@@ -207,14 +204,13 @@ def _held_out_sets(
     packing: Packing,
     runtime: Runtime,
     *,
-    mixture: Mixture | None,
+    mixture: Mixture,
 ) -> tuple[HeldOutSet, ...]:
     """Return the held-out rows of each cache that have a label and that the student can read.
 
     The most tokens of all are shared out as those of the training are.
     """
-    shares = (Fraction(1),) if mixture is None else shares_of_positions(mixture)
-    sets = []
+    sets, shares = [], shares_of_positions(mixture)
     for cache, share, objective, kind in zip(caches, shares, chosen.by_cache, chosen.kinds, strict=True):
         max_tokens = math.ceil(share * config.held_out_tokens)
         rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=max_tokens)

@@ -63,7 +63,7 @@ class TrainState:
     config: dict[str, Any]
     """Settings of the run."""
     manifest_sha256: str
-    """Identity of the data: of one cache its manifest's digest; "" where the cache grows."""
+    """Identity of the data: `Mixture.sha256`."""
     caches: list[dict[str, Any]] = field(default_factory=list)
     """Of several caches, what identifies each (`Mixture.entries`)."""
     base: BaseDigests

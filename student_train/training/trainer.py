@@ -68,7 +68,7 @@ def run(
         shards.ShardError: The cache is damaged, incomplete or unreachable.
         Interrupted: A signal asked to stop; the state is saved.
     """
-    mixture = None if config.follow else open_mixture(config)
+    mixture = open_mixture(config)
     handover = Handover(segments=list(segments))
     with deterministic(), init_distributed(config.device) as world:
         log = log if world.is_main else log_nothing
@@ -96,8 +96,7 @@ class _Job:
         return self.identity.config
 
     @property
-    def mixture(self) -> Mixture | None:
-        """None where the cache still grows."""
+    def mixture(self) -> Mixture:
         return self.identity.mixture
 
     @property
@@ -105,9 +104,9 @@ class _Job:
         return Path(self.config.out)
 
 
-def _identity(config: Config, mixture: Mixture | None) -> Identity:
+def _identity(config: Config, mixture: Mixture) -> Identity:
     """Return what makes a run this one. The teacher of a growing cache without shards is not known yet."""
-    if mixture is not None:
+    if not mixture.follows:
         readable: shards.Cache | None = mixture.caches[0]
     else:
         growing = open_live(config.sources[0].path)
@@ -215,8 +214,8 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
     mixture, teacher = job.mixture, context.first_leg.caches[0].manifest.teacher
     state = TrainState(
         config=config.to_dict(),
-        manifest_sha256="" if mixture is None else mixture.sha256,
-        caches=mixture.entries if mixture is not None and len(mixture.caches) > 1 else [],
+        manifest_sha256=mixture.sha256,
+        caches=mixture.entries if len(mixture.entries) > 1 else [],
         base=job.identity.base or base_digests(config.student, teacher),
         handover=replace(handover, segments=context.written_segments()),
         objective=context.objective.initial_state(),

@@ -50,10 +50,11 @@ def test_weights_that_make_no_shares_are_refused(values: list[str], message: str
         parse_sources(values)
 
 
-def test_a_growing_cache_is_followed_alone() -> None:
-    Config(shards=("a",), follow=True, max_steps=5)
-    with pytest.raises(TrainError, match=r"follow with 2 caches: .*a cache that is still written has none yet"):
-        Config(shards=("a=1", "b=1"), follow=True, max_steps=5)
+def test_a_growing_cache_beside_others_needs_weights() -> None:
+    for caches in (("a",), ("a=1", "b=1")):
+        Config(shards=caches, follow=True, max_steps=5)
+    with pytest.raises(TrainError, match=r"follow with 2 caches: found no weights, .* write a=WEIGHT"):
+        Config(shards=("a", "b"), follow=True, max_steps=5)
 
 
 def test_the_record_of_one_cache_is_text_and_of_several_a_list() -> None:

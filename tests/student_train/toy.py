@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ def environment(world: Any) -> dict[str, str]:
     return {**os.environ, "TEACHERLESS_CACHE": str(world.cache_dir), "PYTHONPATH": str(REPOSITORY)}
 
 
-def run(config: Config) -> list[str]:
+def run(config: Config, *, segments: Sequence[dict[str, Any]] = ()) -> list[str]:
     """Train; return the log."""
     log: list[str] = []
-    trainer.run(config, command=["student-train"], log=log.append)
+    trainer.run(config, command=["student-train"], log=log.append, segments=segments)
     return log
 
 

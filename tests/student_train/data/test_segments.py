@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -16,39 +15,22 @@ from typing import Any
 
 import pytest
 
-from shards.format.manifest import MANIFEST_NAME, Manifest
-from shards.live import DRAFT_NAME, open_live
+from shards.live import open_live
 from student_train.config import Config
 from student_train.data import segments as follow
 from student_train.data.hashing import is_held_out
-from student_train.data.sampler import rows_of_step
-from student_train.data.segments import Leg, Segments
+from student_train.data.mixture import Mixture
+from student_train.data.segments import Segments
 from student_train.errors import CheckpointError, Interrupted, TrainError
 from student_train.training import loop, trainer
 from student_train.training.build_run import build_run
 from student_train.training.distributed import World
 from student_train.training.runtime import Runtime, Signals
 from student_train.training.state import Handover
+from tests.student_train.growing import Dump, rows_of
 
 REPOSITORY = Path(__file__).parents[3]
-
-
-class Dump:
-    """Stands in for teacher-dump: lets the shards of a finished cache appear one by one in another folder."""
-
-    def __init__(self, whole: Path, place: Path) -> None:
-        self.whole, self.place = whole, place
-        self.manifest = Manifest.from_bytes((whole / MANIFEST_NAME).read_bytes(), where="whole")
-        shutil.copytree(whole / "tokenizer", place / "tokenizer")
-        (place / DRAFT_NAME).write_bytes(dataclasses.replace(self.manifest, shards=()).to_bytes())
-
-    def shard(self, i: int) -> None:
-        name = self.manifest.shards[i].name
-        shutil.copyfile(self.whole / name, self.place / name)
-        shutil.copyfile(self.whole / f"{name}.json", self.place / f"{name}.json")
-
-    def finish(self) -> None:
-        (self.place / MANIFEST_NAME).write_bytes(self.manifest.to_bytes())
+FOLLOWED = Mixture(caches=(), shares=None, follows=True)
 
 
 @pytest.fixture
@@ -79,15 +61,8 @@ def config(shards: Path, out: Path, **more: Any) -> Config:
 def segments_of(
     settings: Config, written: list[dict[str, Any]] | None = None, *, log: Callable[[str], None] = print
 ) -> Segments:
-    return Segments(settings, [] if written is None else written, world=World(), log=log, stopped=lambda: False)
-
-
-def documents(leg: Leg) -> list[tuple[str, int]]:
-    """Return the rows that a leg reads, in order, up to one pass."""
-    last = min(leg.last, leg.plan.first_step + leg.plan.steps_per_epoch)
-    refs = [ref for step in range(leg.plan.first_step, last) for ref in rows_of_step(leg.plan, step=step)]
-    infos = [leg.caches[0][ref.chunk].rows[ref.row] for ref in refs]
-    return [(info.document, info.window) for info in infos]
+    written = [] if written is None else written
+    return Segments(settings, FOLLOWED, written, world=World(), log=log, stopped=lambda: False)
 
 
 @pytest.mark.slow
@@ -125,7 +100,7 @@ def test_every_row_is_read_once_before_any_is_read_twice(dump: Dump, tmp_path: P
 
     legs = segments.legs(total=10_000, before_waiting=next_shards)
     for leg in legs:
-        seen += documents(leg)
+        seen += rows_of(leg)
         if segments.written[-1]["passes"]:
             break
     every = Counter((row.rows[0].document, row.rows[0].window) for row in world.rows)
@@ -134,14 +109,14 @@ def test_every_row_is_read_once_before_any_is_read_twice(dump: Dump, tmp_path: P
     assert [len(s["shards"]) for s in segments.written] == [1, 2, 1, 4]
     assert [s["passes"] for s in segments.written] == [False, False, False, True]
     assert len(waits) == 4
-    assert segments.cache.manifest_sha256 == dump.manifest.sha256
+    assert segments.caches[0].manifest_sha256 == dump.manifest.sha256
 
     # What is written down decides, however far the cache has grown since, and any new one begins after it.
     for known in range(5):
         again = segments_of(settings, json.loads(json.dumps(segments.written[:known])))
         found = []
         for leg in again.legs(total=10_000, before_waiting=lambda: None):
-            found += documents(leg)
+            found += rows_of(leg)
             if again.written[-1]["passes"] and leg.last == 10_000:
                 break
         if known >= 3:
@@ -221,10 +196,10 @@ def test_followed_resumed_and_repeated_runs_end_in_the_same_bits(
 
 def test_a_signal_while_waiting_is_heard(dump: Dump, tmp_path: Path) -> None:
     settings = config(dump.place, tmp_path / "out")
-    segments = Segments(settings, [], world=World(), log=print, stopped=lambda: True)
+    segments = Segments(settings, FOLLOWED, [], world=World(), log=print, stopped=lambda: True)
     assert segments.leg(0, first_step=0, total=16) is None
     with pytest.raises(Interrupted, match="stopped at step 0 of 16"):
-        build_run(settings, None, Handover(segments=[]), Runtime(signals=Signals(stop=True)))
+        build_run(settings, FOLLOWED, Handover(segments=[]), Runtime(signals=Signals(stop=True)))
 
 
 def test_following_needs_an_end(tmp_path: Path) -> None:
