@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from evalkit.text import one_line, visible
+from shards.runtime.bar import Bar
 from shards.runtime.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class ScoreProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end_bar()
         self._phase.close()
         self._print.__exit__(kind, error, trace)
 
@@ -130,11 +131,14 @@ class ScoreProgress:
             return f"{text}, {elapsed_s:.0f} s"
         return f"{text}, {elapsed_s / self._steps * (self._total - self._steps):.0f} s left"
 
-    def stop(self) -> None:
-        """End the phase and print its totals."""
+    def _end_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def stop(self) -> None:
+        """End the phase and print its totals."""
+        self._end_bar()
         self._phase.close()
         if not self._generates:
             self.note(f"{self._what}: {self._steps} {self._noun} in {time.monotonic() - self._started:.0f} s")

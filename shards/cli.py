@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import EntryPoints, entry_points
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import click
 from shards.errors import CorruptShardError, IncompleteCacheError, ShardError
 from shards.runtime.command_line import one_line_errors, standard_options
 from shards.runtime.interrupts import interruptible
+from shards.runtime.progress import progress_bar
 
 
 class CommandGroup(click.Group):
@@ -49,26 +48,6 @@ def _declared() -> EntryPoints:
 @standard_options("logit-shards")
 def main(debug: bool) -> None:
     """Inspect, check, share and edit caches of teacher records."""
-
-
-@contextmanager
-def bytes_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar of bytes on stderr, with rate and remaining time.
-
-    Args:
-        label: Text before the bar.
-        total: Number of bytes at the end.
-
-    Yields:
-        The progress callback, which gets the number of new bytes.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task: Any = bar.add_task(label, total=total)
-        yield lambda num_bytes: bar.advance(task, num_bytes)
 
 
 @main.command()
@@ -117,9 +96,6 @@ def inspect(path: str, as_json: bool, row: int | None, page: str | None, picture
 @click.option("--json", "as_json", is_flag=True, help="Print that plan as one JSON object.")
 def verify(path: str, fix_plan: bool, as_json: bool) -> None:
     """Check every digest and invariant of the cache at PATH; exit with 1 on any problem."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from shards import verify as checks
     from shards.read import open as open_cache
 
@@ -129,9 +105,8 @@ def verify(path: str, fix_plan: bool, as_json: bool) -> None:
         if fix_plan or as_json:
             _print_plan(checks.manifest_plan(path, str(error)), as_json=as_json)
         raise
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task: Any = bar.add_task("checking", total=cache.tokens)
-        problems = list(checks.find_problems(cache, on_tokens=lambda tokens: bar.advance(task, tokens)))
+    with progress_bar("checking", cache.tokens, unit="tokens") as on_tokens:
+        problems = list(checks.find_problems(cache, on_tokens=on_tokens))
     for problem in problems:
         click.echo(problem.text, err=True)
     if fix_plan or as_json:
@@ -179,7 +154,7 @@ def publish(path: str, url: str, without_tokens: bool, force: bool) -> None:
     if force and not without_tokens:
         raise click.UsageError("--force allows --without-tokens for responses: give it with --without-tokens")
     cache = open_cache(path)
-    with bytes_bar("publishing", _shard_bytes(cache)) as on_bytes:
+    with progress_bar("publishing", _shard_bytes(cache)) as on_bytes:
         transfer = publish_cache(cache, url, without_tokens=without_tokens, force=force, on_bytes=on_bytes)
     click.echo(
         f"{url}: complete, sent {transfer.sent} files, skipped {transfer.skipped} that were there, "
@@ -200,7 +175,7 @@ def fetch(url: str, folder: Path) -> None:
     from shards.read import open as open_cache
 
     cache = open_cache(url)
-    with bytes_bar("fetching", _shard_bytes(cache)) as on_bytes:
+    with progress_bar("fetching", _shard_bytes(cache)) as on_bytes:
         transfer = fetch_cache(url, folder, on_bytes=on_bytes)
     click.echo(
         f"{folder}: complete, fetched {transfer.sent} files, skipped {transfer.skipped} that were there, "
@@ -226,7 +201,7 @@ def withdraw(path: str, list_file: Path, out: Path) -> None:
 
     names = read_list(list_file)
     cache = open_cache(path)
-    with bytes_bar("withdrawing", _shard_bytes(cache)) as on_bytes:
+    with progress_bar("withdrawing", _shard_bytes(cache)) as on_bytes:
         result = withdraw_documents(cache, names, out, on_bytes=on_bytes)
     for name in result.unmatched:
         click.echo(f"not in the cache: {name}", err=True)
@@ -246,7 +221,7 @@ def merge(paths: tuple[str, ...], out: Path) -> None:
     from shards.read import open as open_cache
 
     caches = [open_cache(path) for path in paths]
-    with bytes_bar("merging", sum(_shard_bytes(cache) for cache in caches)) as on_bytes:
+    with progress_bar("merging", sum(_shard_bytes(cache) for cache in caches)) as on_bytes:
         result = merge_caches(caches, out, on_bytes=on_bytes)
     click.echo(
         f"{out}: {result.cache.rows:,} rows, {result.cache.tokens:,} tokens of {len(caches)} caches, dropped "
@@ -289,7 +264,7 @@ def import_command(path: Path, layout: str, out: Path, columns: tuple[str, ...],
         raise click.UsageError(f"--columns {wrong[0]}: expected KIND=NAME, as in ids=top_ids")
     options["is_renormalised"] = options.pop("renormalised")
     request = ImportRequest(layout=layout, path=path, columns={kind: name for kind, _, name in pairs}, **options)
-    with bytes_bar("importing", source_bytes(path)) as on_bytes:
+    with progress_bar("importing", source_bytes(path)) as on_bytes:
         result = import_cache(request, out, on_bytes=on_bytes)
     for name, count in result.counts.items():
         if count and name != "entries":
@@ -324,7 +299,7 @@ def combine(paths: tuple[str, ...], weights: str, out: Path) -> None:
     except ValueError:
         raise ShardError(f"weights: found {weights!r}, expected numbers with commas between, as 0.5,0.5") from None
     caches = [open_cache(path) for path in paths]
-    with bytes_bar("combining", _shard_bytes(caches[0])) as on_bytes:
+    with progress_bar("combining", _shard_bytes(caches[0])) as on_bytes:
         result = combine_caches(caches, numbers, out, on_bytes=on_bytes)
     for path, count in zip(paths, result.left_out, strict=True):
         if count:

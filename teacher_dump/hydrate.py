@@ -22,7 +22,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from shards.cli import bytes_bar
+from shards.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from shards.edit.hydrate import HydratedCache, MissingRow, RowWithoutTokens
@@ -48,7 +48,7 @@ def command(path: str, data: str, out: Path) -> None:
     from shards.read import open as open_cache
 
     cache = open_cache(path)
-    result = hydrate(cache, data, out, progress=bytes_bar)
+    result = hydrate(cache, data, out, progress=progress_bar)
     click.echo(
         f"{out}: hydrated {result.cache.rows:,} of {cache.rows:,} rows, {result.cache.tokens:,} tokens, "
         f"manifest {result.cache.manifest_sha256[:12]}"
@@ -76,7 +76,7 @@ def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | N
             or no row could be restored.
     """
     from shards.edit import hydrate as records
-    from shards.storage.store import ignore_bytes
+    from shards.storage.transfer import ignore_bytes
     from teacher_dump.corpus.corpus import Corpus
 
     rows: dict[str, list[RowWithoutTokens]] = {}

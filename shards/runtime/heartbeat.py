@@ -47,7 +47,7 @@ class Heartbeat:
         self._owned = None if out is not None else _duplicate(sys.stderr)
         self._out: TextIO = out or self._owned or sys.stderr
         self._every_s, self._clock, self._width = every_s, clock, width
-        self._live = self._out.isatty()
+        self._live = is_live(self._out)
         self._first: str | None = first
         self._status: Callable[[], str] | None = None
         self._lock = threading.RLock()
@@ -137,6 +137,11 @@ class Heartbeat:
         with contextlib.suppress(BrokenPipeError):
             self._out.write(text)
             self._out.flush()
+
+
+def is_live(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which a line can be drawn again."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _duplicate(stream: TextIO) -> TextIO | None:

@@ -38,13 +38,19 @@ def run_program(module: str, function: str = "main") -> None:
         function: Function to call without arguments.
 
     Raises:
-        SystemExit: With exit code 1 after a line on a package of an extra that is not installed.
+        SystemExit: With exit code 1 after a line on a package of an extra that is not installed, or on a working
+            directory that was deleted.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, end_now)
         # Handlers registered first run last: afterwards Python removes its handlers, and SIGINT would kill the process.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     quicken_imports()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the working directory was deleted; change to one that exists (cd)", file=sys.stderr)
+        sys.exit(1)
     try:
         command: Callable[[], None] = getattr(importlib.import_module(module), function)
         command()

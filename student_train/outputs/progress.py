@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from shards.runtime.heartbeat import EVERY_S, Heartbeat
+from shards.runtime.heartbeat import EVERY_S, Heartbeat, is_live
 
 _RECENT_STEPS = 50
 """Steps over which the rate is taken."""
@@ -58,7 +58,7 @@ class Progress:
         self._recent.append((self._clock(), self._done, 0))
         if not self._shown:
             return self
-        if sys.stderr.isatty():
+        if is_live(sys.stderr):
             self._start_bar()
         elif isinstance(self._log, Heartbeat):
             self._open.enter_context(self._log.counting(self._running))
@@ -67,7 +67,8 @@ class Progress:
     def _start_bar(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+
+        from shards.runtime.bar import Bar
 
         if isinstance(self._log, Heartbeat):
             self._open.enter_context(self._log.paused())

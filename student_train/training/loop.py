@@ -110,7 +110,7 @@ class TrainingLoop:
         self._advance(step, result, seconds)
         if context.world.is_main and result.positions:
             metrics.write("metrics.jsonl", self._metrics_line(result, update, seconds=seconds))
-        note = f"loss {result.loss:.4f}" if result.positions else "nothing"
+        note = f"loss {result.loss:.4f}" if result.positions else "no token to learn"
         progress.advance(steps=1, tokens=result.positions, note=note)
         is_last = self.state.step == context.total_steps
         if is_last or result.stop or _is_due(config.save_every, self.state.step):

@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from shards.format.manifest import ShardEntry
+from shards.runtime.bar import Bar
 from shards.runtime.heartbeat import Heartbeat
 from teacher_dump.engines.base import Engine
 from teacher_dump.engines.records import RecordSpec
@@ -32,7 +33,7 @@ class ProgressBar(Callbacks):
 
     def __init__(self, heartbeat: Heartbeat, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._heartbeat, self._clock = heartbeat, clock
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._task = TaskID(0)
         self._total_tokens = 0
         self._tokens = 0
@@ -71,7 +72,7 @@ class ProgressBar(Callbacks):
             self._cleanup.enter_context(self._heartbeat.counting(self.status))
             return
         self._cleanup.enter_context(self._heartbeat.paused())
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),

@@ -5,6 +5,7 @@ No counterpart: the four programs run as processes of their own.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -118,3 +119,18 @@ def test_every_program_ends_so_while_it_imports(program: str, tmp_path: Path) ->
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
     assert (child.returncode, out, err) == (130, "", "")
+
+
+def test_a_deleted_working_directory_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$0" -m shards inspect cache', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=gone,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the working directory was deleted; change to one that exists (cd)\n"
