@@ -23,7 +23,7 @@ from shards.format.schema import ABSENT_COLUMNS, Layout
 from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.reports.summary import absent_line
-from shards.storage.store import OnBytes, ignore_bytes
+from shards.storage.transfer import OnBytes, ignore_bytes
 from shards.write import ShardWriter
 
 _CHUNK_TOKENS = 32768

@@ -32,7 +32,7 @@ from shards.format.manifest import Manifest, ShardEntry
 from shards.format.schema import Layout
 from shards.read import Cache
 from shards.reports.statistics import measure
-from shards.storage.store import OnBytes, ignore_bytes
+from shards.storage.transfer import OnBytes, ignore_bytes
 
 Candidates = Callable[[int], Sequence[Int32] | str]
 """Function from the index of a row to the token lists, prefix included, that it may have had, or why there is none."""

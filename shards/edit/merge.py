@@ -27,7 +27,7 @@ from shards.edit.rewrite import (
 from shards.errors import ShardError
 from shards.format.manifest import Manifest, ShardEntry
 from shards.read import Cache
-from shards.storage.store import OnBytes, ignore_bytes
+from shards.storage.transfer import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,8 @@ from shards.format.side_files import CARD_NAME
 from shards.read import Cache
 from shards.read import open as open_cache
 from shards.storage.atomic import file_sha256, write_atomic
-from shards.storage.store import OnBytes, Store, ignore_bytes, open_store
+from shards.storage.store import Store, open_store
+from shards.storage.transfer import OnBytes, Upload, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +69,8 @@ def publish(
             f"({cache.manifest_sha256[:12]}); choose another URL"
         )
     licences: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="teacherless-") as scratch:
-        publisher = _Publisher(cache, target, published, without_tokens, Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="teacherless-") as scratch, target.uploads() as upload:
+        publisher = _Publisher(cache, target, upload, published, without_tokens, Path(scratch))
         shards: list[ShardEntry] = []
         for shard in cache.manifest.shards:
             source = publisher.checked_copy(shard)
@@ -91,6 +92,7 @@ class _Publisher:
 
     cache: Cache
     target: Store
+    upload: Upload
     published: Manifest | None
     without_tokens: bool
     scratch: Path
@@ -126,7 +128,7 @@ class _Publisher:
             on_bytes(shard.bytes)
         else:
             # Progress counts the bytes of the whole shard. A copy without tokens is smaller: it counts at its end.
-            self.target.upload(path, entry.name, on_bytes=ignore_bytes if self.without_tokens else on_bytes)
+            self.upload(path, entry.name, on_bytes=ignore_bytes if self.without_tokens else on_bytes)
             on_bytes(shard.bytes if self.without_tokens else 0)
             self.sent += 1
         for copy in {source, path}:
@@ -141,7 +143,7 @@ class _Publisher:
             return
         copy = self.scratch / "file"
         self.cache.store.download(file.name, copy, size=file.bytes, sha256=file.sha256)
-        self.target.upload(copy, file.name)
+        self.upload(copy, file.name)
         self.sent += 1
 
 

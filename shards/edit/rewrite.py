@@ -25,8 +25,9 @@ from shards.format.side_files import NOTE_NAME, seal_note
 from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.storage.atomic import cannot_write, rename_durably, write_atomic
-from shards.storage.store import OnBytes, Store, ignore_bytes
+from shards.storage.store import Store
 from shards.storage.temp_files import temp_path
+from shards.storage.transfer import OnBytes, ignore_bytes
 from shards.write import BatchWriter
 
 Change = Callable[[pa.RecordBatch], pa.RecordBatch]

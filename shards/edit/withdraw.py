@@ -28,7 +28,7 @@ from shards.errors import ShardError
 from shards.format.manifest import ShardEntry, Tombstone
 from shards.format.schema import Layout
 from shards.read import Cache
-from shards.storage.store import OnBytes, ignore_bytes
+from shards.storage.transfer import OnBytes, ignore_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

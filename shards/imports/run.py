@@ -28,8 +28,8 @@ from shards.model_files.tokenizer_files import write_tokenizer
 from shards.read import Cache
 from shards.reports.statistics import measure
 from shards.storage.atomic import cannot_write, file_sha256, sync_path
-from shards.storage.store import OnBytes, ignore_bytes
 from shards.storage.temp_files import is_abandoned, temp_path
+from shards.storage.transfer import OnBytes, ignore_bytes
 from shards.write import ShardWriter
 
 SHARD_TOKENS = 1_048_576

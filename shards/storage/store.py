@@ -16,16 +16,20 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
 
-from shards.errors import CorruptShardError, IncompleteCacheError, ShardError, StoreError
+from shards.errors import CorruptShardError, ShardError, StoreError
 from shards.storage.atomic import atomic_writer, cannot_write, rename_durably, write_atomic
+from shards.storage.final_errors import final_error
+from shards.storage.hub import HubCommits
 from shards.storage.temp_files import temp_path
+from shards.storage.transfer import Meter, OnBytes, Upload, ignore_bytes
 
 ATTEMPTS = 5
 FIRST_PAUSE_S = 0.25
@@ -46,13 +50,6 @@ _EXTRA_OF_PROTOCOL = {"s3": "s3", "s3a": "s3", "hf": "hub"}
 
 _Result = TypeVar("_Result")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-OnBytes = Callable[[int], None]
-"""Progress callback: gets the number of bytes transferred since the last call, negative after a failed attempt."""
-
-
-def ignore_bytes(_: int) -> None:
-    """Do nothing: the progress callback for transfers that nobody watches."""
 
 
 class _ShortReplyError(Exception):
@@ -103,9 +100,11 @@ class Store:
             IncompleteCacheError: If there is no such file.
             StoreError: If the store cannot be reached, or does not support ranges.
         """
+        # The hub's filesystem reads megabytes ahead otherwise.
+        exactly = {"cache_type": "none"} if self.filesystem.protocol == "hf" else {}
 
         def attempt() -> bytes:
-            raw = bytes(self._call("cat_file", length, self._at(name), start=offset, end=offset + length))
+            raw = bytes(self._call("cat_file", length, self._at(name), start=offset, end=offset + length, **exactly))
             if len(raw) > length:
                 raise StoreError(
                     f"{where or self.root}: found {len(raw)} bytes, expected {length}; the server does not answer "
@@ -124,7 +123,7 @@ class Store:
     def size(self, name: str) -> int | None:
         """Return the number of bytes of a file, None if there is no such file, -1 if the server reports no size."""
         info = self._info(name)
-        return None if info is None else (-1 if info.get("size") is None else int(info["size"]))
+        return None if info is None else _size_of(info)
 
     def names(self) -> list[str]:
         """Return the names of the files and directories directly in the store.
@@ -145,7 +144,10 @@ class Store:
 
         A digest that the hub reports is used as it is; otherwise the file is read.
         """
-        lfs = (self._info(name) or {}).get("lfs")
+        return self._sha256(name, self._info(name) or {}, size)
+
+    def _sha256(self, name: str, info: dict[str, Any], size: int) -> str:
+        lfs = info.get("lfs")
         reported = lfs.get("sha256") if isinstance(lfs, dict) else getattr(lfs, "sha256", None)
         if isinstance(reported, str):
             return reported
@@ -156,7 +158,8 @@ class Store:
 
     def holds(self, name: str, *, size: int, sha256: str) -> bool:
         """Return whether there is a file with this name, size and digest."""
-        return self.size(name) == size and self.sha256(name, size=size) == sha256
+        info = self._info(name)
+        return info is not None and _size_of(info) == size and self._sha256(name, info, size) == sha256
 
     def put(self, name: str, content: bytes) -> None:
         """Write a small file atomically.
@@ -176,7 +179,7 @@ class Store:
             StoreError: If it cannot be written.
         """
         size = path.stat().st_size
-        meter = _Meter(on_bytes)
+        meter = Meter(on_bytes)
 
         def attempt() -> None:
             meter.restart()
@@ -191,6 +194,34 @@ class Store:
             self._retry(name, attempt)
         meter.absolute_update(size)
 
+    @contextmanager
+    def uploads(self) -> Iterator[Upload]:
+        """Yield a function as `upload`, for many files.
+
+        In a repository of the hub the files appear some at a time, the last ones at the end of the block, because each
+        time is a commit. After an exception those that did not appear yet do not appear at all.
+
+        Raises:
+            StoreError: If a file cannot be written.
+        """
+        if not self._is_hub_repository:
+            yield self.upload
+            return
+        commits = self._retry("", lambda: HubCommits(self.filesystem, self.base))
+
+        def upload(path: Path, name: str, *, on_bytes: OnBytes = ignore_bytes) -> None:
+            self._retry(name, lambda: commits.send(path, name))
+            on_bytes(path.stat().st_size)
+            if commits.is_full:
+                self._retry("", commits.commit)
+
+        yield upload
+        self._retry("", commits.commit)
+
+    @property
+    def _is_hub_repository(self) -> bool:
+        return self.filesystem.protocol == "hf" and not self.base.startswith("buckets/")
+
     def download(self, name: str, path: Path, *, size: int, sha256: str, on_bytes: OnBytes = ignore_bytes) -> None:
         """Copy a file of the store to `path` atomically, and check its digest.
 
@@ -199,7 +230,7 @@ class Store:
             StoreError: If the store cannot be reached, or `path` cannot be written.
         """
         temporary = temp_path(path)
-        meter = _Meter(on_bytes)
+        meter = Meter(on_bytes)
 
         def attempt() -> None:
             meter.restart()
@@ -267,7 +298,7 @@ class Store:
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in _NO_ROOM:
                     raise
-                if (final := self._final_error(name, where, error)) is not None:
+                if (final := final_error(self.root, name, where, error)) is not None:
                     raise final from None
                 if number == ATTEMPTS:
                     raise StoreError(
@@ -278,45 +309,9 @@ class Store:
             pause = min(pause * 2, LONGEST_PAUSE_S)
         raise AssertionError("unreachable")
 
-    def _final_error(self, name: str, where: str, error: Exception) -> ShardError | None:
-        """Return the ShardError for an exception that another attempt would meet again; None for others."""
-        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-            return IncompleteCacheError(
-                f"{self.root}: found no {name}, expected a complete cache; run teacher-dump again or fetch it"
-            )
-        # aiohttp's errors have a status.
-        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
-            return StoreError(f"{where}: {error}; check your access to it")
-        if isinstance(error, NotImplementedError):
-            return StoreError(f"{where}: this kind of URL can only be read; choose a folder or bucket")
-        if isinstance(error, MemoryError):
-            return StoreError(
-                f"{where}: not enough memory on this machine to read it; close other programs, or use a machine with "
-                "more"
-            )
-        return None
 
-
-class _Meter(fsspec.callbacks.Callback):  # type: ignore[misc]  # fsspec has no types
-    """Report transferred bytes. A new attempt takes back the bytes of the failed one."""
-
-    def __init__(self, on_bytes: OnBytes) -> None:
-        super().__init__()
-        self._on_bytes = on_bytes
-        self._counted = 0
-
-    def relative_update(self, inc: int = 1) -> None:
-        """Add to the count."""
-        self._counted += inc
-        self._on_bytes(inc)
-
-    def absolute_update(self, value: int) -> None:
-        """Set the count."""
-        self.relative_update(value - self._counted)
-
-    def restart(self) -> None:
-        """Set the count to 0."""
-        self.absolute_update(0)
+def _size_of(info: dict[str, Any]) -> int:
+    return -1 if info.get("size") is None else int(info["size"])
 
 
 def open_store(root: str | os.PathLike[str]) -> Store:

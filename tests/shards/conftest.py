@@ -20,6 +20,7 @@ from shards.format.relations import RelationLayout
 from shards.format.schema import RESPONSES_VERSION, Layout
 from shards.storage.atomic import write_atomic
 from shards.write import ShardWriter
+from tests.shards.fake_hub import hub  # noqa: F401 (a fixture)
 from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
 
 LAYOUT = Layout(vocab_size=1000, temperatures=(1.5, 2.0), threshold=0.05, tail_floor=2e-3)
