@@ -76,8 +76,9 @@ def make() -> None:
     run(*DUMP)
     run(*TRAIN)
     run("logit-shards", "publish", "dumped", "cache")
-    Path("cache/README.md").unlink()  # a page of the site otherwise
     run("student-train", "--publish", "trained", "run", "--cache-url", "../cache")
+    for folder in ("cache", "run"):
+        Path(folder, "README.md").unlink()  # a page of the site otherwise
     Path("samples").mkdir()
     run(*SCORE)
     Path("samples/score.html").unlink()

@@ -6,16 +6,11 @@ import json
 from collections import Counter
 from dataclasses import asdict
 
+from shards.edit.hub_card import TAGS, front_matter, licence_fields
 from shards.format.manifest import Manifest
 from shards.format.side_files import seal_card
 from shards.reports.summary import absent_line, licence_line, writer_line
 
-_HUB_LICENCES = {
-    *("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "isc", "mpl-2.0", "unlicense", "zlib"),
-    *("gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "agpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"),
-    *("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gemma", "bigcode-openrail-m"),
-}
-"""Licence names that the hub supports. Others are `other` there, and named in the text."""
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"),
           (10**8, "10M<n<100M"), (10**9, "100M<n<1B"))  # fmt: skip
 
@@ -104,17 +99,14 @@ def _writer(manifest: Manifest) -> str:
 
 
 def _front_matter(manifest: Manifest, name: str, licences: set[str]) -> str:
-    hub_names = sorted({x.lower() if x.lower() in _HUB_LICENCES else "other" for x in licences if x} or {"other"})
-    tags = ["distillation", "knowledge-distillation", "logits", "code", "teacherless"]
+    tags = [*TAGS]
     tags += ["conversational"] if manifest.layout.has_responses else []
     tags += [] if manifest.layout.has_tokens else ["without-text"]
     fields: dict[str, object] = {
         "pretty_name": name,
-        "license": hub_names[0] if len(hub_names) == 1 else hub_names,
-        **({"license_name": "see-licence-terms-below"} if "other" in hub_names else {}),
+        **licence_fields(licences),
         "tags": tags,
         "size_categories": [next((label for most, label in _SIZES if manifest.rows < most), "n>1T")],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*.arrow"}]}],
     }
-    # JSON is valid YAML, so no value can end its field.
-    return "---\n" + "\n".join(f"{k}: {json.dumps(v)}" for k, v in fields.items()) + "\n---\n"
+    return front_matter(fields)

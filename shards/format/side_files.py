@@ -20,7 +20,7 @@ PLAN_NAME = "plan.json"
 CHECK_NAME = "check.json"
 """The result of `teacher-dump --check`."""
 CARD_NAME = "README.md"
-"""The data card of a published cache."""
+"""The card of a published cache or run."""
 NOTE_NAME = "edit.json"
 """The step and the inputs of an edited cache, written by `withdraw`, `merge` and `hydrate` before they begin."""
 ENTRY_SUFFIX = ".json"
@@ -50,8 +50,15 @@ def seal_note(body: dict[str, Any]) -> bytes:
 
 
 def seal_card(text: str) -> str:
-    """Return the text of a data card with its own digest at its end."""
+    """Return the text of a card with its own digest at its end."""
     return f"{text}{_CARD_MARK}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_sealed_card(raw: bytes) -> bool:
+    """Return whether a card is as `seal_card` wrote it: nobody has edited it since."""
+    text = raw.decode("utf-8", "replace")
+    end = _CARD_END.search(text)
+    return end is not None and hashlib.sha256(text[: end.start()].encode()).hexdigest() == end[1]
 
 
 def entry_problem(raw: bytes, shard: ShardEntry) -> str | None:

@@ -98,6 +98,27 @@ def find_student(name: str, teacher: Teacher) -> tuple[Path, str]:
     )
 
 
+def base_on_hub(name: str, teacher: Teacher) -> HubModel | None:
+    """Return the model on the hub that a student starts from, with its licence where it is known; None for a folder.
+
+    Args:
+        name: Value of `--student`; "" for the default.
+        teacher: The teacher of the shards.
+    """
+    name = name or default_name(teacher)
+    if name in NAMES:
+        return NAMES[name]
+    licence = ""
+    if name == "teacher":
+        name, licence = f"{teacher.repo}@{teacher.revision}".rstrip("@"), teacher.licence
+    elif name in PACKAGED:
+        name = PACKAGED[name].source
+    repo, _, revision = name.partition("@")
+    if Path(name).is_dir() or not _HUB_ID.fullmatch(repo):
+        return None
+    return HubModel(repo=repo, revision=revision, licence=licence)
+
+
 def has_weights(folder: Path) -> bool:
     """Return whether a folder has weights of a model."""
     return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))

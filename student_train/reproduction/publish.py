@@ -1,4 +1,4 @@
-"""Publish a finished run to a folder or URL: model, record, held-out scores, and where its shards are.
+"""Publish a finished run to a folder or URL: model and card, record, held-out scores, and where its shards are.
 
 Files are sent first and the index last, so nobody finds half a run. Publishing again continues: a file that is there
 with the right size and digest is skipped.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import shards
-from shards.errors import ShardError
+from shards.errors import IncompleteCacheError, ShardError
 from shards.format.manifest import FileEntry, Teacher
+from shards.format.side_files import CARD_NAME, is_sealed_card
 from shards.model_files.weights import weight_files
 from shards.storage.atomic import file_sha256
 from shards.storage.store import Store, open_store
@@ -21,6 +22,7 @@ from student_train.errors import TrainError
 from student_train.model.base import folder_digests
 from student_train.model.sources import NAMES, PACKAGED, default_name, tokenizer_files
 from student_train.outputs.weight_digest import exported_sha256
+from student_train.reproduction.model_card import CardFacts, model_card
 from student_train.reproduction.publication import (
     BASE_FOLDER,
     PUBLICATION_NAME,
@@ -66,8 +68,8 @@ def publish_run(request: PublishRequest, *, log: Callable[[str], None]) -> Publi
     folder, target = request.folder, open_store(request.url)
     run = RecordedRun.read(folder / "run.json")
     _require_unchanged(folder, run)
-    caches, teacher = _find_caches(request, run, target)
-    paths = dict(_files(folder, from_dict(run.record["config"]), run, teacher))
+    caches, teachers = _find_caches(request, run, target)
+    paths = dict(_files(folder, from_dict(run.record["config"]), run, teachers[0]))
     entries = tuple(
         FileEntry(name=name, bytes=path.stat().st_size, sha256=file_sha256(path)) for name, path in paths.items()
     )
@@ -75,10 +77,13 @@ def publish_run(request: PublishRequest, *, log: Callable[[str], None]) -> Publi
     publication = Publication(caches=caches, files=entries, noise=noise)
     _require_free(target, publication)
     sent = 0
-    for entry in entries:
-        if not target.holds(entry.name, size=entry.bytes, sha256=entry.sha256):
-            target.upload(paths[entry.name], entry.name)
-            sent += 1
+    with target.uploads() as upload:
+        for entry in entries:
+            if not target.holds(entry.name, size=entry.bytes, sha256=entry.sha256):
+                upload(paths[entry.name], entry.name)
+                sent += 1
+    address = "" if target.is_local else target.root
+    _put_card(target, model_card(CardFacts(run=run, caches=caches, teachers=teachers, address=address)), log)
     target.put(PUBLICATION_NAME, publication.to_bytes())
     log(
         f"{target.root}: published, sent {sent} files, {len(entries) - sent} were there; repeat it with: student-train "
@@ -104,8 +109,8 @@ def _require_unchanged(folder: Path, run: RecordedRun) -> None:
 
 def _find_caches(
     request: PublishRequest, run: RecordedRun, target: Store
-) -> tuple[tuple[PublishedCache, ...], Teacher]:
-    """Return the caches of a run at addresses where others find them, and the first one's teacher."""
+) -> tuple[tuple[PublishedCache, ...], tuple[Teacher, ...]]:
+    """Return the caches of a run at addresses where others find them, and their teachers."""
     places = [source.path for source in from_dict(run.record["config"]).sources]
     urls = request.cache_urls or tuple(place for place in places if not open_store(place).is_local)
     at: dict[str, PublishedCache] = {}
@@ -116,7 +121,7 @@ def _find_caches(
                 f"cache-url {url}: found a folder of this machine, expected an address that readers of {target.root} "
                 "reach; publish the cache with 'logit-shards publish'"
             )
-        cache = shards.open(resolve(url, run=target.root))
+        cache = _open_published(url, resolve(url, run=target.root), places)
         teachers[cache.manifest_sha256] = cache.manifest.teacher
         at[cache.manifest_sha256] = PublishedCache(url=url, manifest_sha256=cache.manifest_sha256)
     missing = [digest for digest in run.manifests if digest not in at]
@@ -126,7 +131,17 @@ def _find_caches(
             f"{request.folder}: trained on {', '.join(places)} with manifest {missing[0][:12]}, and {found}; expected "
             "an address of that very cache: publish it with 'logit-shards publish', then add --cache-url URL"
         )
-    return tuple(at[digest] for digest in run.manifests), teachers[run.manifests[0]]
+    return tuple(at[digest] for digest in run.manifests), tuple(teachers[digest] for digest in run.manifests)
+
+
+def _open_published(url: str, place: str, sources: Sequence[str]) -> shards.Cache:
+    try:
+        return shards.open(place)
+    except IncompleteCacheError:
+        raise TrainError(
+            f"cache-url {url}: found no cache at {place}, expected that of the run for its readers; "
+            f"publish it first: logit-shards publish {sources[0]} {place}"
+        ) from None
 
 
 def _files(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> Iterator[tuple[str, Path]]:
@@ -169,6 +184,14 @@ def _model_files(base: Path) -> list[Path]:
     names = ("config.json", "generation_config.json")
     others = [base / name for name in names if (base / name).is_file()]
     return [*weights, *base.glob("*.safetensors.index.json"), *tokenizer_files(base), *others]
+
+
+def _put_card(target: Store, text: str, log: Callable[[str], None]) -> None:
+    """Write the model card, unless a person has written or edited the one that is there."""
+    if target.exists(CARD_NAME) and not is_sealed_card(target.read(CARD_NAME)):
+        log(f"{target.root}/{CARD_NAME}: kept, because somebody wrote or edited it; delete it to get the model card")
+        return
+    target.put(CARD_NAME, text.encode())
 
 
 def _noise(run: RecordedRun, second: Path) -> dict[str, object]:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from student_train.cli import main
+from tests.shards.fake_hub import hub  # noqa: F401 (a fixture)
 from tests.shards.faulty_s3 import s3, s3_server  # noqa: F401 (fixtures)
 from tests.student_train.toy import run, toy_config
 

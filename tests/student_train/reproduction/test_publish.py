@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import shards
 from shards.edit.publish import publish
 from shards.storage.store import Store, open_store
 from student_train.reproduction.publication import PUBLICATION_NAME, read_publication
+from tests.shards.fake_hub import FakeHub
 from tests.shards.faulty_s3 import Proxy
 from tests.student_train.reproduction.conftest import invoke
 
@@ -81,6 +83,13 @@ def test_a_run_on_local_shards_needs_an_address(recorded: Path, place: Path) -> 
     assert "nothing says where; expected an address of that very cache" in refused.output
     assert "add --cache-url URL" in refused.output
     assert not (place / "run").exists()
+
+
+def test_a_cache_that_is_not_published_yet_is_named(recorded: Path, tmp_path: Path) -> None:
+    refused = invoke("--publish", recorded, tmp_path / "run", "--cache-url", "../cache")
+    assert refused.exit_code == 1
+    assert f"cache-url ../cache: found no cache at {tmp_path / 'cache'}" in refused.output
+    assert "publish it first: logit-shards publish" in refused.output
 
 
 def test_another_cache_at_the_address_is_refused(recorded: Path, place: Path) -> None:
@@ -176,3 +185,33 @@ def test_a_wrong_command_is_one_line(arguments: list[str], message: str, tmp_pat
     assert refused.exit_code == 1
     assert message in refused.output
     assert refused.output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_run_on_the_hub_is_repeated_from_there(
+    hub: FakeHub, world: Any, recorded: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    cache = hub.create("datasets", "me/cache")
+    run = hub.create("models", "me/run")
+    publish(shards.open(world.shards), "hf://datasets/me/cache")
+    done = invoke("--publish", recorded, "hf://me/run", "--cache-url", "hf://datasets/me/cache")
+    assert done.exit_code == 0, done.output
+    assert run.commits[1:] == [["README.md"], [PUBLICATION_NAME]]
+    assert len(cache.commits) == 3
+    front = yaml.safe_load(run.files["README.md"].decode().split("---\n")[1])
+    assert front["datasets"] == ["me/cache"]
+    repeated = invoke("--repeat", "hf://me/run", "--out", tmp_path / "again")
+    assert repeated.exit_code == 0, repeated.output
+    assert f"{tmp_path / 'again'}: identical" in repeated.output
+    assert any(elsewhere.rglob("*.arrow"))
+
+
+def test_a_run_whose_commit_fails_is_not_there(hub: FakeHub, place: Path, recorded: Path) -> None:
+    run = hub.create("models", "me/run")
+    hub.create("datasets", "me/cache")
+    publish(shards.open(place / "cache"), "hf://datasets/me/cache")
+    hub.fault = lambda method, path: 403 if "/commit/" in path else None
+    refused = invoke("--publish", recorded, "hf://me/run", "--cache-url", "hf://datasets/me/cache")
+    assert refused.exit_code == 1
+    assert "check your access to it" in refused.output
+    assert run.files == {}
