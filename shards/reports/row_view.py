@@ -204,28 +204,36 @@ def _printable(text: str) -> str:
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1c2024; background: #fbfbfa; margin: 2rem auto; max-width: 62rem;
-  padding: 0 1.5rem }}
-h1 {{ font-size: 1.3rem; margin: 0 0 .8rem }}
+:root {{ color-scheme: light dark; --ink: #1c2024; --soft: #6b7280; --line: #e5e7eb; --ground: #fbfbfa; --paper: #fff;
+  --bar: #4b7bd1 }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e5e7eb; --soft: #9ca3af; --line: #374151; --ground: #111827;
+  --paper: #1b2433; --bar: #60a5fa }} }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
+  margin: 2rem auto; max-width: 62rem; padding: 0 1.5rem }}
+h1 {{ font-size: 1.3rem; margin: 0 0 .8rem; overflow-wrap: anywhere }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0 0 1rem }}
-dt {{ color: #6b7280 }} dd {{ margin: 0 }}
-.legend {{ color: #6b7280; font-size: .85rem }} .legend i {{ font-style: normal; padding: .1rem .5rem;
-  margin-left: .3rem; border-radius: .25rem; color: #1c2024 }}
-pre {{ font: 13.5px/1.75 ui-monospace, monospace; background: #fff; border: 1px solid #e5e7eb; border-radius: .6rem;
-  padding: 1.1rem 1.3rem; white-space: pre-wrap; overflow-wrap: anywhere }}
-section {{ margin: 0 0 .8rem; padding: .7rem 1.3rem; border-left: 3px solid #4b7bd1; background: #fff }}
-section b {{ color: #6b7280; font-size: .85rem }}
+dt {{ color: var(--soft) }} dd {{ margin: 0; overflow-wrap: anywhere }}
+.legend {{ color: var(--soft); font-size: .85rem }} .legend i {{ font-style: normal; padding: .1rem .5rem;
+  margin-left: .3rem; border-radius: .25rem; color: var(--ink) }}
+pre {{ font: 13.5px/1.75 ui-monospace, monospace; background: var(--paper); border: 1px solid var(--line);
+  border-radius: .6rem; padding: 1.1rem 1.3rem; white-space: break-spaces; overflow-wrap: anywhere }}
+section {{ margin: 0 0 .8rem; padding: .7rem 1.3rem; border-left: 3px solid var(--bar); background: var(--paper) }}
+section b {{ color: var(--soft); font-size: .85rem }}
 section div {{ font: 13.5px/1.6 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere }}
 span {{ position: relative; border-radius: .2rem; cursor: default }}
 span:hover {{ outline: 1.5px solid #d66228 }}
-s {{ display: none; position: absolute; z-index: 9; top: 1.6em; left: 0; width: 21rem; background: #fff; color: #1c2024;
-  border: 1px solid #d1d5db; border-radius: .5rem; box-shadow: 0 6px 24px #0002; padding: .6rem .8rem;
-  text-decoration: none; font: 13px/1.45 system-ui, sans-serif; white-space: normal }}
+s {{ display: none; position: absolute; z-index: 9; top: 1.6em; left: 0; width: 21rem; background: var(--paper);
+  color: var(--ink); border: 1px solid var(--line); border-radius: .5rem; box-shadow: 0 6px 24px #0002;
+  padding: .6rem .8rem; text-decoration: none; font: 13px/1.45 system-ui, sans-serif; white-space: normal }}
 span:hover > s, span.open > s {{ display: block }}
 table {{ width: 100%; border-collapse: collapse }} td {{ padding: .1rem .3rem; white-space: nowrap }}
-td:nth-child(2) {{ width: 55% }} td b {{ display: block; height: .6rem; background: #4b7bd1; border-radius: .2rem }}
-.hit td {{ font-weight: 600 }} .hit b {{ background: #d66228 }} s p {{ margin: .5rem 0 0; color: #4b5563 }}
+td:nth-child(2) {{ width: 55% }} td b {{ display: block; height: .6rem; background: var(--bar); border-radius: .2rem }}
+.hit td {{ font-weight: 600 }} .hit b {{ background: #d66228 }} s p {{ margin: .5rem 0 0; color: var(--soft) }}
+@media (max-width: 600px) {{ body {{ margin: 1rem auto; padding: 0 .8rem }} pre {{ padding: .8rem }}
+  span {{ position: static }}
+  s {{ position: fixed; top: auto; bottom: .5rem; left: .5rem; right: .5rem; width: auto }} }}
 </style></head><body><h1>{title}</h1><dl>{facts}</dl>
-<p class="legend">Each token is tinted by its surprise to the teacher; hover for the choices. Probability: {legend}</p>
+<p class="legend">Each token is tinted by its surprise to the teacher; hover or tap for the choices. Probability:
+{legend}</p>
 {messages}<pre>{body}</pre></body></html>
 """

@@ -74,12 +74,13 @@ def _noise(after: dict[str, dict[str, float]]) -> dict[str, Any]:
 
 def _shards_record(cache: Cache) -> dict[str, Any]:
     """Return what the record says of one cache."""
-    teacher = cache.manifest.teacher
+    teacher, by_field = cache.manifest.teacher, cache.manifest.report.get("bytes_by_field")
     return {
         "tokens": cache.tokens,
         "rows": cache.rows,
         "bytes_on_disk": cache.bytes_on_disk,
         "bytes_per_token": cache.bytes_per_token,
+        **({"bytes_by_field": by_field} if by_field else {}),
         **({"responses": _responses_record(cache)} if cache.manifest.layout.has_responses else {}),
         "teacher": {name: getattr(teacher, name) for name in ("name", "repo", "revision", "licence", "weights_sha256")},
     }

@@ -45,6 +45,8 @@ class Section:
     remarks: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     """(name, value) pairs about the run's inputs."""
+    sizes: tuple[tuple[str, float], ...]
+    """(field, bytes per token) of the shards, the largest first; () where the record has none."""
     next_steps: tuple[tuple[str, str], ...]
     """(purpose, command) pairs: what can be done with the run."""
     completions: tuple[Completion, ...]
@@ -101,6 +103,7 @@ def _section(run: TrainingRun, control: TrainingRun | None, results: Sequence[Sc
             *_control_remarks(run, control),
         ),
         facts=_facts(run),
+        sizes=_sizes(run),
         next_steps=_next_steps(run),
         completions=completions,
         missing_completions=missing_completions,
@@ -199,6 +202,11 @@ def _next_steps(run: TrainingRun) -> tuple[tuple[str, str], ...]:
         ("score ten samples of each problem", f"evalkit score {student} --tasks humaneval --n 10 --temperature 0.8"),
         ("record a teacher on your own code", "teacher-dump --model smollm2-135m --data YOUR_FOLDER --out shards/"),
     )
+
+
+def _sizes(run: TrainingRun) -> tuple[tuple[str, float], ...]:
+    sizes = run.get("shards", "bytes_by_field") or {}
+    return tuple(sorted(((visible(name), float(size)) for name, size in sizes.items()), key=lambda pair: -pair[1]))
 
 
 def _facts(run: TrainingRun) -> tuple[tuple[str, str], ...]:

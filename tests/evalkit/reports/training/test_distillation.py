@@ -250,3 +250,15 @@ def test_a_measure_that_the_report_does_not_know_is_shown_under_its_own_name(tmp
     held_out = {"after": {"kl": {"mean": 0.5}, "hidden_state_distance": {"mean": 0.25}}}
     table = rows(write_run(tmp_path / "run", held_out=held_out))
     assert table["held-out hidden state distance"] == ("-", "0.250", "-", "")
+
+
+def test_the_page_says_where_the_bytes_go(tmp_path: Path):
+    folder = write_run(tmp_path / "run", shards={"bytes_by_field": {"head ids": 4.0, "draws": 11.4}})
+    report = build([folder], scores=[])
+    assert report.sections[0].sizes == (("draws", 11.4), ("head ids", 4.0))
+    write(report, out=tmp_path / "report.html")
+    assert (
+        '<dt>head ids</dt><dd><div style="width: 35.1%"></div></dd><dd>4.0</dd>'
+        in (tmp_path / "report.html").read_text()
+    )
+    assert build([write_run(tmp_path / "older")], scores=[]).sections[0].sizes == ()
