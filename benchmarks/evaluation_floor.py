@@ -1,11 +1,12 @@
 """The KL that an evaluation from records finds between a teacher and itself, beside caches of the top K probabilities.
 
-    python -m benchmarks.evaluation_floor
+    python -m benchmarks.evaluation_floor                                              # SmolLM2-135M
+    python -m benchmarks.evaluation_floor --model FOLDER --title "Qwen2.5-Coder-0.5B-Instruct"
 
-Writes a float32 cache of SmolLM2, and evaluates the teacher on it with `student-train --evaluate`. On the same
-positions it computes the whole distribution, keeps its K largest probabilities, spreads the rest evenly over the other
-ids, and takes KL(distribution, kept): what a cache of K log-probabilities loses, at 6 bytes for each (an id of 4 bytes
-and a half float). The table replaces the section of docs/comparing_models.md between its markers.
+Writes a float32 cache of the teacher, and evaluates the teacher on it with `student-train --evaluate`. On the first
+positions it also computes the whole distribution, keeps its K largest probabilities, spreads the rest evenly over the
+other ids, and takes KL(distribution, kept): what a cache of K log-probabilities loses, at 6 bytes for each (an id of 4
+bytes and a half float). The table replaces the section of docs/comparing_models.md between its markers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +27,66 @@ from benchmarks import _common
 from shards.runtime.machine import describe
 
 BEGIN, END = "<!-- floor: begin -->", "<!-- floor: end -->"
-MODEL = "smollm2-135m"
 BYTES_PER_SLOT = 6
 
 
 def main() -> None:
     """Measure and write the table."""
     parser = _common.parser(__doc__)
-    parser.add_argument("--tokens", type=int, default=12000)
+    parser.add_argument("--model", default="smollm2-135m", help="short name, hub id or folder of the teacher")
+    parser.add_argument("--title", default="SmolLM2-135M", help="its name in the table")
+    parser.add_argument("--tokens", type=int, default=20000, help="tokens of the cache")
+    parser.add_argument("--exact-tokens", type=int, default=3000, help="tokens with whole distributions")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 4096, 32768])
     parser.add_argument("--page", type=Path, default=Path("docs/comparing_models.md"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         cache, result = str(Path(folder, "shards")), str(Path(folder, "e.json"))
-        dump = ("--model", MODEL, "--data", "stdlib", "--out", cache, "--engine", "transformers", "--dtype", "float32")
+        dump = (
+            "--model",
+            options.model,
+            "--data",
+            "stdlib",
+            "--out",
+            cache,
+            "--engine",
+            "transformers",
+            "--dtype",
+            "float32",
+        )
         _run("teacher-dump", *dump, "--max-tokens", str(options.tokens), "--window-tokens", "512")
         evaluate = ("--evaluate", "teacher", "--shards", cache, "--evaluate-on", "all", "--dtype", "float32")
         _run("student-train", *evaluate, "--json", result)
         record = json.loads(Path(result).read_text())
-        losses = _top_k_losses(cache, options.sizes)
-    _common.replace_section(options.page, _table(record, losses), begin=BEGIN, end=END)
+        losses = _top_k_losses(cache, options.sizes, at_least=options.exact_tokens)
+    _common.replace_section(options.page, _table(options.title, record, losses), begin=BEGIN, end=END)
 
 
 def _run(script: str, *arguments: str) -> None:
     subprocess.run([str(Path(sys.executable).with_name(script)), *arguments], check=True)
 
 
-def _top_k_losses(cache: str, sizes: list[int]) -> dict[int, float]:
-    """Return the mean loss of keeping K probabilities, in nats per token, for each K."""
-    sums, positions = dict.fromkeys(sizes, 0.0), 0
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TopKLosses:
+    """Mean loss of keeping K probabilities, in nats per token."""
+
+    positions: int
+    vocab_size: int
+    by_size: dict[int, float]
+
+
+def _top_k_losses(cache: str, sizes: list[int], *, at_least: int) -> TopKLosses:
+    """Return the mean losses over the first rows that have so many tokens together."""
+    sums, positions, vocab_size = dict.fromkeys(sizes, 0.0), 0, 0
     for probs_PV in _distributions(cache):
         largest_PV = -np.sort(-probs_PV, axis=-1)
-        positions += len(probs_PV)
+        positions, vocab_size = positions + len(probs_PV), probs_PV.shape[1]
         for size in sizes:
             sums[size] += float(_loss_of_rest(largest_PV[:, size:]).sum())
-    return {size: total / positions for size, total in sums.items()}
+        if positions >= at_least:
+            break
+    means = {size: total / positions for size, total in sums.items()}
+    return TopKLosses(positions=positions, vocab_size=vocab_size, by_size=means)
 
 
 def _loss_of_rest(rest_PR: np.ndarray) -> np.ndarray:
@@ -87,13 +114,13 @@ def _distributions(cache: str) -> Iterator[np.ndarray]:
                 yield model(ids).logits[0].double().softmax(-1).numpy()
 
 
-def _table(record: dict[str, Any], losses: dict[int, float]) -> str:
+def _table(title: str, record: dict[str, Any], losses: TopKLosses) -> str:
     import torch
 
     kl, own_bytes = record["models"][0]["measures"]["kl"], record["shards"]["bytes_per_token"]
     rows = [
         (f"the {size:,} largest, the rest spread evenly", f"{BYTES_PER_SLOT * size:,}", f"{loss:.5f}")
-        for size, loss in losses.items()
+        for size, loss in losses.by_size.items()
     ]
     interval = f"{kl['mean']:+.5f} [{kl['low']:+.5f}, {kl['high']:+.5f}]"
     rows.append(("records of this project", f"{own_bytes:.0f}", interval))
@@ -101,8 +128,9 @@ def _table(record: dict[str, Any], losses: dict[int, float]) -> str:
         ("what is stored of each distribution", "bytes per token", "KL, nats per token"), rows
     )
     return (
-        f"`python -m benchmarks.evaluation_floor`, {_common.today()}: SmolLM2-135M, {record['on']['tokens']:,} tokens "
-        f"of the standard library, float32, {describe(torch)}.\n\n{table}"
+        f"`python -m benchmarks.evaluation_floor`, {_common.today()}: {title}, {losses.vocab_size:,} ids, "
+        f"{record['on']['tokens']:,} tokens of the standard library ({losses.positions:,} for the K largest), float32, "
+        f"{describe(torch)}.\n\n{table}"
     )
 
 

@@ -26,11 +26,13 @@ def export_quantised(folder: Path, kind: str) -> Path:
     Raises:
         StudentError: transformers does not make the copy.
         CheckpointError: The disk is full.
+        TrainError: torchao is missing.
     """
     from transformers import AutoModelForCausalLM, TorchAoConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    settings = TorchAoConfig(torchao_settings(kind))
     out, temporary = folder / kind, folder / (TEMPORARY + kind)
     for path in (out, temporary):
         shutil.rmtree(path, ignore_errors=True)
@@ -38,7 +40,6 @@ def export_quantised(folder: Path, kind: str) -> Path:
     require_room(folder, needed)
     with full_disk_errors(folder, needed, temporary):
         try:
-            settings = TorchAoConfig(torchao_settings(kind))
             model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings)
             model.save_pretrained(temporary)
         except OSError:
