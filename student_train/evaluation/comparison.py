@@ -85,7 +85,7 @@ def _model_record(chosen: _Chosen, sums: DocumentSums, kinds_V: npt.NDArray[np.i
         "parameters": model.parameters,
         "tokenizer": "the teacher's" if model.tokenizer is None else model.tokenizer,
         "left_out": model.left_out,
-        "measures": summary(chosen.rows, model.measures),
+        "measures": known_figures(summary(chosen.rows, model.measures) or {}),
     }
     if chosen.positions:
         kinds = _KindSums(chosen.positions, kinds_V)
@@ -94,21 +94,29 @@ def _model_record(chosen: _Chosen, sums: DocumentSums, kinds_V: npt.NDArray[np.i
 
 
 def _differences(first: _Chosen, second: _Chosen, sums: DocumentSums, kinds_V: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Return paired differences of what both models measure."""
-    shared = {measure.name for measure in second.model.measures}
-    measures = [measure for measure in first.model.measures if measure.name in shared]
+    """Return paired differences of what both models measure.
+
+    Top-1 agreement is over tokens or over shared boundaries, so the definitions count, not the names.
+    """
+    measures = [measure for measure in first.model.measures if measure in second.model.measures]
     sides = []
     for chosen in (first, second):
         above = [[getattr(row, m.numerator) / m.unit for m in measures] for row in chosen.rows]
         below = [[getattr(row, m.denominator) for m in measures] for row in chosen.rows]
         sides.append((above, below))
     intervals = sums.ratio_differences(sides[0], sides[1])
-    record: dict[str, Any] = {"differences": dict(zip((m.name for m in measures), intervals, strict=True))}
+    figures = known_figures(dict(zip((m.name for m in measures), intervals, strict=True)))
+    record: dict[str, Any] = {"differences": figures}
     if first.positions and second.positions:
         ours, others = (_KindSums(chosen.positions, kinds_V) for chosen in (first, second))
         intervals = sums.ratio_differences((ours.kl, ours.tokens), (others.kl, others.tokens))
         record["kinds_differences"] = ours.named(intervals)
     return record
+
+
+def known_figures(figures: dict[str, Interval]) -> dict[str, Interval]:
+    """Return the figures that are numbers: rows without a shared boundary, say, have nothing to divide by."""
+    return {name: interval for name, interval in figures.items() if math.isfinite(interval["mean"])}
 
 
 class _KindSums:

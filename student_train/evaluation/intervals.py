@@ -5,6 +5,7 @@ Shapes: D documents, R resamples, C columns.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,8 +90,10 @@ def intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) 
         means: Values over all documents [C].
         samples: Values over resampled documents [R, C]; NaN for a resample that holds nothing to divide by.
     """
-    lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-    errors = np.nanstd(samples, axis=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about a column of NaN
+        lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+        errors = np.nanstd(samples, axis=0)
     return [
         {"mean": float(mean), "low": float(low), "high": float(high), "standard_error": float(error)}
         for mean, low, high, error in zip(means, lows, highs, errors, strict=True)

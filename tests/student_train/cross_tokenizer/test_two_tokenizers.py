@@ -154,6 +154,21 @@ def test_an_evaluation_has_the_figures_of_the_run(finished: tuple[Path, list[str
     assert "kinds" not in model
 
 
+def test_beside_a_model_with_the_teachers_tokenizer_only_bits_per_byte_compare(
+    finished: tuple[Path, list[str]], small: dict[str, Path], tmp_path: Path
+) -> None:
+    request = EvaluationRequest(evaluate=str(finished[0]), vs=str(small["teacher"]), json=str(tmp_path / "e.json"))
+    evaluate(config(small, finished[0]), request, command=[], log=lambda line: None)
+    record = json.loads((tmp_path / "e.json").read_text())
+    first, second = (model["measures"] for model in record["models"])
+    assert set(record["differences"]) == {"bits_per_byte"}
+    difference = first["bits_per_byte"]["mean"] - second["bits_per_byte"]["mean"]
+    assert record["differences"]["bits_per_byte"]["mean"] == pytest.approx(difference)
+    sizes = [abs(row["values"][0] - row["values"][1]) for row in record["furthest"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert {row["unit"] for row in record["furthest"]} == {"bits per byte"}
+
+
 def test_the_control_is_measured_alike_and_loses_on_the_teacher(finished: tuple[Path, list[str]]) -> None:
     out, _ = finished
     main, control = (json.loads((p / "run.json").read_text())["held_out"] for p in (out, out / "control"))
