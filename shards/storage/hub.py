@@ -1,6 +1,6 @@
 """Uploads to a repository of the Hugging Face Hub, many files in one commit.
 
-fsspec's filesystem of the hub makes one commit for each file. The hub allows some hundred commits an hour, and
+fsspec's filesystem of the hub makes one commit for each file. The hub refuses more than 128 commits an hour, and
 recommends fewer than 100 files in a commit (https://huggingface.co/docs/hub/repositories-recommendations).
 
 Not covered: a `.gitignore` in the repository that excludes a file. The commit is then refused here, after the fact.
