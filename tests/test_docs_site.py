@@ -35,6 +35,7 @@ def test_the_site_builds_strictly_and_has_every_page(tmp_path: Path) -> None:
     contributing = (tmp_path / "site" / "contributing.html").read_text()
     assert 'href="architecture.html"' in contributing or 'href="evaluation.html"' in contributing
     reference = (tmp_path / "site" / "api.html").read_text()
-    for name in ("shards.open", "shards.Chunk.head_probs", "student_train.config.Config.lora_rank"):
+    ours = ("Config.lora_rank", "Distillation.loss", "fused_loss")
+    for name in ("shards.open", "shards.Chunk.head_probs", *(f"student_train.{name}" for name in ours)):
         assert f'id="{name}"' in reference, name
     assert ".md)" not in (tmp_path / "site" / "quick_start.html").read_text()

@@ -31,7 +31,7 @@ from shards.format.schema import canonical_json
 from shards.live import open_live
 from shards.read import Cache
 from student_train.config import Config
-from student_train.data.mixture import Mixture, num_positions, size_of
+from student_train.data.mixture import Mixture, num_positions, plan_of, size_of
 from student_train.data.sampler import Plan, make_plan
 from student_train.errors import CheckpointError, TrainError
 from student_train.training.distributed import World
@@ -50,6 +50,13 @@ class Leg:
     """Order of the rows; begins at its own `first_step`."""
     last: int
     """One past the last global step of the leg."""
+
+
+def whole_leg(config: Config, mixture: Mixture) -> Leg:
+    """Return the only leg of a run on complete caches."""
+    digests = [cache.manifest_sha256 for cache in mixture.caches]
+    plan = plan_of(config, mixture.caches, digests=digests, shares=mixture.shares)
+    return Leg(caches=mixture.caches, plan=plan, last=config.max_steps or config.epochs * plan.steps_per_epoch)
 
 
 class Segments:

@@ -56,7 +56,8 @@ def whole_model(student: Student, world: World, *, lora_rank: int = 0, seed: int
     """
     from transformers import AutoModelForCausalLM
 
-    if world.size == 1:
+    is_sharded = any(hasattr(parameter, "full_tensor") for parameter in student.model.parameters())
+    if world.size == 1 and not is_sharded:
         return merge_adapters(student.adapted) if lora_rank else student.model
     tensors = {}
     for name, parameter in student.model.named_parameters():

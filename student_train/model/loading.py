@@ -101,13 +101,38 @@ def load(
         other = "its tokenizer is not the shards'" if tokenizer.difference else ""
         choice = choose(model, keep, unfit=other if has_weights(folder) else "it starts fresh")
         model = shorten(model, choice.kept)
+    return _student(model, source, tokenizer, choice=choice)
+
+
+def loaded(name: str, model: Any, *, teacher: Teacher, shards_tokenizer: Path) -> Student:
+    """Return a model in memory as a student, as it is.
+
+    Args:
+        name: Short name, hub id or folder that the model came from; its tokenizer is there.
+        model: transformers causal language model.
+        teacher: The teacher that made the shards.
+        shards_tokenizer: Folder of the shards' tokenizer.
+
+    Raises:
+        StudentError: The tokenizer is unavailable, or the model does not fit it.
+    """
+    folder, source = find_student(name, teacher)
+    tokenizer = match_tokenizer(name, folder, shards_tokenizer)
+    require_projection(model)
+    require_runs(model)
+    if name != "teacher":
+        require_ids(name, tokenizer.rules, vocab_size=model.get_output_embeddings().weight.shape[0])
+    return _student(model, source, tokenizer)
+
+
+def _student(model: Any, source: str, tokenizer: StudentTokenizer, *, choice: LayerChoice | None = None) -> Student:
     return Student(
         model=model,
         source=source,
         layers=None if choice is None else len(choice.kept),
         layer_choice=choice,
         tokenizer_dir=tokenizer.folder,
-        vocab_size=vocab_size,
+        vocab_size=model.get_output_embeddings().weight.shape[0],
         other_tokenizer=tokenizer.difference,
         max_row_tokens=context_of(model),
     )

@@ -5,7 +5,6 @@ Everything that can be refused by name before training is refused here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,25 +13,21 @@ from typing import Any
 
 import shards
 from student_train.config import Config
-from student_train.data.hashing import HeldOutRule
-from student_train.data.loader import BatchSpec, CacheSpec, require_context
-from student_train.data.mixture import Mixture, plan_of, shares_of_positions
-from student_train.data.packing import Packing
-from student_train.data.segments import Leg, Segments
+from student_train.data.loader import require_context
+from student_train.data.mixture import Mixture
+from student_train.data.segments import Leg, Segments, whole_leg
 from student_train.errors import TrainError
 from student_train.evaluation.completions import SamplePrompts
-from student_train.evaluation.held_out import HeldOutSet, held_out_rows
+from student_train.evaluation.held_out import held_out_rows
 from student_train.model.compile import compile_layers
 from student_train.model.head import find_logit_map
 from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
 from student_train.model.quantization import add_rounding
-from student_train.objectives.choose import ChosenObjectives, choose_objectives
-from student_train.objectives.distiller import Distiller, layout_on
-from student_train.objectives.same_tokenizer import temperature_column
-from student_train.objectives.stored_parts import require_stored_parts
+from student_train.objectives.choose import choose_objectives
 from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
 from student_train.training.distributed import apply_fsdp
+from student_train.training.learner import held_out_rule, held_out_sets, make_learner, require_records
 from student_train.training.optimizer import make_optimizer
 from student_train.training.run_context import RunContext, first_with_responses, interrupted
 from student_train.training.runtime import Runtime
@@ -62,9 +57,7 @@ def build_run(
     """
     first_leg, segments = _first_leg(config, mixture, handover, runtime)
     caches = first_leg.caches
-    for cache in caches:
-        temperature_column(config, cache)  # these refuse before the model is loaded
-        require_stored_parts(config, cache)
+    require_records(config, caches)  # refuses before the model is loaded
     prompts = _sample_prompts(config, caches)
     student = _load_student(config, caches[0], handover, runtime, partial(on_teacher, cache=caches[0], prompts=prompts))
     chosen = choose_objectives(config, student, caches, device=runtime.world.device)
@@ -74,29 +67,25 @@ def build_run(
         student = replace(student, adapted=add_adapters(student.model, rank=config.lora_rank, seed=config.seed))
     if config.quantize:
         add_rounding(student.model, config.quantize)
-    layout = runtime.world.gather(layout_on(runtime.world.device, student, objective))[0]
-    if layout.reason:
-        runtime.log(layout.reason)
+    learner = make_learner(config, student, caches, chosen, logit_map=logit_map, world=runtime.world, log=runtime.log)
     if config.gradient_checkpointing:
         _recompute_activations(student.model)
     if config.compile:
         compile_layers(student.model, device_type=runtime.world.device.type)
     if objective.notice:
         runtime.log(objective.notice)
-    distiller = Distiller(student.model, objective, dtype=config.dtype, layout=layout.name, logit_map=logit_map)
-    packing = layout.packing(config.micro_tokens)
     return RunContext(
         config=config,
         student=student,
         objective=objective,
-        distiller=apply_fsdp(distiller.to(runtime.world.device), runtime.world),
+        distiller=apply_fsdp(learner.distiller.to(runtime.world.device), runtime.world),
         optimizer=make_optimizer(student.model, config),
         first_leg=first_leg,
         segments=segments,
-        batches=BatchSpec(caches=_cache_specs(config, caches, chosen), packing=packing),
+        batches=learner.batches,
         total_steps=config.max_steps or first_leg.last,
         prompts=prompts,
-        held_out=_held_out_sets(config, caches, chosen, packing, runtime, mixture=mixture),
+        held_out=held_out_sets(config, caches, chosen, learner.batches.packing, mixture=mixture, log=runtime.log),
         runtime=runtime,
     )
 
@@ -104,10 +93,7 @@ def build_run(
 def _first_leg(config: Config, mixture: Mixture, handover: Handover, runtime: Runtime) -> tuple[Leg, Segments | None]:
     """Return the first stretch of data; of a growing cache also its segments. A collective."""
     if not mixture.follows:
-        digests = [cache.manifest_sha256 for cache in mixture.caches]
-        plan = plan_of(config, mixture.caches, digests=digests, shares=mixture.shares)
-        last = config.max_steps or config.epochs * plan.steps_per_epoch
-        return Leg(caches=mixture.caches, plan=plan, last=last), None
+        return whole_leg(config, mixture), None
     segments = Segments(
         config, mixture, handover.segments, world=runtime.world, log=runtime.log, stopped=lambda: runtime.signals.stop
     )
@@ -154,7 +140,7 @@ def _choose_layers(
     elif runtime.world.is_main:
         if not unfit:
             runtime.log("measuring the influence of each layer on the cache's rows")
-        choice = choose_by_importance(model, keep, cache=cache, held_out=_held_out_rule(config, cache), unfit=unfit)
+        choice = choose_by_importance(model, keep, cache=cache, held_out=held_out_rule(config, cache), unfit=unfit)
     main_choice: LayerChoice = runtime.world.gather(choice)[0]
     runtime.log(main_choice.describe())
     return main_choice
@@ -175,54 +161,11 @@ def _recompute_activations(model: Any) -> None:
         ) from None
 
 
-def _cache_specs(config: Config, caches: Sequence[shards.Cache], chosen: ChosenObjectives) -> tuple[CacheSpec, ...]:
-    objectives = zip(caches, chosen.by_cache, chosen.kinds, strict=True)
-    return tuple(
-        CacheSpec(batcher=objective, held_out=_held_out_rule(config, cache), kind=kind)
-        for cache, objective, kind in objectives
-    )
-
-
 def _sample_prompts(config: Config, caches: Sequence[shards.Cache]) -> SamplePrompts:
     """Return the prompts to complete: of a cache of responses the first held-out ones, or else its first ones."""
     cache = first_with_responses(caches)
     if cache is None:
         return SamplePrompts()
-    rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=config.held_out_tokens)
+    rows = held_out_rows(cache, rule=held_out_rule(config, cache), max_tokens=config.held_out_tokens)
     first = cache[0]
     return SamplePrompts.of(rows or [first.row(r) for r in range(len(first.rows))])
-
-
-def _held_out_rule(config: Config, cache: shards.Cache) -> HeldOutRule:
-    return HeldOutRule.of(cache.manifest.corpus, fraction=config.held_out)
-
-
-def _held_out_sets(
-    config: Config,
-    caches: Sequence[shards.Cache],
-    chosen: ChosenObjectives,
-    packing: Packing,
-    runtime: Runtime,
-    *,
-    mixture: Mixture,
-) -> tuple[HeldOutSet, ...]:
-    """Return the held-out rows of each cache that have a label and that the student can read.
-
-    The most tokens of all are shared out as those of the training are.
-    """
-    sets, shares = [], shares_of_positions(mixture)
-    for cache, share, objective, kind in zip(caches, shares, chosen.by_cache, chosen.kinds, strict=True):
-        max_tokens = math.ceil(share * config.held_out_tokens)
-        rows = held_out_rows(cache, rule=_held_out_rule(config, cache), max_tokens=max_tokens)
-        rows, left_out = objective.readable(rows)
-        for reason, count in left_out.items():
-            runtime.log(f"held-out {reason}: {count}")
-        if not rows and len(caches) > 1:
-            runtime.log(f"{cache.store.root}: no held-out document, so it has no held-out figures")
-        sets.append(HeldOutSet(rows, objective, packing, kind=kind))
-    if config.held_out > 0 and config.held_out_tokens > 0 and not any(each.rows for each in sets):
-        raise TrainError(
-            f"{config.shard_paths}: found no held-out document at a share of {config.held_out}, expected at least one; "
-            "raise --held-out, dump more documents, or use --held-out 0 to train without"
-        )
-    return tuple(sets)

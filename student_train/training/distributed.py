@@ -83,6 +83,13 @@ def init_distributed(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def joined_world(device: torch.device) -> World:
+    """Return the ranks that have joined torch.distributed's default group; without it, this process alone."""
+    if dist.is_available() and dist.is_initialized():
+        return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    return World(device=device)
+
+
 def apply_fsdp(distiller: nn.Module, world: World) -> nn.Module:
     """Shard a module's parameters over the ranks, in place: each layer by itself, the rest as one group."""
     if world.size == 1:

@@ -68,16 +68,8 @@ class RunContext:
         return self.runtime.log
 
     def chat_template(self) -> StudentTemplate | None:
-        """Return the chat template of the contexts that the student is trained behind; None for documents.
-
-        Of several caches, it is that of the first with responses.
-        """
-        cache = first_with_responses(self.first_leg.caches)
-        if cache is None:
-            return None
-        if self.config.template == "own" or self.student.beside(cache.tokenizer_dir).other_tokenizer is not None:
-            return StudentTemplate.load(f"student {self.student.source}", self.student.tokenizer_dir)
-        return StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
+        """Return the chat template of the student's responses; see `template_of`."""
+        return template_of(self.config, self.student, self.first_leg.caches)
 
     def written_segments(self) -> list[dict[str, Any]]:
         """Return the segments of a growing cache so far; [] for a complete one."""
@@ -86,6 +78,19 @@ class RunContext:
     def interrupted(self, step: int) -> Interrupted:
         """Return the error of a run that was asked to stop after `step` steps."""
         return interrupted(self.out, step, self.total_steps)
+
+
+def template_of(config: Config, student: Student, caches: Sequence[Cache]) -> StudentTemplate | None:
+    """Return the chat template of the contexts that a student is trained behind; None for documents.
+
+    Of several caches, it is that of the first with responses.
+    """
+    cache = first_with_responses(caches)
+    if cache is None:
+        return None
+    if config.template == "own" or student.beside(cache.tokenizer_dir).other_tokenizer is not None:
+        return StudentTemplate.load(f"student {student.source}", student.tokenizer_dir)
+    return StudentTemplate.load("the shards' teacher", cache.tokenizer_dir)
 
 
 def first_with_responses(caches: Sequence[Cache]) -> Cache | None:
