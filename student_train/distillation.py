@@ -155,18 +155,19 @@ class Distillation:
         Returns:
             `loss`, a float32 scalar, and `terms`, the terms of each part, unscaled and without gradient.
         """
-        moved, found = batch.batch.to(self._world.device), []
+        moved = batch.batch.to(self._world.device)
+        outputs: list[LossOutput] = []
 
         def forward() -> torch.Tensor:
-            found.append(self._distiller(moved, batch.scale, batch.measure_norms))
-            return found[0].loss * self._world.size
+            outputs.append(self._distiller(moved, batch.scale, batch.measure_norms))
+            return outputs[0].loss * self._world.size
 
         loss = self._call(model, forward)
-        self._norms |= found[0].norms or {}
+        self._norms |= outputs[0].norms or {}
         if batch.is_last and self._objective.measures_norms(self._next - 1):
             norms = mean_norms(self._world.gather(self._norms))
             self._state = self._objective.next_state(self._state, norms=norms, left_out={})
-        return replace(found[0], loss=loss)
+        return replace(outputs[0], loss=loss)
 
     def evaluate(self, *, model: nn.Module | None = None) -> dict[str, float]:
         """Return the student's measures on the held-out rows; {} where none are held out. A collective.

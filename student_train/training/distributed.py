@@ -84,9 +84,18 @@ def init_distributed(device: str) -> Iterator[World]:
 
 
 def joined_world(device: torch.device) -> World:
-    """Return the ranks that have joined torch.distributed's default group; without it, this process alone."""
+    """Return the ranks that have joined torch.distributed's default group; without torchrun, this process alone.
+
+    Raises:
+        TrainError: torchrun started several processes, and they have not joined.
+    """
     if dist.is_available() and dist.is_initialized():
         return World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    if (size := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise TrainError(
+            f"WORLD_SIZE is {size}: found no process group, expected one, as each rank would read all rows; call "
+            "torch.distributed.init_process_group first"
+        )
     return World(device=device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 import student_train
 from student_train import Config, Distillation, TrainError, learning_rate, make_optimizer
-from tests.student_train.toy import losses, run
+from tests.student_train.toy import REPOSITORY, losses, run
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,25 @@ def train(distillation: Distillation, optimizer: torch.optim.Optimizer, *, last:
     return found
 
 
+def test_every_public_name_is_in_the_reference_of_the_api() -> None:
+    named = re.findall(r"^::: student_train\.(\w+)$", (REPOSITORY / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(student_train.__all__)
+    assert all(getattr(student_train, name).__doc__ for name in named)
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        _ = student_train.distil
+
+
 def test_settings_that_only_the_command_follows_are_refused(world: Any, student: Path) -> None:
     with pytest.raises(TrainError, match="lora_rank is 4: student-train does this"):
         Distillation(settings(world.shards, student, lora_rank=4), load(student))
     with pytest.raises(TrainError, match="student: found none, expected the folder or hub id"):
         Distillation(replace(settings(world.shards, student), student=""), load(student))
+
+
+def test_processes_that_have_not_joined_are_refused(world: Any, student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainError, match="WORLD_SIZE is 2: found no process group"):
+        Distillation(settings(world.shards, student), load(student))
 
 
 def test_a_position_continues_the_order_and_belongs_to_it(world: Any, student: Path) -> None:
@@ -149,6 +164,30 @@ def test_the_loss_of_a_step_is_the_mean_over_its_positions(world: Any, student: 
         assert len(terms["ce"]) == step.num_positions
         expected = 0.7 * terms["kd"].mean() + 0.3 * terms["ce"].mean()
         torch.testing.assert_close(sum(output.loss for output in outputs), expected)
+
+
+@pytest.mark.slow
+def test_adapters_of_peft_train_alone_and_are_merged_into_what_is_saved(
+    world: Any, student: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config, model = settings(world.shards, student, max_steps=2), load(student)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    distillation = Distillation(config, model)
+    train(distillation, make_optimizer(model, config))
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert trained == {name for name, _ in model.named_parameters() if "lora_" in name}
+    measures = distillation.evaluate(model=adapted)
+    adapted.merge_and_unload()
+    distillation.save(tmp_path / "out")
+    saved = load(tmp_path / "out")
+    assert {name for name, _ in saved.named_parameters()} == set(before)
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in saved.named_parameters())
+    assert Distillation(replace(config, student=str(tmp_path / "out")), saved).evaluate() == pytest.approx(
+        measures, rel=1e-4, abs=1e-6
+    )
 
 
 @pytest.mark.slow
