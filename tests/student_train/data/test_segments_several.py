@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,23 @@ def test_what_is_written_down_decides_the_rows_on_any_number_of_ranks(
     for leg in legs:
         for cache in (0, 1):
             assert rows_of(leg, cache=cache, world_size=3) == rows_of(leg, cache=cache)
+
+
+def test_positions_of_a_segment_of_responses_are_those_of_its_rows(
+    world: Any, tools: Any, beside: Path, tmp_path: Path
+) -> None:
+    """The report counts the whole cache, which is not what a segment has."""
+    rows = [tools.random_row(30 + n, seed=n, vocab=world.vocab) for n in range(12)]
+    whole = tools.write_cache(tmp_path / "whole", rows, world.teacher_dir, vocab=world.vocab, version=2)
+    manifest = shards.open(whole).manifest
+    positions = sum(len(row.tail_mass) for row in rows)
+    (whole / "manifest.json").write_bytes(replace(manifest, report={"positions": positions}).to_bytes())
+    dump = Dump(whole, tmp_path / "growing")
+    dump.shard(0)
+    segments = segments_of(settings_of(world, dump.place, beside, tmp_path / "out"), [])
+    legs_of(segments, [lambda: dump.shard(1), dump.finish])
+    counts = [sum(len(row.tail_mass) for row in rows[i::2]) for i in (0, 1)]
+    assert [segment["positions"] for segment in segments.written] == [*counts, positions]
 
 
 def test_more_than_one_growing_cache_is_refused_by_name(world: Any, dump: Dump, beside: Path, tmp_path: Path) -> None:
