@@ -22,8 +22,9 @@ SET_UP = ("git clone ", "make setup", "export PATH=")
 
 
 def commands() -> list[str]:
-    """Return the indented lines of the page, each of which is a command."""
-    return re.findall(r"^    (\S.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    """Return the indented lines of the page, each of which is a command; a backslash continues one."""
+    text = re.sub(r" \\\n +", " ", PAGE.read_text(encoding="utf-8"))
+    return re.findall(r"^    (\S.*)$", text, re.MULTILINE)
 
 
 def test_the_page_begins_with_set_up_and_names_the_four_commands() -> None:
