@@ -3,7 +3,8 @@
     python -m benchmarks.quantization --scratch DIR --shards demo/shards/
     python -m benchmarks.quantization --scratch DIR --shards demo/shards/ --page
 
-The student is the teacher itself, so all of its KL comes from rounding. Arms, at equal steps and with the same rows:
+The student is the teacher of the shards with all of its layers, so all of its KL comes from rounding. Arms, at equal
+steps and with the same rows:
 
 - `after`: trained with float weights, then quantised.
 - `while`: trained with `--quantize`.
@@ -28,6 +29,7 @@ def main() -> None:
     """Run what is missing and write the page; or quantise one folder."""
     parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
+    parser.add_argument("--student", default="smollm2-135m", help="the teacher of the shards by short name or folder")
     add_options(parser, steps=20, batch_tokens=1024, learning_rate=2e-5, page="docs/results/quantization.md")
     parser.add_argument("--quantise", nargs=2, metavar=("FOLDER", "TYPE"), help="only write the quantised copy")
     options = parser.parse_args()
@@ -68,7 +70,7 @@ def _of_seed(options: argparse.Namespace, seed: int) -> list[Stage]:
 
 def _train(options: argparse.Namespace, name: str, seed: int, *further: str) -> Stage:
     arguments = (
-        *("--shards", options.shards, "--student", "teacher", "--out", str(options.scratch / "runs" / name)),
+        *("--shards", options.shards, "--student", options.student, "--out", str(options.scratch / "runs" / name)),
         *("--max-steps", str(options.steps), "--seed", str(seed), "--learning-rate", f"{options.learning_rate:g}"),
         *("--batch-tokens", str(options.batch_tokens), "--micro-tokens", str(options.batch_tokens)),
         *("--held-out", "0.2", "--no-tensorboard", "--ce-weight", "0", *further),
@@ -110,8 +112,8 @@ def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
             "# Training with rounded weights",
             "",
             "Does a student lose less when it is quantised, if its weights are rounded while it trains? The student is",
-            f"the teacher of the shards at full depth. {options.steps} steps of {options.batch_tokens:,} tokens, peak",
-            f"learning rate {options.learning_rate:g}. Written by",
+            f"the teacher of the shards, with all of its layers. {options.steps} steps of {options.batch_tokens:,}",
+            f"tokens, peak learning rate {options.learning_rate:g}. Written by",
             "",
             "    python -m benchmarks.quantization --scratch DIR --shards demo/shards/",
             "",

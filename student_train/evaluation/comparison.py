@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from shards.format.chunk import Chunk
 from student_train.evaluation.held_out import summary
-from student_train.evaluation.intervals import DocumentSums, Interval
+from student_train.evaluation.intervals import DocumentSums, Interval, known_figures
 from student_train.evaluation.model_scores import ModelScores, PositionScores
 from student_train.evaluation.token_kinds import KINDS
 from student_train.objectives.row_score import RowScore
@@ -85,7 +85,7 @@ def _model_record(chosen: _Chosen, sums: DocumentSums, kinds_V: npt.NDArray[np.i
         "parameters": model.parameters,
         "tokenizer": "the teacher's" if model.tokenizer is None else model.tokenizer,
         "left_out": model.left_out,
-        "measures": known_figures(summary(chosen.rows, model.measures) or {}),
+        "measures": summary(chosen.rows, model.measures) or {},
     }
     if chosen.positions:
         kinds = _KindSums(chosen.positions, kinds_V)
@@ -112,11 +112,6 @@ def _differences(first: _Chosen, second: _Chosen, sums: DocumentSums, kinds_V: n
         intervals = sums.ratio_differences((ours.kl, ours.tokens), (others.kl, others.tokens))
         record["kinds_differences"] = ours.named(intervals)
     return record
-
-
-def known_figures(figures: dict[str, Interval]) -> dict[str, Interval]:
-    """Return the figures that are numbers: rows without a shared boundary, say, have nothing to divide by."""
-    return {name: interval for name, interval in figures.items() if math.isfinite(interval["mean"])}
 
 
 class _KindSums:

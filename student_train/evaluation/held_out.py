@@ -18,7 +18,7 @@ from shards.format.chunk import Chunk
 from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
-from student_train.evaluation.intervals import DocumentSums, Interval, intervals
+from student_train.evaluation.intervals import DocumentSums, Interval, intervals, known_figures
 from student_train.objectives.base import CacheObjective
 from student_train.objectives.row_score import Measure, RowScore
 from student_train.training.distributed import World
@@ -110,14 +110,17 @@ def score(
 
 
 def summary(scores: Sequence[RowScore], measures: Sequence[Measure]) -> dict[str, Interval] | None:
-    """Return mean, standard error and 95 % interval of each measure and of the calibration error; None without rows."""
+    """Return mean, standard error and 95 % interval of each measure that is known, and of the calibration error.
+
+    None without rows.
+    """
     if not scores:
         return None
     sums = DocumentSums([s.document for s in scores])
     above = [[getattr(s, measure.numerator) / measure.unit for measure in measures] for s in scores]
     below = [[getattr(s, measure.denominator) for measure in measures] for s in scores]
     figures = dict(zip((measure.name for measure in measures), sums.ratios(above, below), strict=True))
-    return {**figures, "calibration_error": _calibration(sums, [s.bins for s in scores])}
+    return {**known_figures(figures), "calibration_error": _calibration(sums, [s.bins for s in scores])}
 
 
 def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:

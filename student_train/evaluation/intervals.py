@@ -5,6 +5,7 @@ Shapes: D documents, R resamples, C columns.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -98,6 +99,11 @@ def intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) 
         {"mean": float(mean), "low": float(low), "high": float(high), "standard_error": float(error)}
         for mean, low, high, error in zip(means, lows, highs, errors, strict=True)
     ]
+
+
+def known_figures(figures: dict[str, Interval]) -> dict[str, Interval]:
+    """Return the figures that are numbers: rows without a shared boundary, say, have nothing to divide by."""
+    return {name: interval for name, interval in figures.items() if math.isfinite(interval["mean"])}
 
 
 def _counts(num: int) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from student_train.evaluation.intervals import DocumentSums, Interval
+from student_train.evaluation.intervals import DocumentSums, Interval, known_figures
 from student_train.objectives.row_score import LABELS, Measure
 from student_train.reproduction.recorded_run import RecordedRun
 
@@ -66,7 +66,7 @@ def paired_differences(first: RecordedRun, second: RecordedRun) -> dict[str, Int
     measures = first.measures
     sums = DocumentSums([document for document, *_ in keys])
     sides = [_columns([run.rows[key] for key in keys], measures) for run in (second, first)]
-    return dict(zip((m.name for m in measures), sums.ratio_differences(sides[0], sides[1]), strict=True))
+    return known_figures(dict(zip((m.name for m in measures), sums.ratio_differences(sides[0], sides[1]), strict=True)))
 
 
 def measured_noise(first: RecordedRun, second: RecordedRun) -> dict[str, Any]:

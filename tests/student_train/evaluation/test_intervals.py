@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from student_train.evaluation.intervals import DocumentSums
+from student_train.evaluation.intervals import DocumentSums, known_figures
 
 DOCUMENTS = ["b", "a", "b", "c", "a", "d"]
 ABOVE = np.array([[1.0, 3.0], [2.0, 0.0], [4.0, 1.0], [8.0, 5.0], [1.0, 2.0], [0.5, 0.5]])
@@ -50,3 +50,9 @@ def test_resamples_without_anything_to_divide_by_are_left_out() -> None:
     above[3], below[3] = 3.0, 4.0  # only in document c
     (interval,) = DocumentSums(DOCUMENTS).ratios(above, below)
     assert list(interval.values()) == pytest.approx([0.75, 0.75, 0.75, 0.0])
+
+
+def test_a_measure_without_anything_to_divide_by_is_left_out() -> None:
+    above, below = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[4.0, 0.0], [4.0, 0.0]])
+    figures = dict(zip(("kl", "cell_kl"), DocumentSums(["a", "b"]).ratios(above, below), strict=True))
+    assert list(known_figures(figures)) == ["kl"]
