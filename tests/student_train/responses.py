@@ -80,6 +80,11 @@ class ResponseWorld:
     shards: Path
     vocab: int
 
+    @property
+    def cache_dir(self) -> Path:
+        """Cache folder of processes that it starts; its models are folders, so none is looked up there."""
+        return self.teacher_dir.parent
+
 
 def make_world(
     tools: Any,

@@ -8,10 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 import types
 from collections import Counter
 from copy import deepcopy
@@ -35,6 +32,7 @@ from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import SameTokenizer
 from student_train.training.distributed import World
 from student_train.training.train_step import UpdateSettings, take_step
+from tests.student_train.forked import train_in_ranks
 from tests.student_train.responses import (
     SPECIAL,
     TEMPLATES,
@@ -46,7 +44,7 @@ from tests.student_train.responses import (
     shifted,
     turns,
 )
-from tests.student_train.toy import REPOSITORY, arguments, losses, run, toy_config
+from tests.student_train.toy import losses, run, toy_config
 
 QUANTISATION = 1e-3
 """Nats: a teacher that is its own student has a smaller KL."""
@@ -336,12 +334,7 @@ def test_a_run_counts_its_tokens_and_its_student_answers_as_it_was_trained(
 def test_two_processes_train_what_one_does(chat: ResponseWorld, tmp_path: Path) -> None:
     settings = {"student": str(chat.teacher_dir), "student_layers": 0, "held_out": 0.4, "max_steps": 3, "device": "cpu"}
     run(toy_config(chat, tmp_path / "1", **settings))
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(33000 + os.getpid() % 900)]
-    command = [sys.executable, *torchrun, "-m", "student_train"]
-    flags = arguments(toy_config(chat, tmp_path / "2", **settings))
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *flags], env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    train_in_ranks(chat, toy_config(chat, tmp_path / "2", **settings))
     assert [loss for _, loss in losses(tmp_path / "2")] == pytest.approx(
         [loss for _, loss in losses(tmp_path / "1")], rel=1e-4, abs=1e-4
     )

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 CODE = """
 import json, sys
 from shards.runtime.imports import quicken_imports
-for _ in range(2):
-    quicken_imports() if {skip} else None
+quicken_imports()
+quicken_imports()
 from transformers import GenerationMixin
 names = [name for name in ("sklearn", "scipy", "pandas") if name in sys.modules]
 import sklearn.linear_model  # whoever wants it still gets it
@@ -24,13 +24,8 @@ print(json.dumps(names), sum(type(finder).__name__ == "_Watch" for finder in sys
 """
 
 
-@pytest.mark.parametrize(("skip", "expected"), [(True, set()), (False, {"sklearn", "scipy"})])
-def test_generation_is_imported_without_scikit_learn(skip: bool, expected: set[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE.format(skip=skip)], capture_output=True, text=True, check=True, timeout=300
-    )
+def test_generation_is_imported_without_scikit_learn() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=300)
     names, _, watches = done.stdout.rpartition(" ")
-    found = set(json.loads(names))
-    assert bool(found) == bool(expected)
-    assert found >= expected
+    assert json.loads(names) == []
     assert int(watches) == 0

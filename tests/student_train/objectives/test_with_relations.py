@@ -29,8 +29,8 @@ from student_train.objectives.choose import choose_objective, choose_objectives
 from student_train.objectives.distiller import Distiller
 from student_train.objectives.same_tokenizer import SameTokenizer
 from student_train.objectives.with_relations import WithRelations
+from tests.student_train.forked import train_in_ranks
 from tests.student_train.toy import digest, losses, run, toy_config
-from tests.student_train.training.test_distributed import train_in_two
 
 LAYOUT = RelationLayout(layer=3, heads=4, widths=(8, 4, 4), dims=8, seed=0)
 """Relations of `conftest.llama`: queries of 32 numbers, keys and values of 16."""
@@ -283,7 +283,7 @@ def test_two_processes_train_what_one_trains_and_a_stopped_run_ends_in_the_same_
     settings = {"relations_weight": 1.0, "max_steps": 8, "micro_tokens": 60, "save_every": 3, "device": "cpu"}
     one, two = (toy_config(relation_world, tmp_path / name, **settings) for name in ("one", "two"))
     run(one)
-    train_in_two(relation_world, two)
+    train_in_ranks(relation_world, two)
     assert [loss for _, loss in losses(Path(two.out))] == pytest.approx(
         [loss for _, loss in losses(Path(one.out))], rel=1e-5
     )

@@ -1,6 +1,6 @@
 """Two processes train what one process trains, and each resumes the other's run: torchrun, gloo, FSDP2.
 
-One process is that of the test; two are started by torchrun.
+One process is that of the test. Two are started by torchrun, or where a run is stopped and continued, by a fork.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from student_train.config import Config
 from student_train.errors import Interrupted
 from student_train.training import loop
+from tests.student_train.forked import train_in_ranks
 from tests.student_train.toy import arguments, environment, losses, run, toy_config
 
 STEPS = 8
@@ -44,23 +45,12 @@ def stop_alone(config: Config, at: int) -> str:
     return str(stopped.value)
 
 
-def train_in_two(world: Any, config: Config, *, stop_at: int = 0) -> str:
-    """Run two processes to the end, or to a signal that one of them gets at `stop_at`; return what was said."""
-    code = (
-        "import os, signal, sys; from student_train.training import loop; real = loop.take_step\n"
-        "def step(*a, number, **k):\n"
-        f"    if number == {stop_at} and os.environ['RANK'] == '0':\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return real(*a, number=number, **k)\n"
-        "loop.take_step = step\nfrom student_train.cli import main; main()"
-    )
-    script = Path(config.out).with_suffix(".py")
-    script.write_text(code)
+def train_by_torchrun(world: Any, config: Config) -> str:
+    """Run two processes to the end; return what was said."""
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(29000 + os.getpid() % 2000)]
-    command = [sys.executable, "-m", *torchrun, str(script), *arguments(config)]
+    command = [sys.executable, "-m", *torchrun, "-m", "student_train", *arguments(config)]
     done = subprocess.run(command, env=environment(world), capture_output=True, text=True, timeout=240, check=False)
-    if not stop_at:
-        assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stderr
 
 
@@ -72,14 +62,14 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def test_two_processes_equal_one_and_each_continues_the_other(world: Any, at_home: Any, tmp_path: Path) -> None:
     one, two, mixed = tmp_path / "one", tmp_path / "two", tmp_path / "mixed"
     run(settings(world, one))
-    said = train_in_two(world, settings(world, two))
+    said = train_by_torchrun(world, settings(world, two))
     assert said.count(f"{two}: {STEPS} steps") == 1
     assert [loss for _, loss in losses(two)] == pytest.approx([loss for _, loss in losses(one)], rel=1e-5)
 
     # Stopped twice, each time continued by another number of processes.
-    assert f"stopped at step 4 of {STEPS}" in train_in_two(world, settings(world, mixed), stop_at=3)
+    assert f"stopped at step 4 of {STEPS}" in train_in_ranks(world, settings(world, mixed), stop_at=3)
     assert f"stopped at step 6 of {STEPS}" in stop_alone(settings(world, mixed), 5)
-    assert f"continuing at step 6 of {STEPS}" in train_in_two(world, settings(world, mixed))
+    assert f"continuing at step 6 of {STEPS}" in train_in_ranks(world, settings(world, mixed))
     assert [loss for _, loss in losses(mixed)] == pytest.approx([loss for _, loss in losses(one)], rel=1e-5)
 
     expected = weights(one)

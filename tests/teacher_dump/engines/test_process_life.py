@@ -159,7 +159,7 @@ def test_nothing_is_left_of_a_dump_that_is_killed_while_it_works(dump: Command) 
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=exhaustive)])  # one handler
 def test_a_signal_ends_a_dump_that_works_and_its_engine(dump: Command, how: signal.Signals) -> None:
     dump.wait(dump.is_working)
     stderr = dump.end(how)
@@ -200,7 +200,7 @@ def test_a_killed_engine_ends_its_command_and_leaves_nothing(dump: Command, whic
     assert dump.left() == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=exhaustive), signal.SIGINT])
 def test_nothing_is_left_of_an_evaluation_that_ends_while_its_engine_works(
     score: Command, how: signal.Signals, tmp_path: Path
 ) -> None:
