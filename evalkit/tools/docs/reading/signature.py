@@ -18,8 +18,14 @@ def function_signature(function: Any, name: str, *, bound: bool) -> str:
         function: griffe's function, or a class, whose parameters are those of `__init__`.
         name: The name to show.
         bound: Leave out the first parameter, `self` or `cls`.
+
+    Returns:
+        The signature; `name(...)` for a class whose `__init__` is assigned and not defined, as some in pandas.
     """
-    parameters = list(function.parameters)[1 if bound else 0 :]
+    try:
+        parameters = list(function.parameters)[1 if bound else 0 :]
+    except AttributeError:  # of griffe, which takes `__init__` for a function
+        return f"{name}(...)"
     returns = getattr(function, "returns", None)
     full = f"{name}({', '.join(_parameters(parameters, annotate=True))})"
     full += f" -> {returns}" if returns is not None else ""

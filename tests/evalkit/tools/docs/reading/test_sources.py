@@ -99,6 +99,12 @@ def test_signatures(tmp_path: Path) -> None:
     }
 
 
+def test_a_class_whose_initialiser_is_assigned_has_no_known_parameters(tmp_path: Path) -> None:
+    source = "def _init(self, x): pass\nclass Made:\n    'Made at run time.'\n    __init__ = _init\n"
+    _, entries = build(write_package(tmp_path / "lib", __init__=source))
+    assert entries["lib.Made"].signature == "Made(...)"
+
+
 def test_methods_of_a_private_base_are_those_of_its_public_class(tmp_path: Path) -> None:
     source = "class _Base:\n    def run(self): 'Run.'\nclass Public(_Base):\n    def stop(self): 'Stop.'\n"
     assert names(write_package(tmp_path / "lib", __init__=source)) == {
