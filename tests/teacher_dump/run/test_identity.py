@@ -51,7 +51,7 @@ def test_a_folder_with_the_name_of_a_known_teacher_never_stands_for_it(
     (tmp_path / "w").mkdir()
     shutil.copytree(teacher, tmp_path / "w" / "codellama-70b")
     monkeypatch.chdir(tmp_path / "w")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # it reads the variable when it is imported
     result = CliRunner().invoke(main, ["--model", "codellama-70b", "--fetch"])
     assert result.exit_code == 1
     assert "not on this machine" in result.output
