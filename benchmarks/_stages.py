@@ -103,6 +103,15 @@ def add_options(
     parser.add_argument("--out", type=Path, default=Path(page))
 
 
+def budget_options(options: argparse.Namespace) -> str:
+    """Return the budget as a user types it, for the command on a page."""
+    seeds = " ".join(map(str, options.seeds))
+    return (
+        f"--steps {options.steps} --batch-tokens {options.batch_tokens} "
+        f"--learning-rate {options.learning_rate:g} --seeds {seeds}"
+    )
+
+
 def run_experiment(
     options: argparse.Namespace,
     stages: Sequence[Stage],

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, add_options, run_experiment
+from benchmarks._stages import Stage, add_options, budget_options, run_experiment
 
 KINDS = ("int8", "int4")
 
@@ -115,7 +115,8 @@ def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
             f"the teacher of the shards, with all of its layers. {options.steps} steps of {options.batch_tokens:,}",
             f"tokens, peak learning rate {options.learning_rate:g}. Written by",
             "",
-            "    python -m benchmarks.quantization --scratch DIR --shards demo/shards/",
+            "    python -m benchmarks.quantization --scratch DIR --shards demo/shards/ \\",
+            f"        {budget_options(options)}",
             "",
             *(f"- {line}" for line in found["provenance"]),
             "",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, add_options, run_experiment
+from benchmarks._stages import Stage, add_options, budget_options, run_experiment
 
 STORED = ((0, 8), (0, 4), (32, 8), (32, 4), (16, 8))
 """Numbers that are stored of a relation head, 0 for all, and bits of each."""
@@ -249,7 +249,8 @@ def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
             f"{options.batch_tokens:,} tokens, peak learning rate {options.learning_rate:g}, relations of the "
             f"teacher's layer {options.layer} and the student's last. Written by",
             "",
-            "    python -m benchmarks.relations --scratch DIR --teacher FOLDER",
+            "    python -m benchmarks.relations --scratch DIR --teacher FOLDER \\",
+            f"        {budget_options(options)}",
             "",
             *(f"- {line}" for line in found["provenance"]),
             "",
