@@ -334,6 +334,15 @@ def at_home(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+@pytest.fixture(scope="module")
+def student(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a student of two layers and the teacher's tokenizer."""
+    folder = tmp_path_factory.mktemp("student")
+    train_tokenizer(folder)
+    llama(vocab=world.vocab, layers=2, seed=3).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tools() -> Any:
     """The functions of this file: tests are imported by path, so they cannot import it."""

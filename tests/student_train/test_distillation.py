@@ -19,15 +19,6 @@ from tests.student_train.toy import REPOSITORY, losses, run
 
 
 @pytest.fixture(scope="module")
-def student(world: Any, tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a student of two layers and the teacher's tokenizer."""
-    folder = tmp_path_factory.mktemp("student")
-    tools.train_tokenizer(folder)
-    tools.llama(vocab=world.vocab, layers=2, seed=3).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def other(tools: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return a cache of source text, and a student with another tokenizer than its teacher."""
     from tokenizers import Tokenizer

@@ -32,15 +32,6 @@ OPTIONS = ["--max-steps", str(STEPS), "--batch-tokens", "150", "--held-out", "0.
 
 
 @pytest.fixture(scope="module")
-def student(world: Any, tools: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a student of two layers and the teacher's tokenizer."""
-    folder = tmp_path_factory.mktemp("student")
-    tools.train_tokenizer(folder)
-    tools.llama(vocab=world.vocab, layers=2, seed=3).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def trained(world: Any, student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder that `student-train` writes with the settings of the examples."""
     out = tmp_path_factory.mktemp("trained") / "ckpt"
