@@ -32,7 +32,7 @@ from evalkit.generation.decoding import (
     loading_error,
     make_answer,
 )
-from evalkit.generation.top_p import mask_outside_top_p
+from evalkit.generation.top_p import sample_top_p
 from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
 
@@ -187,13 +187,9 @@ class _Model:
     def _draw(self, logits_BV: torch.Tensor, generators: list[random.Random], temperature: float) -> list[int]:
         if temperature == 0:
             return list(logits_BV.argmax(-1).tolist())
-        masked_BV = mask_outside_top_p(logits_BV / temperature, self._protocol.top_p)
-        probs_BV = masked_BV.double().softmax(-1)
-        # Inverse transform sampling: one random number per row, equal on every device.
+        probs_BV = (logits_BV / temperature).softmax(-1)
         draws_B1 = torch.tensor([[gen.random()] for gen in generators], dtype=torch.float64, device=probs_BV.device)
-        cumulative_BV = probs_BV.cumsum(-1)
-        ids_B1 = torch.searchsorted(cumulative_BV, draws_B1 * cumulative_BV[:, -1:], right=True)
-        return list(ids_B1.squeeze(-1).tolist())
+        return list(sample_top_p(probs_BV, self._protocol.top_p, draws_B1).tolist())
 
     def _forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
         optional: dict[str, Any] = {}

@@ -24,7 +24,7 @@ from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskRespon
 from teacher_dump.writing.engines.sampling import choose_ids
 from teacher_dump.writing.task import ResponseRequest, WrittenResponse
 
-BATCH_ANSWERS = {"cpu": 16, "cuda": 128}
+BATCH_ANSWERS = {"cpu": 48, "cuda": 128}
 """Most responses that are written at the same time."""
 PREFILL_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Most tokens of the distinct prompts of a batch, padding included. Activations of a prefill grow with them."""

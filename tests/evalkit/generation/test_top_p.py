@@ -1,4 +1,4 @@
-"""Tests of top-p masking, against a sort of the whole vocabulary in float64."""
+"""Tests of top-p masking and sampling, against a sort of the whole vocabulary in float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from evalkit.generation.top_p import mask_outside_top_p  # noqa: E402
+from evalkit.generation.top_p import mask_outside_top_p, sample_top_p  # noqa: E402
 
 
 def nucleus_by_sorting(logits, top_p: float) -> set[int]:
@@ -40,3 +40,17 @@ def test_equally_likely_tokens_are_kept_together_and_the_likeliest_always():
     assert mask_outside_top_p(torch.tensor([[5.0, 0.0, 0.0]]), 1e-6).isfinite().tolist() == [[True, False, False]]
     logits = torch.randn(2, 7)
     assert torch.equal(mask_outside_top_p(logits, 1.0), logits)
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("scale", [0.1, 6.0])
+@pytest.mark.parametrize("has_ties", [False, True])
+def test_samples_are_those_of_the_masked_distribution(top_p: float, scale: float, has_ties: bool):
+    generator = torch.Generator().manual_seed(0)
+    logits_BV = torch.randn(20, 2000, generator=generator) * scale
+    if has_ties:
+        logits_BV = logits_BV.round()
+    draws_B1 = torch.rand(20, 1, generator=generator, dtype=torch.float64)
+    cumulative_BV = mask_outside_top_p(logits_BV, top_p).double().softmax(-1).cumsum(-1)
+    expected_B = (cumulative_BV / cumulative_BV[:, -1:] <= draws_B1).sum(-1)
+    assert torch.equal(sample_top_p(logits_BV.softmax(-1), top_p, draws_B1), expected_B)

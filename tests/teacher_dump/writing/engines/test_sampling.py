@@ -69,3 +69,19 @@ def test_samples_follow_the_distribution() -> None:
     ids, _ = choose_ids(probs.log().expand(len(draws), -1), temperature=1, top_p=0.85, draws=draws)
     shares = torch.bincount(torch.tensor(ids), minlength=4) / len(draws)
     torch.testing.assert_close(shares, torch.tensor([5 / 9, 2 / 9, 2 / 9, 0]), atol=0.015, rtol=0)
+
+
+def test_rows_of_any_flatness_and_with_ties_are_drawn_as_from_the_whole_vocabulary() -> None:
+    generator = torch.Generator().manual_seed(0)
+    steep_BV = torch.randn(20, 2000, generator=generator) * 6
+    flat_BV = torch.randn(20, 2000, generator=generator) / 10
+    ties_BV = steep_BV.round() / 2  # hundreds of ids share the least probability that is kept
+    for logits_BV in (steep_BV, flat_BV, ties_BV):
+        draws = torch.rand(20, generator=generator).tolist()
+        ids, _ = choose_ids(logits_BV, temperature=1, top_p=0.9, draws=draws)
+        probs_BV = logits_BV.softmax(-1)
+        sorted_BV = probs_BV.sort(-1, descending=True).values
+        least_B1 = sorted_BV.gather(-1, (sorted_BV.cumsum(-1) < 0.9).sum(-1, keepdim=True))
+        cumulative_BV = probs_BV.where(probs_BV >= least_B1, 0).double().cumsum(-1)
+        shares_BV = cumulative_BV / cumulative_BV[:, -1:]
+        assert ids == [int((row <= draw).sum()) for row, draw in zip(shares_BV, draws, strict=True)]
