@@ -46,7 +46,7 @@ def main() -> None:
             for name in names:
                 model.set_attn_implementation(name)
                 with torch.inference_mode():
-                    seconds[name] += _steps(model, torch, batch=batch, length=options.length, steps=options.steps)
+                    seconds[name] += step_seconds(model, torch, batch=batch, length=options.length, steps=options.steps)
         own, grouped = (median(seconds[name]) for name in names)
         rows.append((f"{batch}", f"{own:.3f}", f"{grouped:.3f}", f"{own / grouped:.1f}", f"{batch / grouped:.0f}"))
     print(f"{options.model}, {options.length} tokens before the step, {dtype}; {machine.describe(torch)}\n")
@@ -54,7 +54,7 @@ def main() -> None:
     print(_common.markdown_table(header, rows))
 
 
-def _steps(model: Any, torch: Any, *, batch: int, length: int, steps: int) -> list[float]:
+def step_seconds(model: Any, torch: Any, *, batch: int, length: int, steps: int) -> list[float]:
     """Return the seconds of each step but the first."""
     ids = torch.randint(10, 1000, (1, length), generator=torch.Generator().manual_seed(0))
     cache = model(ids, use_cache=True).past_key_values

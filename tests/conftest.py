@@ -1,7 +1,8 @@
 """One thread for every test and for the processes that tests start, and the order of files when tests run in parallel.
 
 Every command and torch read `OMP_NUM_THREADS`: with one thread results are exact to the bit. A test that needs more
-threads sets it.
+threads sets it. Such threads sleep while they wait for each other: the default, spinning, takes the core that another
+worker needs (`python -m benchmarks.waiting_threads`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import pytest
 from shards.runtime.imports import quicken_imports
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 quicken_imports()
 
 
