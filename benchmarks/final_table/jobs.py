@@ -13,8 +13,6 @@ PROBLEMS = {"humaneval": 164, "mbpp": 500, "mbpp:train": 374, "mbpp:validation":
 """Problems of each benchmark."""
 PROMPT_TOKENS = 200
 """Tokens of a prompt with its chat template: an assumption, as in `teacher-dump --plan`."""
-HELD_OUT_TOKENS = 65_536
-"""Most tokens of a comparison on held-out rows, the default of --held-out-tokens."""
 TEACHER, STUDENT, SANDBOX = "teacher", "student", "sandbox"
 """Who works: a model, or the sandbox."""
 

@@ -90,6 +90,8 @@ class RecipeBudgets:
     batch_tokens: int = _at_least(1)
     micro_tokens: int = _at_least(1)
     learning_rate: float = _at_least(0.0)
+    held_out_tokens: int = _at_least(1, 65_536)
+    """Most tokens on which a student is compared with the teacher, of each cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

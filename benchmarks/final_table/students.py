@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import _commands
 from benchmarks.final_table.caches import cache_names, cache_tokens, decontaminate, num_prompts, prompts, recorded
-from benchmarks.final_table.jobs import HELD_OUT_TOKENS, SANDBOX, STUDENT, TEACHER, Job, Setup, Work
+from benchmarks.final_table.jobs import SANDBOX, STUDENT, TEACHER, Job, Setup, Work
 
 CACHES = {
     "sft-source": "source",
@@ -92,22 +92,20 @@ def _on_policy(setup: Setup, seed: int) -> list[Job]:
 
 def _compared(setup: Setup, name: str) -> list[Job]:
     """Return the stages that compare a student with the teacher on held-out rows of the caches."""
-    caches = cache_names(setup)
-    return [
-        Job.of(
-            f"{name}-held-out-{cache}",
-            "student_train",
-            _commands.comparing(
-                model=setup.checkpoint(name),
-                shards=setup.path(cache),
-                result=setup.path("held_out", f"{name}-{cache}.json"),
-            ),
-            Work(kind="compare", who=STUDENT, amount=min(HELD_OUT_TOKENS, cache_tokens(setup, cache) // 10)),
-            needs=(*setup.needs_of(name), caches[cache]),
+    caches, most = cache_names(setup), setup.recipe.budgets.held_out_tokens
+    jobs = []
+    for cache in COMPARED:
+        if cache not in caches:
+            continue
+        comparing = _commands.comparing(
+            model=setup.checkpoint(name),
+            shards=setup.path(cache),
+            result=setup.path("held_out", f"{name}-{cache}.json"),
         )
-        for cache in COMPARED
-        if cache in caches
-    ]
+        work = Work(kind="compare", who=STUDENT, amount=min(most, cache_tokens(setup, cache) // 10))
+        arguments, needs = (*comparing, "--held-out-tokens", str(most)), (*setup.needs_of(name), caches[cache])
+        jobs.append(Job.of(f"{name}-held-out-{cache}", "student_train", arguments, work, needs=needs))
+    return jobs
 
 
 def best_jobs(setup: Setup) -> list[Job]:
