@@ -25,6 +25,7 @@ from benchmarks.final_table.jobs import Job, Setup
 from benchmarks.final_table.reading import RecipeError
 from benchmarks.final_table.recipe import Recipe, read_recipe
 from benchmarks.final_table.scores import refinement_jobs, score_jobs, selection_jobs
+from benchmarks.final_table.short import write_short
 from benchmarks.final_table.students import best_jobs, student_jobs
 from teacher_dump.errors import DumpError
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--section", type=Path, metavar="PAGE", help="with --dry-run: write to the recipe's section")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page")
     parser.add_argument("--out", type=Path, default=Path("docs/results/final_table.md"))
+    parser.add_argument("--short", type=Path, metavar="PAGE", help="write the short form to its section of a page, too")
     options = parser.parse_args()
     try:
         places = dict(_place(text) for text in options.set)
@@ -58,7 +60,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
     stages = [job.stage for job in jobs]
     failed = [] if options.page else run_stages(stages, setup.scratch, jobs=options.jobs, only=options.only)
-    page.write(setup, jobs, options.out, recipe=options.recipe.name)
+    found = page.write(setup, jobs, options.out, recipe=options.recipe.name)
+    if options.short:
+        write_short(setup, found, options.short)
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}")
 

@@ -17,12 +17,13 @@ PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
 """Key of a published score, by the second word of a column's key; "" where nothing is published."""
 
 
-def write(setup: Setup, jobs: Sequence[Job], out: Path, *, recipe: str) -> None:
-    """Write the page, its JSON file and its picture."""
+def write(setup: Setup, jobs: Sequence[Job], out: Path, *, recipe: str) -> dict[str, Any]:
+    """Write the page, its JSON file and its picture; return the figures."""
     found = collect(setup, jobs)
     _common.write_json(out.with_suffix(".json"), found)
     _common.write_page(out, text(setup, found, recipe=recipe, picture=out.with_suffix(".png").name))
     draw(setup, found, out.with_suffix(".png"))
+    return found
 
 
 def collect(setup: Setup, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -138,8 +139,11 @@ def _values(
 
 def _cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
     """Return a cell; empty where a method cannot have the figure."""
-    if entry is not None:
-        return _estimate(entry, column)
+    return estimate(entry, column) if entry is not None else not_run(row, column)
+
+
+def not_run(row: Row, column: Column) -> str:
+    """Return the text of a cell without a figure."""
     return NOT_RUN if applies(row, column) else ""
 
 
@@ -158,7 +162,7 @@ def _published(scores: dict[str, float], column: Column) -> str:
     return "" if value is None else f"*{value:.1f}*"
 
 
-def _estimate(entry: dict[str, Any], column: Column, sign: str = "") -> str:
+def estimate(entry: dict[str, Any], column: Column, sign: str = "") -> str:
     """Return a mean with its interval: in percent, or a held-out measure as it is."""
     factor, digits = (1, 4) if column.kind == "held-out" else (100, 1)
     mean, low, high = (f"{factor * entry[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
@@ -177,7 +181,7 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
         entries = [(found["rows"][row.key].get(column.key) or {}).get(key) for column in chosen]
         others = dict.fromkeys(titles[entry["row"]] for entry in entries if entry)
         shown = [
-            _signed(entry, column) if entry else NOT_RUN if applies(row, column) else ""
+            _signed(entry, column) if entry else not_run(row, column)
             for entry, column in zip(entries, chosen, strict=True)
         ]
         cells.append([row.title, " or ".join(others), *shown])
@@ -185,7 +189,7 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
 
 
 def _signed(entry: dict[str, Any], column: Column) -> str:
-    text = _estimate(entry, column, "+")
+    text = estimate(entry, column, "+")
     return f"**{text}**" if entry["low"] > 0 or entry["high"] < 0 else text
 
 

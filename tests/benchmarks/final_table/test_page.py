@@ -13,6 +13,7 @@ from benchmarks.final_table.__main__ import all_jobs
 from benchmarks.final_table.jobs import Setup
 from benchmarks.final_table.page import NOT_RUN, collect, text
 from benchmarks.final_table.recipe import read_recipe
+from benchmarks.final_table.short import write_short
 from benchmarks.final_table.tables import rows, table
 from tests.benchmarks.final_table.scratch import write_all, write_choices, write_model
 
@@ -111,6 +112,30 @@ def test_the_page_shows_every_row_and_says_what_is_not_run(full: Setup) -> None:
     assert cells(shown, "Costs", "KD on the teacher's responses")[1:] == ["200", "30 s", "2 min", "2.0 MB"]
     assert "*Best of these* is `kd`" in shown
     assert "prompt of humaneval/7: 30%" in shown
+
+
+def test_the_short_form_has_models_and_the_last_selector(full: Setup, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# A\n\n<!-- final table -->\nold\n<!-- /final table -->\n\n## B\n")
+    write_short(full, collect(full, all_jobs(full)), readme)
+    shown = readme.read_text()
+    assert "old" not in shown
+    assert shown.startswith("# A\n")
+    assert shown.endswith("## B\n")
+    table_rows = [line.strip("| ").split(" | ") for line in shown.splitlines() if line.startswith("|")]
+    assert [row[0] for row in table_rows[2:]] == [
+        "student as it is",
+        "SFT on the teacher's responses",
+        "KD on the teacher's responses",
+        "best of these",
+        "best + `verifier`",
+        "SFT on the student's own passing samples, no teacher",
+        "teacher",
+        "teacher + `verifier`",
+    ]
+    assert table_rows[0][-1] == "KL of cells in nats on held-out responses"
+    assert table_rows[4][1].startswith("62.5 [")
+    assert table_rows[4][-1].startswith("0.3203 [")
 
 
 def test_differences_are_bold_where_the_interval_excludes_zero(full: Setup) -> None:

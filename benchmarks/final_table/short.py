@@ -1,0 +1,43 @@
+"""The short form of the table, for the README: models with the figures that tell them apart, and one selector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common
+from benchmarks.final_table.jobs import Setup
+from benchmarks.final_table.page import estimate, not_run
+from benchmarks.final_table.tables import Column, Row, columns, rows
+
+BEGIN, END = "<!-- final table -->", "<!-- /final table -->"
+MEASURES = ("kl", "cell_kl")
+"""KL to the teacher, of which one is shown: with a shared tokenizer, and across tokenizers."""
+
+
+def write_short(setup: Setup, found: dict[str, Any], page: Path) -> None:
+    """Write the short form between its markers in a page."""
+    _common.replace_section(page, short_form(setup, found), begin=BEGIN, end=END)
+
+
+def short_form(setup: Setup, found: dict[str, Any]) -> str:
+    """Return the table as Markdown: every model and the choices of the recipe's last selector."""
+    chosen = _columns(setup, found)
+    shown = [row for row in rows(setup) if row.choice in ("", *setup.recipe.selection.selectors[-1:])]
+    cells = [[row.title, *(_cell(found, row, column) for column in chosen)] for row in shown]
+    titles = [f"{column.title}{'' if column.is_score else f' on held-out {column.task}'}" for column in chosen]
+    return _common.markdown_table(("", *titles), cells)
+
+
+def _columns(setup: Setup, found: dict[str, Any]) -> Sequence[Column]:
+    """Return pass@1 of both kinds of answers, and the KL of the last cache."""
+    measured = {key for entries in found["rows"].values() for key in entries}
+    scores = [column for column in columns(setup) if column.is_score and column.k == 1 and column.task[-1] != "+"]
+    kls = [column for column in columns(setup) if column.measure in MEASURES and column.key in measured]
+    return [*scores, *kls[-1:]]
+
+
+def _cell(found: dict[str, Any], row: Row, column: Column) -> str:
+    entry = found["rows"][row.key].get(column.key)
+    return estimate(entry, column) if entry else not_run(row, column)
