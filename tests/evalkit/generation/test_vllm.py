@@ -119,15 +119,7 @@ class FakeTokenizer:
 
 @pytest.mark.vllm
 @pytest.mark.slow
-def test_vllm_generates_the_same_greedy_answers(checkpoint: Path):
-    pytest.importorskip("vllm")
-    ours = {answer.prompt.task_id: answer.completion for answer in generate(checkpoint, TEXTS)}
-    assert {answer.prompt.task_id: answer.completion for answer in generate(checkpoint, TEXTS, engine="vllm")} == ours
-
-
-@pytest.mark.vllm
-@pytest.mark.slow
-def test_vllm_delivers_finished_answers_and_samples_by_seed(checkpoint: Path):
+def test_vllm_delivers_finished_answers_by_seed_and_the_greedy_ones_of_transformers(checkpoint: Path):
     """More requests than places, of prompts that repeat. A stop string cuts the same texts, and changes no other."""
     pytest.importorskip("vllm")
     texts = [text for text in TEXTS for _ in range(5)]
@@ -140,6 +132,9 @@ def test_vllm_delivers_finished_answers_and_samples_by_seed(checkpoint: Path):
         # Another start takes half a minute, and reads nothing of the stop strings.
         engine._protocol = protocol(stop=(stop,), **sampled)
         cut = answers_of(engine, texts)
+        engine._protocol = protocol()
+        greedy = {answer.prompt.task_id: answer.completion for answer in answers_of(engine, TEXTS)}
+    assert greedy == {answer.prompt.task_id: answer.completion for answer in generate(checkpoint, TEXTS)}
     assert len(cut) == len(texts)
     for answer in cut:
         before = free[answer.prompt.task_id]

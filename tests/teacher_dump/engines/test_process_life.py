@@ -32,6 +32,8 @@ LOAD_S = 600.0
 """Seconds that an engine may take to load on a busy machine."""
 END_S = 60.0
 """Seconds that a command may take to end after a signal."""
+POLL_S = 0.25
+"""Seconds between two looks at the children of a command: each reads the state of all processes."""
 
 
 class Command:
@@ -53,7 +55,7 @@ class Command:
                 return
             assert self.root.poll() is None, self.root.communicate()[1]
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(POLL_S)
 
     def wait_for_end(self) -> str:
         """Wait for the command to end by itself, note its children meanwhile, and return its stderr."""
@@ -61,7 +63,7 @@ class Command:
         while self.root.poll() is None:
             self.note_children()
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(POLL_S)
         return self.root.communicate()[1]
 
     def note_children(self) -> None:
@@ -215,11 +217,12 @@ def test_nothing_is_left_of_an_evaluation_that_ends_while_its_engine_works(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=exhaustive)])
 def test_nothing_is_left_of_a_killed_driver_of_ray(
-    tiny_teacher: Path, start: Callable[..., Command], tmp_path: Path
+    engine: str, tiny_teacher: Path, start: Callable[..., Command], tmp_path: Path
 ) -> None:
     driver = start(
-        *("teacher_dump", "--model", str(tiny_teacher), "--data", "stdlib", "--engine", "vllm", "--ray", "local"),
+        *("teacher_dump", "--model", str(tiny_teacher), "--data", "stdlib", "--engine", engine, "--ray", "local"),
         *("--dtype", "float32", "--window-tokens", "600", "--task-tokens", "50000", "--max-tokens", "2000000"),
         *("--max-documents", "400", "--out", str(tmp_path / "o")),
     )
