@@ -60,6 +60,7 @@ def test_a_commit_has_a_limited_number_of_files(hub: FakeHub, tmp_path: Path, mo
     assert counted == [5, 6, 4]
 
 
+@pytest.mark.slow
 def test_files_of_an_interrupted_publish_do_not_appear(hub: FakeHub, cache_folder: Path) -> None:
     repository = hub.create("datasets", "me/cache")
     hub.fault = lambda method, path: 503 if method == "POST" and "/commit/" in path else None

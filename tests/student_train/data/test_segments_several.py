@@ -57,6 +57,7 @@ def legs_of(segments: Segments, grow: list[Callable[[], object]]) -> list[Leg]:
     return [leg for leg in legs if leg is not None]
 
 
+@pytest.mark.slow
 def test_each_segment_is_read_once_beside_its_share_of_the_others(
     world: Any, dump: Dump, beside: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +86,7 @@ def test_each_segment_is_read_once_beside_its_share_of_the_others(
     assert others[: complete.rows] == alone[: len(others)]
 
 
+@pytest.mark.slow
 def test_what_is_written_down_decides_the_rows_on_any_number_of_ranks(
     world: Any, dump: Dump, beside: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_what_is_written_down_decides_the_rows_on_any_number_of_ranks(
             assert rows_of(leg, cache=cache, world_size=3) == rows_of(leg, cache=cache)
 
 
+@pytest.mark.slow
 def test_positions_of_a_segment_of_responses_are_those_of_its_rows(
     world: Any, tools: Any, beside: Path, tmp_path: Path
 ) -> None:

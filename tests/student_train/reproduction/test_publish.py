@@ -206,6 +206,7 @@ def test_a_run_on_the_hub_is_repeated_from_there(
     assert any(elsewhere.rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_commit_fails_is_not_there(hub: FakeHub, place: Path, recorded: Path) -> None:
     run = hub.create("models", "me/run")
     hub.create("datasets", "me/cache")
