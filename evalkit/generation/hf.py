@@ -32,9 +32,9 @@ from evalkit.generation.decoding import (
     loading_error,
     make_answer,
 )
-from evalkit.generation.top_p import sample_top_p
 from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
+from shards.runtime.nucleus import sample_top_p
 
 _TAIL_IDS = 16
 """New ids in which each step looks for a stop string: more tokens than any stop string has."""
