@@ -1,14 +1,15 @@
-"""Seconds of a decoding step with transformers' own attention and with grouped attention, on this machine.
+"""Seconds of a decoding step: transformers as it is, with grouped attention, and with a cache that grows in place, too.
 
     python -m benchmarks.decoding_step --model FOLDER
     python -m benchmarks.decoding_step --batch 16 64 --length 400
 
-A step reads one new id for each row of a batch. Both ways take turns; the figures are medians. Prints a Markdown table.
+A step reads one new id for each row of a batch. The ways take turns; the figures are medians. Prints a Markdown table.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -18,7 +19,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    """Time both ways for each batch size."""
+    """Time all ways for each batch size."""
     parser = _common.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="short name or transformers folder")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 64])
@@ -30,34 +31,53 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from evalkit.generation import grouped_attention
     from evalkit.generation.engine import choose_dtype
+    from shards.decoding import grouped_attention, growing_cache
     from shards.runtime import machine
     from teacher_dump.model.teachers import resolve
 
     machine.use_threads(torch)
     dtype = choose_dtype(options.dtype, deterministic=False).dtype
     model = AutoModelForCausalLM.from_pretrained(resolve(options.model).folder, dtype=getattr(torch, dtype)).eval()
-    names = ("sdpa", grouped_attention.register())
+    grouped = grouped_attention.register()
+    ways = (("sdpa", None), (grouped, None), (grouped, growing_cache.make_room))
     rows = []
     for batch in options.batch:
-        seconds: dict[str, list[float]] = {name: [] for name in names}
+        seconds: list[list[float]] = [[] for _ in ways]
         for _ in range(ROUNDS):
-            for name in names:
-                model.set_attn_implementation(name)
+            for found, (attention, prepare) in zip(seconds, ways, strict=True):
+                model.set_attn_implementation(attention)
+                size = {"batch": batch, "length": options.length, "steps": options.steps}
                 with torch.inference_mode():
-                    seconds[name] += step_seconds(model, torch, batch=batch, length=options.length, steps=options.steps)
-        own, grouped = (median(seconds[name]) for name in names)
-        rows.append((f"{batch}", f"{own:.3f}", f"{grouped:.3f}", f"{own / grouped:.1f}", f"{batch / grouped:.0f}"))
+                    found += step_seconds(model, torch, prepare=prepare, **size)
+        plain, *faster = map(median, seconds)
+        rows.append(
+            [
+                f"{batch}",
+                f"{plain:.3f}",
+                *(f"{each:.3f} ({plain / each:.1f})" for each in faster),
+                f"{batch / faster[-1]:.0f}",
+            ]
+        )
     print(f"{options.model}, {options.length} tokens before the step, {dtype}; {machine.describe(torch)}\n")
-    header = ("answers at a time", "transformers' attention, s", "grouped, s", "ratio", "tokens/s")
+    header = (
+        "answers at a time",
+        "transformers, s",
+        "grouped attention, s (ratio)",
+        "and growing cache, s (ratio)",
+        "tokens/s",
+    )
     print(_common.markdown_table(header, rows))
 
 
-def step_seconds(model: Any, torch: Any, *, batch: int, length: int, steps: int) -> list[float]:
-    """Return the seconds of each step but the first."""
+def step_seconds(
+    model: Any, torch: Any, *, prepare: Callable[[Any], None] | None, batch: int, length: int, steps: int
+) -> list[float]:
+    """Return the seconds of each step but the first, after `prepare` has changed the cache of the prompt."""
     ids = torch.randint(10, 1000, (1, length), generator=torch.Generator().manual_seed(0))
     cache = model(ids, use_cache=True).past_key_values
+    if prepare is not None:
+        prepare(cache)
     cache.batch_select_indices(torch.zeros(batch, dtype=torch.long))
     mask = torch.ones(batch, length, dtype=torch.long)
     found = []

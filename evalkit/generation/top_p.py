@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from shards.runtime.nucleus import FIRST, least_kept
+from shards.decoding.top_p import FIRST, least_kept
 
 
 def mask_outside_top_p(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -85,11 +85,11 @@ def test_deterministic_runs_are_the_same_to_the_byte_even_after_a_kill(
     tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A kill leaves some samples of a batch: the batch is written again whole, each sample stays in the file once."""
-    from evalkit.generation import hf
+    from shards.decoding.cached_model import CachedModel
 
     batches: list[list[list[int]]] = []
-    prefill = hf._Model.prefill
-    monkeypatch.setattr(hf._Model, "prefill", lambda self, ids: (batches.append(ids), prefill(self, ids))[1])
+    prefill = CachedModel.prefill
+    monkeypatch.setattr(CachedModel, "prefill", lambda self, ids: (batches.append(ids), prefill(self, ids))[1])
     args = ["score", checkpoint, "--limit", 4, "--max-new-tokens", 8, "--deterministic", "--batch-size", 3]
     args += ["--n", 2, "--temperature", 0.8, "--top-p", 0.95, "--no-html", "--out"]
     assert call(*args, tmp_path / "a").exit_code == 0

@@ -4,12 +4,11 @@ The batches of a task are a function of the task alone, so that a task that is w
 the last bit. Requests are sorted by the length of their prompt, and each distinct prompt of a batch is prefilled once.
 A finished response leaves its batch.
 
-Shape suffixes: B rows of the batch, D distinct prompts, T positions, V vocabulary.
+Shape suffixes: B rows of the batch, V vocabulary.
 """
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,9 @@ from typing import Any
 
 import torch
 
+from shards.decoding.cached_model import CachedModel
 from shards.runtime import machine
 from teacher_dump.model.causal_lm import load
-from teacher_dump.writing.engines import grouped_attention
 from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskResponses, WriterConfig
 from teacher_dump.writing.engines.sampling import choose_ids
 from teacher_dump.writing.task import ResponseRequest, WrittenResponse
@@ -47,9 +46,7 @@ class TransformersWriter:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         machine.use_threads(torch)
         model = load(config.folder, dtype=config.dtype).to(device)
-        if model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation(grouped_attention.register())
-        self._model = _CachedModel(model, config.vocab_size)
+        self._model = CachedModel(model, vocab_size=config.vocab_size)
         self._limits = BATCH_ANSWERS[device], PREFILL_TOKENS[device], _cache_tokens(model, device)
 
     def write(self, tasks: Iterable[TaskRequests], on_tokens: OnTokens) -> Iterator[TaskResponses]:
@@ -117,53 +114,6 @@ class _GrowingResponse:
 
     def __post_init__(self) -> None:
         self.generator = random.Random(self.request.seed)
-
-
-class _CachedModel:
-    """A model with the keys and values of its current batch."""
-
-    def __init__(self, model: Any, vocab_size: int) -> None:
-        self._model, self._vocab_size = model, vocab_size
-        self._parameters = inspect.signature(model.forward).parameters
-        self._cache: Any = None
-        self._mask_BT = torch.empty(0)
-
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """Read a batch of prompts, each distinct one once; return the next-token logits: (B, V), float32."""
-        distinct = list(dict.fromkeys(prompts))
-        place_of = {ids: place for place, ids in enumerate(distinct)}
-        width = max(map(len, distinct))
-        # Padded on the left, so that the next position is the same for all rows. Id 0 is masked.
-        ids_DT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in distinct], device=self._model.device)
-        mask_DT = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in distinct])
-        places_B = torch.tensor([place_of[ids] for ids in prompts], device=self._model.device)
-        self._cache, self._mask_BT = None, mask_DT.to(self._model.device)
-        logits_DV = self._forward(ids_DT)
-        self._select(places_B)
-        return logits_DV[places_B]
-
-    def decode(self, new_ids: list[int], kept: list[int]) -> torch.Tensor:
-        """Read one new id for each of the rows in `kept`; return the next-token logits: (len(kept), V), float32."""
-        if len(kept) < len(self._mask_BT):
-            self._select(torch.tensor(kept, device=self._model.device))
-        self._mask_BT = torch.cat([self._mask_BT, self._mask_BT.new_ones(len(kept), 1)], dim=1)
-        return self._forward(torch.tensor(new_ids, device=self._model.device)[:, None])
-
-    def _forward(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        optional: dict[str, Any] = {}
-        if "position_ids" in self._parameters:
-            optional["position_ids"] = (self._mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
-        if "logits_to_keep" in self._parameters:
-            optional["logits_to_keep"] = 1
-        output = self._model(
-            input_ids=ids_BT, attention_mask=self._mask_BT, past_key_values=self._cache, use_cache=True, **optional
-        )
-        self._cache = output.past_key_values
-        return torch.as_tensor(output.logits[:, -1, : self._vocab_size].float())
-
-    def _select(self, places_B: torch.Tensor) -> None:
-        self._cache.batch_select_indices(places_B)
-        self._mask_BT = self._mask_BT[places_B]
 
 
 def _cache_tokens(model: Any, device: str) -> int:

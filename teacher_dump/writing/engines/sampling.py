@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from shards.runtime.nucleus import sample_top_p
+from shards.decoding.top_p import sample_top_p
 
 
 def choose_ids(

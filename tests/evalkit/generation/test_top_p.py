@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from evalkit.generation.top_p import mask_outside_top_p  # noqa: E402
-from shards.runtime.nucleus import sample_top_p  # noqa: E402
+from shards.decoding.top_p import sample_top_p  # noqa: E402
 
 
 def nucleus_by_sorting(logits, top_p: float) -> set[int]:

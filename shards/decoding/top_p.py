@@ -1,20 +1,17 @@
 """Top-p (nucleus) sampling that rarely reads more than the most probable ids; a sort of all costs more than a model.
 
-The engines of `teacher-dump` and `evalkit` share it. It works on tensors of torch through their methods, and imports no
-torch.
-
 Shape suffixes: B rows, R flat rows, V vocabulary, K ids examined.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import torch
 
 FIRST = 256
 """Ids that are examined before a row is sorted completely: nearly always they hold the mass."""
 
 
-def sample_top_p(probs_BV: Any, top_p: float, draws_B1: Any) -> Any:
+def sample_top_p(probs_BV: torch.Tensor, top_p: float, draws_B1: torch.Tensor) -> torch.Tensor:
     """Return one id of each row from the smallest set of mass `top_p`, in proportion to the probabilities: (B,), int64.
 
     Top-p sampling of Holtzman et al. (arXiv 1904.09751), section 3.1. Ids exactly as probable as the last one of the
@@ -41,7 +38,7 @@ def sample_top_p(probs_BV: Any, top_p: float, draws_B1: Any) -> Any:
     return sampled_B
 
 
-def least_kept(largest_BK: Any, top_p: float) -> Any:
+def least_kept(largest_BK: torch.Tensor, top_p: float) -> torch.Tensor:
     """Return the last probability that reaches the mass: (B, 1); by rounding or for want of ids, the last given.
 
     Args:
@@ -52,7 +49,7 @@ def least_kept(largest_BK: Any, top_p: float) -> Any:
     return largest_BK.gather(-1, last_B1)
 
 
-def _invert(probs_BK: Any, draws_B1: Any) -> Any:
+def _invert(probs_BK: torch.Tensor, draws_B1: torch.Tensor) -> torch.Tensor:
     """Return the place that each draw falls on, with probability in proportion to the row's values."""
     cumulative_BK = probs_BK.double().cumsum(-1)
     places_B = (cumulative_BK <= draws_B1 * cumulative_BK[:, -1:]).sum(-1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalkit.generation import grouped_attention
+from shards.decoding import grouped_attention
 
 
 def _model(attention: str) -> Any:

@@ -1,0 +1,1 @@
+"""Decoding with transformers models, for the engines of `teacher-dump` and `evalkit` alone: it needs torch."""
