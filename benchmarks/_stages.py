@@ -138,6 +138,12 @@ def run_experiment(
         sys.exit(f"not finished: {', '.join(failed)}")
 
 
+def provenances(scratch: Path) -> list[str]:
+    """Return where, when and at which commit the finished stages ran."""
+    marks = (json.loads(path.read_bytes()) for path in (scratch / "marks").glob("*.json"))
+    return sorted({mark["provenance"] for mark in marks})
+
+
 def is_done(stage: Stage, scratch: Path) -> bool:
     """Return whether the stage has succeeded with these arguments."""
     try:

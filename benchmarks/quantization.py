@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, add_options, budget_options, run_experiment
+from benchmarks._stages import Stage, add_options, budget_options, provenances, run_experiment
 
 KINDS = ("int8", "int4")
 
@@ -80,8 +80,7 @@ def _train(options: argparse.Namespace, name: str, seed: int, *further: str) -> 
 
 def collect(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of the finished stages."""
-    marks = (json.loads(path.read_bytes()) for path in sorted((options.scratch / "marks").glob("*.json")))
-    found: dict[str, Any] = {"provenance": sorted({mark["provenance"] for mark in marks}), "float": {}, "kinds": {}}
+    found: dict[str, Any] = {"provenance": provenances(options.scratch), "float": {}, "kinds": {}}
     for seed in options.seeds:
         record = options.scratch / "runs" / f"float-{seed}" / "run.json"
         if record.exists():
@@ -102,11 +101,18 @@ def _figures(record: dict[str, Any]) -> dict[str, Any]:
 def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
     """Return the page as Markdown."""
     rows = [
-        (f"`{kind}`", seed, *(_shown(each[name]) for name in ("after", "while")), _shown(each["difference"], sign="+"))
+        (
+            f"`{kind}`",
+            seed,
+            *(_common.shown(each[name]) for name in ("after", "while")),
+            _common.shown(each["difference"], sign="+"),
+        )
         for kind, seeds in found["kinds"].items()
         for seed, each in seeds.items()
     ]
-    plain = [(seed, *(_shown(each[when]) for when in ("before", "after"))) for seed, each in found["float"].items()]
+    plain = [
+        (seed, *(_common.shown(each[when]) for when in ("before", "after"))) for seed, each in found["float"].items()
+    ]
     return "\n".join(
         (
             "# Training with rounded weights",
@@ -131,10 +137,6 @@ def text(options: argparse.Namespace, found: dict[str, Any]) -> str:
             _common.markdown_table(("seed", "before", "after"), plain),
         )
     )
-
-
-def _shown(interval: dict[str, float], sign: str = "") -> str:
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
 
 
 if __name__ == "__main__":

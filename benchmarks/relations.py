@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common
-from benchmarks._stages import Stage, add_options, budget_options, run_experiment
+from benchmarks._stages import Stage, add_options, budget_options, provenances, run_experiment
 
 STORED = ((0, 8), (0, 4), (32, 8), (32, 4), (16, 8))
 """Numbers that are stored of a relation head, 0 for all, and bits of each."""
@@ -193,8 +193,7 @@ def _rounded(vectors: Any, bits: int) -> Any:
 
 def collect(options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of the finished stages."""
-    marks = (json.loads(path.read_bytes()) for path in sorted((options.scratch / "marks").glob("*.json")))
-    found: dict[str, Any] = {"provenance": sorted({mark["provenance"] for mark in marks}), "projection": None}
+    found: dict[str, Any] = {"provenance": provenances(options.scratch), "projection": None}
     path = options.scratch / "projection.json"
     if path.exists():
         found["projection"] = json.loads(path.read_bytes())
@@ -277,11 +276,11 @@ def _arm_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for weight, seeds in found["arms"].items():
         for seed, each in seeds.items():
             kl, losses = each["kl"], each["relation_loss"]
-            cells = (_shown(kl["kd"]), _shown(kl["relations"]), _shown(kl["difference"], sign="+"))
+            cells = (_common.shown(kl["kd"]), _common.shown(kl["relations"]), _common.shown(kl["difference"], sign="+"))
             yield (weight, seed, *cells, f"{losses[0]:.3f} to {losses[1]:.3f}")
         if len(seeds) > 1:
             mean = over_seeds([each["kl"]["difference"]["mean"] for each in seeds.values()])
-            yield (weight, "all", "", "", _shown(mean, sign="+"), "")
+            yield (weight, "all", "", "", _common.shown(mean, sign="+"), "")
 
 
 def _projection_table(found: dict[str, Any]) -> str:
@@ -295,10 +294,6 @@ def _projection_table(found: dict[str, Any]) -> str:
         for kind, figures in found["kinds"].items()
     ]
     return _common.markdown_table(header, rows)
-
-
-def _shown(interval: dict[str, float], sign: str = "") -> str:
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
 
 
 if __name__ == "__main__":

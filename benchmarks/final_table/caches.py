@@ -142,7 +142,7 @@ def _functions(setup: Setup, work: Work) -> list[Job]:
         Job.of("write-functions", "teacher_dump", (*writing, *few, *decontaminate(setup)), work),
         Job.of(
             "join",
-            "benchmarks.responses.join",
+            "benchmarks.join_responses",
             (*files, setup.path("all.jsonl")),
             needs=("write-mbpp", "write-functions"),
         ),

@@ -1,4 +1,4 @@
-"""Join files of responses: `python -m benchmarks.responses.join FILE... OUT`."""
+"""Join files of responses: `python -m benchmarks.join_responses FILE... OUT`."""
 
 from __future__ import annotations
 
