@@ -13,15 +13,20 @@ from benchmarks.final_table.spending import spent
 from benchmarks.final_table.tables import Column, Row, columns, read, rows, table
 
 NOT_RUN = "not run"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+"""Markers of the generated part of a page. What stands around them, such as conclusions, is written by hand."""
 PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
 """Key of a published score, by the second word of a column's key; "" where nothing is published."""
 
 
 def write(setup: Setup, jobs: Sequence[Job], out: Path, *, recipe: str) -> dict[str, Any]:
-    """Write the page, its JSON file and its picture; return the figures."""
+    """Write the generated part of the page, its JSON file and its picture; return the figures."""
     found = collect(setup, jobs)
     _common.write_json(out.with_suffix(".json"), found)
-    _common.write_page(out, text(setup, found, recipe=recipe, picture=out.with_suffix(".png").name))
+    if not out.exists():
+        _common.write_page(out, f"# {setup.recipe.title}\n\n{BEGIN}\n{END}")
+    generated = text(setup, found, recipe=recipe, picture=out.with_suffix(".png").name)
+    _common.replace_section(out, generated, begin=BEGIN, end=END)
     draw(setup, found, out.with_suffix(".png"))
     return found
 
@@ -42,11 +47,11 @@ def collect(setup: Setup, jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> str:
-    """Return the page as Markdown."""
+    """Return the generated part of the page as Markdown."""
     budgets, seeds = setup.recipe.budgets, ", ".join(map(str, setup.recipe.seeds))
     scored = [column for column in columns(setup) if column.is_score]
     lines = [
-        f"# {setup.recipe.title}",
+        "## What was run",
         "",
         f"Teacher: {setup.recipe.teacher.title}. Student: {setup.recipe.student.title}.",
         f"Every student takes {budgets.steps} steps on source text or {budgets.response_steps} on responses, of",
