@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import _common
 from benchmarks.final_table.jobs import Setup
-from benchmarks.final_table.page import estimate, not_run
+from benchmarks.final_table.page import applies, estimate, not_run
 from benchmarks.final_table.tables import Column, Row, columns, rows
 
 BEGIN, END = "<!-- final table -->", "<!-- /final table -->"
@@ -22,20 +22,21 @@ def write_short(setup: Setup, found: dict[str, Any], page: Path) -> None:
 
 
 def short_form(setup: Setup, found: dict[str, Any]) -> str:
-    """Return the table as Markdown: every model and the choices of the recipe's last selector."""
+    """Return the table as Markdown: every model and the choices of the recipe's last selector, where it has figures."""
     chosen = _columns(setup, found)
-    shown = [row for row in rows(setup) if row.choice in ("", *setup.recipe.selection.selectors[-1:])]
+    choices = ("", *setup.recipe.selection.selectors[-1:])
+    shown = [row for row in rows(setup) if row.choice in choices and any(applies(row, column) for column in chosen)]
     cells = [[row.title, *(_cell(found, row, column) for column in chosen)] for row in shown]
     titles = [f"{column.title}{'' if column.is_score else f' on held-out {column.task}'}" for column in chosen]
     return _common.markdown_table(("", *titles), cells)
 
 
 def _columns(setup: Setup, found: dict[str, Any]) -> Sequence[Column]:
-    """Return pass@1 of both kinds of answers, and the KL of the last cache."""
+    """Return pass@1 of both kinds of answers and the KL of the last cache: of these, the columns that have a figure."""
     measured = {key for entries in found["rows"].values() for key in entries}
-    scores = [column for column in columns(setup) if column.is_score and column.k == 1 and column.task[-1] != "+"]
-    kls = [column for column in columns(setup) if column.measure in MEASURES and column.key in measured]
-    return [*scores, *kls[-1:]]
+    begun = [column for column in columns(setup) if column.key in measured]
+    scores = [column for column in begun if column.is_score and column.k == 1 and column.task[-1] != "+"]
+    return [*scores, *[column for column in begun if column.measure in MEASURES][-1:]]
 
 
 def _cell(found: dict[str, Any], row: Row, column: Column) -> str:
