@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import _common
 from benchmarks.final_table.costs import duration, finished, size
 from benchmarks.final_table.jobs import TEACHER, Job, Setup
@@ -13,6 +15,8 @@ from benchmarks.final_table.spending import spent
 from benchmarks.final_table.tables import Column, Row, columns, read, rows, table
 
 NOT_RUN = "not run"
+KLS = ("kl", "cell_kl")
+"""KL to the teacher, of which a picture shows one: with a shared tokenizer, and across tokenizers."""
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 """Markers of the generated part of a page. What stands around them, such as conclusions, is written by hand."""
 PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
@@ -135,19 +139,22 @@ def _values(
 ) -> str:
     """Return a table of figures: a line for each row that can have one, and further lines."""
     cells = [
-        [row.title, *(_cell(found["rows"][row.key].get(column.key), row, column) for column in chosen)]
+        [row.title, *(cell(found["rows"][row.key].get(column.key), row, column) for column in chosen)]
         for row in rows(setup)
         if any(applies(row, column) for column in chosen)
     ]
     return _common.markdown_table(("row", *(column.title for column in chosen)), [*cells, *further])
 
 
-def _cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
+def cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
     """Return a cell; empty where a method cannot have the figure."""
-    return estimate(entry, column) if entry is not None else not_run(row, column)
+    if entry is None:
+        return _not_run(row, column)
+    unfinished = f" ({entry['seeds']} of {len(row.names)} seeds)" if entry["seeds"] < len(row.names) else ""
+    return f"{_estimate(entry, column)}{unfinished}"
 
 
-def not_run(row: Row, column: Column) -> str:
+def _not_run(row: Row, column: Column) -> str:
     """Return the text of a cell without a figure."""
     return NOT_RUN if applies(row, column) else ""
 
@@ -167,7 +174,7 @@ def _published(scores: dict[str, float], column: Column) -> str:
     return "" if value is None else f"*{value:.1f}*"
 
 
-def estimate(entry: dict[str, Any], column: Column, sign: str = "") -> str:
+def _estimate(entry: dict[str, Any], column: Column, sign: str = "") -> str:
     """Return a mean with its interval: in percent, or a held-out measure as it is."""
     factor, digits = (1, 4) if column.kind == "held-out" else (100, 1)
     mean, low, high = (f"{factor * entry[key]:{sign}.{digits}f}" for key in ("mean", "low", "high"))
@@ -186,7 +193,7 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
         entries = [(found["rows"][row.key].get(column.key) or {}).get(key) for column in chosen]
         others = dict.fromkeys(titles[entry["row"]] for entry in entries if entry)
         shown = [
-            _signed(entry, column) if entry else not_run(row, column)
+            _signed(entry, column) if entry else _not_run(row, column)
             for entry, column in zip(entries, chosen, strict=True)
         ]
         cells.append([row.title, " or ".join(others), *shown])
@@ -194,7 +201,7 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
 
 
 def _signed(entry: dict[str, Any], column: Column) -> str:
-    text = estimate(entry, column, "+")
+    text = _estimate(entry, column, "+")
     return f"**{text}**" if entry["low"] > 0 or entry["high"] < 0 else text
 
 
@@ -264,22 +271,33 @@ def _nearest_lines(found: dict[str, Any]) -> list[str]:
 
 
 def draw(setup: Setup, found: dict[str, Any], path: Path) -> None:
-    """Draw one panel for each score: rows with their intervals."""
-    chosen = [column for column in columns(setup) if column.is_score]
+    """Draw one panel for each score, and one for the KL to the teacher: rows with their intervals."""
+    chosen = [*begun(setup, found, is_score=True), *begun(setup, found, measures=KLS)[-1:]]
     shown = rows(setup)
-    with _common.figure(path, len(chosen), size=(2.7 * len(chosen), 0.3 * len(shown) + 1.4), share_y=True) as axes:
-        for column, panel in zip(chosen, axes, strict=True):
+    size_in = (2.7 * max(1, len(chosen)) + 1.5, 0.3 * len(shown) + 1.4)
+    with _common.figure(path, max(1, len(chosen)), size=size_in, share_y=True) as axes:
+        for column, panel in zip(chosen, np.atleast_1d(axes), strict=False):
             for place, row in enumerate(reversed(shown)):
                 entry = found["rows"][row.key].get(column.key)
                 if entry is not None:
-                    mean, low, high = (100 * entry[key] for key in ("mean", "low", "high"))
-                    colour = "#b0413e" if row.choice else "#4063d8"
-                    whiskers = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
-                    panel.errorbar(mean, place, xerr=whiskers, fmt="o", color=colour, capsize=3)
+                    _draw_entry(panel, place, entry, scale=100 if column.is_score else 1, is_choice=bool(row.choice))
             panel.set_yticks(range(len(shown)), [row.title.replace("`", "") for row in reversed(shown)], fontsize=8)
-            panel.set_title(column.title, fontsize=9)
-            panel.set_xlabel("%", fontsize=8)
+            panel.set_title(column.title if column.is_score else f"{column.title},\n{column.task}", fontsize=9)
+            panel.set_xlabel("%" if column.is_score else "nats", fontsize=8)
             panel.set_xlim(left=0)
             panel.set_ylim(-0.5, len(shown) - 0.5)
             panel.grid(axis="x", alpha=0.2)
             panel.spines[["top", "right"]].set_visible(False)
+
+
+def begun(setup: Setup, found: dict[str, Any], *, is_score: bool = False, measures: Sequence[str] = ()) -> list[Column]:
+    """Return the columns that have a figure: scores, or held-out measures of these names."""
+    measured = {key for entries in found["rows"].values() for key in entries}
+    every = [column for column in columns(setup) if column.key in measured]
+    return [column for column in every if (column.is_score if is_score else column.measure in measures)]
+
+
+def _draw_entry(panel: Any, place: int, entry: dict[str, Any], *, scale: int, is_choice: bool) -> None:
+    mean, low, high = (scale * entry[key] for key in ("mean", "low", "high"))
+    whiskers = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
+    panel.errorbar(mean, place, xerr=whiskers, fmt="o", color="#b0413e" if is_choice else "#4063d8", capsize=3)

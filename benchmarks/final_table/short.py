@@ -8,12 +8,10 @@ from typing import Any
 
 from benchmarks import _common
 from benchmarks.final_table.jobs import Setup
-from benchmarks.final_table.page import applies, estimate, not_run
-from benchmarks.final_table.tables import Column, Row, columns, rows
+from benchmarks.final_table.page import KLS, applies, begun, cell
+from benchmarks.final_table.tables import Column, rows
 
 BEGIN, END = "<!-- final table -->", "<!-- /final table -->"
-MEASURES = ("kl", "cell_kl")
-"""KL to the teacher, of which one is shown: with a shared tokenizer, and across tokenizers."""
 
 
 def write_short(setup: Setup, found: dict[str, Any], page: Path) -> None:
@@ -26,19 +24,14 @@ def short_form(setup: Setup, found: dict[str, Any]) -> str:
     chosen = _columns(setup, found)
     choices = ("", *setup.recipe.selection.selectors[-1:])
     shown = [row for row in rows(setup) if row.choice in choices and any(applies(row, column) for column in chosen)]
-    cells = [[row.title, *(_cell(found, row, column) for column in chosen)] for row in shown]
+    cells = [
+        [row.title, *(cell(found["rows"][row.key].get(column.key), row, column) for column in chosen)] for row in shown
+    ]
     titles = [f"{column.title}{'' if column.is_score else f' on held-out {column.task}'}" for column in chosen]
     return _common.markdown_table(("", *titles), cells)
 
 
 def _columns(setup: Setup, found: dict[str, Any]) -> Sequence[Column]:
     """Return pass@1 of both kinds of answers and the KL of the last cache: of these, the columns that have a figure."""
-    measured = {key for entries in found["rows"].values() for key in entries}
-    begun = [column for column in columns(setup) if column.key in measured]
-    scores = [column for column in begun if column.is_score and column.k == 1 and column.task[-1] != "+"]
-    return [*scores, *[column for column in begun if column.measure in MEASURES][-1:]]
-
-
-def _cell(found: dict[str, Any], row: Row, column: Column) -> str:
-    entry = found["rows"][row.key].get(column.key)
-    return estimate(entry, column) if entry else not_run(row, column)
+    scores = [column for column in begun(setup, found, is_score=True) if column.k == 1 and column.task[-1] != "+"]
+    return [*scores, *begun(setup, found, measures=KLS)[-1:]]

@@ -11,10 +11,10 @@ import pytest
 from benchmarks.final_table import __main__ as command
 from benchmarks.final_table.__main__ import all_jobs
 from benchmarks.final_table.jobs import Setup
-from benchmarks.final_table.page import BEGIN, NOT_RUN, collect, text
+from benchmarks.final_table.page import BEGIN, NOT_RUN, cell, collect, text
 from benchmarks.final_table.recipe import read_recipe
 from benchmarks.final_table.short import write_short
-from benchmarks.final_table.tables import rows, table
+from benchmarks.final_table.tables import Column, Row, rows, table
 from tests.benchmarks.final_table.scratch import write_all, write_choices, write_model
 
 
@@ -136,6 +136,13 @@ def test_the_short_form_has_models_and_the_last_selector(full: Setup, tmp_path: 
     assert table_rows[0][-1] == "KL of cells in nats on held-out responses"
     assert table_rows[4][1].startswith("62.5 [")
     assert table_rows[4][-1].startswith("0.3203 [")
+
+
+def test_a_figure_of_some_seeds_says_so() -> None:
+    row, column = Row(key="kd", title="KD", names=("kd-0", "kd-1")), Column(key="humaneval greedy", title="HumanEval")
+    entry = {"mean": 0.5, "low": 0.25, "high": 0.75, "seeds": 1}
+    assert cell(entry, row, column) == "50.0 [25.0, 75.0] (1 of 2 seeds)"
+    assert cell(entry | {"seeds": 2}, row, column) == "50.0 [25.0, 75.0]"
 
 
 def test_differences_are_bold_where_the_interval_excludes_zero(full: Setup) -> None:
