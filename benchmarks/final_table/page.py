@@ -207,11 +207,11 @@ def _signed(entry: dict[str, Any], column: Column) -> str:
 
 def _held_out_section(setup: Setup, found: dict[str, Any]) -> list[str]:
     """Return the tables of each cache: the measures that some row has, and their differences."""
-    measured = {key for entries in found["rows"].values() for key in entries}
+    held_out = [column for column in begun(setup, found) if column.kind == "held-out"]
     lines: list[str] = []
     for cache in dict.fromkeys(column.task for column in columns(setup) if column.kind == "held-out"):
         every = [column for column in columns(setup) if column.kind == "held-out" and column.task == cache]
-        chosen = [column for column in every if column.key in measured] or every[:1]
+        chosen = [column for column in every if column in held_out] or every[:1]
         lines += [f"### {cache.capitalize()}", "", _values(setup, found, chosen), ""]
         for title, key in (("Over the model above:", "over above"), ("Over the student as it is:", "over base")):
             lines += [title, "", _differences(setup, found, chosen, key), ""]
@@ -272,7 +272,9 @@ def _nearest_lines(found: dict[str, Any]) -> list[str]:
 
 def draw(setup: Setup, found: dict[str, Any], path: Path) -> None:
     """Draw one panel for each score, and one for the KL to the teacher: rows with their intervals."""
-    chosen = [*begun(setup, found, is_score=True), *begun(setup, found, measures=KLS)[-1:]]
+    columns_begun = begun(setup, found)
+    scores = [column for column in columns_begun if column.is_score]
+    chosen = [*scores, *[column for column in columns_begun if column.measure in KLS][-1:]]
     shown = rows(setup)
     size_in = (2.7 * max(1, len(chosen)) + 1.5, 0.3 * len(shown) + 1.4)
     with _common.figure(path, max(1, len(chosen)), size=size_in, share_y=True) as axes:
@@ -290,11 +292,10 @@ def draw(setup: Setup, found: dict[str, Any], path: Path) -> None:
             panel.spines[["top", "right"]].set_visible(False)
 
 
-def begun(setup: Setup, found: dict[str, Any], *, is_score: bool = False, measures: Sequence[str] = ()) -> list[Column]:
-    """Return the columns that have a figure: scores, or held-out measures of these names."""
+def begun(setup: Setup, found: dict[str, Any]) -> list[Column]:
+    """Return the columns that have a figure."""
     measured = {key for entries in found["rows"].values() for key in entries}
-    every = [column for column in columns(setup) if column.key in measured]
-    return [column for column in every if (column.is_score if is_score else column.measure in measures)]
+    return [column for column in columns(setup) if column.key in measured]
 
 
 def _draw_entry(panel: Any, place: int, entry: dict[str, Any], *, scale: int, is_choice: bool) -> None:

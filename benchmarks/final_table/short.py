@@ -33,11 +33,12 @@ def short_form(setup: Setup, found: dict[str, Any]) -> str:
 
 def _columns(setup: Setup, found: dict[str, Any]) -> Sequence[Column]:
     """Return greedy pass@1, pass@1 of samples once a selector has chosen among them, and the KL of the last cache."""
-    firsts = [column for column in begun(setup, found, is_score=True) if column.k == 1 and column.task[-1] != "+"]
+    columns_begun = begun(setup, found)
+    firsts = [column for column in columns_begun if column.is_score and column.k == 1 and column.task[-1] != "+"]
     choices = [row for row in rows(setup) if row.choice in setup.recipe.selection.selectors]
     scores = [
         column
         for column in firsts
         if column.kind == "greedy" or any(column.key in found["rows"][row.key] for row in choices)
     ]
-    return [*scores, *begun(setup, found, measures=KLS)[-1:]]
+    return [*scores, *[column for column in columns_begun if column.measure in KLS][-1:]]

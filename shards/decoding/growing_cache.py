@@ -56,7 +56,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not t
         """
         length = self.keys.shape[-2]
         end = length + key_states.shape[-2]
-        if end > self._buffers[0].shape[-2]:
+        # Methods of DynamicLayer that are not overridden, such as reorder_cache, replace `keys` and `values`.
+        is_view = self.keys.data_ptr() == self._buffers[0].data_ptr()
+        if not is_view or end > self._buffers[0].shape[-2]:
             self._buffers = (_with_capacity(self.keys, end + ROOM), _with_capacity(self.values, end + ROOM))
         for buffer_BKCD, new_BKND in zip(self._buffers, (key_states, value_states), strict=True):
             buffer_BKCD[..., length:end, :] = new_BKND
