@@ -9,7 +9,9 @@ DIR keeps the intermediate results, and belongs to one recipe: other settings ne
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +26,7 @@ from benchmarks.final_table.costs import dry_run
 from benchmarks.final_table.jobs import Job, Setup
 from benchmarks.final_table.reading import RecipeError
 from benchmarks.final_table.recipe import Recipe, read_recipe
+from benchmarks.final_table.runs import collect, join
 from benchmarks.final_table.scores import refinement_jobs, score_jobs, selection_jobs
 from benchmarks.final_table.short import write_short
 from benchmarks.final_table.students import best_jobs, student_jobs
@@ -37,7 +40,7 @@ def main() -> None:
     """Run what is missing and write the page."""
     parser = _common.parser(__doc__)
     parser.add_argument("recipe", type=Path, help="a TOML file, such as those in recipes/")
-    parser.add_argument("--scratch", type=Path, required=True, help="folder of intermediate results")
+    parser.add_argument("--scratch", type=Path, help="folder of intermediate results; not needed by --page --join")
     parser.add_argument("--set", action="append", default=[], metavar="PLACE=VALUE", help="value of a {place}")
     parser.add_argument("--only", nargs="+", default=[], help="run only stages whose name begins so")
     parser.add_argument("--jobs", type=int, default=1, help="stages at a time")
@@ -45,26 +48,62 @@ def main() -> None:
     parser.add_argument("--summary", action="store_true", help="with --dry-run: only the sums")
     parser.add_argument("--section", type=Path, metavar="PAGE", help="with --dry-run: write to the recipe's section")
     parser.add_argument("--page", action="store_true", help="run nothing; write the page")
-    parser.add_argument("--out", type=Path, default=Path("docs/results/final_table.md"))
+    parser.add_argument(
+        "--join", nargs="+", type=Path, default=[], metavar="FILE", help="fill cells from figures of other runs"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/results/final_table.md"), help="the page; a .json file for its figures"
+    )
     parser.add_argument("--short", type=Path, metavar="PAGE", help="write the short form to its section of a page, too")
     options = parser.parse_args()
+    is_joined_only = options.page and options.join and options.scratch is None
+    if options.scratch is None and not is_joined_only:
+        parser.error("--scratch is missing; name a folder for intermediate results")
     try:
         places = dict(_place(text) for text in options.set)
-        setup = Setup(recipe=read_recipe(options.recipe, places), scratch=options.scratch)
+        setup = Setup(recipe=read_recipe(options.recipe, places), scratch=options.scratch or Path())
         jobs = all_jobs(setup)
         if options.dry_run:
             show(list(dry_run(setup, jobs, summary=options.summary)), options.section, name=options.recipe.stem)
             return
-        keep_settings(setup)
+        if not is_joined_only:
+            keep_settings(setup)
     except (RecipeError, DumpError) as error:
         sys.exit(f"error: {error}")
     stages = [job.stage for job in jobs]
     failed = [] if options.page else run_stages(stages, setup.scratch, jobs=options.jobs, only=options.only)
-    found = page.write(setup, jobs, options.out, recipe=options.recipe.name)
+    try:
+        found = _figures(setup, jobs, options)
+    except RecipeError as error:
+        sys.exit(f"error: {error}")
+    page.write(setup, found, options.out, command=_shown(options))
     if options.short:
         write_short(setup, found, options.short)
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}")
+
+
+def _figures(setup: Setup, jobs: Sequence[Job], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of the folder, and of the other runs where it has none."""
+    own = [] if options.scratch is None else [collect(setup, jobs, recipe=options.recipe.name)]
+    return join([*own, *map(_read_figures, options.join)]) if options.join else own[0]
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        if "runs" in found and "rows" in found:
+            return found
+    except (OSError, ValueError):
+        pass
+    raise RecipeError(f"--join {path}: has no figures; expected a JSON file that this command wrote")
+
+
+def _shown(options: argparse.Namespace) -> str:
+    """Return the command as a page shows it."""
+    folder = "--page" if options.scratch is None else "--scratch DIR"
+    others = f" --join {shlex.join(map(str, options.join))}" if options.join else ""
+    return f"python -m benchmarks.final_table recipes/{options.recipe.name} {folder}{others}"
 
 
 def all_jobs(setup: Setup) -> list[Job]:

@@ -1,4 +1,4 @@
-"""The page, the JSON file and the picture of the final table, from the files that its stages left."""
+"""The page, the JSON file and the picture of the final table, from its figures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _common
-from benchmarks.final_table.costs import duration, finished, size
-from benchmarks.final_table.jobs import TEACHER, Job, Setup
-from benchmarks.final_table.spending import spent
-from benchmarks.final_table.tables import Column, Row, columns, read, rows, table
+from benchmarks.final_table.costs import duration, size
+from benchmarks.final_table.jobs import TEACHER, Setup
+from benchmarks.final_table.runs import mark
+from benchmarks.final_table.tables import Column, Row, columns, rows
 
 NOT_RUN = "not run"
 KLS = ("kl", "cell_kl")
@@ -23,34 +23,19 @@ PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
 """Key of a published score, by the second word of a column's key; "" where nothing is published."""
 
 
-def write(setup: Setup, jobs: Sequence[Job], out: Path, *, recipe: str) -> dict[str, Any]:
-    """Write the generated part of the page, its JSON file and its picture; return the figures."""
-    found = collect(setup, jobs)
+def write(setup: Setup, found: dict[str, Any], out: Path, *, command: str) -> None:
+    """Write the generated part of the page, its JSON file and its picture; only the JSON file if `out` is one."""
     _common.write_json(out.with_suffix(".json"), found)
+    if out.suffix == ".json":
+        return
     if not out.exists():
         _common.write_page(out, f"# {setup.recipe.title}\n\n{BEGIN}\n{END}")
-    generated = text(setup, found, recipe=recipe, picture=out.with_suffix(".png").name)
+    generated = text(setup, found, command=command, picture=out.with_suffix(".png").name)
     _common.replace_section(out, generated, begin=BEGIN, end=END)
     draw(setup, found, out.with_suffix(".png"))
-    return found
 
 
-def collect(setup: Setup, jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return all figures that the finished stages allow."""
-    marks = [read(setup.scratch / "marks" / f"{job.stage.name}.json") for job in jobs]
-    return {
-        "title": setup.recipe.title,
-        "stages": len(jobs),
-        "finished": sum(finished(job.stage, setup.scratch) is not None for job in jobs),
-        "provenance": sorted({mark["provenance"] for mark in marks if mark}),
-        "rows": table(setup),
-        "spent": {row.key: spent(setup, jobs, row) for row in rows(setup)},
-        "best": read(setup.scratch / "best.json"),
-        "nearest": read(setup.scratch / "nearest.json"),
-    }
-
-
-def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> str:
+def text(setup: Setup, found: dict[str, Any], *, command: str, picture: str) -> str:
     """Return the generated part of the page as Markdown."""
     budgets, seeds = setup.recipe.budgets, ", ".join(map(str, setup.recipe.seeds))
     scored = [column for column in columns(setup) if column.is_score]
@@ -62,11 +47,9 @@ def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> s
         f"{budgets.batch_tokens:,} tokens at a peak learning rate of {budgets.learning_rate:g}, with seeds {seeds}.",
         "Written by",
         "",
-        f"    python -m benchmarks.final_table recipes/{recipe} --scratch DIR",
+        f"    {command}",
         "",
-        f"{found['finished']} of {found['stages']} stages are finished. A cell without a figure says `{NOT_RUN}`.",
-        "",
-        *(f"- {line}" for line in found["provenance"]),
+        *_run_lines(found),
         "",
         "## Scores",
         "",
@@ -114,6 +97,22 @@ def text(setup: Setup, found: dict[str, Any], *, recipe: str, picture: str) -> s
     return "\n".join(lines)
 
 
+def _run_lines(found: dict[str, Any]) -> list[str]:
+    """Return how far each run is, and where and when its stages ran."""
+    lines = [f"A cell without a figure says `{NOT_RUN}`."]
+    for number, run in enumerate(found["runs"], start=1):
+        name = f" of run {number}, `recipes/{run['recipe']}`," if len(found["runs"]) > 1 else ""
+        marked = f" Its figures have the mark {mark(number)}." if number > 1 else ""
+        lines += ["", f"{run['finished']} of {run['stages']} stages{name} are finished.{marked}", ""]
+        lines += [f"- {line}" for line in run["provenance"]]
+    if len(found["runs"]) > 1:
+        lines += [
+            "",
+            "A cell has the figure of the first run that has one. All differences are between figures of one run.",
+        ]
+    return lines
+
+
 def _sizes(setup: Setup) -> str:
     """Return which problems are scored."""
     parts = []
@@ -151,7 +150,7 @@ def cell(entry: dict[str, Any] | None, row: Row, column: Column) -> str:
     if entry is None:
         return _not_run(row, column)
     unfinished = f" ({entry['seeds']} of {len(row.names)} seeds)" if entry["seeds"] < len(row.names) else ""
-    return f"{_estimate(entry, column)}{unfinished}"
+    return f"{_estimate(entry, column)}{mark(entry.get('run', 1))}{unfinished}"
 
 
 def _not_run(row: Row, column: Column) -> str:
@@ -190,19 +189,22 @@ def _differences(setup: Setup, found: dict[str, Any], chosen: Sequence[Column], 
             continue
         if not any(applies(row, column) for column in chosen):
             continue
-        entries = [(found["rows"][row.key].get(column.key) or {}).get(key) for column in chosen]
-        others = dict.fromkeys(titles[entry["row"]] for entry in entries if entry)
+        figures = [found["rows"][row.key].get(column.key) or {} for column in chosen]
+        others = dict.fromkeys(titles[figure[key]["row"]] for figure in figures if key in figure)
         shown = [
-            _signed(entry, column) if entry else _not_run(row, column)
-            for entry, column in zip(entries, chosen, strict=True)
+            _signed(figure, key, column) if key in figure else _not_run(row, column)
+            for figure, column in zip(figures, chosen, strict=True)
         ]
         cells.append([row.title, " or ".join(others), *shown])
     return _common.markdown_table(("row", "over", *(column.title for column in chosen)), cells)
 
 
-def _signed(entry: dict[str, Any], column: Column) -> str:
+def _signed(figure: dict[str, Any], key: str, column: Column) -> str:
+    """Return one difference of a figure, in bold where its interval excludes zero."""
+    entry = figure[key]
     text = _estimate(entry, column, "+")
-    return f"**{text}**" if entry["low"] > 0 or entry["high"] < 0 else text
+    bold = "**" if entry["low"] > 0 or entry["high"] < 0 else ""
+    return f"{bold}{text}{bold}{mark(figure.get('run', 1))}"
 
 
 def _held_out_section(setup: Setup, found: dict[str, Any]) -> list[str]:

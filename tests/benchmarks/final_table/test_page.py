@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.final_table import __main__ as command
 from benchmarks.final_table.__main__ import all_jobs
 from benchmarks.final_table.jobs import Setup
-from benchmarks.final_table.page import BEGIN, NOT_RUN, cell, collect, text
+from benchmarks.final_table.page import BEGIN, NOT_RUN, cell, text
 from benchmarks.final_table.recipe import read_recipe
+from benchmarks.final_table.runs import collect
 from benchmarks.final_table.short import write_short
 from benchmarks.final_table.tables import Column, Row, rows, table
 from tests.benchmarks.final_table.scratch import write_all, write_choices, write_model
@@ -25,7 +27,11 @@ def full(setup: Setup) -> Setup:
 
 
 def page(setup: Setup) -> str:
-    return text(setup, collect(setup, all_jobs(setup)), recipe="small.toml", picture="table.png")
+    return text(setup, figures(setup), command="the command", picture="table.png")
+
+
+def figures(setup: Setup) -> dict[str, Any]:
+    return collect(setup, all_jobs(setup), recipe="small.toml")
 
 
 def cells(page_text: str, section: str, title: str) -> list[str]:
@@ -117,7 +123,7 @@ def test_the_page_shows_every_row_and_says_what_is_not_run(full: Setup) -> None:
 def test_the_short_form_has_models_and_the_last_selector(full: Setup, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# A\n\n<!-- final table -->\nold\n<!-- /final table -->\n\n## B\n")
-    write_short(full, collect(full, all_jobs(full)), readme)
+    write_short(full, figures(full), readme)
     shown = readme.read_text()
     assert "old" not in shown
     assert shown.startswith("# A\n")
