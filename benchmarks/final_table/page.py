@@ -102,7 +102,7 @@ def _run_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"A cell without a figure says `{NOT_RUN}`."]
     for number, run in enumerate(found["runs"], start=1):
         name = f" of run {number}, `recipes/{run['recipe']}`," if len(found["runs"]) > 1 else ""
-        marked = f" Its figures have the mark {mark(number)}." if number > 1 else ""
+        marked = f" Its figures have the mark {mark(number)}, and hollow points in the picture." if number > 1 else ""
         lines += ["", f"{run['finished']} of {run['stages']} stages{name} are finished.{marked}", ""]
         lines += [f"- {line}" for line in run["provenance"]]
     if len(found["runs"]) > 1:
@@ -303,4 +303,5 @@ def begun(setup: Setup, found: dict[str, Any]) -> list[Column]:
 def _draw_entry(panel: Any, place: int, entry: dict[str, Any], *, scale: int, is_choice: bool) -> None:
     mean, low, high = (scale * entry[key] for key in ("mean", "low", "high"))
     whiskers = [[max(0.0, mean - low)], [max(0.0, high - mean)]]
-    panel.errorbar(mean, place, xerr=whiskers, fmt="o", color="#b0413e" if is_choice else "#4063d8", capsize=3)
+    color, fill = "#b0413e" if is_choice else "#4063d8", "white" if entry.get("run", 1) > 1 else None
+    panel.errorbar(mean, place, xerr=whiskers, fmt="o", color=color, markerfacecolor=fill, capsize=3)

@@ -51,7 +51,7 @@ def test_figures_of_later_runs_are_marked(setup: Setup, runs: list[dict[str, Any
     lines = {line.split(" | ")[0].strip("| "): line for line in shown.partition("## Scores")[2].splitlines()[::-1]}
     assert "²" not in lines["student as it is"].partition(" | ")[2].split(" | ")[0]
     assert "62.5 [25.0, 100.0]²" in lines["KD on the teacher's responses"]
-    assert "of run 2, `recipes/every.toml`, are finished. Its figures have the mark ²." in shown
+    assert "of run 2, `recipes/every.toml`, are finished. Its figures have the mark ², and hollow points" in shown
     assert "| responses² |" in shown
 
 
