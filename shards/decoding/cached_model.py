@@ -1,6 +1,7 @@
 """A causal language model that decodes a batch of rows, which shrinks as rows finish.
 
-Each distinct prompt of a batch is prefilled once, and its keys and values are copied to its rows.
+Each distinct prompt of a batch is prefilled once, and its keys and values are copied to its rows. Prompts of like
+length are prefilled together: little padding, and activations of a few thousand tokens only.
 
 Shape suffixes: B rows of the batch, D distinct prompts, T positions, V vocabulary.
 """
@@ -8,12 +9,16 @@ Shape suffixes: B rows of the batch, D distinct prompts, T positions, V vocabula
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from shards.decoding import grouped_attention, growing_cache
+
+CPU_PREFILL_TOKENS, PREFILL_TOKENS = 2048, 32_768
+"""Most tokens that are prefilled together, padding included: on a CPU, and elsewhere."""
 
 
 class CachedModel:
@@ -35,18 +40,37 @@ class CachedModel:
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Read a batch of prompts, each distinct one once; return the next-token logits: (B, V), float32."""
-        distinct = list(dict.fromkeys(map(tuple, prompts)))
+        distinct = sorted(dict.fromkeys(map(tuple, prompts)), key=len)
         place_of = {ids: place for place, ids in enumerate(distinct)}
         places_B = torch.tensor([place_of[tuple(ids)] for ids in prompts], device=self._model.device)
-        width = max(map(len, distinct))
-        # Padded on the left, so that the next position is the same for all rows. Id 0 is masked.
-        padded = [[0] * (width - len(ids)) + list(ids) for ids in distinct]
-        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in distinct]
-        self._cache, self._mask_BT = None, torch.tensor(mask, device=self._model.device)
-        logits_DV = self._forward(torch.tensor(padded, device=self._model.device))
+        logits_DV = self._prefill(distinct)
         growing_cache.make_room(self._cache)
         self._select(places_B)
         return logits_DV[places_B]
+
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read prompts in groups, and join their keys and values where all layers keep plain ones."""
+        logits, caches, masks = [], [], []
+        most = CPU_PREFILL_TOKENS if self._model.device.type == "cpu" else PREFILL_TOKENS
+        for group in groups(prompts, most):
+            logits.append(self._read(group))
+            if len(group) < len(prompts) and not growing_cache.is_plain(self._cache):
+                return self._read(prompts)
+            caches.append(self._cache)
+            masks.append(self._mask_BT)
+        self._cache = growing_cache.joined(caches)
+        width = max(mask_GT.shape[1] for mask_GT in masks)
+        self._mask_BT = torch.cat([functional.pad(mask_GT, (width - mask_GT.shape[1], 0)) for mask_GT in masks])
+        return torch.cat(logits)
+
+    def _read(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read prompts into a new cache; return the next-token logits: (prompts, V), float32."""
+        width = max(map(len, prompts))
+        # Padded on the left, so that the next position is the same for all rows. Id 0 is masked.
+        padded = [[0] * (width - len(ids)) + list(ids) for ids in prompts]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+        self._cache, self._mask_BT = None, torch.tensor(mask, device=self._model.device)
+        return self._forward(torch.tensor(padded, device=self._model.device))
 
     def decode(self, new_ids: list[int], kept: list[int]) -> torch.Tensor:
         """Read one new id for each of the rows in `kept`; return the next-token logits: (len(kept), V), float32.
@@ -75,3 +99,13 @@ class CachedModel:
     def _select(self, places_B: torch.Tensor) -> None:
         self._cache.batch_select_indices(places_B)
         self._mask_BT = self._mask_BT[places_B]
+
+
+def groups(prompts: Sequence[Sequence[int]], most: int) -> Iterator[Sequence[Sequence[int]]]:
+    """Yield prompts, which are sorted by length, in groups of at most `most` tokens with their padding."""
+    begin = 0
+    for end, ids in enumerate(prompts):
+        if end > begin and (end - begin + 1) * len(ids) > most:
+            yield prompts[begin:end]
+            begin = end
+    yield prompts[begin:]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shards.decoding import growing_cache
-from shards.decoding.cached_model import CachedModel
+from shards.decoding import cached_model, growing_cache
+from shards.decoding.cached_model import CachedModel, groups
 
 VOCAB = 64
 
@@ -25,12 +28,14 @@ def _model(**changed: Any) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("together", [100, 8, 1])
 @pytest.mark.parametrize("changed", [{}, {"sliding_window": 4}, {"num_key_value_heads": 6}])
 def test_steps_give_the_logits_of_whole_sequences(
-    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], seed: int
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], together: int, seed: int
 ) -> None:
-    """Prompts of unequal length, one twice; rows finish at random; buffers are full more than once."""
+    """Prompts of unequal length, one twice, in one group or several; rows finish at random; buffers are full twice."""
     monkeypatch.setattr(growing_cache, "ROOM", 3)
+    monkeypatch.setattr(cached_model, "CPU_PREFILL_TOKENS", together)
     draw = random.Random(seed)
     rows = [[draw.randrange(VOCAB) for _ in range(length)] for length in (5, 2, 7)]
     rows.append(list(rows[0]))
@@ -45,6 +50,15 @@ def test_steps_give_the_logits_of_whole_sequences(
             kept = kept or [0]
             rows = [[*rows[place], draw.randrange(VOCAB)] for place in kept]
             logits_BV = cached.decode([row[-1] for row in rows], kept)
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40).map(sorted), most=st.integers(1, 100))
+def test_groups_hold_every_prompt_once_and_few_tokens(lengths: list[int], most: int) -> None:
+    prompts = [[place] * length for place, length in enumerate(lengths)]
+    found = list(groups(prompts, most))
+    assert [ids for group in found for ids in group] == prompts
+    assert all(len(group) == 1 or len(group) * len(group[-1]) <= most for group in found)
+    assert all(len(group + after[:1]) * len(after[0]) > most for group, after in pairwise(found))
 
 
 def test_a_new_batch_knows_nothing_of_the_last_one() -> None:
