@@ -25,8 +25,6 @@ from teacher_dump.writing.task import ResponseRequest, WrittenResponse
 
 BATCH_ANSWERS = {"cpu": 48, "cuda": 128}
 """Most responses that are written at the same time."""
-PREFILL_TOKENS = {"cpu": 4096, "cuda": 32_768}
-"""Most tokens of the distinct prompts of a batch, padding included. Activations of a prefill grow with them."""
 CACHE_SHARE = 0.4
 """Share of a GPU's whole memory, or of a machine's, that keys and values of a batch may take."""
 
@@ -47,7 +45,7 @@ class TransformersWriter:
         machine.use_threads(torch)
         model = load(config.folder, dtype=config.dtype).to(device)
         self._model = CachedModel(model, vocab_size=config.vocab_size)
-        self._limits = BATCH_ANSWERS[device], PREFILL_TOKENS[device], _cache_tokens(model, device)
+        self._limits = BATCH_ANSWERS[device], _cache_tokens(model, device)
 
     def write(self, tasks: Iterable[TaskRequests], on_tokens: OnTokens) -> Iterator[TaskResponses]:
         """Yield the tasks in order; see `ResponseWriter.write`."""
@@ -65,19 +63,16 @@ class TransformersWriter:
 
     def _batches(self, requests: Sequence[ResponseRequest]) -> Iterator[list[ResponseRequest]]:
         """Yield the requests in batches that fit the limits: a function of the requests and the machine."""
-        max_answers, max_prefill, max_cached = self._limits
+        max_answers, max_cached = self._limits
         batch: list[ResponseRequest] = []
-        distinct: set[tuple[int, ...]] = set()
         # The sort is stable, so that the samples of one prompt stay together; the first request is the longest.
         for request in sorted(requests, key=lambda request: -len(request.prompt_ids)):
             width = len(batch[0].prompt_ids) if batch else len(request.prompt_ids)
-            rows = len(distinct | {request.prompt_ids})
             cached = (len(batch) + 1) * (width + self._config.max_new_tokens)
-            if batch and (len(batch) >= max_answers or rows * width > max_prefill or cached > max_cached):
+            if batch and (len(batch) >= max_answers or cached > max_cached):
                 yield batch
-                batch, distinct = [], set()
+                batch = []
             batch.append(request)
-            distinct.add(request.prompt_ids)
         if batch:
             yield batch
 
