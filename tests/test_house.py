@@ -107,10 +107,10 @@ def test_importing_a_package_loads_no_heavy_one(package: str) -> None:
 
 @pytest.mark.parametrize(("script", "package"), SCRIPTS.items())
 def test_help_answers_at_once_and_equals_the_module(script: str, package: str) -> None:
-    """Allow half a second of processor time, the wait on an idle machine, whatever else runs on this one."""
+    """Allow half a second of processor time, the wait on an idle machine; a shared processor may need several tries."""
     executable = Path(sys.executable).with_name(script)
-    seconds = []
-    for _ in range(3):
+    seconds: list[float] = []
+    while len(seconds) < 10 and min(seconds, default=1.0) >= 0.5:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         shown = subprocess.run([executable, "--help"], capture_output=True, text=True, check=True, cwd="/")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
