@@ -62,6 +62,7 @@ def main() -> None:
     try:
         places = dict(_place(text) for text in options.set)
         setup = Setup(recipe=read_recipe(options.recipe, places), scratch=options.scratch or Path())
+        others = [_read_figures(path) for path in options.join]
         jobs = all_jobs(setup)
         if options.dry_run:
             show(list(dry_run(setup, jobs, summary=options.summary)), options.section, name=options.recipe.stem)
@@ -72,21 +73,13 @@ def main() -> None:
         sys.exit(f"error: {error}")
     stages = [job.stage for job in jobs]
     failed = [] if options.page else run_stages(stages, setup.scratch, jobs=options.jobs, only=options.only)
-    try:
-        found = _figures(setup, jobs, options)
-    except RecipeError as error:
-        sys.exit(f"error: {error}")
+    own = [] if is_joined_only else [collect(setup, jobs, recipe=options.recipe.name)]
+    found = join([*own, *others]) if others else own[0]
     page.write(setup, found, options.out, command=_shown(options))
     if options.short:
         write_short(setup, found, options.short)
     if failed:
         sys.exit(f"not finished: {', '.join(failed)}")
-
-
-def _figures(setup: Setup, jobs: Sequence[Job], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of the folder, and of the other runs where it has none."""
-    own = [] if options.scratch is None else [collect(setup, jobs, recipe=options.recipe.name)]
-    return join([*own, *map(_read_figures, options.join)]) if options.join else own[0]
 
 
 def _read_figures(path: Path) -> dict[str, Any]:

@@ -86,6 +86,23 @@ def test_a_file_without_figures_is_refused(recipe_file: Path, tmp_path: Path, mo
         command.main()
 
 
+def test_a_file_without_figures_is_refused_before_a_stage_runs(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        "final_table",
+        str(recipe_file),
+        "--scratch",
+        str(tmp_path / "new"),
+        "--join",
+        str(tmp_path / "no.json"),
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(command, "run_stages", lambda *_, **__: pytest.fail("a stage ran"))
+    with pytest.raises(SystemExit, match=r"^error: --join .*no.json: has no figures"):
+        command.main()
+
+
 def test_a_run_without_a_folder_is_refused(
     recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
