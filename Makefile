@@ -8,6 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 .PHONY: help setup demo test fast check docs release clean
 
 help:
+	@echo "make setup   make .venv with everything, at the tested versions (other targets do it, too)"
 	@echo "make demo    teacher -> shards -> student -> score, then one table (at most 10 minutes on 2 cores)"
 	@echo "make test    run every test"
 	@echo "make fast    run the tests that are not marked slow (about 4 CPU minutes)"
