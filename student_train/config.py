@@ -37,7 +37,8 @@ _NOT_IDENTITY = frozenset(
 """Settings that do not change the result. They may differ between a run and its continuation."""
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("ce_weight", "skew", "warmup", "held_out", "beta2"), (0.0, 1.0)),
-    **dict.fromkeys(("learning_rate", "temperature", "adam_eps"), (1e-12, 1e3)),
+    **dict.fromkeys(("temperature", "adam_eps"), (1e-12, 1e3)),
+    "learning_rate": (0.0, 1e3),
     **dict.fromkeys(("weight_decay", "clip", "relations_weight"), (0.0, 1e6)),
     "follow_wait": (0.0, 1e9),
 }
@@ -134,7 +135,7 @@ class Config:
     epochs: int = _setting(1, "Passes over the shards, where --max-steps is 0.")
     batch_tokens: int = _setting(4096, "Tokens of an optimiser step over all ranks, on average.")
     micro_tokens: int = _setting(4096, "Most tokens of one forward pass; a step with more accumulates gradients.")
-    learning_rate: float = _setting(3e-4, "Peak learning rate of AdamW.")
+    learning_rate: float = _setting(3e-4, "Peak learning rate of AdamW; 0 leaves the weights as they are.")
     schedule: str = _setting(
         "cosine",
         "cosine: falls to a tenth of the peak; wsd: stays, then falls to zero over the last fifth.",

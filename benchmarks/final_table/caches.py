@@ -22,7 +22,7 @@ def cache_jobs(setup: Setup) -> list[Job]:
         jobs.append(_passed(setup, "mbpp", cache="passed", who=TEACHER, samples=setup.recipe.budgets.samples))
     if setup.has("self"):
         samples = setup.recipe.budgets.self_samples
-        jobs += _written(setup, "self-written", model=setup.recipe.student.model, samples=samples)
+        jobs += _written(setup, "self-written", model=setup.checkpoint("base"), samples=samples)
         jobs.append(_passed(setup, "self-written", cache="self", who=STUDENT, samples=samples))
     return jobs
 
@@ -102,8 +102,9 @@ def _written(setup: Setup, folder: str, *, model: str, samples: int) -> list[Job
     who = TEACHER if model == setup.recipe.teacher.model else STUDENT
     write, judge = f"write-{folder}", f"verdicts-{folder}"
     written = Work(kind="write", who=who, amount=responses * budgets.new_tokens)
+    needs = setup.needs_of(who if who == TEACHER else "base")
     return [
-        Job.of(write, "teacher_dump", (*writing, *few, *decontaminate(setup)), written),
+        Job.of(write, "teacher_dump", (*writing, *few, *decontaminate(setup)), written, needs=needs),
         Job.of(judge, "evalkit", judging, Work(kind="execute", who=SANDBOX, amount=responses), needs=(write,)),
     ]
 
@@ -151,7 +152,7 @@ def _functions(setup: Setup, work: Work) -> list[Job]:
 
 def _passed(setup: Setup, folder: str, *, cache: str, who: str, samples: int) -> Job:
     """Return the stage that records those responses in a folder which passed their tests."""
-    model = setup.recipe.teacher.model if who == TEACHER else setup.recipe.student.model
+    model = setup.checkpoint(TEACHER if who == TEACHER else "base")
     recording = _commands.recording(
         model=model,
         data=setup.path(folder, "responses.jsonl"),

@@ -75,22 +75,26 @@ class Setup:
 
     @property
     def candidates(self) -> list[str]:
-        """Arms among which the best one is chosen: those that learn from the teacher."""
-        return [arm for arm in self.recipe.arms if arm != "self"]
+        """Arms that learn from the teacher, of which the best one is chosen; none if nothing is done with it."""
+        selection = self.recipe.selection
+        is_used = bool(selection.selectors or selection.refinements)
+        return [arm for arm in self.recipe.arms if arm != "self"] if is_used else []
 
     @property
     def best(self) -> list[str]:
-        """Names of the best students; the untouched one where none is trained."""
+        """Names of the best students; the untouched one where none is chosen."""
         return self.runs("best") if self.candidates else ["base"]
 
     def checkpoint(self, name: str) -> str:
         """Return what --model or CHECKPOINT takes for a model of the table."""
-        known = {"base": self.recipe.student.model, TEACHER: self.recipe.teacher.model}
+        given = self.recipe.student
+        known = {TEACHER: self.recipe.teacher.model} | ({} if given.kept_layers else {"base": given.model})
         return known.get(name, self.path("runs", name))
 
     def needs_of(self, name: str) -> tuple[str, ...]:
         """Return the stage that makes a model."""
-        return () if name in ("base", TEACHER) else ("best",) if name.startswith("best-") else (name,)
+        is_given = name == TEACHER or (name == "base" and not self.recipe.student.kept_layers)
+        return () if is_given else ("best",) if name.startswith("best-") else (name,)
 
     def problems(self, task: str, limit: int) -> int:
         """Return the number of problems of a benchmark that are used."""

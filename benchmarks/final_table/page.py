@@ -22,6 +22,12 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PUBLISHED = {"greedy": "pass@1", "pass@1": "", "pass@10": "pass@10"}
 """Key of a published score, by the second word of a column's key; "" where nothing is published."""
 
+CHOICES = (
+    "Selectors choose among the samples of the columns beside them, so their first choice compares with pass@1 of",
+    "the samples. Refinement begins with the greedy answer.",
+)
+"""What the table of scores says of its choices."""
+
 
 def write(setup: Setup, found: dict[str, Any], out: Path, *, command: str) -> None:
     """Write the generated part of the page, its JSON file and its picture; only the JSON file if `out` is one."""
@@ -39,6 +45,7 @@ def text(setup: Setup, found: dict[str, Any], *, command: str, picture: str) -> 
     """Return the generated part of the page as Markdown."""
     budgets, seeds = setup.recipe.budgets, ", ".join(map(str, setup.recipe.seeds))
     scored = [column for column in columns(setup) if column.is_score]
+    has_choices = any(row.choice for row in rows(setup))
     lines = [
         "## What was run",
         "",
@@ -55,8 +62,7 @@ def text(setup: Setup, found: dict[str, Any], *, command: str, picture: str) -> 
         "",
         "Percent of problems, in brackets 95 % intervals by bootstrap over problems; means over seeds.",
         _sizes(setup),
-        "Selectors choose among the samples of the columns beside them, so their first choice compares with pass@1 of",
-        "the samples. Refinement begins with the greedy answer.",
+        *(CHOICES if has_choices else ()),
         "",
         _scores(setup, found, scored),
         "",
@@ -69,10 +75,7 @@ def text(setup: Setup, found: dict[str, Any], *, command: str, picture: str) -> 
         "",
         _differences(setup, found, scored, "over above"),
         "",
-        "Choices over the model alone, which answers greedily or draws a sample at random:",
-        "",
-        _differences(setup, found, scored, "over model"),
-        "",
+        *_choices_section(setup, found, scored),
         "All rows over the student as it is:",
         "",
         _differences(setup, found, scored, "over base"),
@@ -91,10 +94,18 @@ def text(setup: Setup, found: dict[str, Any], *, command: str, picture: str) -> 
         "",
         _costs(setup, found),
         "",
-        *_best_lines(found),
+        *(_best_lines(found) if setup.candidates else ()),
         *_nearest_lines(found),
     ]
     return "\n".join(lines)
+
+
+def _choices_section(setup: Setup, found: dict[str, Any], scored: Sequence[Column]) -> list[str]:
+    """Return the table of choices over models; nothing where the recipe has no choice."""
+    if not any(row.choice for row in rows(setup)):
+        return []
+    title = "Choices over the model alone, which answers greedily or draws a sample at random:"
+    return [title, "", _differences(setup, found, scored, "over model"), ""]
 
 
 def _run_lines(found: dict[str, Any]) -> list[str]:
@@ -118,7 +129,8 @@ def _sizes(setup: Setup) -> str:
     parts = []
     for task, benchmark in setup.recipe.benchmarks.items():
         greedy, sampled = setup.problems(task, benchmark.problems), setup.sampled(benchmark, task)
-        parts.append(f"{task}: {greedy} problems, {sampled} with {setup.recipe.selection.samples} samples each.")
+        samples = setup.recipe.selection.samples
+        parts.append(f"{task}: {greedy} problems" + (f", {sampled} with {samples} samples each." if samples else "."))
     return " ".join(parts)
 
 

@@ -39,6 +39,8 @@ class RecipeModel:
     """Name in the table."""
     model: str
     """Short name, hub id or folder, as the commands take it."""
+    kept_layers: int = _at_least(0, 0)
+    """Layers that a student keeps, chosen on the cache of source text (`student-train --student-layers`); 0 for all."""
     parameters: int = _at_least(0, 0)
     """Weights; 0 to look the shape up."""
     layers: int = _at_least(0, 0)
@@ -117,8 +119,8 @@ class RecipeSelection:
     """Samples, and what chooses among them."""
 
     selectors: tuple[str, ...] = field(metadata={"choices": SELECTORS})
-    samples: int = _at_least(10)
-    """Samples of each problem; pass@10 needs ten."""
+    samples: int = _at_least(0)
+    """Samples of each problem, at least ten for pass@10; 0 for greedy answers only, and no selectors."""
     texts: int = _at_least(1)
     """Texts of tests of each problem."""
     new_tokens: int = _at_least(1)
@@ -248,6 +250,11 @@ def _check(recipe: Recipe, name: str) -> None:
             _check_protocol(task, key, getattr(benchmark, key), name)
     if bool(recipe.data.functions) != bool(recipe.budgets.num_functions):
         raise RecipeError(f"{name}: data.functions and budgets.num_functions: expected both or neither")
+    if (samples := recipe.selection.samples) < 10 and (samples or recipe.selection.selectors):
+        expected = "at least 10" if recipe.selection.selectors else "0 or at least 10"
+        raise RecipeError(f"{name}: selection.samples: found {samples}, expected {expected}")
+    if recipe.student.kept_layers and not {"sft-source", "kd-source"} & set(recipe.arms):
+        raise RecipeError(f"{name}: student.kept_layers: needs source text; add sft-source or kd-source to arms")
     wanted = [benchmark for benchmark in recipe.benchmarks if benchmark not in recipe.data.decontaminate]
     if wanted:
         raise RecipeError(f"{name}: data.decontaminate: does not name {wanted[0]}, which the table scores; add it")

@@ -18,7 +18,8 @@ def score_jobs(setup: Setup) -> list[Job]:
     names = ["base", *(name for arm in setup.recipe.arms for name in setup.runs(arm)), TEACHER]
     tasks = setup.recipe.benchmarks
     greedy = [job for name in names for task in tasks for job in _greedy(setup, name, task)]
-    return [*greedy, *(_sampled(setup, name, task) for name in names for task in tasks)]
+    sampled = [_sampled(setup, name, task) for name in names for task in tasks]
+    return [*greedy, *(sampled if setup.recipe.selection.samples else [])]
 
 
 def _greedy(setup: Setup, name: str, task: str) -> list[Job]:

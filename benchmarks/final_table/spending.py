@@ -23,7 +23,7 @@ def spent(setup: Setup, jobs: Sequence[Job], row: Row) -> dict[str, float]:
     stages = {job.stage.name: job.stage for job in jobs}
     records = {name: _records(setup, name) for name in names if name in stages}
     done = {name: found for name, found in records.items() if all(found)}
-    if row.choice or not done:
+    if row.choice or row.key == "base" or not done:
         return {}
     trained = [record["train"] for found in done.values() for record in found]
     needed = {name: _needed(stages, name) for name in done}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks import _commands
 from benchmarks.final_table.caches import cache_names, cache_tokens, decontaminate, num_prompts, prompts, recorded
 from benchmarks.final_table.jobs import SANDBOX, STUDENT, TEACHER, Job, Setup, Work
@@ -27,7 +29,21 @@ def student_jobs(setup: Setup) -> list[Job]:
     """Return the stages that train and compare all students."""
     trained = [job for seed in setup.recipe.seeds for arm in setup.recipe.arms for job in _arm(setup, arm, seed)]
     names = ["base", *(name for arm in setup.recipe.arms for name in setup.runs(arm))]
-    return [*trained, *(job for name in names for job in _compared(setup, name))]
+    return [*_shortened(setup), *trained, *(job for name in names for job in _compared(setup, name))]
+
+
+def _shortened(setup: Setup) -> list[Job]:
+    """Return the stage that makes a student of some layers of a model: one step that leaves the weights as they are."""
+    student = setup.recipe.student
+    if not student.kept_layers:
+        return []
+    budget = replace(setup.budget(1), learning_rate=0.0)
+    arguments = _commands.training(
+        shards=setup.path("source"), student=student.model, out=setup.checkpoint("base"), seed=0, budget=budget
+    )
+    size = ("--student-layers", str(student.kept_layers), "--held-out-tokens", str(HELD_OUT_TOKENS))
+    work = Work(kind="train", who=STUDENT, amount=budget.batch_tokens)
+    return [Job.of("base", "student_train", (*arguments, *size), work, needs=("record-source",))]
 
 
 def _arm(setup: Setup, arm: str, seed: int) -> list[Job]:
@@ -52,7 +68,7 @@ def _trained(setup: Setup, arm: str, seed: int, *, cache: str, needs: str, steps
     budget = setup.budget(steps or (given.steps if cache == "source" else given.response_steps))
     arguments = _commands.training(
         shards=setup.path(cache),
-        student=student or setup.recipe.student.model,
+        student=student or setup.checkpoint("base"),
         out=setup.path("runs", f"{arm}-{seed}"),
         seed=seed,
         budget=budget,
@@ -61,7 +77,8 @@ def _trained(setup: Setup, arm: str, seed: int, *, cache: str, needs: str, steps
     # The few passing samples of a small student may hold out no row. Held-out prompts stay untrained all the same.
     measured = ("--held-out-tokens", str(0 if cache == "self" else HELD_OUT_TOKENS))
     work = Work(kind="train", who=STUDENT, amount=budget.steps * budget.batch_tokens)
-    return Job.of(f"{arm}-{seed}", "student_train", (*arguments, *measured, *objective), work, needs=(needs,))
+    needed = (needs, *setup.needs_of("base"))
+    return Job.of(f"{arm}-{seed}", "student_train", (*arguments, *measured, *objective), work, needs=needed)
 
 
 def _on_policy(setup: Setup, seed: int) -> list[Job]:

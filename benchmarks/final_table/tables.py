@@ -95,7 +95,7 @@ def columns(setup: Setup) -> list[Column]:
         if benchmark.plus:
             plus = benchmark.plus
             found.append(Column(key=f"{plus} greedy", title=f"{title_of(plus)} pass@1, greedy", task=plus))
-        for k in (1, 10):
+        for k in (1, 10) if setup.recipe.selection.samples else ():
             column = Column(key=f"{task} pass@{k}", title=f"{title} pass@{k}, samples", task=task, kind="samples", k=k)
             found.append(column)
     found += [

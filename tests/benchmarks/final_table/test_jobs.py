@@ -172,6 +172,20 @@ def test_a_setting_that_the_folder_does_not_know_is_added(setup: Setup) -> None:
     assert json.loads(path.read_bytes()) == settings
 
 
+def test_a_shortened_student_is_made_once_and_begins_every_arm(recipe_file: Path, tmp_path: Path) -> None:
+    text = recipe_file.read_text().replace('"student-folder"', '"whole-folder"\nkept_layers = 2')
+    recipe_file.write_text(text.replace('["sft", "kd", "self"]', '["sft-source", "kd", "self"]'))
+    found = {stage.name: stage for stage in stages(Setup(recipe=read_recipe(recipe_file), scratch=tmp_path))}
+    short = str(tmp_path / "runs" / "base")
+    readers = {name for name, stage in found.items() if short in stage.arguments} - {"base"}
+    assert {"sft-source-0", "kd-1", "self-0", "write-self-written", "base-mbpp-greedy"} <= readers
+    assert all("base" in needed(found[name], found) for name in readers)
+    assert [name for name, stage in found.items() if "whole-folder" in stage.arguments] == ["base"]
+    assert found["base"].needs == ("record-source",)
+    assert "--student-layers 2" in found["base"].shown()
+    assert "--learning-rate 0 " in found["base"].shown()
+
+
 def test_every_cache_is_decontaminated(setup: Setup) -> None:
     dumps = [stage for stage in stages(setup) if stage.module == "teacher_dump"]
     assert dumps

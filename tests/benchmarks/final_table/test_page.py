@@ -175,6 +175,19 @@ def test_a_recipe_without_arms_compares_student_and_teacher(recipe_file: Path, t
     assert entry["over model"] == entry["over model"] | {"row": "base", "mean": pytest.approx(0.225)}
 
 
+def test_a_recipe_without_samples_and_choices_says_nothing_of_them(recipe_file: Path, tmp_path: Path) -> None:
+    text = recipe_file.read_text().replace('["majority", "verifier"]', "[]").replace("samples = 10", "samples = 0")
+    recipe_file.write_text(text.replace("refinements = 1", "refinements = 0"))
+    greedy = Setup(recipe=read_recipe(recipe_file), scratch=tmp_path / "greedy")
+    assert [row.key for row in rows(greedy)] == ["base", "sft", "kd", "self", "teacher"]
+    assert not [job.stage.name for job in all_jobs(greedy) if job.stage.name.startswith("best")]
+    assert not [job.stage.name for job in all_jobs(greedy) if job.stage.name.endswith(("samples", "validation"))]
+    write_all(greedy)
+    shown = page(greedy)
+    assert not [word for word in ("samples each", "Selectors", "Choices", "Best of these") if word in shown]
+    assert cells(shown, "Scores", "KD on the teacher's responses")[1].startswith("62.5 [")
+
+
 def test_a_problem_that_the_machine_failed_to_execute_is_left_out(full: Setup) -> None:
     path = full.scratch / "scores" / "sft-0-mbpp-greedy.json"
     result = json.loads(path.read_bytes())
