@@ -1,7 +1,7 @@
-"""Layers kept by importance beside evenly spaced layers, before any training.
+"""Layers kept by each measure beside evenly spaced layers, before any training.
 
-Prunes the teacher to each number of layers in both ways and scores it on held-out rows of the cache: KL to the teacher
-(nats per token) and top-1 agreement. Importance is measured on training rows. Prints a Markdown table.
+Prunes the teacher to each number of layers in all ways and scores it on held-out rows of the cache: KL to the teacher
+(nats per token) and top-1 agreement. Layers are measured on training rows. Prints a Markdown table.
 
     teacher-dump --model smollm2-135m --data stdlib --out /tmp/shards/ --max-tokens 24000 --window-tokens 512
     python -m benchmarks.layer_choice --shards /tmp/shards/
@@ -19,7 +19,7 @@ from benchmarks import _common
 
 
 def main() -> None:
-    """Score every number of layers in both ways."""
+    """Score every number of layers in all ways."""
     parser = _common.parser(__doc__)
     parser.add_argument("--shards", default="demo/shards/")
     parser.add_argument("--student", default="teacher")
@@ -42,19 +42,19 @@ def main() -> None:
     tokens = sum(len(row.tokens) for row in rows)
     documents = len({row.rows[0].document for row in rows})
     print(f"{tokens:,} held-out tokens of {documents} documents; {options.dtype}; {machine.describe(torch)}\n")
-    print("| layers kept | evenly: KL (agreement) | by importance: KL (agreement) | dropped by importance |")
-    print("|---|---|---|---|")
+    titles = ("layers kept", "`even`", "`importance`", "dropped", "`kl`", "dropped")
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
     for keep in options.layers:
-        cells, dropped = [], ""
+        cells = []
         for choice, kl, agreement in _measure(options, cache, rows, keep):
-            cells.append(f"{kl:.2f} ({agreement:.2f})")
-            dropped = _dropped(choice)
-            print(f"{keep} layers, {choice.method}: {cells[-1]}", file=sys.stderr, flush=True)
-        print(f"| {keep} of {choice.num_layers} | {' | '.join(cells)} | {dropped} |", flush=True)
+            cells += [f"{kl:.2f} ({agreement:.2f})", *([] if choice.method == "even" else [_dropped(choice)])]
+            print(f"{keep} layers, {choice.method}: {kl:.3f} ({agreement:.3f})", file=sys.stderr, flush=True)
+        print(f"| {keep} of {choice.num_layers} | {' | '.join(cells)} |", flush=True)
 
 
 def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int) -> Iterator[tuple[Any, float, float]]:
-    """Yield (choice, KL, agreement) of evenly spaced layers, then of layers chosen by importance."""
+    """Yield (choice, KL, agreement) of evenly spaced layers, then of layers chosen by each measure."""
+    from student_train.data.hashing import HeldOutRule
     from student_train.data.packing import Packing
     from student_train.evaluation.held_out import HeldOutSet, score, summary
     from student_train.losses.fused_linear import LossSpec
@@ -65,8 +65,12 @@ def _measure(options: argparse.Namespace, cache: Any, rows: list[Any], keep: int
     from student_train.pruning import layer_choice
 
     manifest = cache.manifest
-    by_importance = partial(layer_choice.choose_by_importance, cache=cache, held_out=options.held_out)
-    for choose in (layer_choice.choose_evenly, by_importance):
+    rule = HeldOutRule.of(manifest.corpus, fraction=options.held_out)
+    measured: list[Any] = [
+        partial(layer_choice.choose_by_influence, method=method, cache=cache, held_out=rule)
+        for method in ("importance", "kl")
+    ]
+    for choose in (layer_choice.choose_evenly, *measured):
         loaded = loading.load(
             options.student,
             layers=keep,

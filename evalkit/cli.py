@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.util
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from evalkit.errors import EvalError
 from evalkit.options import (
@@ -23,7 +23,9 @@ from evalkit.options import (
     TaskNames,
     UserPath,
     docs_options,
+    explicit_options,
     generation_options,
+    refuse_dependent_options,
     sandbox_options,
     tool_options,
 )
@@ -192,17 +194,12 @@ def _check_options(ctx: click.Context) -> None:
     Raises:
         click.UsageError: There are such options.
     """
-
-    def given(*names: str) -> list[str]:
-        explicit = {name for name in names if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
-        return [option.opts[0] for option in ctx.command.params if option.name in explicit]
-
+    given = partial(explicit_options, ctx)
     if len(given("checkpoint", "samples")) != 1:
         raise click.UsageError("expected either CHECKPOINT or --samples FILE")
     if given("samples") and (unused := given(*_GENERATION_PARAMETERS)):
         raise click.UsageError(f"{', '.join(unused)}: has no effect with --samples; it applies to a CHECKPOINT")
-    if given("refine_form") and not ctx.params["refine"]:
-        raise click.UsageError("--refine-form has no effect without --refine R; add it, or leave --refine-form out")
+    refuse_dependent_options(ctx)
     if given("checkpoint", "sanitize") == ["checkpoint", "--sanitize"]:
         raise click.UsageError("--sanitize is for --samples; for a CHECKPOINT the protocol decides")
     for pair in (("page", "no_html"), ("result", "out")):

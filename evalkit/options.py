@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from evalkit.request import DEPENDENT_SETTINGS, without_effect
 from evalkit.text import visible
 from shards.runtime.machine import DTYPES
 
@@ -74,6 +76,23 @@ class CommaSeparated(click.ParamType["tuple[str, ...]"]):
         if isinstance(value, tuple):
             return value
         return tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+
+
+def explicit_options(ctx: click.Context, *names: str) -> list[str]:
+    """Return the options of those parameters of a command that the user has given."""
+    explicit = {name for name in names if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)}
+    return [option.opts[0] for option in ctx.command.params if option.name in explicit]
+
+
+def refuse_dependent_options(ctx: click.Context) -> None:
+    """Refuse options that have no effect because the one that they depend on is off.
+
+    Raises:
+        click.UsageError: There is such an option.
+    """
+    for names, needed, is_on in DEPENDENT_SETTINGS:
+        if (options := explicit_options(ctx, *names)) and not any(ctx.params.get(name) for name in is_on):
+            raise click.UsageError(without_effect(options[0], needed))
 
 
 _GENERATION_OPTIONS = (

@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from evalkit.errors import EvalError
 from evalkit.outputs.paths import beside
 from evalkit.tools.base import require_known
 
+if TYPE_CHECKING:
+    from evalkit.tools.ask import AskRequest
+
 REFINE_FORMS = ("failure", "conversation", "sample")
 """What a model is shown of a failed attempt (`evalkit/tools/refine/prompts.py`); the first one is the default, for the
 reasons in docs/decisions/0018-a-failure-without-its-program.md."""
+
+DEPENDENT_SETTINGS = (
+    (("refine_form",), "--refine R", ("refine",)),
+    (("tool_first", "tool_calls", "tool_tokens"), "--tools TOOL", ("tools",)),
+    (("docs_tokens",), "--docs-top-k K", ("docs_top_k", "docs_oracle")),
+)
+"""Settings without effect on their own: their names, the option that they need, and the settings of which one is on."""
+
+
+def without_effect(option: str, needed: str) -> str:
+    """Return the message about an option that has no effect without another one."""
+    return f"{option} has no effect without {needed}; add it, or leave {option} out"
+
+
+def require_effects(request: Request | AskRequest) -> None:
+    """Refuse settings other than the default that another setting has to switch on.
+
+    Raises:
+        EvalError: There is such a setting.
+    """
+    defaults = {field.name: field.default for field in fields(request)}
+    for names, needed, is_on in DEPENDENT_SETTINGS:
+        given = [name for name in names if getattr(request, name, None) != defaults.get(name)]
+        if given and not any(getattr(request, name, False) for name in is_on):
+            raise EvalError(without_effect(f"--{given[0].replace('_', '-')}", needed))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +168,7 @@ class Request(GenerationRequest):
         if self.refine and self.rerank:
             raise EvalError("--refine needs a prompt that shows tests, --rerank one that hides them; name one of them")
         self._check_documentation()
+        require_effects(self)
 
     def _check_documentation(self) -> None:
         """Refuse an index that nothing uses, and uses without an index.

@@ -14,7 +14,7 @@ BALANCES = ("norms", "fixed")
 """Rules that weigh the parts of such a loss; see `losses/weighting.py`."""
 SCHEDULES = ("cosine", "wsd")
 """Learning-rate schedules."""
-LAYER_CHOICES = ("importance", "even")
+LAYER_CHOICES = ("kl", "importance", "even")
 """Rules that choose the layers to keep."""
 EXPORT_DTYPES = ("float32", "bfloat16")
 """Types of exported weights."""

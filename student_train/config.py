@@ -26,6 +26,8 @@ from student_train.choices import (
 from student_train.errors import TrainError
 from student_train.weighted_shards import ShardSource, parse_sources
 
+MAX_SEED = 2**44
+"""Largest seed. torch takes 64 bits, and a step's own seed is the run's times 1,000,003 plus the step."""
 MAX_SPECIALIST = 4096
 """Most ids of a specialist."""
 _NOT_IDENTITY = frozenset(
@@ -86,8 +88,9 @@ class Config:
     )
     student_layers: int = _setting(0, "Layers to keep; 0 keeps all, or half where the student is the teacher itself.")
     layer_choice: str = _setting(
-        "importance",
-        "Which layers stay: importance drops those that change the hidden state least; even keeps evenly spaced ones.",
+        "kl",
+        "Which layers stay: kl drops those without which the predictions change least, importance those that change "
+        "the hidden state least; even keeps evenly spaced ones.",
         choices=LAYER_CHOICES,
     )
 
@@ -200,6 +203,7 @@ class Config:
         for names, least in ((_AT_LEAST_1, 1), (_AT_LEAST_0, 0)):
             for name in names:
                 _require_at_least(name, getattr(self, name), least)
+        self._require_torch_accepts()
         self._require_an_end()
         self._require_fitting_temperature()
         self._require_valid_specialist()
@@ -214,6 +218,12 @@ class Config:
             raise TrainError(
                 f"across is {self.across!r}; expected alm, one of {', '.join(ACROSS[1:])}, or alm+ one of those"
             )
+
+    def _require_torch_accepts(self) -> None:
+        if self.seed > MAX_SEED:
+            raise TrainError(f"seed is {self.seed}; expected at most {MAX_SEED}, as the seeds of steps have 64 bits")
+        if self.beta2 == 1.0:
+            raise TrainError("beta2 is 1.0; expected at least 0 and less than 1, as AdamW needs it")
 
     def _require_an_end(self) -> None:
         if self.held_out == 1.0:

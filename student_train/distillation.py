@@ -7,6 +7,7 @@ by vocabulary is in memory.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -37,7 +38,9 @@ from student_train.training.run_context import template_of
 from student_train.training.runtime import LogLine, log_nothing, log_to_stderr
 from student_train.training.train_step import ScaledBatch, TrainStep, mean_norms, share_step
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+_KNOWN_VERSIONS = (1, STATE_VERSION)
+"""Versions of states that are read. Version 1 had the norms as numbers by name, in place of the text `objective`."""
 _OF_THE_COMMAND = ("follow", "student_layers", "control", "lora_rank", "quantize", "gradient_checkpointing", "compile")
 """Settings with which `student-train` changes the model or the run; they are refused here."""
 _Result = TypeVar("_Result")
@@ -219,10 +222,12 @@ class Distillation:
     def state_dict(self) -> dict[str, Any]:
         """Return the position and what weighs the loss, as JSON can hold it. The same on every rank.
 
-        Take it after the update of a step. It does not depend on the number of ranks, which may change.
+        Take it after the update of a step. It does not depend on the number of ranks, which may change. Its keys are
+        the same at every step, as torch.distributed.checkpoint loads the keys that a fresh object has: what the loss
+        has measured so far is one text.
         """
         state = {"version": STATE_VERSION, "step": self._next, "order": self._order()}
-        return state if self._state is None else state | asdict(self._state)
+        return state if self._state is None else {**state, "objective": json.dumps(asdict(self._state))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a stored position. `steps` has to be called after it.
@@ -230,7 +235,7 @@ class Distillation:
         Raises:
             TrainError: It is the position in another order: caches, seed, batch size or held-out share differ.
         """
-        if state.get("version") != STATE_VERSION:
+        if state.get("version") not in _KNOWN_VERSIONS:
             raise TrainError(
                 f"state: found version {state.get('version')}, expected {STATE_VERSION}; use the version of "
                 "teacherless that wrote it"
@@ -242,7 +247,9 @@ class Distillation:
                     "order of rows; use the settings of the run that wrote it, or begin at step 0"
                 )
         self._next = int(state["step"])
-        if "norms" in state:
+        if "objective" in state:
+            self._state = ObjectiveState(**json.loads(state["objective"]))
+        elif "norms" in state:
             self._state = ObjectiveState(norms=dict(state["norms"]), left_out=dict(state["left_out"]))
 
     def _order(self) -> dict[str, Any]:

@@ -225,6 +225,8 @@ def parameters_and_shape(name: str) -> tuple[int, ModelShape] | None:
 def flop_per_token(parameters: int, shape: ModelShape, window_tokens: int) -> tuple[float, str]:
     """Return the FLOP of prefill per token: a multiply and an add per weight that is multiplied, and attention.
 
+    Of a mixture of experts, those that a token does not use are left out.
+
     Args:
         parameters: Weights of the model.
         shape: Its dimensions.
@@ -234,15 +236,33 @@ def flop_per_token(parameters: int, shape: ModelShape, window_tokens: int) -> tu
         The FLOP, and the step of the arithmetic as text. Training takes three times as many.
     """
     embedding = 0 if shape.tied else shape.vocab_size * shape.hidden_size
-    weights = 2 * (parameters - embedding)
+    unused = shape.unused_weights(parameters)
+    weights = 2 * (parameters - (unused or 0) - embedding)
     # Scores and mixing: two products of the width of all heads with, on average, half the window.
     attention = 4 * shape.layers * shape.heads * shape.head_dim * window_tokens / 2
     how = (
-        f"FLOP per token: 2 x ({parameters / 1e9:.3f} - {embedding / 1e9:.3f} (input table)) G = {weights / 1e9:.2f} "
-        f"G, attention 4 x {shape.layers} x {shape.heads * shape.head_dim:,} x {window_tokens / 2:g} = "
-        f"{attention / 1e9:.2f} G, together {(weights + attention) / 1e9:.2f} G"
+        f"FLOP per token: 2 x ({parameters / 1e9:.3f} - {embedding / 1e9:.3f} (input table)"
+        f"{_unused_step(shape, unused)}) G = {weights / 1e9:.2f} G, attention 4 x {shape.layers} x "
+        f"{shape.heads * shape.head_dim:,} x {window_tokens / 2:g} = {attention / 1e9:.2f} G, together "
+        f"{(weights + attention) / 1e9:.2f} G"
     )
+    if unused is None:
+        how += (
+            f"; the config names {shape.num_experts} experts, but not which share of the weights a token uses, so that "
+            "all are counted"
+        )
     return weights + attention, how
+
+
+def _unused_step(shape: ModelShape, unused: int | None) -> str:
+    """Return the term of the experts that a token does not use, "" for a dense model."""
+    experts = shape.experts
+    if experts is None or not unused:
+        return ""
+    return (
+        f" - {unused / 1e9:.3f} ({experts.layers} layers x {experts.num_experts - experts.num_used} of "
+        f"{experts.num_experts} experts unused x {experts.matrices} x {experts.hidden_size:,} x {experts.width:,})"
+    )
 
 
 def _cpu_cost(flop_per_token: float, tokens: int | None) -> tuple[dict[str, Any], list[str]]:

@@ -85,7 +85,8 @@ def hydrate(cache: Cache, data: str, out: Path, *, progress: ProgressFactory | N
     tokenizer = _load_tokenizer(cache)
     with _CandidateTokens() as candidates:
         absent = dict(rows)
-        for document in Corpus(data=data, seed=0):
+        # Filters of the dump may have kept either of two duplicates: only its settings say which.
+        for document in Corpus(data=data, seed=0).unfiltered():
             if (needs := absent.pop(document.sha256, None)) is not None:
                 candidates.add(document, needs, tokenizer, cache.manifest.tokenizer.prefix_tokens)
                 if not absent:

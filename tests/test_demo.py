@@ -62,9 +62,9 @@ def test_the_demo_names_no_dtype(tmp_path: Path) -> None:
     assert not any("--dtype" in arguments for arguments in demo_commands(tmp_path))
 
 
-def test_the_student_of_the_demo_keeps_its_layers_by_importance(tmp_path: Path) -> None:
+def test_the_student_of_the_demo_keeps_its_layers_by_kl(tmp_path: Path) -> None:
     arguments = demo_commands(tmp_path)[1]
     context = student_train.cli.main.make_context("student-train", arguments[1:])
-    assert context.params["layer_choice"] == "importance"
+    assert context.params["layer_choice"] == "kl"
     assert context.params["student"] == "teacher"
     assert context.params["control"]

@@ -110,7 +110,7 @@ def _choices_section(setup: Setup, found: dict[str, Any], scored: Sequence[Colum
 
 def _run_lines(found: dict[str, Any]) -> list[str]:
     """Return how far each run is, and where and when its stages ran."""
-    lines = [f"A cell without a figure says `{NOT_RUN}`."]
+    lines = [f"A cell that could have a figure and has none says `{NOT_RUN}`."]
     for number, run in enumerate(found["runs"], start=1):
         name = f" of run {number}, `recipes/{run['recipe']}`," if len(found["runs"]) > 1 else ""
         marked = f" Its figures have the mark {mark(number)}, and hollow points in the picture." if number > 1 else ""

@@ -72,8 +72,12 @@ class EngineSettings:
     """Finish each batch before the next begins, so that the composition of batches is reproducible."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings, as a result and the digest of a run record them."""
+        """Return all settings, as a result records them."""
         return asdict(self)
+
+    def run_dict(self) -> dict[str, Any]:
+        """Return the settings that decide a run's answers: without the batch size, unless batches are reproduced."""
+        return {key: value for key, value in asdict(self).items() if key != "batch_size" or self.deterministic}
 
 
 OnAnswer = Callable[[Answer], None]

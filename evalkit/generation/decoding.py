@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from evalkit.errors import EvalError
-from evalkit.generation.base import Answer, FollowUps, OnAnswer, Prompt, Turn
+from evalkit.generation.base import Answer, EngineSettings, FollowUps, OnAnswer, Prompt, Turn
 from evalkit.generation.checkpoint import Checkpoint
 from evalkit.tasks.presets import PromptProtocol
 
@@ -70,6 +70,18 @@ def loading_error(checkpoint: Checkpoint, part: str, error: Exception) -> EvalEr
         f"{checkpoint.source}: the {part} cannot be loaded ({type(error).__name__}: {reason[:200]}); "
         "expected what save_pretrained writes; export the checkpoint again"
     )
+
+
+def memory_advice(settings: EngineSettings) -> str:
+    """Return what to do when memory does not suffice, and what becomes of the finished samples."""
+    if settings.batch_size == 1:
+        return "free some, or choose a smaller model, and run the command again"
+    if settings.deterministic:
+        return (
+            "free some and run the same command again, which keeps the samples so far; a lower --batch-size needs less "
+            "memory, but with --deterministic it generates all samples again"
+        )
+    return "lower --batch-size, or free some, and run the command again; samples so far are kept"
 
 
 def encode_prompts(checkpoint: Checkpoint, tokenizer: Any, prompts: Sequence[Prompt], config: Any) -> list[list[int]]:

@@ -53,7 +53,7 @@ ENGINES: dict[str, EngineEntry] = {
 CPU_BATCH_SIZES = (64, 32, 16, 8, 4)
 """Default batch sizes of transformers on a CPU: the first whose keys and values fit `CPU_CACHE_BYTES`.
 
-The choice depends on the model and the dtype only, so that another machine finds the answers of this one.
+The choice depends on the model and the dtype only, so that answers on another machine have the same rounding.
 """
 CPU_CACHE_BYTES = 2 << 30
 _ANSWER_TOKENS = 1024

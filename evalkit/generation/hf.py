@@ -29,6 +29,7 @@ from evalkit.generation.decoding import (
     load_tokenizer,
     loading_error,
     make_answer,
+    memory_advice,
 )
 from evalkit.tasks.presets import PromptProtocol
 from shards.decoding.cached_model import CachedModel
@@ -83,8 +84,7 @@ class TransformersGenerationEngine:
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition(". ")[0]
                 raise EvalError(
-                    f"out of GPU memory with {size} answers at a time ({reason}); lower --batch-size, or free the GPU; "
-                    "samples so far are kept"
+                    f"out of GPU memory with {size} answers at a time ({reason}); {memory_advice(self._settings)}"
                 ) from error
 
     def _load(self) -> CachedModel:

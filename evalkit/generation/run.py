@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from evalkit.generation.base import Answer, Conversations, EngineSettings, Follo
 from evalkit.generation.checkpoint import Checkpoint, has_chat_template
 from evalkit.generation.decoding import load_config
 from evalkit.generation.engine import EngineChoice, announcement, choose_settings, hardware, load_engine
+from evalkit.generation.run_digest import RunDigest, run_digest
 from evalkit.generation.weights import check_weights
 from evalkit.outputs.files import sha256_text
 from evalkit.request import GenerationRequest, ScoreCallbacks
@@ -70,7 +70,8 @@ class CheckpointSource:
         choice = choose_engine(self.request, self.checkpoint)
         settings = choice.settings
         prompts = first_prompts(plan, seed=self.request.seed)
-        template = SampleTemplate.of(plan, settings, run=self.run_digest(plan.protocol, settings))
+        digest = self.run_digest(plan, settings)
+        template = SampleTemplate.of(plan, settings, run=digest.run)
         samples: list[Sample] = []
 
         def deliver(sample: Sample) -> None:
@@ -79,7 +80,7 @@ class CheckpointSource:
 
         texts = "" if plan.protocol.kind == "solutions" else f"{plan.protocol.kind} of "
         with (
-            SampleFile(self.request.sample_path(plan.benchmark.name), run=template.run) as file,
+            SampleFile(self.request.sample_path(plan.benchmark.name), run=digest.run, earlier=digest.earlier) as file,
             self.session(plan.protocol, choice) as session,
         ):
             num_reused = session.complete(
@@ -102,14 +103,9 @@ class CheckpointSource:
         generation = settings.to_dict() | {"seed": self.request.seed}
         return generation | hardware(self.request.dtype, deterministic=self.request.deterministic)
 
-    def run_digest(self, protocol: PromptProtocol, settings: EngineSettings) -> str:
+    def run_digest(self, plan: SamplePlan, settings: EngineSettings) -> RunDigest:
         """Return the digest of everything that determines the samples."""
-        parts = [self.checkpoint.sha256, _recorded(protocol), settings.to_dict(), self.request.seed]
-        if self.request.retrieval is not None:
-            from evalkit.tools.docs.retrieval import settings_record
-
-            parts.append(settings_record(self.request.retrieval))
-        return sha256_text(json.dumps(parts))[:16]
+        return run_digest(self.checkpoint, plan, settings, self.request)
 
     def hint(self, executions: tuple[Execution, ...]) -> str:
         """Return "": there is no advice about generated samples."""
@@ -190,7 +186,7 @@ class GenerationSession:
         """
         if file.renamed_to is not None:
             self._callbacks.note(
-                f"{file.path} held samples of another checkpoint or setting: moved to {file.renamed_to.name}"
+                f"{file.path} held samples of another checkpoint, benchmark or setting: moved to {file.renamed_to.name}"
             )
         reused = [key for prompt in prompts if (key := (prompt.task_id, prompt.index)) in file.found]
         for key in reused:
@@ -285,38 +281,27 @@ def first_prompts(plan: SamplePlan, *, seed: int) -> list[Prompt]:
     return sorted(prompts, key=lambda prompt: -len((prompt.user or "") + prompt.text))
 
 
-def _recorded(protocol: PromptProtocol) -> dict[str, Any]:
-    """Return the settings of a protocol without those that are off.
-
-    A setting that a later version adds then leaves the samples of earlier runs valid.
-    """
-    described = ("visible_tests",)  # says what the prompt form shows, and decides nothing
-    return {key: value for key, value in protocol.to_dict().items() if value is not False and key not in described}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleTemplate:
     """What all samples of a run have in common."""
 
     protocol: PromptProtocol
-    entry_points: Mapping[str, str]
-    """First entry point by task id."""
+    entry_points: Mapping[str, tuple[str, ...]]
+    """Names that the checks use, by task id."""
     settings: Mapping[str, Any]
     """Settings that each sample records."""
     run: str
 
     @classmethod
     def of(cls, plan: SamplePlan, settings: EngineSettings, *, run: str) -> SampleTemplate:
-        """Return the template of a plan's samples; `run` is the digest of checkpoint and settings."""
+        """Return the template of a plan's samples; `run` is the digest of the run."""
         assert plan.protocol is not None
         protocol = plan.protocol
         recorded = {"protocol": protocol.name, "engine": settings.engine, "dtype": settings.dtype}
         sampling = {key: getattr(protocol, key) for key in ("temperature", "top_p", "max_new_tokens")}
         return cls(
             protocol=protocol,
-            entry_points={
-                problem.task_id: problem.entry_points[0] for problem in plan.problems if problem.entry_points
-            },
+            entry_points={problem.task_id: problem.entry_points for problem in plan.problems},
             settings=recorded | sampling,
             run=run,
         )

@@ -30,6 +30,7 @@ from evalkit.generation.decoding import (
     load_tokenizer,
     loading_error,
     make_answer,
+    memory_advice,
 )
 from evalkit.tasks.presets import PromptProtocol
 from shards.runtime import machine
@@ -94,8 +95,7 @@ class VllmGenerationEngine:
         except EngineDeadError as error:
             raise EvalError(
                 f"{self._checkpoint.source}: the engine ended during generation; the system may have killed it for "
-                "lack of memory: give a smaller --batch-size; finished answers are kept, and the same command resumes "
-                "from them"
+                f"lack of memory: {memory_advice(self._settings)}"
             ) from error
 
     def _run(self, queue: PromptQueue, *, on_answer: OnAnswer, on_tokens: OnTokens) -> None:

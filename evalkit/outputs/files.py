@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evalkit.errors import EvalError
 
@@ -68,6 +68,17 @@ def write_text(path: Path, text: str) -> None:
             replace_file(path, content)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def write_all(stream: IO[bytes], content: bytes) -> None:
+    """Write all of `content` to a stream without a buffer, which may take only a part at a time.
+
+    Raises:
+        OSError: The disk is full, for example. A part of the content may be in the file.
+    """
+    left = memoryview(content)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _unwritable(path: Path, error: OSError) -> EvalError:

@@ -69,9 +69,10 @@ class Evaluation:
         prefixes: dict[str, str] = {}
         for result in self.benchmarks:
             own = {item.problem.task_id: [e.verdict.to_dict() for e in item.executions] for item in result.problems}
-            # Task ids are the benchmark's own. Where two benchmarks share them, those of the later one get its name.
-            prefix = f"{result.name}:" if any(task_id in tasks for task_id in own) else ""
-            prefixes[result.name] = prefix + result.plan.problems[0].task_id.rpartition("/")[0] + "/"
+            # Task ids are the benchmark's own. Where those of two benchmarks look alike, the later ones get its name.
+            common = result.plan.problems[0].task_id.rpartition("/")[0] + "/"
+            prefix = f"{result.name}:" if common in prefixes.values() else ""
+            prefixes[result.name] = prefix + common
             tasks |= {prefix + task_id: verdicts for task_id, verdicts in own.items()}
         uses = {result.name: use.to_dict() for result in self.benchmarks if (use := result.library_use) is not None}
         tool_calls = {result.name: result.generated.tool_calls for result in self.benchmarks}

@@ -1,7 +1,8 @@
 """Compare two scores on the same problems, paired.
 
 The value of a problem is the share of its samples that pass. A difference is the mean over the problems that both
-scores hold, with the paired bootstrap interval over problems. An interval that holds 0 shows no difference.
+scores hold, with the paired bootstrap interval over problems. An interval that holds 0 shows no difference, and neither
+do fewer than `LEAST_DIFFERENT` problems on which the two differ: a bootstrap of few values is too narrow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from pathlib import Path
 from evalkit.errors import EvalError
 from evalkit.reports.score_file import ScoreFile, Verdicts, read_score
 from evalkit.scoring import stats
+
+LEAST_DIFFERENT = 6
+"""Fewest problems with a difference that can show one. If neither score were better, all of five would favour the same
+score with probability 2 / 2**5 = 0.06, all of six with 0.03 (sign test)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +29,8 @@ class Comparison:
     """The checkpoints or sample files that were scored."""
     num_problems: int
     """Number of problems that both hold."""
+    num_different: int
+    """Those on which their shares differ."""
     first_share: float
     second_share: float
     """pass@1 on those problems, as fractions."""
@@ -37,7 +44,9 @@ class Comparison:
 
     @property
     def conclusion(self) -> str:
-        """The conclusion that the interval supports, in words."""
+        """The conclusion that interval and number of problems support, in words."""
+        if self.num_different < LEAST_DIFFERENT:
+            return "no difference shown"
         if self.difference.low > 0:
             return "the first is better"
         if self.difference.high < 0:
@@ -75,14 +84,20 @@ def _compare(first: ScoreFile, second: ScoreFile, benchmark: str) -> Comparison:
     remarks = _differences(first, second, benchmark)
     if len(shared) < max(len(first_tasks), len(second_tasks)):
         remarks.append(f"only {len(shared)} problems are in both")
+    difference = stats.difference(list(first_shares.values()), list(second_shares.values()))
+    num_different = sum(first_shares[task] != second_shares[task] for task in shared)
+    if num_different < LEAST_DIFFERENT and not difference.low <= 0 <= difference.high:
+        count = "1 problem" if num_different == 1 else f"{num_different} problems"
+        remarks.append(f"they differ on {count} only: fewer than {LEAST_DIFFERENT} show no difference")
     return Comparison(
         benchmark=benchmark,
         first=first.source,
         second=second.source,
         num_problems=len(shared),
+        num_different=num_different,
         first_share=sum(first_shares.values()) / len(shared),
         second_share=sum(second_shares.values()) / len(shared),
-        difference=stats.difference(list(first_shares.values()), list(second_shares.values())),
+        difference=difference,
         only_first=tuple(task for task in shared if first_shares[task] and not second_shares[task]),
         only_second=tuple(task for task in shared if second_shares[task] and not first_shares[task]),
         remarks=tuple(remarks),

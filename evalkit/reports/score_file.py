@@ -9,6 +9,7 @@ from typing import Any
 
 from evalkit.errors import EvalError
 from evalkit.outputs.files import read_json
+from evalkit.tasks.mbpp import PARTS
 
 Verdicts = Sequence[Mapping[str, Any]]
 """Verdicts of a problem's samples, as the result holds them."""
@@ -35,10 +36,47 @@ class ScoreFile:
     """Verdicts of all benchmarks by task id; problems without any verdict are left out."""
 
     def tasks_of(self, benchmark: str) -> dict[str, Verdicts]:
-        """Return a benchmark's verdicts by its own task ids; all verdicts if the id prefix is not recorded."""
-        prefix = self.data.get(benchmark, {}).get("id_prefix", "")
+        """Return a benchmark's verdicts by its own task ids; all verdicts if the id prefix is not recorded.
+
+        Raises:
+            EvalError: Several benchmarks have one id prefix, as in results of 0.2.0, and it is unknown which tasks are
+                whose.
+        """
+        prefix = self._prefix(benchmark)
+        keys = [key for key in self.tasks if key.startswith(prefix)]
+        names = [name for name in self.scores if self._prefix(name) == prefix]
+        if len(names) > 1:
+            keys = self._told_apart(keys, names, prefix)[benchmark]
         own = prefix.rpartition(":")[2]
-        return {own + key[len(prefix) :]: value for key, value in self.tasks.items() if key.startswith(prefix)}
+        return {own + key[len(prefix) :]: self.tasks[key] for key in keys}
+
+    def _prefix(self, benchmark: str) -> str:
+        return self.data.get(benchmark, {}).get("id_prefix", "")
+
+    def _told_apart(self, keys: Sequence[str], names: Sequence[str], prefix: str) -> dict[str, list[str]]:
+        """Return the keys of tasks by benchmark, where several have one id prefix: MBPP's parts by their numbers.
+
+        Raises:
+            EvalError: There is more than one other benchmark, or a benchmark gets another number of tasks than its
+                score says.
+        """
+        parts = {name: PARTS[name] for name in names if name in PARTS}
+        others = [name for name in names if name not in parts]
+        found: dict[str, list[str]] = {name: [] for name in names}
+        for key in keys:
+            number = key.rpartition("/")[2]
+            in_parts = (
+                name for name, (low, high) in parts.items() if number.isdecimal() and low <= int(number) <= high
+            )
+            if (name := next(in_parts, others[0] if others else None)) is not None:
+                found[name].append(key)
+        fits = all(self.scores[name].get("problems", len(own)) == len(own) for name, own in found.items())
+        if len(others) > 1 or not fits or sum(map(len, found.values())) != len(keys):
+            raise EvalError(
+                f"{self.path}: the tasks of {' and '.join(names)} have one id_prefix, {prefix!r}; expected one for "
+                "each benchmark; score again, or each benchmark by itself"
+            )
+        return found
 
     def protocol_of(self, benchmark: str) -> str:
         """Return the name of the protocol that a benchmark was scored with."""

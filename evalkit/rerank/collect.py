@@ -30,6 +30,7 @@ from evalkit.samples.base import Sample
 from evalkit.sandbox.execute import CallLimits, ProgramCalls, ProgramResult, execute_calls
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Problem
+from evalkit.tasks.codet_prompts import tested_name
 
 MOST_TIMEOUTS = 4
 """A program that hangs in so many calls in a row is not run further. Short calls run first: a program that hangs in
@@ -278,7 +279,7 @@ class Collection:
         jobs = [ProgramCalls(program=source, calls=(GENERATOR_CALL,)) for _, source in pairs]
         calls: dict[str, tuple[str, ...]] = {}
         for (problem, _), result in zip(pairs, execute_calls(jobs, pool=self._pool), strict=True):
-            new = generated_calls(result.calls[0], problem.entry_points[0])
+            new = generated_calls(result.calls[0], tested_name(problem))
             calls[problem.task_id] = calls.get(problem.task_id, ()) + new
             counts = self.counts
             self.counts = replace(

@@ -21,7 +21,8 @@ Float64 = npt.NDArray[np.float64]
 
 LIMIT = -(1 << 40)
 """Output code of the first program's limits; those of the others are below it."""
-
+FAILURE = 2 * LIMIT
+"""Output code of the first program's calls that the machine failed to execute; those of the others are below it."""
 
 NONE_CODE = 0
 """Code of the value None in `TaskEvidence.output_PI`."""
@@ -57,7 +58,8 @@ class TaskEvidence:
     """[I] Source of each input: `tests`, `examples`, `mutation` or `generator`."""
     output_PI: Int64
     """[P, I] Equal codes are equal outputs: values from 0 up, exceptions below 0 by the name of their type. The value
-    None is `NONE_CODE`. A call that ran into a limit has a code that no other program shares."""
+    None is `NONE_CODE`. A call that ran into a limit, or that the machine failed to execute, has a code that no other
+    program shares."""
     is_value_PI: Bool
     """[P, I] Whether the call returned a value."""
     tests: tuple[ModelTest, ...]
@@ -87,7 +89,12 @@ class TaskEvidence:
     @property
     def is_limit_PI(self) -> Bool:
         """[P, I] Whether the call ran into a limit."""
-        return self.output_PI <= LIMIT
+        return (self.output_PI <= LIMIT) & ~self.is_failure_PI
+
+    @property
+    def is_failure_PI(self) -> Bool:
+        """[P, I] Whether the machine failed to execute the call, which says nothing of the program."""
+        return self.output_PI <= FAILURE
 
     def samples_of(self, programs: Bool) -> tuple[int, ...]:
         """Return the indices of the samples whose program is marked.

@@ -15,7 +15,7 @@ import numpy as np
 
 from evalkit.rerank.call_output import CallOutput, literal_output
 from evalkit.rerank.call_tests import SplitTest, split_test
-from evalkit.rerank.evidence import LIMIT, NONE_CODE, Bool, Float64, Int32, Int64, ModelTest, TaskEvidence
+from evalkit.rerank.evidence import FAILURE, LIMIT, NONE_CODE, Bool, Float64, Int32, Int64, ModelTest, TaskEvidence
 from evalkit.rerank.inputs.examples import prompt_examples
 from evalkit.rerank.inputs.sources import INPUT_SOURCES, combine
 from evalkit.rerank.model_tests import WrittenTest
@@ -23,8 +23,9 @@ from evalkit.rerank.store import EvidenceStore, program_digest
 from evalkit.samples.base import Sample
 from evalkit.tasks.base import Problem
 
-_LIMITS = frozenset({"timeout_cpu", "timeout_wall", "oom", "infra_error"})
-"""Outcomes of calls that ran into a limit. Nothing is known of their value, so no two of them are equal."""
+_UNKNOWN = {"timeout_cpu": LIMIT, "timeout_wall": LIMIT, "oom": LIMIT, "infra_error": FAILURE}
+"""Codes of calls that ran into a limit, and of those that the machine failed to execute, which says nothing of the
+program. Nothing is known of their value, so no two of them are equal."""
 _HELPER_IMPORTS = "import collections, datetime, itertools, math, re, string\n"
 
 
@@ -251,9 +252,9 @@ def _program_row(
 
 
 def _code(output: CallOutput, codes: dict[str, int]) -> int:
-    """Return the code of an output: from 0 up for values, below for the rest; `LIMIT` for limits."""
-    if output.outcome in _LIMITS:
-        return LIMIT
+    """Return the code of an output: from 0 up for values, below for the rest; one of `_UNKNOWN` without an output."""
+    if output.outcome in _UNKNOWN:
+        return _UNKNOWN[output.outcome]
     if output.is_value:
         return codes.setdefault(output.digest, len(codes))
     return -1 - codes.setdefault(f"{output.outcome} {output.exception}", len(codes))
@@ -274,9 +275,9 @@ def _matrices(rows: list[_Row], inputs: int, tests: int, examples: int) -> _Matr
 
 
 def _unshared(output_PI: Int64) -> Int64:
-    """Return the codes with one for the limits of each program."""
+    """Return the codes with those of `_UNKNOWN` apart for each program."""
     program_P1 = np.arange(len(output_PI), dtype=np.int64)[:, None]
-    return np.where(output_PI == LIMIT, LIMIT - program_P1, output_PI)
+    return np.where((output_PI == LIMIT) | (output_PI == FAILURE), output_PI - program_P1, output_PI)
 
 
 def num_clusters(evidence: TaskEvidence, source: str) -> int:

@@ -164,14 +164,14 @@ def sanitized(sample: Sample, benchmark: Benchmark) -> Sample:
     problem = next(problem for problem in benchmark.problems if problem.task_id == sample.task_id)
     if not problem.entry_points:
         return sample
-    name = problem.entry_points[0]
+    names = "|".join(map(re.escape, problem.entry_points))
     original = sample.solution if sample.solution is not None else sample.completion or ""
-    defines_it = re.search(rf"^\s*(async\s+)?def\s+{re.escape(name)}\b", original, re.MULTILINE)
+    defines_it = re.search(rf"^\s*(async\s+)?def\s+(?:{names})\b", original, re.MULTILINE)
     text = original
     if sample.solution is None and not defines_it:  # a continuation of the prompt, perhaps in fences
         fenced = re.search(r"^```[^\n]*\n(.*?)(?:^```|\Z)", original, re.MULTILINE | re.DOTALL)
         text = problem.prompt + (fenced.group(1) if fenced else original)
-    program = sanitize(text, name)
+    program = sanitize(text, problem.entry_points)
     return replace(sample, completion=None, solution=program, raw=original if program != original else None)
 
 

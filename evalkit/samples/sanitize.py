@@ -1,7 +1,7 @@
-"""Extract the program from a chat model's answer: imports, and the definitions that the entry point needs.
+"""Extract the program from a chat model's answer: imports, and the definitions that the entry points need.
 
 Follows EvalPlus' sanitizer (arXiv 2305.01210, appendix). It takes the longest range of lines that is valid Python. Of
-that range it keeps the imports, and the top-level definitions that the entry point needs, directly or through others.
+that range it keeps the imports, and the top-level definitions that the entry points need, directly or through others.
 Top-level examples, prints and tests are dropped, so that they neither fail nor take time.
 
 EvalPlus parses every range of lines. This module abandons a range as soon as no further line can make it valid, so the
@@ -24,15 +24,15 @@ _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """Exceptions of the parser: the last three for null bytes and for nesting that is too deep."""
 
 
-def sanitize(text: str, entry_point: str) -> str:
-    """Return the program in `text`, reduced to what `entry_point` needs.
+def sanitize(text: str, entry_points: tuple[str, ...]) -> str:
+    """Return the program in `text`, reduced to what the entry points need.
 
     Args:
         text: A model's answer, with or without Markdown fences.
-        entry_point: Name of the function that the benchmark calls.
+        entry_points: Names that the benchmark's checks use: functions, and classes whose objects they pass.
 
     Returns:
-        The program; `text` itself if no valid range of lines defines `entry_point`.
+        The program; `text` itself if no valid range of lines defines any of `entry_points`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escape sequences
@@ -40,9 +40,9 @@ def sanitize(text: str, entry_point: str) -> str:
     if tree is None:
         return text
     defined = [(node, _bound(node)) for node in tree.body]
-    if not any(entry_point in names for _, names in defined):
+    if not any(names.intersection(entry_points) for _, names in defined):
         return text
-    reached = _reached(defined, entry_point)
+    reached = _reached(defined, entry_points)
     first_lines = [
         _first_line(node) for node, names in defined if isinstance(node, ast.Import | ast.ImportFrom) or names & reached
     ]
@@ -50,13 +50,13 @@ def sanitize(text: str, entry_point: str) -> str:
     return "\n\n".join("\n".join(lines[first - 1 : ends[first]]) for first in dict.fromkeys(first_lines)) + "\n"
 
 
-def _reached(defined: list[tuple[ast.stmt, set[str]]], entry_point: str) -> set[str]:
-    """Return the names that `entry_point` needs, including itself."""
+def _reached(defined: list[tuple[ast.stmt, set[str]]], entry_points: tuple[str, ...]) -> set[str]:
+    """Return the names that the entry points need, including themselves."""
     definitions: dict[str, list[ast.stmt]] = {}
     for node, names in defined:
         for name in names:
             definitions.setdefault(name, []).append(node)
-    reached, waiting = {entry_point}, [entry_point]
+    reached, waiting = set(entry_points), list(entry_points)
     while waiting:
         for node in definitions.pop(waiting.pop(), []):
             new = _used(node) - reached

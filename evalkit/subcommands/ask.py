@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from evalkit.options import COUNT, CheckpointName, docs_options, tool_options
+from evalkit.options import COUNT, CheckpointName, docs_options, refuse_dependent_options, tool_options
 from evalkit.text import one_line, visible
 from shards.runtime.machine import DTYPES
 
@@ -21,11 +21,13 @@ from shards.runtime.machine import DTYPES
     "--dtype", type=click.Choice([*DTYPES, "float16"]), default="auto", show_default=True, help="As in score."
 )
 @click.option("--max-new-tokens", type=COUNT, default=256, show_default=True, help="Maximum length of the answer.")
-def ask(**settings: Any) -> None:
+@click.pass_context
+def ask(ctx: click.Context, /, **settings: Any) -> None:
     """Ask CHECKPOINT one QUESTION, with documentation in the prompt or tools, and show its answer.
 
     Nothing is scored, and the answer is not executed.
     """
+    refuse_dependent_options(ctx)
     from evalkit import console
     from evalkit.tools.ask import AskRequest
     from evalkit.tools.ask import ask as ask_checkpoint

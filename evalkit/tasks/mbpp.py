@@ -51,6 +51,9 @@ MBPP_SANITIZED = DataFile(
     ),
 )
 
+PARTS = {"mbpp:train": (601, 974), "mbpp:validation": (511, 600)}
+"""First and last task of the parts that the authors set apart, by the name of the benchmark."""
+
 
 def load_mbpp(data_dir: Path | None) -> Benchmark:
     """Read all 974 tasks; a protocol may cover only some of them.
@@ -68,19 +71,19 @@ def load_mbpp(data_dir: Path | None) -> Benchmark:
 
 def load_mbpp_train(data_dir: Path | None) -> Benchmark:
     """Read the tasks 601 to 974, which the authors set apart for training; see `load_mbpp`."""
-    return _part(load_mbpp(data_dir), "train", first_id=601, last_id=974)
+    return _part(load_mbpp(data_dir), "mbpp:train")
 
 
 def load_mbpp_validation(data_dir: Path | None) -> Benchmark:
     """Read the tasks 511 to 600, which the authors set apart for validation; see `load_mbpp`."""
-    return _part(load_mbpp(data_dir), "validation", first_id=511, last_id=600)
+    return _part(load_mbpp(data_dir), "mbpp:validation")
 
 
-def _part(benchmark: Benchmark, name: str, *, first_id: int, last_id: int) -> Benchmark:
-    """Return the tasks of a benchmark with numbers from `first_id` to `last_id`, both included."""
+def _part(benchmark: Benchmark, name: str) -> Benchmark:
+    """Return the tasks of a benchmark that are in one of `PARTS`."""
+    first_id, last_id = PARTS[name]
     ids = {f"Mbpp/{number}" for number in range(first_id, last_id + 1)}
     problems = tuple(problem for problem in benchmark.problems if problem.task_id in ids)
-    name = f"{benchmark.name}:{name}"
     return replace(benchmark, name=name, problems=problems, excluded_ids=excluded_ids(problems), is_part=True)
 
 

@@ -12,7 +12,7 @@ from evalkit.generation.base import Answer, Prompt
 from evalkit.generation.checkpoint import Checkpoint, find_checkpoint, has_chat_template
 from evalkit.generation.decoding import token_counter
 from evalkit.generation.engine import announcement, choose_settings, load_engine
-from evalkit.request import ScoreCallbacks
+from evalkit.request import ScoreCallbacks, require_effects
 from evalkit.sandbox.pool import Pool
 from evalkit.tasks.base import Problem
 from evalkit.tasks.presets import PromptProtocol
@@ -58,6 +58,7 @@ class AskRequest:
             )
         if self.docs is not None and not self.docs_top_k and "docs" not in self.tools:
             raise EvalError("--docs has no effect without --docs-top-k K or --tools docs; add one of them")
+        require_effects(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,55 +9,27 @@ Shape suffixes: B rows, K key heads, C capacity in positions, N new positions, D
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers.cache_utils import DynamicLayer
 
 ROOM = 64
 """Free positions of a new buffer: one copy for so many steps."""
 
 
-def is_plain(cache: Any) -> bool:
-    """Return whether all layers of a transformers cache keep all keys and values, and nothing else."""
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def joined(caches: Sequence[Any]) -> Any:
-    """Return one cache with the rows of several plain ones, padded on the left to the longest. The others lose theirs.
-
-    Args:
-        caches: Caches of the same model that hold a prefill each; a single one may be of any kind.
-    """
-    first, *others = caches
-    if not others:
-        return first
-    width = max(cache.get_seq_length() for cache in caches)
-    for layer, *further in zip(*(cache.layers for cache in caches), strict=True):
-        for name in ("keys", "values"):
-            padded = [
-                functional.pad(states, (0, 0, width - states.shape[-2], 0)) for states in _taken(name, layer, *further)
-            ]
-            setattr(layer, name, torch.cat(padded))
-    return first
-
-
-def _taken(name: str, *layers: Any) -> Iterator[torch.Tensor]:
-    """Yield the keys or the values of layers, which do not keep them."""
-    for layer in layers:
-        yield getattr(layer, name)
-        setattr(layer, name, None)
-
-
 def make_room(cache: Any) -> None:
-    """Replace the layers of a transformers cache that copy by layers that grow in place; others, such as windows, stay.
+    """Replace the layers of a transformers cache that copy by layers that grow in place.
+
+    Others stay: windows, and layers that hold nothing, as of a BART decoder whose config counts an encoder's, too.
 
     Args:
         cache: A `transformers.Cache` that holds the keys and values of a prefill.
     """
-    cache.layers = [GrowingLayer.of(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [
+        GrowingLayer.of(layer) if type(layer) is DynamicLayer and layer.keys is not None else layer
+        for layer in cache.layers
+    ]
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed

@@ -65,14 +65,16 @@ class HeldOutRule:
     """Whether conversations with the same opening are on one side, in place of each document by itself."""
 
     @classmethod
-    def of(cls, corpus: Mapping[str, Any], *, fraction: float) -> Self:
-        """Return the rule for a cache: by conversation where each turn of one is a row (`--train-on all`).
+    def of(cls, *corpora: Mapping[str, Any], fraction: float) -> Self:
+        """Return the rule for all caches of a run: by conversation where one has each turn as a row (`--train-on all`).
+
+        One rule for all of them keeps a row that several caches have on one side.
 
         Args:
-            corpus: `corpus` of the cache's manifest.
+            corpora: `corpus` of the manifest of each cache.
             fraction: Share that is held out, 0 to 1.
         """
-        return cls(fraction=fraction, by_conversation=corpus.get("train_on") == "all")
+        return cls(fraction=fraction, by_conversation=any(corpus.get("train_on") == "all" for corpus in corpora))
 
     def holds_out(self, info: RowInfo) -> bool:
         """Return whether a row is kept from training."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -62,10 +62,6 @@ class BatchTargets(Protocol):
     def counts(self) -> dict[str, int]:
         """Number of terms of each part of the loss; `ce` counts positions."""
 
-    @property
-    def left_out(self) -> Counter[str]:
-        """Counts of text that the student cannot read, by reason."""
-
     def to(self, device: torch.device) -> Self:
         """Return the targets on `device`."""
 
@@ -90,6 +86,8 @@ class Batch:
     """Positions with a target of each row."""
     kind: int = 0
     """Number of the objective that made the batch, where a run has several."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Counts of text beside these rows that the student cannot read, by reason."""
 
     @property
     def num_positions(self) -> int:

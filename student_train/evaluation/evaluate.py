@@ -16,6 +16,7 @@ from student_train.data.hashing import HeldOutRule
 from student_train.errors import TrainError
 from student_train.evaluation.comparison import comparison
 from student_train.evaluation.held_out import held_out_rows
+from student_train.evaluation.intervals import Interval, interval_text
 from student_train.evaluation.model_scores import score_model
 from student_train.evaluation.request import EvaluationRequest
 from student_train.evaluation.token_kinds import kinds_of_ids
@@ -106,7 +107,5 @@ def table_lines(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(interval: dict[str, float] | None, *, sign: str = "") -> str:
-    if interval is None:
-        return "-"
-    return f"{interval['mean']:{sign}.4f} [{interval['low']:{sign}.4f}, {interval['high']:{sign}.4f}]"
+def _cell(interval: Interval | None, *, sign: str = "") -> str:
+    return "-" if interval is None else interval_text(interval, f"{sign}.4f")

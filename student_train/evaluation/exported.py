@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from student_train.errors import Interrupted
 from student_train.evaluation.run_scores import score_run
 from student_train.model.loading import Student
 from student_train.model.lora import add_adapters, merge_adapters
@@ -18,23 +20,32 @@ _TITLE = "held-out, after"
 
 
 def export_and_score(context: RunContext) -> tuple[Any, list[RowScore]]:
-    """Return the model as it is exported, on the main rank (None elsewhere), and its scores. A collective."""
+    """Return the model as it is exported, on the main rank (None elsewhere), and its scores. A collective.
+
+    Raises:
+        Interrupted: A rank was asked to stop; the last step is saved.
+    """
     config, world = context.config, context.world
     if world.size == 1 or not config.lora_rank:
         if config.lora_rank:
             merge_adapters(context.student.adapted)  # in place
         round_weights(context.student.model, config.export_dtype)
-        after = score_run(context, _TITLE)
+        after = score_run(context, _TITLE, step=context.total_steps)
         return whole_model(context.student, world), after
     # Adapters of sharded matrices cannot be merged in place. The main rank scores the whole model.
     model = whole_model(context.student, world, lora_rank=config.lora_rank, seed=config.seed)
-    after = []
+    scores: list[RowScore] | None = None
     if world.is_main:
         round_weights(model, config.export_dtype)
         distiller = context.distiller.with_model(model.to(world.device))
         runtime = replace(context.runtime, world=World(device=world.device))
-        after = score_run(replace(context, distiller=distiller, runtime=runtime), _TITLE)
-    return model, world.gather(after)[0]
+        alone = replace(context, distiller=distiller, runtime=runtime)
+        with suppress(Interrupted):  # the other ranks wait: they hear of it below
+            scores = score_run(alone, _TITLE, step=context.total_steps)
+    scores = world.gather(scores)[0]
+    if scores is None:
+        raise context.interrupted(context.total_steps)
+    return model, scores
 
 
 def round_weights(model: Any, dtype: str) -> None:

@@ -18,7 +18,7 @@ from shards.format.chunk import Chunk
 from student_train.data.hashing import HeldOutRule
 from student_train.data.loader import ChunkSource
 from student_train.data.packing import Batch, Packing
-from student_train.evaluation.intervals import DocumentSums, Interval, intervals, known_figures
+from student_train.evaluation.intervals import DocumentSums, Interval, known_figures
 from student_train.objectives.base import CacheObjective
 from student_train.objectives.row_score import Measure, RowScore
 from student_train.training.distributed import World
@@ -94,7 +94,7 @@ def score(
         held_out: The rows.
         scorer: Function from a batch to what `Objective.scores` returns for it.
         world: Ranks that share the rows; None for one process.
-        on_tokens: Called with the number of positions of each finished batch.
+        on_tokens: Called with the number of positions of each finished batch, as often on every rank.
     """
     world = world or World()
     objective, batches = held_out.objective, held_out.batches(world)
@@ -105,15 +105,13 @@ def score(
         on_tokens(batch.num_positions)
     for _ in range(most - len(batches)):
         scorer(held_out.empty_batch())
+        on_tokens(0)
     parts = world.gather(scores)
     return [parts[i % world.size][i // world.size] for i in range(len(held_out.rows))]
 
 
 def summary(scores: Sequence[RowScore], measures: Sequence[Measure]) -> dict[str, Interval] | None:
-    """Return mean, standard error and 95 % interval of each measure that is known, and of the calibration error.
-
-    None without rows.
-    """
+    """Return the `Interval` of each measure that is known, and of the calibration error; None without rows."""
     if not scores:
         return None
     sums = DocumentSums([s.document for s in scores])
@@ -134,7 +132,7 @@ def _calibration(sums: DocumentSums, bins: list[list[list[float]]]) -> Interval:
         return gap
 
     by_document = sums.by_document(bins)
-    (interval,) = intervals(error(by_document.sum(axis=0))[None], error(sums.resampled(by_document))[:, None])
+    (interval,) = sums.intervals(error(by_document.sum(axis=0))[None], error(sums.resampled(by_document))[:, None])
     return interval
 
 

@@ -15,7 +15,10 @@ import numpy.typing as npt
 _RESAMPLES = 2000
 
 Interval = dict[str, float]
-"""`mean`, `low` and `high` (percentiles of the resamples), and `standard_error` (their standard deviation)."""
+"""`mean`, `low` and `high` (percentiles of the resamples), and `standard_error` (their standard deviation).
+
+One document says nothing about others: it has a `mean` alone.
+"""
 
 
 class DocumentSums:
@@ -60,7 +63,7 @@ class DocumentSums:
             above: Numerators [rows, C].
             below: Denominators [rows, C].
         """
-        return intervals(*self._ratios(above, below))
+        return self.intervals(*self._ratios(above, below))
 
     def ratio_differences(
         self, first: tuple[npt.ArrayLike, npt.ArrayLike], second: tuple[npt.ArrayLike, npt.ArrayLike]
@@ -73,7 +76,25 @@ class DocumentSums:
         """
         means, samples = self._ratios(*first)
         other_means, other_samples = self._ratios(*second)
-        return intervals(means - other_means, samples - other_samples)
+        return self.intervals(means - other_means, samples - other_samples)
+
+    def intervals(self, means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) -> list[Interval]:
+        """Return the interval of each column.
+
+        Args:
+            means: Values over all documents [C].
+            samples: Values over resampled documents [R, C]; NaN for a resample that holds nothing to divide by.
+        """
+        if self._num == 1:
+            return [{"mean": float(mean)} for mean in means]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about a column of NaN
+            lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+            errors = np.nanstd(samples, axis=0)
+        return [
+            {"mean": float(mean), "low": float(low), "high": float(high), "standard_error": float(error)}
+            for mean, low, high, error in zip(means, lows, highs, errors, strict=True)
+        ]
 
     def _ratios(
         self, above: npt.ArrayLike, below: npt.ArrayLike
@@ -84,21 +105,10 @@ class DocumentSums:
             return tops.sum(axis=0) / bottoms.sum(axis=0), self.resampled(tops) / self.resampled(bottoms)
 
 
-def intervals(means: npt.NDArray[np.float64], samples: npt.NDArray[np.float64]) -> list[Interval]:
-    """Return the interval of each column.
-
-    Args:
-        means: Values over all documents [C].
-        samples: Values over resampled documents [R, C]; NaN for a resample that holds nothing to divide by.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, about a column of NaN
-        lows, highs = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-        errors = np.nanstd(samples, axis=0)
-    return [
-        {"mean": float(mean), "low": float(low), "high": float(high), "standard_error": float(error)}
-        for mean, low, high, error in zip(means, lows, highs, errors, strict=True)
-    ]
+def interval_text(interval: Interval, form: str = ".4f") -> str:
+    """Return an interval for people, each number in a format: `mean [low, high]`, or the mean of one document."""
+    text = f"{interval['mean']:{form}}"
+    return f"{text} [{interval['low']:{form}}, {interval['high']:{form}}]" if "low" in interval else text
 
 
 def known_figures(figures: dict[str, Interval]) -> dict[str, Interval]:

@@ -100,7 +100,7 @@ def _score(
     world: World,
     log: Callable[[str], None],
 ) -> ModelScores:
-    objective = choose_objective(replace(config, specialist=()), student, [cache], device=world.device)
+    objective = choose_objective(_to_measure(config, cache), student, [cache], device=world.device)
     rows, left_out = objective.readable(rows)
     if not rows:
         raise TrainError(
@@ -131,6 +131,14 @@ def _score(
         rows=tuple(row_scores),
         positions=tuple(positions),
         left_out=dict(left_out),
+    )
+
+
+def _to_measure(config: Config, cache: shards.Cache) -> Config:
+    """Return settings without those that only a loss needs: measures are the same for every loss."""
+    template = config.template if cache.manifest.layout.has_responses else "stored"  # documents have none to render
+    return replace(
+        config, relations_weight=0.0, divergence="forward-kl", temperature=1.0, specialist=(), template=template
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,6 @@ def _summary(context: RunContext, cache: Cache, held_out: HeldOutSet, folder: Pa
     """Return the figures of the copy on the held-out rows of a cache; None without rows."""
     if not held_out.rows:
         return None
-    # Measures are the same for every loss, and a student with another tokenizer takes no such setting.
-    config = replace(context.config, quantize="", divergence="forward-kl", temperature=1.0)
     world = World(device=context.world.device)
-    scores = score_model(str(folder), config, cache, held_out.rows, world=world, log=context.log)
+    scores = score_model(str(folder), context.config, cache, held_out.rows, world=world, log=context.log)
     return summary(scores.rows, scores.measures)

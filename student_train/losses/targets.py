@@ -12,7 +12,6 @@ Shapes: R rows, P positions, K columns (entries of a position, padded to the lon
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -98,11 +97,6 @@ class Targets:
     def counts(self) -> dict[str, int]:
         """Number of terms of each part of the loss."""
         return {"kd": len(self), "ce": len(self)}
-
-    @property
-    def left_out(self) -> Counter[str]:
-        """Text that the student cannot read: none, as it has the teacher's tokenizer."""
-        return Counter()
 
 
 def no_targets() -> Targets:

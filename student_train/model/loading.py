@@ -16,7 +16,7 @@ from student_train.errors import StudentError
 from student_train.model.head import require_projection
 from student_train.model.model_folder import load_model, load_rules, require_ids
 from student_train.model.probe import require_runs
-from student_train.model.sources import default_name, find_student, has_weights, tokenizer_files
+from student_train.model.sources import base_folder, default_name, find_student, has_weights, tokenizer_files
 from student_train.model.tokenizer_match import tokenizer_difference
 from student_train.pruning.layer_choice import Choose, LayerChoice, choose_evenly
 from student_train.pruning.shorten import shorten
@@ -42,6 +42,8 @@ class Student:
     """Most tokens of a row that it reads."""
     other_tokenizer: str | None = None
     """How its tokenizer differs from the shards'; None where it is the same."""
+    from_folder: bool = False
+    """Whether it starts from a folder of this machine, and not from the hub or a package."""
     adapted: Any = None
     """The model with adapters, which can merge them; None without adapters."""
 
@@ -101,7 +103,8 @@ def load(
         other = "its tokenizer is not the shards'" if tokenizer.difference else ""
         choice = choose(model, keep, unfit=other if has_weights(folder) else "it starts fresh")
         model = shorten(model, choice.kept)
-    return _student(model, source, tokenizer, choice=choice)
+    student = _student(model, source, tokenizer, choice=choice)
+    return replace(student, from_folder=base_folder(name, teacher) is not None)
 
 
 def loaded(name: str, model: Any, *, teacher: Teacher, shards_tokenizer: Path) -> Student:

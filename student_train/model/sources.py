@@ -98,6 +98,25 @@ def find_student(name: str, teacher: Teacher) -> tuple[Path, str]:
     )
 
 
+def base_folder(name: str, teacher: Teacher) -> Path | None:
+    """Return the folder of this machine that a student starts from; None where the hub or a package has it.
+
+    Args:
+        name: Value of `--student`; "" for the default.
+        teacher: The teacher of the shards.
+    """
+    name = name or default_name(teacher)
+    if name in NAMES or name in PACKAGED:
+        return None
+    places = (teacher.name, teacher.repo) if name == "teacher" else (name,)
+    return next((Path(place) for place in places if place and Path(place).is_dir()), None)
+
+
+def names_a_folder(name: str) -> bool:
+    """Return whether a value of `--student` can only be a folder, whether or not it is there."""
+    return not (name in ("", "teacher") or name in NAMES or name in PACKAGED or _HUB_ID.fullmatch(name))
+
+
 def base_on_hub(name: str, teacher: Teacher) -> HubModel | None:
     """Return the model on the hub that a student starts from, with its licence where it is known; None for a folder.
 

@@ -163,9 +163,8 @@ class CrossTokenizer:
         for part in groups([len(row.tokens) for row in rows], packing):
             aligned = cross_targets(rows[part], tables, max_tokens=self.max_row_tokens)
             firsts = [row.first_label for row in aligned.rows]
-            batches.append(
-                pack(aligned.rows, aligned, packing, first_labels=firsts) if firsts else empty_batch(aligned)
-            )
+            batch = pack(aligned.rows, aligned, packing, first_labels=firsts) if firsts else empty_batch(aligned)
+            batches.append(replace(batch, left_out=aligned.left_out))
         return tuple(batches)
 
     def _with_labels(self, rows: list[Chunk]) -> list[Chunk]:

@@ -38,6 +38,8 @@ MEASURES = (
     Measure(name="top1_agreement", numerator="top1_sum", denominator="tokens"),
 )
 
+_TOO_LONG = "rows left out: in the student's own template they are longer than it reads"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SameTokenizer:
@@ -69,7 +71,8 @@ class SameTokenizer:
             raise TrainError(f"specialist has id {max(config.specialist)}; the student has {student.vocab_size} ids")
         windows = [cache.manifest.settings.get("window_tokens") for cache in caches]
         for cache, window_tokens in zip(caches, windows, strict=True):
-            require_context(cache, max_row_tokens=student.max_row_tokens, window_tokens=window_tokens)
+            if template is None:  # a row has another length in the student's template: `_as_read`
+                require_context(cache, max_row_tokens=student.max_row_tokens, window_tokens=window_tokens)
         known = [tokens for tokens in windows if tokens is not None]
         longest = max(known) if len(known) == len(windows) else None
         return cls(
@@ -121,8 +124,10 @@ class SameTokenizer:
         return None
 
     def readable(self, rows: list[Chunk]) -> tuple[list[Chunk], Counter[str]]:
-        """Return the rows with a label after the prefix; every row can be read."""
-        return self._with_labels(rows), Counter()
+        """Return the rows with a label after the prefix. Its own template makes some too long for the student."""
+        rows = self._with_labels(rows)
+        kept = rows if self.template is None else [row for row in rows if self._as_read(row) is not None]
+        return kept, Counter({_TOO_LONG: len(rows) - len(kept)} if len(kept) < len(rows) else {})
 
     def batches(self, rows: list[Chunk], packing: Packing) -> tuple[Batch, ...]:
         """Return batches with the targets that the divergence needs."""
@@ -134,17 +139,25 @@ class SameTokenizer:
         return self._batches(rows, packing, targets)
 
     def _batches(self, rows: list[Chunk], packing: Packing, spec: TargetSpec) -> tuple[Batch, ...]:
-        rows = self._with_labels(rows)
-        if self.template is not None:
-            rows = [self.template.rendered(row) for row in rows]
-        for row in rows:
-            if len(row.tokens) > self.max_row_tokens:
-                raise row_too_long(row.rows[0], len(row.tokens), self.max_row_tokens)
+        with_labels = self._with_labels(rows)
+        rows = [row for row in map(self._as_read, with_labels) if row is not None]
         parts = groups([len(row.tokens) for row in rows], packing)
         firsts = [first_label(row, skip=spec.skip) for row in rows]
-        return tuple(
-            pack(rows[part], targets_of(rows[part], spec), packing, first_labels=firsts[part]) for part in parts
-        )
+        batches = [pack(rows[part], targets_of(rows[part], spec), packing, first_labels=firsts[part]) for part in parts]
+        if len(rows) < len(with_labels):
+            first, *others = batches or [self.empty_batch()]
+            batches = [replace(first, left_out=Counter({_TOO_LONG: len(with_labels) - len(rows)})), *others]
+        return tuple(batches)
+
+    def _as_read(self, row: Chunk) -> Chunk | None:
+        """Return a row as the student reads it; None where its own template makes it too long."""
+        if self.template is not None:
+            row = self.template.rendered(row)
+        if len(row.tokens) <= self.max_row_tokens:
+            return row
+        if self.template is None:
+            raise row_too_long(row.rows[0], len(row.tokens), self.max_row_tokens)
+        return None
 
     def _with_labels(self, rows: list[Chunk]) -> list[Chunk]:
         return [row for row in rows if num_labels(row, skip=self.targets.skip)]
@@ -154,8 +167,8 @@ class SameTokenizer:
         return empty_batch(no_targets())
 
     def initial_state(self) -> ObjectiveState | None:
-        """Return None: the weights are fixed."""
-        return None
+        """Return None, as the weights are fixed; with a template of its own, a state that counts rows left out."""
+        return None if self.template is None else ObjectiveState(norms={}, left_out={})
 
     def weights(self, state: ObjectiveState | None) -> dict[str, float]:
         """Return the shares of the configuration."""
@@ -178,8 +191,11 @@ class SameTokenizer:
     def next_state(
         self, state: ObjectiveState | None, *, norms: dict[str, float], left_out: dict[str, int]
     ) -> ObjectiveState | None:
-        """Return None: there is no state."""
-        return None
+        """Return the state with added counts; None without one."""
+        if self.template is None:
+            return None
+        counts = Counter({} if state is None else state.left_out) + Counter(left_out)
+        return ObjectiveState(norms={}, left_out=dict(counts))
 
     def loss(self, output: StudentOutput, batch: Batch, scale: LossScale, *, measure: bool) -> LossOutput:
         """Return the fused loss; its weights are those of `loss_spec`, and norms are never measured."""

@@ -45,11 +45,6 @@ class TargetsWithRelations:
         """Number of terms of each part of the loss."""
         return {**self.base.counts, PART: self.relations.num_positions}
 
-    @property
-    def left_out(self) -> Counter[str]:
-        """Text that the student cannot read, as the other objective counts it."""
-        return self.base.left_out
-
     def to(self, device: torch.device) -> TargetsWithRelations:
         """Return the targets on `device`."""
         return TargetsWithRelations(base=self.base.to(device), relations=self.relations.to(device))

@@ -61,6 +61,11 @@ class MetricsLog:
         for board in self._boards:
             board.log(numbers, line["step"])
 
+    def holds(self, name: str, step: int) -> bool:
+        """Return whether a file of the run that is continued has a whole line of a step."""
+        path = self._out / name
+        return path.is_file() and step in map(_step, path.read_bytes().splitlines(keepends=True))
+
     def close(self) -> None:
         """Close files and dashboards."""
         for file in self._files.values():

@@ -12,6 +12,7 @@ from typing import Any
 
 from shards.read import Cache
 from student_train.evaluation.held_out import by_set, summary
+from student_train.evaluation.intervals import Interval, interval_text
 from student_train.model.loading import Student
 from student_train.objectives.base import Objective
 from student_train.objectives.row_score import LABELS, RowScore
@@ -63,13 +64,15 @@ def run_record(
     }
 
 
-def _noise(after: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _noise(after: dict[str, Interval]) -> dict[str, Any] | None:
     """Return how far a repeated run may lie from this one and count as equivalent, by measure.
 
-    It is half the width of the measure's 95 % interval: what the held-out rows leave open about this run itself.
+    It is half the width of the measure's 95 % interval: what the held-out rows leave open about this run itself. None
+    where a single document leaves everything open.
     """
-    margins = {name: (interval["high"] - interval["low"]) / 2 for name, interval in after.items() if name in LABELS}
-    return {"from": "held-out intervals", "margins": margins}
+    known = {name: interval for name, interval in after.items() if name in LABELS and "low" in interval}
+    margins = {name: (interval["high"] - interval["low"]) / 2 for name, interval in known.items()}
+    return {"from": "held-out intervals", "margins": margins} if margins else None
 
 
 def _shards_record(cache: Cache) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def _responses_record(cache: Any) -> dict[str, Any]:
 def _student_record(student: Student, state: TrainState) -> dict[str, Any]:
     return {
         "source": student.source,
+        "from_folder": student.from_folder,
         "layers": student.layers,
         **({"layer_choice": student.layer_choice.to_dict()} if student.layer_choice else {}),
         "parameters": count_parameters(student),
@@ -236,11 +240,8 @@ def _changes(held_out: dict[str, Any]) -> str:
     text = ""
     for name, label in LABELS.items():
         if name in held_out["after"]:
-            after = held_out["after"][name]
-            text += (
-                f"; {label} {held_out['before'][name]['mean']:.4f} -> {after['mean']:.4f} "
-                f"[{after['low']:.4f}, {after['high']:.4f}]"
-            )
+            before, after = held_out["before"][name], held_out["after"][name]
+            text += f"; {label} {before['mean']:.4f} -> {interval_text(after)}"
     return text
 
 

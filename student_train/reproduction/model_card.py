@@ -12,6 +12,7 @@ from shards.format.manifest import Teacher
 from shards.format.side_files import seal_card
 from shards.reports.summary import licence_line
 from student_train.config import from_dict
+from student_train.evaluation.intervals import Interval, interval_text
 from student_train.model.sources import HubModel, base_on_hub
 from student_train.reproduction.publication import PublishedCache, resolve
 from student_train.reproduction.recorded_run import RecordedRun
@@ -38,7 +39,7 @@ class CardFacts:
         return base_on_hub(from_dict(self.run.record["config"]).student, self.teachers[0])
 
     @property
-    def measures(self) -> dict[str, tuple[str, dict[str, float], dict[str, float] | None]]:
+    def measures(self) -> dict[str, tuple[str, Interval, Interval | None]]:
         """Label, interval after training and interval before it, by measure; {} without held-out rows."""
         from student_train.objectives.row_score import LABELS
 
@@ -105,22 +106,20 @@ def _measures(facts: CardFacts) -> str:
         return ""
     held_out = facts.run.record["held_out"]
     rows = [
-        f"| {label} | {_interval(before) if before else '-'} | {_interval(after)} |"
+        f"| {label} | {interval_text(before) if before else '-'} | {interval_text(after)} |"
         for label, after, before in facts.measures.values()
     ]
+    have_intervals = any("low" in after for _, after, _ in facts.measures.values())
+    how = "with 95 % intervals over documents" if have_intervals else "of one document, which gives no interval"
     return "\n".join(
         [
-            f"On {held_out['tokens']:,} held-out tokens, with 95 % intervals over documents:\n",
+            f"On {held_out['tokens']:,} held-out tokens, {how}:\n",
             "| | before training | after |\n|---|---|---|",
             *rows,
             "\nKL is in nats per token. The measures compare the model with its teacher on the corpus of the shards. "
             "They do not say how well it solves tasks.\n",
         ]
     )
-
-
-def _interval(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
 
 
 def _loading(address: str) -> str:

@@ -20,7 +20,7 @@ from shards.storage.store import Store, open_store
 from student_train.config import Config, from_dict
 from student_train.errors import TrainError
 from student_train.model.base import folder_digests
-from student_train.model.sources import NAMES, PACKAGED, default_name, tokenizer_files
+from student_train.model.sources import base_folder, names_a_folder, tokenizer_files
 from student_train.outputs.weight_digest import exported_sha256
 from student_train.reproduction.model_card import CardFacts, model_card
 from student_train.reproduction.publication import (
@@ -61,8 +61,8 @@ def publish_run(request: PublishRequest, *, log: Callable[[str], None]) -> Publi
         log: Prints a line for people.
 
     Raises:
-        TrainError: The run is not finished, its weights have changed, nothing says where its shards are, or another run
-            is at the address.
+        TrainError: The run is not finished, its weights have changed, nothing says where its shards are, the folder
+            that it began with is not there, or another run is at the address.
         ShardError: A place cannot be reached or written.
     """
     folder, target = request.folder, open_store(request.url)
@@ -149,7 +149,7 @@ def _files(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> 
     weights = [*weight_files(folder), *folder.glob("*.safetensors.index.json")]
     for path in (*weights, *tokenizer_files(folder)):
         yield path.name, path
-    base = _base_folder(config, teacher)
+    base = _base_folder(folder, config, run, teacher)
     if base is not None:
         digests, student = folder_digests(base, teacher), run.record["student"]
         if (digests.weights_sha256, digests.config_sha256) != (student["weights_sha256"], student["config_sha256"]):
@@ -166,13 +166,21 @@ def _files(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> 
             yield name, folder / name
 
 
-def _base_folder(config: Config, teacher: Teacher) -> Path | None:
-    """Return the folder of the model that the student starts from; None where the hub or a package has it."""
-    name = config.student or default_name(teacher)
-    if name in NAMES or name in PACKAGED:
-        return None
-    places: Sequence[str] = (teacher.name, teacher.repo) if name == "teacher" else (name,)
-    return next((Path(place) for place in places if place and Path(place).is_dir()), None)
+def _base_folder(folder: Path, config: Config, run: RecordedRun, teacher: Teacher) -> Path | None:
+    """Return the folder of the model that the student starts from; None where the hub or a package has it.
+
+    A record of an earlier release does not say which of both `owner/name` was.
+    """
+    base, student = base_folder(config.student, teacher), run.record["student"]
+    from_folder = student.get("from_folder", base is not None or names_a_folder(config.student))
+    if from_folder and base is None:
+        name = teacher.repo or teacher.name if config.student in ("", "teacher") else config.student
+        raise TrainError(
+            f"{folder}: found no folder {name} here, expected the model that the run began with "
+            f"({student['weights_sha256'][:12]}), as others need it to repeat the run; publish from the directory in "
+            "which the run was started, or bring that folder back"
+        )
+    return base if from_folder else None
 
 
 def _model_files(base: Path) -> list[Path]:
@@ -195,13 +203,19 @@ def _put_card(target: Store, text: str, log: Callable[[str], None]) -> None:
 
 
 def _noise(run: RecordedRun, second: Path) -> dict[str, object]:
-    noise = measured_noise(run, RecordedRun.read(second / "run.json"))
-    if not noise["margins"]:
+    other = RecordedRun.read(second / "run.json")
+    noise = measured_noise(run, other)
+    if noise["margins"]:
+        return noise
+    if run.rows and run.rows.keys() == other.rows.keys():
         raise TrainError(
-            f"second-run {second}: found other held-out rows than in {run.name}, expected the same ones; repeat the "
-            "run with another --seed"
+            f"second-run {second}: found one held-out document, expected at least two to measure noise; leave "
+            "--second-run out, or train both runs with a larger --held-out"
         )
-    return noise
+    raise TrainError(
+        f"second-run {second}: found other held-out rows than in {run.name}, expected the same ones; repeat the "
+        "run with another --seed"
+    )
 
 
 def _require_free(target: Store, publication: Publication) -> None:

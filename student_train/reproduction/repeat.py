@@ -57,19 +57,20 @@ def settings_of(
         source: The run.
         settings: Values of the command line by name, defaults included.
         given: Names of those that the command line gives; they win over the record.
-        needs_out: Whether a folder is written, so that a published run needs one of the command line.
+        needs_out: Whether a folder is written, which the command line has to name.
         log: Prints a line for people.
 
     Raises:
-        TrainError: `--out` is missing, the shards are not those of the run, or the base model is another one.
+        TrainError: `--out` is missing or holds the run itself, the shards are not those of the run, or the base model
+            is another one.
         ShardError: The shards cannot be reached.
     """
     run = RecordedRun.read(source.record)
     recorded = _with_threads(from_dict(run.record["config"]), run.record)
+    if needs_out:
+        _require_own_out(source, Path(settings["out"]) if "out" in given else None)
     if source.publication is None:
         return replace(recorded, **{name: settings[name] for name in given})
-    if needs_out and "out" not in given:
-        raise TrainError(f"{source.address}: repeating a published run needs --out, the folder of the repeated one")
     own = {name: settings[name] for name in {*given, *_OF_THIS_MACHINE}}
     if "student" not in given:
         own["student"] = str(source.base) if source.base is not None else recorded.student
@@ -142,6 +143,19 @@ def _with_threads(recorded: Config, record: dict[str, Any]) -> Config:
     if recorded.threads or type(threads) is not int or threads > num_threads().number:
         return recorded
     return replace(recorded, threads=threads)
+
+
+def _require_own_out(source: RunSource, out: Path | None) -> None:
+    """Check that the repeated run gets a folder of its own: a run compared with itself is always identical."""
+    name = source.address or source.record
+    if out is None:
+        raise TrainError(f"{name}: repeating a run needs --out, the folder of the repeated one")
+    found = out / "run.json"
+    if found.is_file() and found.read_bytes() == source.record.read_bytes():
+        raise TrainError(
+            f"{out}: found the recorded run itself, or a copy of it, expected the folder of another run, to compare "
+            f"with {name}; name another --out"
+        )
 
 
 def _fetch_all(source: RunSource, recorded: Config, log: Callable[[str], None]) -> tuple[str, ...]:

@@ -7,10 +7,11 @@ interval, within the noise that the record states. Anything else is different.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from student_train.evaluation.intervals import DocumentSums, Interval, known_figures
+from student_train.evaluation.intervals import DocumentSums, Interval, interval_text, known_figures
 from student_train.objectives.row_score import LABELS, Measure
 from student_train.reproduction.recorded_run import RecordedRun
 
@@ -37,16 +38,7 @@ def compare(recorded: RecordedRun, repeated: RecordedRun, *, noise: Mapping[str,
     if weights["identical"]:
         verdict, why = IDENTICAL, "every weight is the same to the last bit"
     else:
-        outside = [name for name, entry in held_out.items() if not entry["within"]]
-        if held_out and not outside:
-            verdict, why = EQUIVALENT, "every held-out measure is within the noise that the record states"
-        elif outside:
-            verdict, why = DIFFERENT, f"beyond the noise that the record states: {', '.join(outside)}"
-        else:
-            verdict, why = (
-                DIFFERENT,
-                "the weights differ, and no held-out rows of both runs show that it does not matter",
-            )
+        verdict, why = _verdict_of_measures(held_out)
     return {
         "verdict": verdict,
         "why": why,
@@ -56,6 +48,18 @@ def compare(recorded: RecordedRun, repeated: RecordedRun, *, noise: Mapping[str,
         "held_out": held_out,
         "noise": None if noise is None else noise.get("from"),
     }
+
+
+def _verdict_of_measures(held_out: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the verdict on runs with other weights, and why."""
+    outside = [name for name, entry in held_out.items() if not entry["within"]]
+    if not held_out:
+        return DIFFERENT, "the weights differ, and no held-out rows of both runs show that it does not matter"
+    if not outside:
+        return EQUIVALENT, "every held-out measure is within the noise that the record states"
+    if any("low" not in held_out[name]["difference"] for name in outside):
+        return DIFFERENT, "one held-out document: equivalence cannot be shown"
+    return DIFFERENT, f"beyond the noise that the record states: {', '.join(outside)}"
 
 
 def paired_differences(first: RecordedRun, second: RecordedRun) -> dict[str, Interval]:
@@ -70,9 +74,12 @@ def paired_differences(first: RecordedRun, second: RecordedRun) -> dict[str, Int
 
 
 def measured_noise(first: RecordedRun, second: RecordedRun) -> dict[str, Any]:
-    """Return the noise between two runs: for each measure the end of its paired interval that is further from 0."""
+    """Return the noise between two runs: for each measure the end of its paired interval that is further from 0.
+
+    There is none where the rows differ, or are those of one document.
+    """
     differences = paired_differences(first, second)
-    margins = {name: max(abs(d["low"]), abs(d["high"])) for name, d in differences.items()}
+    margins = {name: max(abs(d["low"]), abs(d["high"])) for name, d in differences.items() if "low" in d}
     return {"from": "a second run", "margins": margins}
 
 
@@ -126,7 +133,7 @@ def _compare_held_out(
     entries = {}
     for name, difference in differences.items():
         margin = margins.get(name)
-        reach = max(abs(difference["low"]), abs(difference["high"]), abs(difference["mean"]))
+        reach = max(map(abs, (difference["mean"], difference.get("low", math.inf), difference.get("high", math.inf))))
         entries[name] = {
             "recorded": recorded.record["held_out"]["after"][name]["mean"],
             "repeated": repeated.record["held_out"]["after"][name]["mean"],
@@ -175,9 +182,8 @@ def _loss_lines(losses: Mapping[str, Any]) -> list[str]:
 
 
 def _measure_line(name: str, entry: Mapping[str, Any]) -> str:
-    difference = entry["difference"]
     noise = "no noise stated" if entry["margin"] is None else f"noise {entry['margin']:.2g}"
     return (
         f"  {LABELS.get(name, name)}: recorded {entry['recorded']:.6g}, here {entry['repeated']:.6g}, difference "
-        f"{difference['mean']:+.2g} [{difference['low']:+.2g}, {difference['high']:+.2g}], {noise}"
+        f"{interval_text(entry['difference'], '+.2g')}, {noise}"
     )

@@ -25,7 +25,7 @@ from student_train.model.loading import Student, context_of, load
 from student_train.model.lora import add_adapters
 from student_train.model.quantization import add_rounding
 from student_train.objectives.choose import choose_objectives
-from student_train.pruning.layer_choice import LayerChoice, choose_by_importance, choose_evenly
+from student_train.pruning.layer_choice import LayerChoice, choose_by_influence, choose_evenly
 from student_train.training.distributed import apply_fsdp
 from student_train.training.learner import held_out_rule, held_out_sets, make_learner, require_records
 from student_train.training.optimizer import make_optimizer
@@ -59,7 +59,7 @@ def build_run(
     caches = first_leg.caches
     require_records(config, caches)  # refuses before the model is loaded
     prompts = _sample_prompts(config, caches)
-    student = _load_student(config, caches[0], handover, runtime, partial(on_teacher, cache=caches[0], prompts=prompts))
+    student = _load_student(config, caches, handover, runtime, partial(on_teacher, cache=caches[0], prompts=prompts))
     chosen = choose_objectives(config, student, caches, device=runtime.world.device)
     objective = chosen.whole
     logit_map = find_logit_map(student.model)
@@ -104,15 +104,20 @@ def _first_leg(config: Config, mixture: Mixture, handover: Handover, runtime: Ru
 
 
 def _load_student(
-    config: Config, cache: shards.Cache, handover: Handover, runtime: Runtime, on_teacher: Callable[..., None]
+    config: Config,
+    caches: Sequence[shards.Cache],
+    handover: Handover,
+    runtime: Runtime,
+    on_teacher: Callable[..., None],
 ) -> Student:
+    cache = caches[0]
     return load(
         config.student,
         layers=config.student_layers,
         teacher=cache.manifest.teacher,
         shards_tokenizer=cache.tokenizer_dir,
         seed=config.seed,
-        choose=partial(_choose_layers, config=config, cache=cache, runtime=runtime, known=handover.layers),
+        choose=partial(_choose_layers, config=config, caches=caches, runtime=runtime, known=handover.layers),
         on_teacher=on_teacher,
         log=runtime.log,
     )
@@ -124,13 +129,14 @@ def _choose_layers(
     *,
     unfit: str,
     config: Config,
-    cache: shards.Cache,
+    caches: Sequence[shards.Cache],
     runtime: Runtime,
     known: LayerChoice | None,
 ) -> LayerChoice:
-    """Return the layers to keep, the same on all ranks. A collective where they are measured."""
+    """Return the layers to keep, the same on all ranks. A collective where they are measured, on the first cache."""
     if known is not None:
         return known
+    cache = caches[0]
     if not unfit:  # the model reads the cache's tokens
         window_tokens = cache.manifest.settings.get("window_tokens")
         require_context(cache, max_row_tokens=context_of(model), window_tokens=window_tokens)
@@ -140,7 +146,8 @@ def _choose_layers(
     elif runtime.world.is_main:
         if not unfit:
             runtime.log("measuring the influence of each layer on the cache's rows")
-        choice = choose_by_importance(model, keep, cache=cache, held_out=held_out_rule(config, cache), unfit=unfit)
+        rule = held_out_rule(config, caches)
+        choice = choose_by_influence(model, keep, method=config.layer_choice, cache=cache, held_out=rule, unfit=unfit)
     main_choice: LayerChoice = runtime.world.gather(choice)[0]
     runtime.log(main_choice.describe())
     return main_choice
@@ -166,6 +173,6 @@ def _sample_prompts(config: Config, caches: Sequence[shards.Cache]) -> SamplePro
     cache = first_with_responses(caches)
     if cache is None:
         return SamplePrompts()
-    rows = held_out_rows(cache, rule=held_out_rule(config, cache), max_tokens=config.held_out_tokens)
+    rows = held_out_rows(cache, rule=held_out_rule(config, caches), max_tokens=config.held_out_tokens)
     first = cache[0]
     return SamplePrompts.of(rows or [first.row(r) for r in range(len(first.rows))])

@@ -117,6 +117,20 @@ def apply_fsdp(distiller: nn.Module, world: World) -> nn.Module:
     return distiller
 
 
+def reshard(distiller: nn.Module, world: World) -> None:
+    """Let a sharded module hold its shards again: a forward pass without a backward pass leaves whole parameters.
+
+    The optimiser and checkpoints know the shards alone.
+    """
+    if world.size == 1:
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in distiller.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the full tensor, of which a rank may hold a shard, on the CPU. A collective for sharded tensors."""
     if hasattr(tensor, "full_tensor"):

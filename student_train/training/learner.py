@@ -70,9 +70,10 @@ def make_learner(
     layout = world.gather(layout_on(world.device, student, objective))[0]
     if layout.reason:
         log(layout.reason)
+    rule = held_out_rule(config, caches)
     specs = [
-        CacheSpec(batcher=each, held_out=held_out_rule(config, cache), kind=kind)
-        for cache, each, kind in zip(caches, chosen.by_cache, chosen.kinds, strict=True)
+        CacheSpec(batcher=each, held_out=rule, kind=kind)
+        for each, kind in zip(chosen.by_cache, chosen.kinds, strict=True)
     ]
     return Learner(
         distiller=Distiller(student.model, objective, dtype=config.dtype, layout=layout.name, logit_map=logit_map),
@@ -80,9 +81,9 @@ def make_learner(
     )
 
 
-def held_out_rule(config: Config, cache: shards.Cache) -> HeldOutRule:
-    """Return which rows of a cache are kept from training."""
-    return HeldOutRule.of(cache.manifest.corpus, fraction=config.held_out)
+def held_out_rule(config: Config, caches: Sequence[shards.Cache]) -> HeldOutRule:
+    """Return which rows of the caches of a run are kept from training."""
+    return HeldOutRule.of(*(cache.manifest.corpus for cache in caches), fraction=config.held_out)
 
 
 def held_out_sets(
@@ -109,10 +110,10 @@ def held_out_sets(
     Raises:
         TrainError: Rows are to be held out, and no cache has one.
     """
-    sets, shares = [], shares_of_positions(mixture)
+    sets, shares, rule = [], shares_of_positions(mixture), held_out_rule(config, caches)
     for cache, share, objective, kind in zip(caches, shares, chosen.by_cache, chosen.kinds, strict=True):
         max_tokens = math.ceil(share * config.held_out_tokens)
-        rows = held_out_rows(cache, rule=held_out_rule(config, cache), max_tokens=max_tokens)
+        rows = held_out_rows(cache, rule=rule, max_tokens=max_tokens)
         rows, left_out = objective.readable(rows)
         for reason, count in left_out.items():
             log(f"held-out {reason}: {count}")

@@ -11,6 +11,7 @@ import torch
 
 from student_train.data.loader import Step, Stream
 from student_train.data.segments import Leg
+from student_train.errors import Interrupted
 from student_train.evaluation.held_out import by_set, summary
 from student_train.evaluation.intervals import Interval
 from student_train.evaluation.run_scores import score_run
@@ -22,6 +23,9 @@ from student_train.training.optimizer import learning_rate
 from student_train.training.run_context import RunContext
 from student_train.training.state import TrainState
 from student_train.training.train_step import StepResult, UpdateSettings, take_step
+
+_CURVE = "held_out_curve.jsonl"
+"""File of the held-out figures while training."""
 
 
 class TrainingLoop:
@@ -52,6 +56,7 @@ class TrainingLoop:
             open_metrics(config, first, boards=is_main, log=context.log) as metrics,
             Progress("training", context.total_steps, log=context.log, first=first, shown=shown) as progress,
         ):
+            self._evaluate_if_missing(metrics)
             for leg in self._legs():
                 if leg is None:
                     raise context.interrupted(self.state.step)
@@ -169,9 +174,21 @@ class TrainingLoop:
             world=context.world,
         )
 
+    def _evaluate_if_missing(self, metrics: MetricsLog) -> None:
+        """Evaluate the student of a resumed run where it was stopped between a step and its evaluation."""
+        context, step = self.context, self.state.step
+        is_due = 0 < step < context.total_steps and _is_due(context.config.eval_every, step)
+        if is_due and not context.world.gather(metrics.holds(_CURVE, step))[0]:
+            self._evaluate(metrics)
+
     def _evaluate(self, metrics: MetricsLog) -> None:
+        """Evaluate the student as it is; where asked to stop meanwhile, save it."""
         context = self.context
-        scores = score_run(context, "held-out")
+        try:
+            scores = score_run(context, "held-out", step=self.state.step)
+        except Interrupted:
+            self._save()
+            raise
         means = _means(summary(scores, context.objective.measures))
         if len(context.held_out) > 1:
             parts = zip(by_set(scores, context.held_out), context.held_out, strict=True)
@@ -179,7 +196,7 @@ class TrainingLoop:
                 own = _means(summary(rows, each.objective.measures))
                 means |= {f"{name}/{number}": mean for name, mean in own.items()}
         if context.world.is_main:
-            metrics.write("held_out_curve.jsonl", {"step": self.state.step, **means}, prefix="held_out/")
+            metrics.write(_CURVE, {"step": self.state.step, **means}, prefix="held_out/")
         context.distiller.train()
 
 

@@ -97,7 +97,7 @@ def share_step(
         stop: Whether this rank was asked to stop.
     """
     batches = step.batches
-    left_out = sum((batch.targets.left_out for batch in batches), Counter())
+    left_out = sum((batch.left_out for batch in batches), Counter())
     gathered = world.gather((_counts(objective, batches), len(batches), stop, dict(step.rows), dict(left_out)))
     totals = _add_counts([counts for counts, *_ in gathered])
     positions = totals.pop(_POSITIONS)

@@ -21,6 +21,7 @@ from shards.storage.atomic import write_atomic
 from student_train.config import Config
 from student_train.data.chat_template import StudentTemplate
 from student_train.data.mixture import Mixture, open_mixture
+from student_train.errors import CheckpointError
 from student_train.evaluation import completions
 from student_train.evaluation.completions import SamplePrompts, try_to_complete
 from student_train.evaluation.exported import export_and_score
@@ -202,8 +203,9 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
     if stored is None:
         if context.segments is None:
             require_trainable(context)
-        handover = replace(handover, before=handover.before or score_run(context, "held-out, before"))
+        handover = replace(handover, before=handover.before or score_run(context, "held-out, before", step=0))
     else:
+        _require_same_held_out(context, handover.before or [])
         checkpoint.load(
             context.out,
             step=stored["step"],
@@ -223,6 +225,16 @@ def _first_state(context: RunContext, job: _Job, handover: Handover, stored: dic
     if stored is not None:
         return state.resume(stored)
     return replace(state, weights={"0": parameters_sha256(context.student.model, world=context.world)})
+
+
+def _require_same_held_out(context: RunContext, before: list[RowScore]) -> None:
+    """Check that the rows that were scored before training are those of this attempt."""
+    held_out = [(row.rows[0].document, row.rows[0].window) for each in context.held_out for row in each.rows]
+    if [(row.document, row.window) for row in before] != held_out:
+        raise CheckpointError(
+            f"{context.out}: found a run that held out {len(before)} rows, expected {len(held_out)} others, as this "
+            "release chooses them; resume it with the release that began it, or name another --out"
+        )
 
 
 def _record(context: RunContext, state: TrainState, after: list[RowScore], job: _Job) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 from shards.errors import first_line
 from shards.format.messages import Message
 from teacher_dump.errors import DumpError
+from teacher_dump.model.special_tokens import special_tokens
 
 PLAIN = "{content}\n"
 """The template of a model without one, for each message."""
@@ -97,8 +98,7 @@ class ChatTemplate:
     @cached_property
     def special_tokens(self) -> dict[str, int]:
         """Ids of the special tokens by the text that the tokenizer turns into one."""
-        added = {t.content: i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        return {**dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True)), **added}
+        return special_tokens(self.tokenizer)
 
     @cached_property
     def end_of_turn(self) -> int:

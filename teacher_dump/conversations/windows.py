@@ -2,8 +2,9 @@
 
 An answer that a model with the teacher's tokenizer wrote keeps the ids that the model saw and generated: tokenising its
 text again may give others. Every other answer is rendered with the teacher's chat template and tokenised, context and
-response apart, so that no token holds parts of both. A response that ended by itself ends with the end-of-turn token,
-which has a record like any other.
+response apart, so that no token holds parts of both. The ids of a response decode to its text behind the context: a
+SentencePiece tokenizer adds a space to a text that it tokenises alone, and drops one of a text that it decodes alone. A
+response that ended by itself ends with the end-of-turn token, which has a record like any other.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _CUT_TRIES = 8
 """Tokens that a cut moves back at most to reach the end of a character."""
 
 _REPLACEMENT = "\ufffd"
+_SENTINEL = "\n"
+"""Text that a response is tokenised behind where the tokenizer begins each text with a space."""
 
 Ids = tuple[int, ...]
 DropAnswer = Callable[[AnsweredConversation, str, str], None]
@@ -52,6 +55,8 @@ class AnswerWindows:
         self._window_tokens, self._counts = window_tokens, counts
         self._last_context: tuple[str, Ids] = ("", ())
         """The messages that were rendered last, and their ids: answers to one conversation follow each other."""
+        self._last_decoded: tuple[Ids, str] = ((), "")
+        """The context that was decoded last, and its text."""
 
     def windows(self, answers: Iterable[AnsweredConversation], drop: DropAnswer) -> Iterator[Window]:
         """Yield the window of each answer.
@@ -97,7 +102,7 @@ class AnswerWindows:
         text = answer.response
         if len(ids) > room:
             self._counts[CUT] += 1
-            ids, text = self._cut(ids, room, text)
+            ids, text = self._cut(context, ids, room, text)
         assert answer.index is not None, "the corpus numbers every answer"
         return Window(
             info=RowInfo(
@@ -132,18 +137,34 @@ class AnswerWindows:
         for token in self._template.special_tokens:
             if any(token in text for text in texts):
                 raise _UnusableAnswer("contains special tokens", token)
-        ids = self._template.text_ids(answer.response)
-        if self._decoded(ids) != answer.response:
-            raise _UnusableAnswer("tokenizer does not round-trip", "the response")
-        return self._context(answer.messages), (*ids, self._template.end_of_turn) if answer.ended else ids
+        context = self._context(answer.messages)
+        for ids in self._tokenisations(answer.response):
+            if self._text_behind(context, ids) == answer.response:
+                return context, (*ids, self._template.end_of_turn) if answer.ended else ids
+        raise _UnusableAnswer("tokenizer does not round-trip", "the response")
 
-    def _cut(self, ids: Ids, room: int, text: str) -> tuple[Ids, str]:
+    def _tokenisations(self, response: str) -> Iterator[Ids]:
+        """Yield ids that a response may have: those of the text alone, and those behind a sentinel."""
+        yield self._template.text_ids(response)
+        sentinel = self._template.text_ids(_SENTINEL)
+        ids = self._template.text_ids(_SENTINEL + response)
+        if ids[: len(sentinel)] == sentinel:
+            yield ids[len(sentinel) :]
+
+    def _cut(self, context: Ids, ids: Ids, room: int, text: str) -> tuple[Ids, str]:
         """Return the first ids of a response, at most `room`, and their text; the cut is at the end of a character."""
         for length in range(room, max(0, room - _CUT_TRIES), -1):
-            kept = self._decoded(ids[:length])
-            if text.startswith(kept):
+            kept = self._text_behind(context, ids[:length])
+            if kept is not None and text.startswith(kept):
                 return ids[:length], kept
         return ids[:room], self._decoded(ids[:room])
+
+    def _text_behind(self, context: Ids, ids: Ids) -> str | None:
+        """Return the text that ids add to the text of their context, None if they change it."""
+        if self._last_decoded[0] != context:
+            self._last_decoded = context, self._decoded(context)
+        before, whole = self._last_decoded[1], self._decoded((*context, *ids))
+        return whole[len(before) :] if whole.startswith(before) else None
 
     def _decoded(self, ids: Ids) -> str:
         return str(self._template.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))

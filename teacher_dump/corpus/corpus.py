@@ -26,7 +26,10 @@ from teacher_dump.corpus.readers.hub import is_hub_id
 
 @dataclass(kw_only=True, slots=True)
 class Corpus:
-    """Documents in order. Each iteration reads the source again and resets `counts` and `drop_log`."""
+    """Documents in order. Each iteration reads the source again and resets `counts` and `drop_log`.
+
+    `unfiltered` yields all of them.
+    """
 
     data: str
     """The value of --data."""
@@ -46,17 +49,29 @@ class Corpus:
         Raises:
             DumpError: The source cannot be read, or a benchmark to decontaminate against is missing.
         """
-        self.counts.clear()
-        if self.drop_log is not None:
-            self.drop_log.clear()
+        self._reset()
         ordered = in_blocks if is_hub_id(self.data) else in_buckets
         return islice(ordered(self._filtered(), sort_key(self.seed)), self.max_documents)
+
+    def unfiltered(self) -> Iterator[Document]:
+        """Yield every document that is text, duplicates included, in the order of the source. `filters` is not used.
+
+        Raises:
+            DumpError: The source cannot be read.
+        """
+        self._reset()
+        return islice((candidate.document for candidate in self._decoded()), self.max_documents)
 
     def drop(self, document: Document, reason: str, detail: str = "") -> None:
         """Count a document as dropped, and add it to the drop log."""
         self.counts[f"dropped: {reason}"] += 1
         if self.drop_log is not None:
             self.drop_log.add(document, Drop(reason, detail))
+
+    def _reset(self) -> None:
+        self.counts.clear()
+        if self.drop_log is not None:
+            self.drop_log.clear()
 
     def _decoded(self) -> Iterator[Candidate]:
         """Yield each document with a Unicode text."""

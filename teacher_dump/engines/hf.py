@@ -21,8 +21,9 @@ from teacher_dump.model.causal_lm import load
 from teacher_dump.relations.capture import RelationRecorder
 from teacher_dump.tasks.windowing import Window
 
-BATCH_TOKENS = 16_384
-"""Largest number of tokens of a forward pass on a GPU, padding included. On a CPU, one row at a time is as fast."""
+BATCH_TOKENS = {"cpu": 0, "cuda": 16_384}
+"""Largest number of tokens of a forward pass of several rows, padding included. On a CPU, one row at a time is as
+fast."""
 
 
 class TransformersEngine:
@@ -50,11 +51,11 @@ class TransformersEngine:
 
     def capture(self, windows: Sequence[Window]) -> Iterator[Packed]:
         """Yield the packed records of each window, in order."""
-        single = self._device.type == "cpu" or not self._logits.is_ragged
+        max_tokens = BATCH_TOKENS[self._device.type] if self._logits.is_ragged else 0
         batch: list[Window] = []
         for window in windows:
             width = max(len(w.tokens) for w in [*batch, window])
-            if batch and (single or width * (len(batch) + 1) > BATCH_TOKENS):
+            if batch and width * (len(batch) + 1) > max_tokens:
                 yield from self._forward(batch)
                 batch = []
             batch.append(window)

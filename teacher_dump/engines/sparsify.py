@@ -170,7 +170,7 @@ def _log_sums(
         x_PV: Logits.
         temperatures: Temperatures, 1 among them.
         peak_P1: Id of the largest entry.
-        out_PV: Receives exp(x) times a constant of each row.
+        out_PV: Receives exp(x) times a constant of each row: the last temperature that is yielded is 1.
     """
     largest_P1 = x_PV.gather(1, peak_P1)
     for chain in _halving_chains(temperatures):
@@ -183,10 +183,13 @@ def _log_sums(
 
 
 def _halving_chains(temperatures: Collection[float]) -> list[list[float]]:
-    """Split temperatures into chains of halves, the chain with 1 last. Float32's range allows three per chain."""
+    """Split temperatures into chains of halves. Float32's range allows three per chain.
+
+    The chain with 1 is last and ends with 1, so that the exponentials that remain are those of temperature 1.
+    """
     chains: list[list[float]] = []
     for t in sorted(temperatures, reverse=True):
-        chain = next((c for c in chains if c[-1] == 2 * t and len(c) < 3), None)
+        chain = next((c for c in chains if c[-1] == 2 * t and c[-1] != 1 and len(c) < 3), None)
         if chain is None:
             chains.append([t])
         else:

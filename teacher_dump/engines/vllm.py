@@ -26,6 +26,7 @@ from teacher_dump.engines.probe import EngineProbe
 from teacher_dump.engines.records import Packed
 from teacher_dump.engines.vllm_plugin import CONFIG_KEY, PREFIX, TASK, is_causal_name
 from teacher_dump.errors import DumpError
+from teacher_dump.model.rope import LONGROPE, length_changes
 from teacher_dump.tasks.windowing import Window
 
 BATCH_WINDOWS = {"cpu": 16, "cuda": 128}
@@ -227,13 +228,8 @@ def require_supported(config: EngineConfig) -> None:
     Raises:
         DumpError: Windows can be longer than the length where the factors change.
     """
-    model_config = json.loads((config.folder / "config.json").read_bytes())
-    text_config = model_config.get("text_config") or model_config
-    rope = text_config.get("rope_parameters") or text_config.get("rope_scaling") or {}
-    for settings in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        kind = settings.get("rope_type") or settings.get("type")
-        change = settings.get("original_max_position_embeddings") or text_config.get("original_max_position_embeddings")
-        if kind in ("longrope", "su") and change and config.window_tokens > change:
+    for kind, change in length_changes(json.loads((config.folder / "config.json").read_bytes())):
+        if kind in LONGROPE and config.window_tokens > change:
             raise DumpError(
                 f"{config.folder}: found LongRoPE factors that change at {change:,} tokens, which vLLM applies by the "
                 f"largest row alone; expected --window-tokens of at most {change}, or use --engine transformers"

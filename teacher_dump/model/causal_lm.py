@@ -9,6 +9,7 @@ from typing import Any
 from teacher_dump.errors import DumpError
 from teacher_dump.model.declared_model import auto_class
 from teacher_dump.model.model_folder import require_decoder_only
+from teacher_dump.model.rope import restart_dynamic_rope
 
 _SHOWN_KEYS = 3
 
@@ -32,10 +33,8 @@ def load(folder: Path, *, dtype: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(folder)
         require_decoder_only(config, folder)
-        # The fused kernels of mixtures of experts do not support float64.
-        experts = {"experts_implementation": "eager"} if dtype == "float64" else {}
         model, info = auto_class(config).from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True, **experts
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, **_implementations(config, dtype)
         )
     except DumpError:
         raise
@@ -53,7 +52,23 @@ def load(folder: Path, *, dtype: str) -> Any:
         )
     for config in (model.config, model.config.get_text_config()):
         config.use_cache = False
+    restart_dynamic_rope(model)
     return model.eval()
+
+
+def _implementations(config: Any, dtype: str) -> dict[str, str]:
+    """Return the implementations that the model must run with, where transformers' default gives other logits.
+
+    Args:
+        config: Its transformers config.
+        dtype: Name of a torch type.
+    """
+    chosen = {}
+    if dtype == "float64":  # the fused kernels of mixtures of experts do not support it
+        chosen["experts_implementation"] = "eager"
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):  # of Gemma 2; SDPA ignores it
+        chosen["attn_implementation"] = "eager"
+    return chosen
 
 
 def forward_options(model: Any) -> dict[str, Any]:

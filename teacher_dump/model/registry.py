@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from teacher_dump.errors import DumpError
+from teacher_dump.model.experts import ExpertShape, expert_shape, num_experts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,10 @@ class ModelShape:
     vocab_size: int
     tied: bool
     """Whether the output projection is the input embedding."""
+    num_experts: int = 0
+    """Experts of a layer that a token uses some of, 0 for a dense model."""
+    experts: ExpertShape | None = None
+    """What a token uses of them, None if the config does not tell."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ModelShape:
@@ -38,7 +43,21 @@ class ModelShape:
             head_dim=config.get("head_dim") or hidden_size // heads,
             vocab_size=config["vocab_size"],
             tied=bool(config.get("tie_word_embeddings", False)),
+            num_experts=num_experts(config),
+            experts=expert_shape(config),
         )
+
+    def unused_weights(self, parameters: int) -> int | None:
+        """Return the weights that a token does not use, 0 for a dense model.
+
+        Args:
+            parameters: Weights of the model.
+
+        Returns:
+            None if the config does not tell, or tells of more weights than there are.
+        """
+        unused = self.experts.unused_weights if self.experts is not None else None if self.num_experts else 0
+        return unused if unused is not None and unused < parameters else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from shards.format.chunk import RowInfo
 from teacher_dump.corpus.document import Document
+from teacher_dump.model.special_tokens import special_tokens
 
 _BATCH_DOCUMENTS = 16
 _BEFORE_LINE, _BEFORE_INDENTED, _INSIDE_LINE = 2, 1, 0
@@ -69,7 +70,7 @@ def cut_windows(
         def drop(document: Document, reason: str) -> None:
             counts[f"dropped: {reason}"] += 1
 
-    special = set(tokenizer.all_special_ids)
+    special = set(special_tokens(tokenizer).values())
     documents = iter(documents)
     while batch := list(islice(documents, _BATCH_DOCUMENTS)):
         encoded = tokenizer(

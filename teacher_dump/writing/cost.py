@@ -151,7 +151,8 @@ def _time(
     parameters, shape = model
     if machine is None and (config.engine == "transformers" or (entry is not None and entry.package is not None)):
         cores = num_threads().number
-        rate = CPU_FLOPS_PER_CORE * cores / (2 * parameters) * _CPU_SHARE
+        used = parameters - (shape.unused_weights(parameters) or 0)
+        rate = CPU_FLOPS_PER_CORE * cores / (2 * used) * _CPU_SHARE
         how = f"time: {cores} cores, {_CPU_SHARE:.0%} of the rate of prefill: {rate:,.0f} tokens/s"
         return ({} if tokens is None else {"seconds": round(tokens / rate)}), [how]
     return decoding_cost(config, machine or DEFAULT_MACHINE, parameters, shape, tokens, mean_length=mean_length)

@@ -1,9 +1,11 @@
-"""Find the processes that a test started, and those that still run."""
+"""Find the processes that a test started, and those that still run; limit what this process may write."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -30,3 +32,14 @@ def alive(processes: set[str]) -> set[str]:
             if Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[19] == start:
                 left.add(process)
     return left
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Refuse to let a file of this process grow beyond `size` bytes, as a full disk would."""
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))

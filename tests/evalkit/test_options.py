@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.errors import EvalError
+from evalkit.request import Request
+from evalkit.tools.ask import AskRequest
 from tests.evalkit.commands import RIGHT, call, write_lines
 from tests.evalkit.run_folder import write_run
 
@@ -56,6 +59,49 @@ def test_conflicting_options_are_usage_errors(
 @pytest.mark.parametrize("args", [("--batch-size", "0"), ("--n", "0"), ("--sanitize",), ("--limit", "0")])
 def test_options_that_do_not_apply_to_a_checkpoint_are_usage_errors(args: tuple[str, ...]):
     assert call("score", "ckpt", *args).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [("score", "ckpt"), ("ask", "ckpt", "question")], ids=["score", "ask"])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--tool-first",), "--tool-first has no effect without --tools TOOL; add it, or leave --tool-first out"),
+        (("--tool-calls", 4), "--tool-calls has no effect without --tools TOOL"),
+        (("--tool-tokens", 9), "--tool-tokens has no effect without --tools TOOL"),
+        (("--docs-tokens", 1024), "--docs-tokens has no effect without --docs-top-k K"),
+        (("--docs-tokens", 9, "--docs", "d.db", "--tools", "docs"), "--docs-tokens has no effect without --docs-top-k"),
+    ],
+)
+def test_options_that_another_one_switches_on_are_usage_errors(
+    command: tuple[str, ...], args: tuple[object, ...], message: str
+):
+    done = call(*command, *args)
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tool_calls": 9, "docs_tokens": 5}, "--tool-calls has no effect without --tools TOOL"),
+        ({"docs_tokens": 5}, "--docs-tokens has no effect without --docs-top-k K"),
+        ({"tool_first": True}, "--tool-first has no effect without --tools TOOL; add it, or leave --tool-first out"),
+        ({"refine_form": "sample"}, "--refine-form has no effect without --refine R"),
+    ],
+)
+def test_settings_that_another_one_switches_on_are_refused(settings: dict[str, object], message: str):
+    with pytest.raises(EvalError, match=message):
+        Request(checkpoint="model", result=Path("score.json"), **settings)
+    if "refine_form" not in settings:
+        with pytest.raises(EvalError, match=message):
+            AskRequest(checkpoint="model", question="?", **settings)
+
+
+def test_settings_that_are_switched_on_are_accepted():
+    docs = {"docs": Path("d.db"), "docs_oracle": True, "docs_tokens": 5}
+    Request(checkpoint="model", result=Path("score.json"), tools=("python",), tool_calls=9, tool_first=True, **docs)
+    Request(checkpoint="model", result=Path("score.json"), refine=1, refine_form="sample")
+    AskRequest(checkpoint="model", question="?", tools=("python",), tool_tokens=9)
 
 
 @pytest.mark.parametrize(

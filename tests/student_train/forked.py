@@ -1,6 +1,6 @@
 """Ranks of a run as forks of one process: what torchrun starts, with torch imported once for all of them.
 
-Start it as `python -m tests.student_train.forked SETTINGS.json RANKS STOP_AT`; `train_in_ranks` does.
+Start it as `python -m tests.student_train.forked SETTINGS.json RANKS STOP_AT STOP_IN`; `train_in_ranks` does.
 """
 
 from __future__ import annotations
@@ -20,29 +20,37 @@ from student_train.errors import Interrupted
 from tests.student_train.toy import environment
 
 
-def train_in_ranks(world: Any, config: Config, *, ranks: int = 2, stop_at: int = 0) -> str:
-    """Run in so many processes to the end, or to a signal that one of them gets at a step; return what was said."""
+def train_in_ranks(world: Any, config: Config, *, ranks: int = 2, stop_at: int = 0, stop_in: str = "take_step") -> str:
+    """Run in so many processes to the end, or to a signal that one of them gets; return what was said.
+
+    Args:
+        world: Cache and environment.
+        config: Settings of the run.
+        ranks: Number of processes.
+        stop_at: Step of the signal; 0 for none.
+        stop_in: Function of the training loop that the signal precedes: `take_step`, or `score_run` for an evaluation.
+    """
     settings = Path(config.out).with_suffix(".json")
     settings.write_text(json.dumps(config.to_dict()))
-    command = [sys.executable, "-m", "tests.student_train.forked", str(settings), str(ranks), str(stop_at)]
+    command = [sys.executable, "-m", "tests.student_train.forked", str(settings), str(ranks), str(stop_at), stop_in]
     done = subprocess.run(command, env=environment(world), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def _train(config: Config, *, rank: int, ranks: int, port: int, stop_at: int) -> int:
+def _train(config: Config, *, rank: int, ranks: int, port: int, stop_at: int, stop_in: str) -> int:
     """Be one rank; return the exit status, 0 also for a run that a signal stopped."""
     from student_train.training import loop, trainer
 
-    real = loop.take_step
+    real, step_name = getattr(loop, stop_in), {"take_step": "number", "score_run": "step"}[stop_in]
 
-    def stopped_step(*args: Any, number: int, **named: Any) -> Any:
-        if number == stop_at:
+    def stopped(*args: Any, **named: Any) -> Any:
+        if named[step_name] == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args, number=number, **named)
+        return real(*args, **named)
 
     if stop_at and rank == 0:
-        loop.take_step = stopped_step
+        setattr(loop, stop_in, stopped)
 
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks}
     os.environ.update({name: str(value) for name, value in place.items()})
@@ -57,7 +65,8 @@ def _train(config: Config, *, rank: int, ranks: int, port: int, stop_at: int) ->
 
 
 def main() -> None:
-    config, (ranks, stop_at) = from_dict(json.loads(Path(sys.argv[1]).read_text())), map(int, sys.argv[2:])
+    config, stop_in = from_dict(json.loads(Path(sys.argv[1]).read_text())), sys.argv[4]
+    ranks, stop_at = map(int, sys.argv[2:4])
     import transformers.models.llama.modeling_llama  # noqa: F401 (before the forks)
 
     from student_train.evaluation import completions
@@ -70,7 +79,7 @@ def main() -> None:
     alive = set()
     for rank in range(ranks):
         if (process := os.fork()) == 0:
-            status = _train(config, rank=rank, ranks=ranks, port=port, stop_at=stop_at)
+            status = _train(config, rank=rank, ranks=ranks, port=port, stop_at=stop_at, stop_in=stop_in)
             sys.stdout.flush()
             os._exit(status)
         alive.add(process)

@@ -55,6 +55,8 @@ def test_help_answers_at_once_and_imports_no_torch() -> None:
         (["--max-steps", "many"], 2, "'many' is not a valid integer"),
         (["--ce-weight", "2"], 1, "student-train: ce-weight is 2.0; expected a number from 0 to 1"),
         (["--learning-rate", "nan"], 1, "student-train: learning-rate is nan; expected"),
+        (["--beta2", "1"], 1, "student-train: beta2 is 1.0; expected at least 0 and less than 1"),
+        (["--seed", "20251127123000"], 1, "student-train: seed is 20251127123000; expected at most 17592186044416"),
         (["--student-layers", "1"], 1, "the first and the last stay"),
         (["--temperature", "2"], 1, "use --divergence bucket-forward-kl, or --temperature 1"),
         (["--specialist", "nowhere.txt"], 1, "nowhere.txt: found no list of ids"),

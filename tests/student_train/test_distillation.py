@@ -106,8 +106,30 @@ def test_a_position_continues_the_order_and_belongs_to_it(world: Any, student: P
     other_seed = Distillation(settings(world.shards, student, seed=1), model)
     with pytest.raises(TrainError, match="found seed 0, expected 1"):
         other_seed.load_state_dict(stopped.state_dict())
-    with pytest.raises(TrainError, match="found version 9, expected 1"):
+    with pytest.raises(TrainError, match="found version 9, expected 2"):
         resumed.load_state_dict({**stopped.state_dict(), "version": 9})
+
+
+def test_a_distributed_checkpoint_keeps_the_weights_of_the_loss_across_tokenizers(
+    other: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It loads the keys that a fresh object has, and such an object has measured nothing."""
+    import torch.distributed.checkpoint as dcp
+
+    shards, student = other
+    config, model = settings(shards, student), load(student)
+    stopped, resumed, earlier = (Distillation(config, model) for _ in range(3))
+    train(stopped, make_optimizer(model, config), last=2)
+    measured = json.loads(stopped.state_dict()["objective"])
+    assert set(measured["norms"]) == {"ce", "alm", "cells"}
+    dcp.save({"distillation": stopped}, checkpoint_id=tmp_path / "step-2", no_dist=True)
+    dcp.load({"distillation": resumed}, checkpoint_id=tmp_path / "step-2", no_dist=True)
+    version_1 = {**stopped.state_dict(), "version": 1, **measured}
+    del version_1["objective"]
+    earlier.load_state_dict(json.loads(json.dumps(version_1)))
+    assert resumed.state_dict() == earlier.state_dict() == stopped.state_dict()
+    weights = [next(each.steps()).scale.weights for each in (stopped, resumed, earlier)]
+    assert weights[0] == weights[1] == weights[2]
 
 
 def rows_of(step: student_train.TrainStep) -> tuple[int, list[list[tuple[str, int]]]]:
@@ -197,7 +219,7 @@ def test_across_tokenizers_the_weights_of_the_loss_are_those_of_the_command(
     optimizer = make_optimizer(model, config)
     found = train(distillation, optimizer, last=11)
     state = json.loads(json.dumps(distillation.state_dict()))
-    assert set(state["norms"]) == {"ce", "alm", "cells"}
+    assert set(json.loads(state["objective"])["norms"]) == {"ce", "alm", "cells"}
     resumed = Distillation(config, model)
     resumed.load_state_dict(state)
     assert found + train(resumed, optimizer) == pytest.approx(expected, rel=1e-5)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import student_train
 from student_train import Config
 from tests.exhaustive import exhaustive
 from tests.student_train.toy import REPOSITORY, digest, environment, losses, run
@@ -33,13 +35,16 @@ OPTIONS = ["--max-steps", str(STEPS), "--batch-tokens", "150", "--held-out", "0.
 
 @pytest.fixture(scope="module")
 def trained(world: Any, student: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that `student-train` writes with the settings of the examples."""
-    out = tmp_path_factory.mktemp("trained") / "ckpt"
+    return train(world, student, tmp_path_factory.mktemp("trained") / "ckpt")
+
+
+def train(world: Any, student: Path, out: Path, **more: Any) -> Path:
+    """Return the folder that `student-train` writes with the settings of the examples, and others."""
     settings = Config(
         shards=(str(world.shards),), student=str(student), out=str(out), max_steps=STEPS, batch_tokens=150,
         micro_tokens=2048, held_out=0.2, dtype="float32", tensorboard=False, progress=False, threads=1,
     )  # fmt: skip
-    run(replace(settings, device="cpu"))
+    run(replace(settings, device="cpu", **more))
     return out
 
 
@@ -178,6 +183,35 @@ def torchrun(world: Any, name: str, *arguments: object) -> str:
     return done.stdout
 
 
+def be_the_only_rank(patch: pytest.MonkeyPatch) -> None:
+    """Set what torchrun sets for one process."""
+    variables = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
+    for name, value in variables.items():
+        patch.setenv(name, str(value))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("plain_loop.py", {"clip": 0.0}),
+        ("hf_trainer.py", {"clip": 0.0}),
+        ("hf_trainer.py", {"learning_rate": 0.0}),
+        ("fsdp2.py", {"clip": 0.0}),
+    ],
+)
+def test_a_zero_that_switches_something_off_does_so_in_the_examples(
+    name: str, more: dict[str, float], world: Any, student: Path, tmp_path: Path
+) -> None:
+    expected = train(world, student, tmp_path / "expected", **more)
+    with pytest.MonkeyPatch.context() as patch:
+        if name == "fsdp2.py":
+            be_the_only_rank(patch)
+        patch.setattr(student_train, "Config", partial(Config, **more))
+        start(name, patch, world.shards, student, tmp_path / "out")
+    assert_same_weights(tmp_path / "out", expected)
+
+
 @pytest.mark.slow
 def test_two_ranks_of_fsdp2_train_what_one_process_trains_and_one_rank_continues_them(
     world: Any, student: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -192,9 +226,7 @@ def test_two_ranks_of_fsdp2_train_what_one_process_trains_and_one_rank_continues
     shutil.rmtree(out / f"step-{STEPS}")
     (out / "model.safetensors").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        variables = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-        for name, value in variables.items():
-            patch.setenv(name, str(value))
+        be_the_only_rank(patch)
         start("fsdp2.py", patch, world.shards, student, out)
     assert printed_losses(capsys.readouterr().out) == pytest.approx(expected[4:], rel=1e-5)
     assert_same_weights(out, trained)

@@ -258,6 +258,39 @@ def test_a_student_that_ends_turns_otherwise_learns_its_own_end(chat: ResponseWo
     assert "<|im_start|>" not in text
 
 
+def test_rows_that_its_own_template_makes_too_long_are_left_out_and_counted(
+    chat: ResponseWorld, tmp_path: Path
+) -> None:
+    """The rows are read as they are stored, but not behind a template of more tokens."""
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(chat.teacher_dir, tmp_path / "other")
+    (folder / "chat_template.jinja").write_text("{{ 'You are a helpful assistant. ' }}" + (TEMPLATES["inst"] or ""))
+    rows, packing = rows_of(chat), Packing(micro_tokens=10**6)
+    longest = max(len(row.tokens) for row in rows)
+    objective = dataclasses.replace(objective_of(chat, template="own", folder=folder), max_row_tokens=longest)
+    (batch,) = objective.batches(rows, packing)
+    too_long = len(rows) - len(batch.rows)
+    assert 0 < too_long < len(rows)
+    assert list(batch.left_out.values()) == [too_long]
+    kept, left_out = objective.readable(rows)
+    assert [row.rows[0].document for row in kept] == [info.document for info in batch.rows]
+    assert left_out == batch.left_out
+    (empty,) = dataclasses.replace(objective, max_row_tokens=1).batches(rows, packing)
+    assert (empty.num_positions, list(empty.left_out.values())) == (0, [len(rows)])
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.config.max_position_embeddings = longest
+    model.save_pretrained(folder)
+    settings = {"student": str(folder), "student_layers": 0, "held_out": 0.4, "max_steps": 0, "epochs": 1}
+    run(toy_config(chat, tmp_path / "out", template="own", **settings))
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (counted,) = record["train"]["left_out"].values()
+    trained = record["train"]["rows"] - record["train"]["rows_without_loss"]
+    assert 0 < counted == record["train"]["rows_without_loss"]
+    assert trained + record["held_out"]["rows"] == len(kept)
+
+
 def test_templates_that_cannot_be_used_are_refused_by_name(world: Any, chat: ResponseWorld, tmp_path: Path) -> None:
     folder = shutil.copytree(chat.teacher_dir, tmp_path / "other")
     (folder / "chat_template.jinja").write_text("{{ raise_exception('No user is allowed') }}")

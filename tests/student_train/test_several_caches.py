@@ -23,6 +23,7 @@ from student_train.evaluation.evaluate import evaluate
 from student_train.evaluation.request import EvaluationRequest
 from student_train.training import loop
 from tests.student_train.forked import train_in_ranks
+from tests.student_train.responses import VOCAB, make_world, turns
 from tests.student_train.toy import digest, losses, run, toy_config
 from tests.student_train.two_teachers import TwoTeachers, write_two
 
@@ -189,6 +190,23 @@ def test_other_caches_order_or_weights_than_the_checkpoints_are_refused_by_name(
     assert "nothing to do" in run(settings_of(world, two, finished, shards=sevenths))[0]
 
 
+def test_a_row_of_two_caches_is_on_one_side_though_only_one_has_all_turns(tools: Any, tmp_path: Path) -> None:
+    """The second cache has the last turn of each conversation: those rows are in the first one, too."""
+    chats = make_world(tools, tmp_path / "w", write=turns, corpus={"train_on": "all"})
+    last = tools.write_cache(
+        tmp_path / "last", chats.rows[1::2], chats.teacher_dir, vocab=VOCAB, version=2, corpus={"train_on": "last"}
+    )
+    out, settings = tmp_path / "out", {"shards": (str(chats.shards), str(last)), "max_steps": 0, "epochs": 1}
+    run(toy_config(chats, out, student=str(chats.teacher_dir), student_layers=0, held_out=0.4, **settings))
+    lines = [json.loads(line) for line in (out / "held_out.jsonl").read_text().splitlines()]
+    held = [{line["document"] for line in lines if line["cache"] == number} for number in (1, 2)]
+    second_turns = {row.rows[0].document for row in chats.rows[1::2]}
+    assert held[1] == held[0] & second_turns
+    assert 0 < len(held[1]) < len(second_turns)
+    read = [cache["read"]["rows"] for cache in record_of(out)["caches"]]
+    assert read == [len(chats.rows) - len(held[0]), len(second_turns) - len(held[1])]  # one pass over all others
+
+
 @pytest.mark.slow
 def test_one_cache_with_a_weight_is_one_cache_without(world: Any, at_home: Any, tmp_path: Path) -> None:
     """The order itself is pinned in `data/test_sampler.py`."""
@@ -213,3 +231,19 @@ def test_an_evaluation_takes_one_cache(world: Any, two: TwoTeachers, tmp_path: P
     config = settings_of(world, two, tmp_path)
     with pytest.raises(TrainError, match="evaluate: found 2 caches, expected one"):
         evaluate(config, EvaluationRequest(evaluate="teacher"), command=[], log=print)
+
+
+def test_an_evaluation_ignores_what_only_a_loss_needs(world: Any, two: TwoTeachers, student: Path) -> None:
+    """As of a recorded run whose settings the model, with another tokenizer than the shards, could not train with."""
+    loss = {"relations_weight": 1.0, "divergence": "bucket-js", "temperature": 2.0, "template": "own"}
+    records = [
+        evaluate(
+            toy_config(world, two.other.parent / "unused", shards=(str(two.other),), held_out=0.4, **more),
+            EvaluationRequest(evaluate=str(student)),
+            command=[],
+            log=lambda line: None,
+        )
+        for more in ({}, loss)
+    ]
+    assert "chunk_kl" in records[0]["models"][0]["measures"]
+    assert records[0]["models"] == records[1]["models"]

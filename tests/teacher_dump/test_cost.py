@@ -15,10 +15,11 @@ from click.testing import CliRunner
 from shards import ShardError
 from teacher_dump.cli import main
 from teacher_dump.config import DumpConfig
-from teacher_dump.cost import estimate, plan_lines
+from teacher_dump.cost import estimate, flop_per_token, plan_lines
 from teacher_dump.gpu_cost import PREFILL_SHARES, parse_machine
 from teacher_dump.model.registry import TEACHERS, THE_STACK, ModelShape
 from teacher_dump.model.teachers import count_parameters
+from tests.teacher_dump.model.test_experts import QWEN3
 
 
 def plan(*arguments: str) -> dict[str, Any]:
@@ -55,6 +56,19 @@ def test_published_parameters_are_those_of_the_published_shape() -> None:
     width, inner = shape.hidden_size, 28_672
     layer = 2 * width * width + 2 * width * shape.kv_heads * shape.head_dim + 3 * width * inner + 2 * width
     assert shape.layers * layer + 2 * shape.vocab_size * width + width == TEACHERS["codellama-70b"].parameters
+
+
+def test_experts_that_a_token_does_not_use_cost_nothing() -> None:
+    parameters, shape = 30_532_122_624, ModelShape.from_config(QWEN3)
+    flop, how = flop_per_token(parameters, shape, 1024)
+    table = QWEN3["vocab_size"] * QWEN3["hidden_size"]
+    used = parameters - 48 * 120 * 3 * 2048 * 768
+    assert flop == 2 * (used - table) + 4 * 48 * 32 * 128 * 512
+    assert flop == pytest.approx(6.5e9, rel=0.01)
+    assert "- 27.179 (48 layers x 120 of 128 experts unused x 3 x 2,048 x 768)) G = 6.08 G" in how
+    dense, how = flop_per_token(parameters, ModelShape.from_config({**QWEN3, "num_experts_per_tok": None}), 1024)
+    assert dense == flop + 2 * (parameters - used)
+    assert "the config names 128 experts, but not which share of the weights a token uses" in how
 
 
 def test_what_changes_the_machine_changes_the_plan() -> None:

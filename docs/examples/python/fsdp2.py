@@ -5,6 +5,7 @@ of torch.distributed.checkpoint, which another number of ranks can continue.
 """
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def train(config, out, device):
             output = distillation.loss(batch)
             output.loss.backward()  # FSDP averages gradients over ranks, and the loss is scaled for that
             loss += output.loss.detach()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
         optimizer.step()
         dist.all_reduce(loss)
         if dist.get_rank() == 0:

@@ -106,7 +106,7 @@ model = AutoModelForCausalLM.from_pretrained(config.student, dtype=torch.float32
 distillation = Distillation(config, model)  # opens the shards, compares the tokenizers, loads no teacher
 optimizer = make_optimizer(model, config)  # leave `optimizers` out for those of TrainingArguments
 schedule = torch.optim.lr_scheduler.LambdaLR(
-    optimizer, lambda step: learning_rate(config, step=step, total=config.max_steps) / config.learning_rate
+    optimizer, lambda step: learning_rate(config, step=step, total=config.max_steps) / (config.learning_rate or 1.0)
 )
 trainer = DistillationTrainer(distillation, args=args, optimizers=(optimizer, schedule))
 trainer.train(resume_from_checkpoint=get_last_checkpoint(out) if Path(out).is_dir() else None)

@@ -1,6 +1,7 @@
 """Distil a student in a plain PyTorch loop: python plain_loop.py SHARDS STUDENT OUT. Run it again to resume."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -42,7 +43,7 @@ for step in distillation.steps():
         output = distillation.loss(batch)
         output.loss.backward()
         loss += output.loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
     optimizer.step()
     print(f"step {step.number + 1} of {distillation.total_steps}: loss {loss:.6f}", flush=True)
     if distillation.position % config.save_every == 0 or distillation.position == distillation.total_steps:

@@ -68,7 +68,7 @@ def _outcomes(evidence: TaskEvidence) -> _Columns:
     return (
         _mean(values),
         _mean(limits),
-        _mean(~values & ~limits),
+        _mean(~values & ~limits & ~evidence.is_failure_PI),
         _mean(kinds == "none"),
         distinct_P / max(1, num_inputs),
         (distinct_P == 1).astype(np.float64) * (num_inputs > 1),

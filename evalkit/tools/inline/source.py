@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
@@ -14,7 +13,6 @@ from evalkit.generation.base import Answer
 from evalkit.generation.checkpoint import has_chat_template
 from evalkit.generation.decoding import token_counter
 from evalkit.generation.run import CheckpointSource, SampleTemplate, choose_engine, first_prompts
-from evalkit.outputs.files import sha256_text
 from evalkit.request import Request
 from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.sample_file import SampleFile
@@ -65,8 +63,8 @@ class ToolSource:
             for prompt in first_prompts(plan, seed=self.request.seed)
         ]
         used = self._record(tools)
-        digest = sha256_text(json.dumps([source.run_digest(protocol, choice.settings), FORM_VERSION, used]))[:16]
-        template = SampleTemplate.of(plan, choice.settings, run=digest)
+        digest = source.run_digest(plan, choice.settings).derived(FORM_VERSION, used)
+        template = SampleTemplate.of(plan, choice.settings, run=digest.run)
         samples: list[Sample] = []
 
         def deliver(sample: Sample) -> None:
@@ -74,7 +72,7 @@ class ToolSource:
             on_sample(sample)
 
         with (
-            SampleFile(self.request.sample_path(plan.benchmark.name), run=digest) as file,
+            SampleFile(self.request.sample_path(plan.benchmark.name), run=digest.run, earlier=digest.earlier) as file,
             closing(self._conversations(plan, tools, opening)) as conversations,
             source.session(protocol, choice) as session,
         ):
@@ -130,26 +128,26 @@ def tool_sample(template: SampleTemplate, answer: Answer) -> Sample:
     """Return the sample of an answer: the program is in its text outside of calls, or else in its calls of Python.
 
     Models often write the program in a call, see that it works, and end there. Then the program is all that the calls
-    define up to the last one that defines the entry point: what the interpreter held. An answer that was cut by its
+    define up to the last one that defines an entry point: what the interpreter held. An answer that was cut by its
     length may end in half a program: then its calls come first.
     """
     own = answer.own_text if answer.own_text is not None else answer.completion
-    entry_point = template.entry_points.get(answer.prompt.task_id, "")
-    if answer.stop_reason == "length" or not _defines(sanitize(own, entry_point), entry_point):
+    entry_points = template.entry_points.get(answer.prompt.task_id, ())
+    names = set(entry_points)
+    if answer.stop_reason == "length" or not names <= _defined(sanitize(own, entry_points)):
         cells = [without_fence(call["text"]) for call in answer.transcript if call["tool"] == "python"]
-        defining = [number for number, cell in enumerate(cells) if _defines(cell, entry_point)]
+        defining = [number for number, cell in enumerate(cells) if names & _defined(cell)]
         if defining:
-            own = "\n\n".join(cell for cell in cells[: defining[-1] + 1] if _is_program(cell))
+            cells = [cell for cell in cells[: defining[-1] + 1] if _bound_names(cell) is not None]
+            if names <= set().union(*map(_defined, cells)):
+                own = "\n\n".join(cells)
     sample = template.sample(replace(answer, completion=own))
     return replace(sample, raw=answer.completion, transcript=list(answer.transcript))
 
 
-def _is_program(text: str) -> bool:
-    return _bound_names(text) is not None
-
-
-def _defines(text: str, name: str) -> bool:
-    return name in (_bound_names(text) or ())
+def _defined(text: str) -> set[str]:
+    """Return the names that a program defines; none if it is not valid Python."""
+    return _bound_names(text) or set()
 
 
 def _bound_names(text: str) -> set[str] | None:

@@ -7,7 +7,6 @@ answers alone, so that deterministic runs repeat their batches.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from evalkit.errors import EvalError
 from evalkit.generation.base import Answer, EngineSettings, Prompt
 from evalkit.generation.decoding import context_length, load_config, load_tokenizer, prompt_ids
 from evalkit.generation.run import CheckpointSource, GenerationSession, SampleTemplate, choose_engine, first_prompts
-from evalkit.outputs.files import sha256_text
+from evalkit.generation.run_digest import RunDigest
 from evalkit.request import Request
 from evalkit.samples.base import Execution, GeneratedSamples, Sample, SamplePlan
 from evalkit.samples.sample_file import SampleFile
@@ -132,8 +131,8 @@ class _Rounds:
         assert plan.protocol is not None
         self._source, self._request, self._plan = source, request, plan
         self._session, self._checker, self._protocol = session, checker, plan.protocol
-        self._plain_run = source.run_digest(plan.protocol, settings)
-        self._template = SampleTemplate.of(plan, settings, run=self._plain_run)
+        self._plain_run = source.run_digest(plan, settings)
+        self._template = SampleTemplate.of(plan, settings, run=self._plain_run.run)
         self._tests = _visible(plan)
         self._problems = {problem.task_id: problem for problem in plan.problems}
         firsts = first_prompts(plan, seed=request.seed)
@@ -147,7 +146,8 @@ class _Rounds:
         """
         refinements, samples, failed = self._request.refine, [], 0
         path = self._request.sample_path(self._plan.benchmark.name)
-        with SampleFile(path, run=self._digest("refine", refinements)) as file:
+        digest = self._digest("refine", refinements)
+        with SampleFile(path, run=digest.run, earlier=digest.earlier) as file:
             if all(key in file.found for key in self._chains):
                 samples = [file.found[key] for key in self._chains]
                 for sample in samples:
@@ -185,14 +185,15 @@ class _Rounds:
             outcomes[sample.task_id, sample.index] = (sample, future)
 
         name = self._plan.benchmark.name
-        run = self._digest("attempt", number) if number else self._plain_run
-        with SampleFile(self._request.attempt_path(name, number), run=run) as file:
+        digest = self._digest("attempt", number) if number else self._plain_run
+        path = self._request.attempt_path(name, number)
+        with SampleFile(path, run=digest.run, earlier=digest.earlier) as file:
             _forget_others(file, prompts)
             self._session.complete(
                 prompts,
                 file,
                 label=f"generating {name}" if number == 0 else f"refining {name}, round {number}",
-                sample_of=lambda answer: self._sample(answer, run),
+                sample_of=lambda answer: self._sample(answer, digest.run),
                 on_sample=check,
                 extra_tokens=self._extra_tokens(number),
             )
@@ -241,8 +242,8 @@ class _Rounds:
         key = (chain.first.task_id, chain.first.index)
         if key in file.found:
             return file.found[key]
-        num_tests, run = len(self._tests[key[0]]), self._digest("refine", self._request.refine)
-        sample = refined_sample(chain.attempts, num_tests=num_tests, end=end, run=run)
+        num_tests, digest = len(self._tests[key[0]]), self._digest("refine", self._request.refine)
+        sample = refined_sample(chain.attempts, num_tests=num_tests, end=end, run=digest.run)
         file.add(sample)
         return sample
 
@@ -251,11 +252,9 @@ class _Rounds:
         each = self._protocol.max_new_tokens + _MESSAGE_TOKENS
         return (self._request.refine - number) * each
 
-    def _digest(self, what: str, number: int) -> str:
+    def _digest(self, what: str, number: int) -> RunDigest:
         """Return the digest of a part of this run."""
-        return sha256_text(json.dumps([self._plain_run, MESSAGES_VERSION, self._request.refine_form, what, number]))[
-            :16
-        ]
+        return self._plain_run.derived(MESSAGES_VERSION, self._request.refine_form, what, number)
 
 
 def _length(prompt: Prompt) -> int:

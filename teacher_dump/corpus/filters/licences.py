@@ -24,8 +24,10 @@ PERMISSIVE = (
 """Licences that the word `permissive` stands for."""
 
 ANY = "any"
-_OR = re.compile(r"\s+or\s+|\s*[|/]\s*")
-_AND = re.compile(r"\s+and\s+|\s*[,&]\s*")
+_TOKEN = re.compile(r"[()]|[|/]+|[,&]+|[^\s()|/,&]+")
+_OPERATORS = {"|": "or", "/": "or", ",": "and", "&": "and"}
+"""Operators by the first character of the signs that are used in place of their names."""
+_RESERVED = frozenset(("(", ")", "or", "and", "with"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,55 @@ def allowed_licences(value: str) -> frozenset[str] | None:
 
 
 def permits(expression: str, allowed: frozenset[str]) -> bool:
-    """Return whether the allowed licences satisfy an SPDX expression: all terms of an AND, one term of an OR."""
-    plain = expression.lower().replace("(", " ").replace(")", " ").strip()
-    return bool(plain) and any(
-        all(term.split(" with ")[0].strip() in allowed for term in _AND.split(choice)) for choice in _OR.split(plain)
-    )
+    """Return whether the allowed licences satisfy an SPDX expression: all operands of an AND, one operand of an OR.
+
+    AND binds more strongly than OR. A licence WITH an exception counts as the licence: an exception adds permissions.
+    The signs `|` and `/` are read as OR, `,` and `&` as AND. An expression of another form is not satisfied.
+
+    Args:
+        expression: The expression, in any case.
+        allowed: SPDX identifiers in lower case.
+    """
+    tokens = [_OPERATORS.get(token[0], token) for token in _TOKEN.findall(expression.lower())]
+    tokens.reverse()  # the next token is the last one
+    try:
+        return _permits_or(tokens, allowed) and not tokens
+    except (_MalformedExpression, IndexError, RecursionError):
+        return False
+
+
+class _MalformedExpression(ValueError):
+    """A token where the grammar has none of its kind."""
+
+
+def _permits_or(tokens: list[str], allowed: frozenset[str]) -> bool:
+    permitted = _permits_and(tokens, allowed)
+    while tokens and tokens[-1] == "or":
+        tokens.pop()
+        permitted = _permits_and(tokens, allowed) or permitted
+    return permitted
+
+
+def _permits_and(tokens: list[str], allowed: frozenset[str]) -> bool:
+    permitted = _permits_licence(tokens, allowed)
+    while tokens and tokens[-1] == "and":
+        tokens.pop()
+        permitted = _permits_licence(tokens, allowed) and permitted
+    return permitted
+
+
+def _permits_licence(tokens: list[str], allowed: frozenset[str]) -> bool:
+    """Read a licence with its exception, or an expression in parentheses."""
+    token = tokens.pop()
+    if token == "(":
+        permitted = _permits_or(tokens, allowed)
+        if tokens.pop() != ")":
+            raise _MalformedExpression
+        return permitted
+    if token in _RESERVED:
+        raise _MalformedExpression
+    if tokens and tokens[-1] == "with":
+        tokens.pop()
+        if tokens.pop() in _RESERVED:
+            raise _MalformedExpression
+    return token in allowed

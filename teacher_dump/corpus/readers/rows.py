@@ -75,8 +75,14 @@ def licence_of(row: Mapping[str, Any]) -> str | None:
         return "" if any(name in row for name in LICENCE_COLUMNS) else None
     if isinstance(licence, list | tuple):
         # All licences found in the repository may apply.
-        return " AND ".join(_name(item, "") for item in licence)
+        names = [_name(item, "") for item in licence]
+        return names[0] if len(names) == 1 else " AND ".join(map(_operand, names))
     return _name(licence, "")
+
+
+def _operand(expression: str) -> str:
+    """Return a licence as an operand of AND: in parentheses unless it is one identifier."""
+    return expression if re.fullmatch(r"[\w.+-]+", expression) else f"({expression})"
 
 
 def _encode(name: str) -> bytes:

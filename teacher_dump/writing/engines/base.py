@@ -87,11 +87,15 @@ def response_text(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int])
 
     A SentencePiece tokenizer drops the first space of a text that it decodes alone.
     """
-    behind = list(prompt_ids[-_CONTEXT_IDS:])
 
-    def decode(values: list[int]) -> str:
-        return str(tokenizer.decode(values, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    def decode(values: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(values), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    num_behind = _CONTEXT_IDS
+    # Bytes behind a part of a character decode to U+FFFD, too: begin with a whole one.
+    while num_behind < len(prompt_ids) and decode(prompt_ids[-num_behind:]).startswith("\ufffd"):
+        num_behind += 1
+    behind = prompt_ids[-num_behind:]
     prompt, whole = decode(behind), decode([*behind, *ids])
     # A prompt that ends inside a character decodes to U+FFFD, which further ids turn into that character.
     while not whole.startswith(prompt):
@@ -100,4 +104,5 @@ def response_text(tokenizer: Any, prompt_ids: Sequence[int], ids: Sequence[int])
 
 
 _CONTEXT_IDS = 8
-"""Ids of the prompt that are decoded with a response: the effect on its first character reaches no further."""
+"""Ids of the prompt that are decoded with a response, or a few more: the effect on its first character reaches no
+further."""

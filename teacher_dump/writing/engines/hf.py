@@ -9,6 +9,7 @@ Shape suffixes: B rows of the batch, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from typing import Any
 
 import torch
 
+from shards.decoding.cache_rows import UnknownCacheError
 from shards.decoding.cached_model import CachedModel
 from shards.runtime import machine
+from teacher_dump.errors import DumpError
 from teacher_dump.model.causal_lm import load
 from teacher_dump.writing.engines.base import OnTokens, TaskRequests, TaskResponses, WriterConfig
 from teacher_dump.writing.engines.sampling import choose_ids
@@ -36,7 +39,7 @@ class TransformersWriter:
         config: Settings of the engine.
 
     Raises:
-        DumpError: The model cannot be loaded.
+        DumpError: The model cannot be loaded, or its cache is of a kind that is not known.
     """
 
     def __init__(self, config: WriterConfig) -> None:
@@ -44,55 +47,72 @@ class TransformersWriter:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         machine.use_threads(torch)
         model = load(config.folder, dtype=config.dtype).to(device)
-        self._model = CachedModel(model, vocab_size=config.vocab_size)
+        with self._known_cache():
+            self._model = CachedModel(model, vocab_size=config.vocab_size)
         self._limits = BATCH_ANSWERS[device], _cache_tokens(model, device)
 
     def write(self, tasks: Iterable[TaskRequests], on_tokens: OnTokens) -> Iterator[TaskResponses]:
-        """Yield the tasks in order; see `ResponseWriter.write`."""
+        """Yield the tasks in order; see `ResponseWriter.write`.
+
+        Raises:
+            DumpError: The model's cache is of a kind that is not known.
+        """
         for task, requests in tasks:
-            by_request: dict[tuple[str, int], WrittenResponse] = {}
+            responses: dict[int, WrittenResponse] = {}
             for batch in self._batches(requests):
                 with torch.inference_mode():
-                    for response in self._write_batch(batch, on_tokens):
-                        by_request[response.request.prompt.task_id, response.request.index] = response
-            yield task, [by_request[request.prompt.task_id, request.index] for request in requests]
+                    for place, response in self._write_batch([requests[place] for place in batch], on_tokens):
+                        responses[batch[place]] = response
+            yield task, [responses[place] for place in range(len(requests))]
 
     def close(self) -> None:
         """Release the model."""
         del self._model
 
-    def _batches(self, requests: Sequence[ResponseRequest]) -> Iterator[list[ResponseRequest]]:
-        """Yield the requests in batches that fit the limits: a function of the requests and the machine."""
+    @contextlib.contextmanager
+    def _known_cache(self) -> Iterator[None]:
+        try:
+            yield
+        except UnknownCacheError as error:
+            raise DumpError(f"{self._config.folder}: {error}") from None
+
+    def _batches(self, requests: Sequence[ResponseRequest]) -> Iterator[list[int]]:
+        """Yield places of requests in batches that fit the limits: a function of the requests and the machine."""
         max_answers, max_cached = self._limits
-        batch: list[ResponseRequest] = []
+        batch: list[int] = []
+        lengths = [len(request.prompt_ids) for request in requests]
         # The sort is stable, so that the samples of one prompt stay together; the first request is the longest.
-        for request in sorted(requests, key=lambda request: -len(request.prompt_ids)):
-            width = len(batch[0].prompt_ids) if batch else len(request.prompt_ids)
+        for place in sorted(range(len(requests)), key=lambda place: -lengths[place]):
+            width = lengths[batch[0] if batch else place]
             cached = (len(batch) + 1) * (width + self._config.max_new_tokens)
             if batch and (len(batch) >= max_answers or cached > max_cached):
                 yield batch
                 batch = []
-            batch.append(request)
+            batch.append(place)
         if batch:
             yield batch
 
-    def _write_batch(self, requests: Sequence[ResponseRequest], on_tokens: OnTokens) -> Iterator[WrittenResponse]:
+    def _write_batch(
+        self, requests: Sequence[ResponseRequest], on_tokens: OnTokens
+    ) -> Iterator[tuple[int, WrittenResponse]]:
+        """Yield the place of each request with its response, when that is finished."""
         config = self._config
-        rows = [_GrowingResponse(request, config.max_tokens(request)) for request in requests]
-        logits_BV = self._model.prefill([request.prompt_ids for request in requests])
+        rows = [_GrowingResponse(place, request, config.max_tokens(request)) for place, request in enumerate(requests)]
+        with self._known_cache():
+            logits_BV = self._model.prefill([request.prompt_ids for request in requests])
         while rows:
             draws = [row.generator.random() for row in rows]
             new_ids, logprobs = choose_ids(logits_BV, temperature=config.temperature, top_p=config.top_p, draws=draws)
             unfinished: list[int] = []
-            for place, (row, new_id, logprob) in enumerate(zip(rows, new_ids, logprobs, strict=True)):
+            for number, (row, new_id, logprob) in enumerate(zip(rows, new_ids, logprobs, strict=True)):
                 row.ids.append(new_id)
                 row.logprob += logprob
                 if new_id in config.end_ids or len(row.ids) >= row.max_tokens:
-                    yield config.response(row.request, row.ids, row.logprob)
+                    yield row.place, config.response(row.request, row.ids, row.logprob)
                 else:
-                    unfinished.append(place)
+                    unfinished.append(number)
             on_tokens(len(rows), len(rows) - len(unfinished))
-            rows = [rows[place] for place in unfinished]
+            rows = [rows[number] for number in unfinished]
             if rows:
                 logits_BV = self._model.decode([row.ids[-1] for row in rows], unfinished)
 
@@ -101,6 +121,8 @@ class TransformersWriter:
 class _GrowingResponse:
     """An unfinished response."""
 
+    place: int
+    """Place of its request in the batch."""
     request: ResponseRequest
     max_tokens: int
     ids: list[int] = field(default_factory=list)

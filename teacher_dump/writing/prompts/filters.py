@@ -38,7 +38,7 @@ class PromptFilter:
         """Yield the prompts that are used.
 
         Raises:
-            DumpError: Two different prompts have the same task_id.
+            DumpError: Two prompts that are used have the same task_id.
         """
         for raw in raw_prompts:
             self._counts["prompts read"] += 1
@@ -77,12 +77,12 @@ class PromptFilter:
 
     def _claim_id(self, prompt: ResponsePrompt) -> None:
         place = f"{prompt.source} {prompt.path}"
-        other = self._place_of.setdefault(prompt.task_id, place)
-        if other != place:
+        if (other := self._place_of.get(prompt.task_id)) is not None:
             raise DumpError(
                 f"--prompts: found the task_id {prompt.task_id!r} at {other} and at {place}, expected a different one "
                 "for each prompt; change it, or leave the column out"
             )
+        self._place_of[prompt.task_id] = place
 
     def _drop(self, raw: RawPrompt, drop: Drop, messages: str) -> None:
         self._counts[f"dropped: {drop.reason}"] += 1

@@ -2,6 +2,9 @@
 
 A function is used if it is at the top level of its module and has a docstring of at least MIN_DOCSTRING characters. Of
 an overloaded name the first definition counts. The corpus passes through its own filters first.
+
+A prompt is named by source and path of its document and by its function. Documents may share source and path, as rows
+of files of one name in two folders do. The name of a later prompt then has the digest of its document, too.
 """
 
 from __future__ import annotations
@@ -29,12 +32,18 @@ def read_signatures(corpus: Corpus, *, is_chat: bool) -> Iterator[RawPrompt]:
         corpus: The documents.
         is_chat: Whether the writer has a chat template. A base model gets the beginning of the function.
     """
+    task_ids: set[str] = set()
     for document in corpus:
         seen: set[str] = set()
         for name, stub in documented_functions(document.text):
-            if name not in seen:
-                seen.add(name)
-                yield _prompt(document, name, f"{_QUESTION}```python\n{stub}\n```" if is_chat else stub)
+            if name in seen:
+                continue
+            seen.add(name)
+            task_id = f"{document.source}/{document.path}:{name}"
+            if task_id in task_ids:
+                task_id += f"@{document.sha256[:12]}"
+            task_ids.add(task_id)
+            yield _prompt(document, task_id, f"{_QUESTION}```python\n{stub}\n```" if is_chat else stub)
 
 
 def documented_functions(source: str) -> Iterator[tuple[str, str]]:
@@ -56,9 +65,9 @@ def documented_functions(source: str) -> Iterator[tuple[str, str]]:
                     yield node.name, "\n".join(lines[node.lineno - 1 : first.end_lineno])
 
 
-def _prompt(document: Document, name: str, content: str) -> RawPrompt:
+def _prompt(document: Document, task_id: str, content: str) -> RawPrompt:
     return RawPrompt(
-        task_id=f"{document.source}/{document.path}:{name}",
+        task_id=task_id,
         messages=user_message(content),
         source=document.source,
         path=document.path,

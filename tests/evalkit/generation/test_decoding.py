@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from evalkit.generation import decoding
-from evalkit.generation.base import Answer, Prompt
-from evalkit.generation.decoding import PromptQueue
+from evalkit.generation.base import Answer, EngineSettings, Prompt
+from evalkit.generation.decoding import PromptQueue, memory_advice
 
 pytest.importorskip("transformers")
 
@@ -120,3 +121,22 @@ def test_without_follow_ups_prompts_come_in_their_order():
         deterministic=False,
     )
     assert [taken(queue, 2) for _ in range(3)] == [["a", "b"], ["c"], []]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "deterministic", "advice"),
+    [
+        (8, False, "lower --batch-size, or free some, and run the command again; samples so far are kept"),
+        (8, True, "with --deterministic it generates all samples again"),
+        (1, False, "choose a smaller model"),
+        (1, True, "choose a smaller model"),
+    ],
+)
+def test_advice_about_memory_is_true_of_the_samples_so_far(batch_size: int, deterministic: bool, advice: str):
+    """A lower batch size continues a run that is not deterministic, and begins another one that is."""
+    settings = EngineSettings(
+        engine="transformers", batch_size=batch_size, dtype="float32", deterministic=deterministic
+    )
+    assert advice in memory_advice(settings)
+    lower = replace(settings, batch_size=1)
+    assert (lower.run_dict() == settings.run_dict()) == (not deterministic or batch_size == 1)

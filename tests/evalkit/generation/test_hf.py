@@ -99,6 +99,8 @@ def test_exhausted_gpu_memory_names_the_batch_size(checkpoint: Path, monkeypatch
     monkeypatch.setattr(LlamaForCausalLM, "forward", exhausted)
     with pytest.raises(EvalError, match=r"with 4 answers at a time \(CUDA out of memory\); lower --batch-size"):
         generate_in_order(checkpoint, TEXTS)
+    with pytest.raises(EvalError, match=r"with 1 answers at a time \(CUDA out of memory\); free some, or choose a"):
+        generate_in_order(checkpoint, TEXTS, batch_size=1)
 
 
 def test_a_prompt_has_its_own_temperature_beside_greedy_ones(checkpoint: Path):

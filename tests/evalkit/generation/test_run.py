@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evalkit.generation import run
+from evalkit.generation import run_digest
 from evalkit.tasks import protocols, registry
 from tests.evalkit.commands import call
 from tests.evalkit.generation.fake_engine import FixedAnswerEngine
@@ -34,7 +34,7 @@ def test_a_continuation_is_a_program_together_with_its_prompt(
 def test_samples_of_earlier_versions_keep_their_run():
     """What a later version adds to a protocol and what decides nothing is not part of a run's digest."""
     protocol = protocols.find("humaneval-openai-v1", task="humaneval")
-    assert set(run._recorded(protocol)) == {
+    assert set(run_digest.recorded(protocol)) == {
         "name", "tasks", "source", "prompt", "answer", "first_id", "last_id", "stop", "max_new_tokens", "temperature",
         "top_p", "num_samples",
     }  # fmt: skip

@@ -53,6 +53,55 @@ def test_other_protocols_data_and_problems_are_remarked(tmp_path: Path):
     assert "only 50 problems are in both" in remarks
 
 
+def of_mbpp(path: Path, problems: dict[str, int], passed: dict[int, bool]) -> Path:
+    """Write a result as 0.2.0 did: forms of MBPP whose tasks have one prefix, and the verdict of each task."""
+    value = {
+        "data": {name: {"sha256": "a" * 64, "id_prefix": "Mbpp/"} for name in problems},
+        "scores": {name: {"problems": number} for name, number in problems.items()},
+        "tasks": {f"Mbpp/{task}": [{"passed": mark}] for task, mark in passed.items()},
+    }
+    path.write_text(json.dumps(value))
+    return path
+
+
+def test_parts_of_mbpp_in_one_result_are_not_mixed(tmp_path: Path):
+    problems = {"mbpp:train": 20, "mbpp:validation": 20}
+    validation = {511 + task: task < 2 for task in range(20)}
+    first = of_mbpp(tmp_path / "a.json", problems, {601 + task: task < 15 for task in range(20)} | validation)
+    second = of_mbpp(tmp_path / "b.json", problems, {601 + task: task < 5 for task in range(20)} | validation)
+    ours, theirs = compare([first, second])
+    assert (ours.benchmark, ours.num_problems, ours.first_share, ours.second_share) == ("mbpp:train", 20, 0.75, 0.25)
+    assert (theirs.num_problems, theirs.first_share, theirs.second_share) == (20, 0.1, 0.1)
+    assert theirs.conclusion == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    "problems",
+    [{"mbpp+": 2, "mbpp-sanitized": 2}, {"mbpp:train": 2, "mbpp+": 2}],
+    ids=["two editions", "another number of tasks"],
+)
+def test_tasks_that_cannot_be_told_apart_are_refused(tmp_path: Path, problems: dict[str, int]):
+    path = of_mbpp(tmp_path / "a.json", problems, dict.fromkeys((2, 602, 603, 604), True))
+    with pytest.raises(EvalError, match=r"have one id_prefix, 'Mbpp/'; expected one for each benchmark; score again"):
+        compare([path, path])
+
+
+@pytest.mark.parametrize(
+    ("solved", "conclusion"), [(1, "no difference shown"), (5, "no difference shown"), (6, "the first is better")]
+)
+def test_a_conclusion_needs_six_problems_that_differ(tmp_path: Path, solved: int, conclusion: str):
+    """A bootstrap of equal differences has no width, and an interval without 0 whatever their number."""
+    first = result(tmp_path / "a.json", range(solved), tasks=solved)
+    none = result(tmp_path / "b.json", range(0), tasks=solved)
+    (found,) = compare([first, none])
+    assert (found.difference.low, found.difference.high) == (1.0, 1.0)
+    assert found.conclusion == conclusion
+    says_few = any("fewer than 6 show no difference" in remark for remark in found.remarks)
+    assert says_few == (conclusion == "no difference shown")
+    (same,) = compare([first, first])
+    assert (same.conclusion, same.remarks) == ("no difference shown", ())
+
+
 def test_results_with_nothing_in_common_are_refused(tmp_path: Path):
     first = result(tmp_path / "a.json", range(5))
     other = result(tmp_path / "b.json", range(5), scores={"mbpp": {}})

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from evalkit.errors import EvalError
+from evalkit.rerank.call_output import CallOutput
 from evalkit.rerank.collect import EVIDENCE_LIMITS, Collection, collect, hopeless_samples
 from evalkit.rerank.evidence import TaskEvidence
 from evalkit.rerank.model_tests import WrittenTest
-from evalkit.rerank.store import EvidenceStore
+from evalkit.rerank.store import EvidenceStore, program_digest
 from evalkit.rerank.task_plan import EvidenceSettings
 from evalkit.samples.base import Sample
 from evalkit.sandbox.execute import CallLimits
@@ -330,6 +331,37 @@ def test_inputs_come_from_generators_that_run_in_the_sandbox(pool: Pool) -> None
     (evidence,) = made
     assert evidence.inputs == tuple(f"f({number})" for number in range(5))
     assert made.counts.inputs_by_source == {"generator": 5}
+
+
+def test_generated_inputs_are_calls_of_the_function_and_not_of_its_class(pool: Pool) -> None:
+    reference = "class Node:\n    pass\n\ndef f(x):\n    return x\n"
+    task = replace(problem(0), prompt="", entry_points=("Node", "f"), reference=reference)
+    (evidence,) = collect(
+        [task],
+        [Sample(task_id="Toy/0", solution=reference)],
+        {},
+        settings=EvidenceSettings(inputs=("generator",)),
+        pool=pool,
+        store=memory(),
+        callbacks=Callbacks(),
+        generators={"Toy/0": ["def generate_inputs():\n    return [(1,), (2,)]"]},
+    )
+    assert evidence.inputs == ("f(1)", "f(2)")
+
+
+def test_a_failure_of_the_machine_makes_no_program_hopeless(pool: Pool) -> None:
+    store = memory()
+    calls = [f"f({number})" for number in range(5)]
+    for body, outcome in (("return 1", "infra_error"), ("return 2", "timeout_cpu")):
+        (sample,) = samples_of(0, [body])
+        for call in calls:
+            store.add(program_digest(sample.program(problem(0))), call, CallOutput(outcome))
+    asserts = [f"{call} == 1" for call in calls]
+    (evidence,) = collection(pool, store, {0: ["return 1", "return 2", "return 1"]}, asserts, inputs=("tests",))
+    assert hopeless_samples([evidence]) == {"Toy/0": {1}}
+    assert evidence.is_failure_PI.tolist() == [[True] * 5, [False] * 5]
+    assert len(set(evidence.output_PI[:, 0].tolist())) == 2
+    assert not evidence.is_value_PI.any()
 
 
 def test_an_unknown_source_is_an_error(pool: Pool) -> None:

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from evalkit.cli import main
 from evalkit.errors import EvalError
 from evalkit.samples.base import Execution, Sample
-from evalkit.samples.given import fence_hint, read_samples
+from evalkit.samples.given import fence_hint, read_samples, sanitized
 from evalkit.sandbox.verdict import Verdict
 from evalkit.tasks import registry
-from evalkit.tasks.base import Benchmark
+from evalkit.tasks.base import Benchmark, Problem
 from tests.evalkit.commands import ENVIRONMENT, RIGHT, WRONG, call, write_lines
 
 
@@ -197,6 +197,19 @@ def test_answers_of_chat_models_are_reduced_to_their_program(tmp_path: Path, hum
     assert plain.completion == row["completion"]
     with pytest.raises(EvalError, match="line 1: messages is str, expected a list"):
         read_samples(write_lines(tmp_path / "b.jsonl", row | {"messages": "Complete"}), humaneval)
+
+
+def test_a_class_beside_the_function_stays_in_the_program():
+    """The names that the checks use are sorted, so the class comes first."""
+    reference = "class Pair:\n    pass\n\n\ndef chain(pairs):\n    return len(pairs)\n"
+    problem = Problem(
+        task_id="Mbpp/1", prompt="", entry_points=("Pair", "chain"), prelude="", test="", reference=reference
+    )
+    benchmark = Benchmark(name="mbpp", problems=(problem,), source="", sha256="")
+    answer = f"Sure:\n```python\n{reference}```\nIt counts the pairs, for example:\n```python\nchain([])\n```\n"
+    assert sanitized(Sample(task_id="Mbpp/1", completion=answer), benchmark).solution == reference.replace(
+        "\n\n\n", "\n\n"
+    )
 
 
 def test_a_fence_in_a_sample_that_is_python_gives_no_hint():

@@ -12,8 +12,9 @@ import pytest
 from evalkit.errors import EvalError
 from evalkit.samples.base import Sample
 from evalkit.samples.given import read_samples
-from evalkit.samples.sample_file import SampleFile
+from evalkit.samples.sample_file import EarlierRun, SampleFile
 from evalkit.tasks.base import Benchmark
+from tests.evalkit.processes import largest_file
 
 
 def test_completions_continue_the_prompt_and_solutions_stand_alone(tmp_path: Path, humaneval: Benchmark):
@@ -148,10 +149,57 @@ def test_foreign_lines_are_never_lost(tmp_path: Path):
         path.unlink()
 
 
-def test_a_full_disk_is_one_line():
-    full = Path("/dev/full")
-    file = SampleFile.__new__(SampleFile)
-    file.path = full
-    file._stream = full.open("w")
-    with pytest.raises(EvalError, match="No space left"):
-        file.add(sample(0))
+def test_a_full_disk_is_one_error_and_costs_the_last_line_only(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    line = len(sample(0).to_line())
+    with pytest.raises(EvalError, match=r"samples\.jsonl: cannot be written \(File too large\); free space"):
+        fill(path, size_limit=2 * line + line // 2)
+    with SampleFile(path, run="r1") as file:
+        assert list(file.found) == [("HumanEval/0", 0), ("HumanEval/0", 1)]
+        file.add(sample(2))
+    assert path.read_text() == "".join(sample(index).to_line() for index in range(3))
+
+
+def fill(path: Path, *, size_limit: int) -> None:
+    """Write samples until a file may not grow further."""
+    with largest_file(size_limit), SampleFile(path, run="r1") as file:
+        for index in range(4):
+            file.add(sample(index))
+
+
+def test_an_error_of_the_run_is_not_replaced_by_one_of_the_disk(tmp_path: Path):
+    class BrokenStream:
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    def run(error: Exception | None) -> None:
+        with SampleFile(tmp_path / "samples.jsonl", run="r1") as file:
+            file._stream.close()
+            file._stream = BrokenStream()
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyError, match="of the run"):
+        run(KeyError("of the run"))
+    with pytest.raises(EvalError, match="No space left on device"):
+        run(None)
+
+
+def test_samples_of_an_earlier_digest_are_taken_over_and_others_are_kept(tmp_path: Path):
+    path = tmp_path / "samples.jsonl"
+    whole, cut = sample(0, "old"), replace(sample(1, "old"), task_id="HumanEval/1", raw="text")
+    earlier = EarlierRun("old", changed=frozenset({"HumanEval/1"}))
+    path.write_text(whole.to_line() + "{torn")
+    with SampleFile(path, run="r1", earlier=earlier) as file:
+        assert (list(file.found), file.renamed_to) == ([("HumanEval/0", 0)], None)
+        file.add(sample(2))
+    assert path.read_text() == sample(0).to_line() + sample(2).to_line()
+    path.write_text(before := whole.to_line() + cut.to_line())
+    with SampleFile(path, run="r1", earlier=earlier) as file:
+        assert list(file.found) == [("HumanEval/0", 0)]
+        assert file.renamed_to is not None
+        assert file.renamed_to.read_text() == before
+    path.unlink()
+    (tmp_path / "samples.old.jsonl").write_text(whole.to_line())  # as 0.2.0 names samples of other settings
+    with SampleFile(path, run="r1", earlier=earlier) as file:
+        assert list(file.found) == [("HumanEval/0", 0)]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evalkit.samples.sanitize import _lines, _longest_code, _parse, sanitize
+from evalkit.tasks.registry import load
 
 
 def run(code: str) -> dict:
@@ -45,13 +46,13 @@ CASES = {
 
 @pytest.mark.parametrize("text", CASES.values(), ids=CASES)
 def test_the_program_is_found_and_runs_without_what_surrounds_it(text: str):
-    code = sanitize(text, "f")
+    code = sanitize(text, ("f",))
     assert run(code)["f"](1) == 2
-    assert sanitize(code, "f") == code  # a program is its own
+    assert sanitize(code, ("f",)) == code  # a program is its own
 
 
 def test_what_the_entry_point_does_not_need_is_left_out():
-    code = sanitize(CASES["a helper, a constant and an import"], "f")
+    code = sanitize(CASES["a helper, a constant and an import"], ("f",))
     assert "UNUSED" not in code
     assert "SystemExit" not in code
     assert code.startswith("import math\n")
@@ -59,22 +60,58 @@ def test_what_the_entry_point_does_not_need_is_left_out():
 
 @pytest.mark.parametrize("text", ["", "I cannot help with that.", "def g(x):\n    return x\n", "\0", "(" * 5000])
 def test_an_answer_without_the_function_is_left_as_it_is(text: str):
-    assert sanitize(text, "f") == text
+    assert sanitize(text, ("f",)) == text
 
 
 @given(st.text(max_size=80))
 def test_no_text_breaks_it(text: str):
-    assert isinstance(sanitize(text, "f"), str)
-    assert "def f(" in sanitize("def f(x):\n    return 1\n\n" + text, "f") or "f" in text
+    assert isinstance(sanitize(text, ("f",)), str)
+    assert "def f(" in sanitize("def f(x):\n    return 1\n\n" + text, ("f",)) or "f" in text
 
 
 @pytest.mark.slow
 def test_all_references_pass_through_it_unharmed(humaneval, pool):
     answers = [
-        problem.job(sanitize(problem.reference + "\nprint('done')\n", problem.entry_points[0]))
+        problem.job(sanitize(problem.reference + "\nprint('done')\n", problem.entry_points))
         for problem in humaneval.problems
     ]
     assert all(verdict.passed for _, verdict in pool.check_all(answers))
+
+
+TREE = """\
+class Node:
+    def __init__(self, data):
+        self.data, self.left = data, None
+
+
+def depth(node):
+    return 1 + depth(node.left) if node else 0
+
+
+def is_deep(root):
+    return depth(root) > 2
+"""
+"""A program of which the checks use two names, one for the objects that they pass."""
+
+
+def test_what_any_entry_point_needs_is_kept():
+    code = sanitize(f"Sure:\n```python\n{TREE}\nprint(is_deep(None))\n```\n", ("Node", "is_deep"))
+    names = run(code)
+    assert names["is_deep"](names["Node"](1)) is False
+    assert "print" not in code
+    assert "class" not in sanitize(TREE, ("depth",))
+    assert sanitize(TREE, ("Leaf", "is_deep")) == sanitize(TREE, ("is_deep",))
+    assert sanitize(TREE, ("Leaf",)) == TREE
+
+
+@pytest.mark.slow
+def test_references_that_define_a_class_pass_through_it_unharmed(shared_data, pool):
+    problems = [problem for problem in load("mbpp", data_dir=shared_data).problems if len(problem.entry_points) > 1]
+    assert [problem.task_id for problem in problems] == ["Mbpp/367", "Mbpp/601", "Mbpp/927"]
+    jobs = [
+        problem.job(sanitize(f"{problem.reference}\nraise SystemExit\n", problem.entry_points)) for problem in problems
+    ]
+    assert all(verdict.passed for _, verdict in pool.check_all(jobs))
 
 
 SEPARATORS = ["\u2028", "\u2029", "\x0c", "\x0b", "\x1c", "\x1d", "\x1e", "\x85"]
@@ -90,7 +127,7 @@ def test_lines_end_where_python_ends_them(separator: str, end: str):
         "    return len(SEP) and x + 1",
         "print(f(1))",
     ]
-    code = sanitize(end.join(lines), "f")
+    code = sanitize(end.join(lines), ("f",))
     assert run(code)["f"](1) == 2
     assert len(run(code)["SEP"]) == 3
     assert "print" not in code
@@ -147,7 +184,7 @@ LONG = {
 @pytest.mark.slow
 def test_an_answer_of_thousands_of_lines_is_searched_in_bounded_time(name: str):
     started = time.process_time()
-    code = sanitize(LONG[name], "f")
+    code = sanitize(LONG[name], ("f",))
     assert time.process_time() - started < 20  # it takes 0.1 to 3 s where a processor of 2024 is idle
     assert run(code)["f"](1) == 2
     assert len(code) < 100

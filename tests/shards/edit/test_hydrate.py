@@ -184,6 +184,21 @@ def test_rows_that_cannot_come_back_are_named(cache: Cache, corpus: Path, tmp_pa
     assert part.manifest.history[-1]["missing_rows"] == len(listed)
 
 
+def test_a_row_comes_back_whichever_variant_of_its_document_was_kept(
+    cache: Cache, corpus: Path, tmp_path: Path
+) -> None:
+    """The corpus also has a variant of each document, which a filter of the dump may have dropped."""
+    from teacher_dump.hydrate import hydrate
+
+    free = without_text(cache, tmp_path / "free")
+    for path in sorted(corpus.glob("*.py")):
+        for folder in ("a", "z"):  # before the document in the order of the source, and after it
+            write_atomic(corpus / folder / path.name, path.read_bytes() + b" \n")
+    result = hydrate(free, str(corpus), tmp_path / "whole")
+    assert result.missing == ()
+    assert content(tmp_path / "whole") == content(Path(cache.store.root))
+
+
 def test_tokens_that_are_not_the_original_ones_are_never_taken(cache: Cache, corpus: Path, tmp_path: Path) -> None:
     """A tokenizer that cuts otherwise gives slices of the right bytes and length at most by accident."""
     from shards.edit.hydrate import hydrate, rows_without_tokens

@@ -52,3 +52,9 @@ def test_the_rule_of_a_cache_of_turns_asks_how_the_conversation_opens() -> None:
     assert [plain.holds_out(info) for info in later] == [is_held_out(info.document, fraction=0.5) for info in later]
     for info in (opening, row("assistant", "user"), row("user")):  # nothing was answered before
         assert turns.holds_out(info) == plain.holds_out(info)
+
+
+def test_all_caches_of_a_run_have_one_rule() -> None:
+    turns = HeldOutRule(fraction=0.5, by_conversation=True)
+    assert HeldOutRule.of({}, {"train_on": "last"}, {"train_on": "all"}, fraction=0.5) == turns
+    assert HeldOutRule.of({}, {"train_on": "last"}, fraction=0.5) == HeldOutRule(fraction=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from student_train.evaluation.intervals import DocumentSums, known_figures
+from student_train.evaluation.intervals import DocumentSums, interval_text, known_figures
 
 DOCUMENTS = ["b", "a", "b", "c", "a", "d"]
 ABOVE = np.array([[1.0, 3.0], [2.0, 0.0], [4.0, 1.0], [8.0, 5.0], [1.0, 2.0], [0.5, 0.5]])
@@ -56,3 +56,12 @@ def test_a_measure_without_anything_to_divide_by_is_left_out() -> None:
     above, below = np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([[4.0, 0.0], [4.0, 0.0]])
     figures = dict(zip(("kl", "cell_kl"), DocumentSums(["a", "b"]).ratios(above, below), strict=True))
     assert list(known_figures(figures)) == ["kl"]
+
+
+def test_one_document_has_a_mean_and_no_interval() -> None:
+    sums = DocumentSums(["a"] * 6)
+    whole = [float(ABOVE[:, column].sum() / BELOW[:, column].sum()) for column in (0, 1)]
+    assert sums.ratios(ABOVE, BELOW) == [{"mean": mean} for mean in whole]
+    assert sums.ratio_differences((ABOVE, BELOW), (ABOVE, BELOW)) == [{"mean": 0.0}, {"mean": 0.0}]
+    assert interval_text({"mean": 0.5}) == "0.5000"
+    assert interval_text({"mean": 0.5, "low": 0.25, "high": 0.75}, "+.2f") == "+0.50 [+0.25, +0.75]"

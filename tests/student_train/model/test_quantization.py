@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from shards.format.relations import RelationLayout
 from student_train.config import Config
 from student_train.errors import TrainError
 from student_train.evaluation.evaluate import evaluate
@@ -18,6 +19,7 @@ from student_train.model.quantization import GROUP_SIZE, add_rounding, rounding
 from student_train.outputs.quantised_export import export_quantised
 from student_train.training.trainer import run
 from tests.student_train.conftest import llama
+from tests.student_train.responses import VOCAB, make_world
 from tests.student_train.training.test_trainer import toy_config
 
 IDS = torch.arange(40).reshape(2, 20)
@@ -98,3 +100,22 @@ def test_a_run_writes_its_student_and_a_copy_whose_figures_are_those_of_its_fold
     assert first == pytest.approx(quantised["held_out"]["kl"]["mean"])
     assert second == pytest.approx(record["held_out"]["after"]["kl"]["mean"])
     assert first != second
+
+
+@pytest.mark.slow
+def test_the_copy_is_scored_on_caches_that_lack_what_the_loss_needs(tools: Any, tmp_path: Path) -> None:
+    """The responses have no relations, and the documents have no context that a template can render."""
+    chats = make_world(tools, tmp_path / "w")
+    layout = RelationLayout(layer=3, heads=4, widths=(8, 4, 4), dims=8, seed=0)
+    rows = [
+        tools.with_relations(row, layout, tools.layer_vectors(chats.model, row.tokens, 3))
+        for row in tools.teacher_rows(chats.model, documents=8, vocab=VOCAB, seed=1)
+    ]
+    documents = tools.write_cache(tmp_path / "d", rows, chats.teacher_dir, vocab=VOCAB, version=2, relations=layout)
+    losses = {"relations_weight": 1.0, "template": "own", "quantize": "int8"}
+    settings = {"student": str(chats.teacher_dir), "student_layers": 0, "held_out": 0.4, "max_steps": 2}
+    config = toy_config(chats, tmp_path / "o", shards=(str(chats.shards), str(documents)), **losses, **settings)
+    run(config, command=[])
+    record = json.loads((tmp_path / "o" / "run.json").read_text())
+    for copy, student in zip(record["quantized"]["caches"], record["held_out"]["caches"], strict=True):
+        assert copy["bits_per_byte"]["mean"] == pytest.approx(student["after"]["bits_per_byte"]["mean"], rel=0.05)

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,58 +18,7 @@ from student_train.errors import CheckpointError, TrainError
 from student_train.model import loading as students
 from student_train.pruning import layer_choice
 from student_train.training import trainer
-
-
-def slow_influence(model: Any, rows: list[np.ndarray]) -> list[float]:
-    """Return block influence by its definition, token by token, from the hidden states that the model returns."""
-    per_layer: list[list[float]] = [[] for _ in range(model.config.num_hidden_layers)]
-    for row in rows:
-        ids = torch.from_numpy(row)[None]
-        # The last entry of `hidden_states` is normalised, so the last layer's output is computed without the norm.
-        norm, model.model.norm = model.model.norm, torch.nn.Identity()
-        with torch.no_grad():
-            states = model(ids, output_hidden_states=True).hidden_states
-        model.model.norm = norm
-        for i in range(len(per_layer)):
-            for t in range(ids.shape[1]):
-                a, b = states[i][0, t].double().numpy(), states[i + 1][0, t].double().numpy()
-                norms = np.sqrt((a @ a) * (b @ b))
-                # The embedding of padding is zero: the cosine with it counts as 0.
-                per_layer[i].append(1.0 - (float(a @ b / norms) if norms else 0.0))
-    return [sum(values) / len(values) for values in per_layer]
-
-
-def test_block_influence_is_that_of_its_definition(tools: Any) -> None:
-    model = tools.llama(vocab=50, layers=5)
-    rng = np.random.default_rng(0)
-    rows = [rng.integers(0, 50, size=n) for n in (17, 1, 30)]
-    assert layer_choice.block_influence(model, rows) == pytest.approx(slow_influence(model, rows), rel=1e-5)
-
-
-def test_measuring_leaves_the_model_as_it_was(tools: Any) -> None:
-    model = tools.llama(vocab=50).train()
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    first = layer_choice.block_influence(model, [np.arange(20)])
-    assert model.training
-    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in model.model.layers)
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    assert first == layer_choice.block_influence(model, [np.arange(20)])
-
-
-def test_a_layer_that_changes_nothing_has_no_influence_and_is_dropped_first(tools: Any) -> None:
-    model = tools.llama(vocab=50, layers=4)
-    with torch.no_grad():
-        model.model.layers[2].self_attn.o_proj.weight.zero_()
-        model.model.layers[2].mlp.down_proj.weight.zero_()
-    influence = layer_choice.block_influence(model, [np.arange(1, 41)])
-    assert influence[2] == pytest.approx(0.0, abs=1e-12)
-    assert min(influence[0], influence[1], influence[3]) > 1e-3
-    assert layer_choice.by_influence(influence, 3, tokens=40).kept == (0, 1, 3)
-
-
-def test_no_rows_are_refused(tools: Any) -> None:
-    with pytest.raises(ValueError, match="no rows"):
-        layer_choice.block_influence(tools.llama(vocab=50), [])
+from tests.student_train.pruning.test_influence import slow_influence, slow_removal_kl
 
 
 @pytest.mark.parametrize(
@@ -83,13 +31,13 @@ def test_no_rows_are_refused(tools: Any) -> None:
     ],
 )
 def test_the_layers_of_lowest_influence_go(influence: tuple[float, ...], keep: int, kept: tuple[int, ...]) -> None:
-    choice = layer_choice.by_influence(influence, keep, tokens=7)
+    choice = layer_choice.by_influence(influence, keep, method="importance", tokens=7)
     assert (choice.kept, choice.method, choice.num_layers) == (kept, "importance", len(influence))
 
 
 def test_a_choice_survives_json() -> None:
     for choice in (
-        layer_choice.by_influence((0.25, 0.5, 0.125), 2, tokens=9),
+        layer_choice.by_influence((0.25, 0.5, 0.125), 2, method="kl", tokens=9),
         layer_choice.evenly(5, 3, reason="influence not measured: it starts fresh"),
     ):
         assert layer_choice.from_dict(json.loads(json.dumps(choice.to_dict()))) == choice
@@ -165,20 +113,28 @@ def record_of(settings: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 @pytest.mark.slow
-def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "slow"), [("kl", slow_removal_kl), ("importance", slow_influence)])
+def test_a_run_chooses_by_a_measure_says_so_and_records_it(
+    world: Any, at_home: Any, tmp_path: Path, method: str, slow: Any
+) -> None:
     from transformers import AutoModelForCausalLM
 
-    record, said = record_of(config(world, tmp_path / "o", control=True, learning_rate=0.0))
+    record, said = record_of(config(world, tmp_path / "o", control=True, learning_rate=0.0, layer_choice=method))
     choice = record["student"]["layer_choice"]
     teacher = AutoModelForCausalLM.from_pretrained(world.teacher_dir, dtype=torch.float32)
-    rows = layer_choice.training_rows(shards.open(str(world.shards)), held_out=HeldOutRule(fraction=0.2))
-    influence = slow_influence(teacher, rows)
-    assert choice["influence"] == pytest.approx(influence, rel=1e-3)
+    measure = layer_choice.MEASURES[method]
+    rows = layer_choice.training_rows(
+        shards.open(str(world.shards)), held_out=HeldOutRule(fraction=0.2), max_tokens=measure.tokens
+    )
+    influence = slow(teacher, rows)
+    assert choice["method"] == method
+    assert choice["influence"] == pytest.approx(influence, rel=1e-3, abs=1e-6)
     assert choice["kept"] == sorted(sorted(range(4), key=influence.__getitem__)[2:])
     assert choice["tokens"] == sum(map(len, rows))
     lines = [line for line in said if line.startswith("keeping layers")]
     assert len(lines) == 1  # the control takes over its run's layers
-    assert all(f"{value:.3f}".removeprefix("0") in lines[0] for value in influence)
+    assert measure.title in lines[0]
+    assert all(f"{value:.3f}".removeprefix("0") in lines[0] for value in choice["influence"])
     control = json.loads((tmp_path / "o" / "control" / "run.json").read_text())
     assert control["student"]["layer_choice"] == choice
     student = AutoModelForCausalLM.from_pretrained(tmp_path / "o", dtype=torch.float32)
@@ -187,8 +143,12 @@ def test_a_run_chooses_by_importance_says_so_and_records_it(world: Any, at_home:
         assert torch.equal(layer.mlp.up_proj.weight, expected)  # a learning rate of 0 leaves the weights as they are
 
 
+def test_kl_is_the_default() -> None:
+    assert Config().layer_choice == "kl"
+
+
 def test_even_measures_nothing(world: Any, at_home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(layer_choice, "training_rows", lambda *_, **__: pytest.fail("measured"))
     record, _ = record_of(config(world, tmp_path / "o", layer_choice="even"))
     assert record["student"]["layer_choice"] | {"num_layers": 4} == layer_choice.evenly(4, 2).to_dict()
 
@@ -210,7 +170,7 @@ def test_a_run_that_goes_on_takes_its_layers_from_the_checkpoint(
     (tmp_path / "part").mkdir()
     (tmp_path / "whole" / "checkpoints").rename(tmp_path / "part" / "checkpoints")
     shutil.rmtree(tmp_path / "part" / "checkpoints" / "step-4")
-    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(layer_choice, "training_rows", lambda *_, **__: pytest.fail("measured again"))
     again, _ = record_of(config(world, tmp_path / "part", save_every=2, keep=9))
     assert again["student"] == whole["student"]
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "part"))
@@ -230,7 +190,7 @@ def test_a_checkpoint_from_before_the_setting_is_not_continued_with_other_layers
         (tmp_path / "o" / name).unlink()
     for path in (tmp_path / "o").glob("*token*"):
         path.unlink()
-    with pytest.raises(CheckpointError, match="found a run with layer-choice 'even', expected 'importance'"):
+    with pytest.raises(CheckpointError, match="found a run with layer-choice 'even', expected 'kl'"):
         record_of(config(world, tmp_path / "o", save_every=2, keep=9))
     record, _ = record_of(config(world, tmp_path / "o", layer_choice="even", save_every=2, keep=9))
     assert record["student"]["layer_choice"]["method"] == "even"
@@ -259,7 +219,7 @@ def test_a_student_with_all_its_layers_has_no_choice(world: Any, at_home: Any) -
 def test_rows_beyond_the_context_are_named_before_influence_is_measured(
     world: Any, tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(layer_choice, "training_rows", lambda *_, **__: pytest.fail("measured"))
     folder = tmp_path / "narrow"
     model = tools.llama(vocab=300, layers=4)
     model.config.max_position_embeddings = 4
@@ -293,12 +253,12 @@ def test_only_the_rank_that_leads_measures_and_all_keep_its_layers(
     more: dict[str, Any] = {
         "unfit": "",
         "config": config(world, Path("o")),
-        "cache": shards.open(str(world.shards)),
+        "caches": [shards.open(str(world.shards))],
         "known": None,
     }
     first = Rank(is_main=True)
     choice = _choose_layers(model, 2, runtime=Runtime(world=first, log=said.append), **more)  # type: ignore[arg-type]
-    assert choice.method == "importance"
-    monkeypatch.setattr(layer_choice, "block_influence", lambda *_: pytest.fail("measured"))
+    assert choice.method == "kl"
+    monkeypatch.setattr(layer_choice, "training_rows", lambda *_, **__: pytest.fail("measured"))
     other = Runtime(world=Rank(is_main=False, told=first.told), log=said.append)
     assert _choose_layers(model, 2, runtime=other, **more) == choice  # type: ignore[arg-type]

@@ -82,6 +82,15 @@ def test_licences_that_are_not_one_are_other(run: RecordedRun, teacher: Teacher)
     assert "Teacher codellama-70b: llama2 - its terms restrict training other models" in restricted
 
 
+def test_figures_of_one_document_have_no_interval(run: RecordedRun, teacher: Teacher) -> None:
+    held_out = run.record["held_out"]
+    bare = {when: {name: {"mean": figure["mean"]} for name, figure in held_out[when].items()} for when in
+            ("before", "after")}  # fmt: skip
+    text = card_of(replace(run, record={**run.record, "held_out": {**held_out, **bare}}), teacher)
+    assert "held-out tokens, of one document, which gives no interval:" in text
+    assert f"| {bare['before']['kl']['mean']:.4f} | {bare['after']['kl']['mean']:.4f} |" in text
+
+
 def test_a_run_without_held_out_rows_has_no_measures(run: RecordedRun, teacher: Teacher) -> None:
     bare = replace(run, record={**run.record, "held_out": {"rows": 0, "before": None, "after": None}})
     text = card_of(bare, teacher)

@@ -130,6 +130,31 @@ def test_another_base_than_the_runs_is_refused(
     assert "found another model than the one that the run" in refused.output
 
 
+def test_a_base_that_is_not_found_is_left_out_only_where_the_hub_has_it(
+    run_folder: Path, recorded: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path may look as `owner/name` of the hub. The record says which it was; an earlier one does not."""
+    record = json.loads((run_folder / "run.json").read_text())
+    assert record["student"].pop("from_folder") is True
+    name, missing = "bases/mine", str(tmp_path / "nowhere" / "base")
+    cases = ((name, True, False), (name, False, True), (name, None, True), (missing, None, False))
+    for number, (student, from_folder, is_published) in enumerate(cases):
+        said = {} if from_folder is None else {"from_folder": from_folder}
+        record["config"]["student"] = student
+        (run_folder / "run.json").write_text(json.dumps({**record, "student": {**record["student"], **said}}))
+        done = invoke("--publish", run_folder, place / str(number), "--cache-url", "../cache")
+        assert done.exit_code == (0 if is_published else 1)
+        assert is_published or f"found no folder {student} here, expected the model that the run began" in done.output
+        assert (place / str(number)).exists() == is_published
+        assert not (place / str(number) / "base").exists()
+    record["config"]["student"], record["student"]["from_folder"] = "bases/mine", True
+    (run_folder / "run.json").write_text(json.dumps(record))
+    shutil.copytree(recorded.parent / "base", tmp_path / "started_here" / "bases" / "mine")
+    monkeypatch.chdir(tmp_path / "started_here")
+    assert invoke("--publish", run_folder, place / "run", "--cache-url", "../cache").exit_code == 0
+    assert (place / "run" / "base" / "config.json").is_file()
+
+
 def test_a_record_without_digests_is_refused_with_the_remedy(run_folder: Path, place: Path) -> None:
     record = json.loads((run_folder / "run.json").read_text())
     del record["weights"]
@@ -170,6 +195,11 @@ def test_a_second_run_states_the_noise(recorded: Path, run_folder: Path, place: 
     assert noise["margins"]["kl"] == pytest.approx(0.25)
     (run_folder / "held_out.jsonl").unlink()
     assert "found other held-out rows than in" in invoke(*arguments, run_folder).output
+    one = json.dumps(lines[0]) + "\n"  # of one document
+    for folder in (run_folder, shutil.copytree(run_folder, run_folder.parent / "second")):
+        (folder / "held_out.jsonl").write_text(one)
+    refused = invoke("--publish", run_folder, place / "one", *arguments[3:], run_folder.parent / "second")
+    assert "found one held-out document, expected at least two to measure noise" in refused.output
 
 
 @pytest.mark.parametrize(

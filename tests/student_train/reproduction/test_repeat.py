@@ -125,7 +125,8 @@ def test_the_recorded_number_of_threads_is_used_where_there_are_as_many_cores(
     record = json.loads((run_folder / "run.json").read_text())
     record["config"]["threads"], record["hardware"]["threads"] = 0, recorded_threads
     (run_folder / "run.json").write_text(json.dumps(record))
-    assert settings_of(RunSource(record=run_folder / "run.json"), {}, (), log=print).threads == expected
+    source = RunSource(record=run_folder / "run.json")
+    assert settings_of(source, {}, (), needs_out=False, log=print).threads == expected
 
 
 def test_a_student_is_checked_against_its_record(run_folder: Path, place: Path, elsewhere: Path) -> None:
@@ -148,10 +149,21 @@ def test_figures_that_the_weights_do_not_have_are_named(run_folder: Path, at_hom
     assert "found other figures: kl is " in refused.output
 
 
-def test_a_published_run_needs_a_folder_for_the_repeated_one(place: Path, elsewhere: Path) -> None:
-    refused = invoke("--repeat", place / "run")
+@pytest.mark.parametrize("run", ["published", "local"])
+def test_a_repeated_run_needs_a_folder_of_its_own(
+    run: str, place: Path, run_folder: Path, at_home: Any, tmp_path: Path
+) -> None:
+    """In the folder of the recorded run, or of a copy, there is nothing to train, and a comparison with itself."""
+    place = place / "run" if run == "published" else run_folder
+    refused = invoke("--repeat", place)
     assert refused.exit_code == 1
-    assert "repeating a published run needs --out" in refused.output
+    assert "repeating a run needs --out" in refused.output
+    (tmp_path / "link").symlink_to(place)
+    for out in (place, tmp_path / "link", shutil.copytree(place, tmp_path / "copy")):
+        refused = invoke("--repeat", place, "--out", out)
+        assert refused.exit_code == 1
+        assert f"{out}: found the recorded run itself, or a copy of it" in refused.output
+        assert not (out / "repeat.json").exists()
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from student_train.objectives.row_score import LABELS
 from student_train.reproduction.recorded_run import RecordedRun
 from student_train.reproduction.verdict import compare, measured_noise, paired_differences, verdict_lines
 
@@ -103,3 +104,16 @@ def test_a_second_run_measures_the_noise(original: RecordedRun) -> None:
     assert noise["from"] == "a second run"
     assert noise["margins"]["kl"] == pytest.approx(0.5)
     assert noise["margins"]["top1_agreement"] == 0.0
+
+
+@pytest.mark.parametrize("margin", [None, 0.0])
+def test_one_held_out_document_shows_no_equivalence(original: RecordedRun, margin: float | None) -> None:
+    """Also where an earlier release stated a noise of 0, the width of an interval over one document."""
+    first = min(document for document, *_ in original.rows)
+    one = replace(original, rows={key: row for key, row in original.rows.items() if key[0] == first})
+    noise = None if margin is None else {"from": "held-out intervals", "margins": dict.fromkeys(LABELS, margin)}
+    assert compare(one, one, noise=noise)["verdict"] == "identical"
+    found = compare(one, changed(one, kl=1e-8), noise=noise)
+    assert (found["verdict"], found["why"]) == ("different", "one held-out document: equivalence cannot be shown")
+    assert any("difference +1e-08, n" in line for line in verdict_lines(found))
+    assert measured_noise(one, changed(one))["margins"] == {}

@@ -88,3 +88,19 @@ def test_two_processes_equal_one_and_each_continues_the_other(world: Any, at_hom
         assert after[1] == pytest.approx(after[0], rel=1e-4)
         rows = [(p / "held_out.jsonl").read_text().splitlines() for p in (one, other)]
         assert [json.loads(line)["document"] for line in rows[0]] == [json.loads(line)["document"] for line in rows[1]]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_in_an_evaluation_stops_all_of_them_and_loses_nothing(
+    world: Any, at_home: Any, tmp_path: Path
+) -> None:
+    whole, stopped = (
+        toy_config(world, tmp_path / name, max_steps=5, save_every=0, eval_every=3, device="cpu")
+        for name in ("whole", "stopped")
+    )
+    train_in_ranks(world, whole)
+    assert train_in_ranks(world, stopped, stop_at=3, stop_in="score_run").count("stopped at step 3 of 5") == 2
+    assert "continuing at step 3 of 5" in train_in_ranks(world, stopped)
+    names = ("held_out_curve.jsonl", "model.safetensors")
+    assert all((Path(whole.out) / n).read_bytes() == (Path(stopped.out) / n).read_bytes() for n in names)
+    assert losses(Path(stopped.out)) == losses(Path(whole.out))

@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from shards.errors import CorruptShardError, IncompleteCacheError, StoreError
 from shards.model_files.weights import config_sha256
 from student_train.cli import main
-from student_train.data.hashing import is_held_out
+from student_train.data.hashing import HeldOutRule, is_held_out
 from student_train.errors import CheckpointError, Interrupted, TrainError
-from student_train.training import loop, trainer
+from student_train.training import learner, loop, trainer
 from tests.student_train.toy import arguments, digest, environment, losses, run, toy_config
 
 
@@ -58,10 +58,10 @@ def test_the_record_says_what_was_done(world: Any, finished: Path) -> None:
     assert record["shards"]["rows"] == 48
     assert record["shards"]["teacher"]["licence"] == "Apache-2.0"
     choice = record["student"].pop("layer_choice")
-    assert (choice["method"], len(choice["kept"]), len(choice["influence"])) == ("importance", 2, 4)
+    assert (choice["method"], len(choice["kept"]), len(choice["influence"])) == ("kl", 2, 4)
     config_digest = config_sha256(world.teacher_dir)
-    expected = {"source": "tiny-teacher", "layers": 2, "parameters": 0, "weights_sha256": "ab" * 32}
-    expected |= {"config_sha256": config_digest}
+    expected = {"source": "tiny-teacher", "from_folder": False, "layers": 2, "parameters": 0}
+    expected |= {"weights_sha256": "ab" * 32, "config_sha256": config_digest}
     assert record["student"] | {"parameters": 0} == expected
     assert record["train"]["steps"] == 20
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -185,6 +185,16 @@ def test_another_configuration_than_the_checkpoints_is_refused_by_name(
     with pytest.raises(CheckpointError, match=r"found a run with learning-rate 0.003, expected 0.01; use its settings"):
         run(toy_config(world, finished, learning_rate=1e-2))
     assert "nothing to do" in run(toy_config(world, finished, save_every=3))[0]
+
+
+def test_a_run_that_held_out_other_rows_is_refused(
+    world: Any, at_home: Any, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of an earlier release may have: its figures before training are of those rows."""
+    shutil.copytree(finished / "checkpoints", tmp_path / "out" / "checkpoints")
+    monkeypatch.setattr(learner, "held_out_rule", lambda config, caches: HeldOutRule(fraction=0.4))
+    with pytest.raises(CheckpointError, match=r"found a run that held out \d+ rows, expected \d+ others"):
+        run(toy_config(world, tmp_path / "out"))
 
 
 def test_other_shards_than_the_checkpoints_are_refused_by_name(

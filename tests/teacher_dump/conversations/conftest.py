@@ -75,3 +75,28 @@ def template_of(folder: Path) -> ChatTemplate:
         prefix_tokens=model.prefix_tokens,
         vocab_size=model.teacher.vocab_size,
     )
+
+
+def sentencepiece(prefix: str) -> Any:
+    """Return a tokenizer of SentencePiece's family, with byte fallback.
+
+    Args:
+        prefix: How it begins a text with a space: `normalizer`, always; or a prepend scheme of `Metaspace`, which adds
+            none to a text that begins with one.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    space = "\u2581"
+    merges = [(space, space), (2 * space, 2 * space), ("r", "e"), ("re", "t"), (space, "ret")]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), space, *map(chr, range(33, 127))]
+    vocab = {piece: i for i, piece in enumerate([*pieces, *(a + b for a, b in merges)])}
+    rules = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>"))
+    if prefix == "normalizer":
+        rules.normalizer = normalizers.Sequence([normalizers.Prepend(space), normalizers.Replace(" ", space)])
+    else:
+        rules.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prefix, split=False)
+    rules.decoder = decoders.Sequence(
+        [decoders.Replace(space, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=rules, bos_token="<s>", eos_token="</s>", unk_token="<unk>")

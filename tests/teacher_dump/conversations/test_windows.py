@@ -17,7 +17,7 @@ from teacher_dump.conversations.answered import AnsweredConversation, GeneratedI
 from teacher_dump.conversations.template import ChatTemplate, TemplateRefusal
 from teacher_dump.conversations.windows import CUT, OTHER_CONTEXT, AnswerWindows
 from teacher_dump.tasks.windowing import Window
-from tests.teacher_dump.conversations.conftest import WRITER, question, template_of
+from tests.teacher_dump.conversations.conftest import WRITER, question, sentencepiece, template_of
 
 MESSAGES = messages_json([question("Print the total.")])
 
@@ -56,6 +56,44 @@ def test_a_row_is_the_context_the_response_and_the_end(response: str, ended: boo
     assert (info.byte_start, info.byte_end) == (0, len(response.encode()))
     assert (info.messages, info.document) == (MESSAGES, messages_sha256(MESSAGES))
     assert reasons == []
+
+
+@pytest.fixture(scope="session", params=["normalizer", "first", "always"])
+def spaced(request: pytest.FixtureRequest) -> ChatTemplate:
+    """Return the plain template of a model whose tokenizer begins each text with a space."""
+    tokenizer = sentencepiece(request.param)
+    return ChatTemplate(Path("model"), tokenizer, prefix_tokens=(1,), vocab_size=len(tokenizer))
+
+
+@pytest.mark.parametrize("content", ["def f(x):", "\u4f60"])
+@pytest.mark.parametrize(
+    "response", ["    return x", "return x", " x", "\n    return x", "\u4f60\u597d", " \u4f60", "", "  \n"]
+)
+def test_a_response_has_no_space_of_the_tokenizer(response: str, content: str, spaced: ChatTemplate) -> None:
+    messages = messages_json([question(content)])
+    (window,), _, _ = windows(spaced, given_answer(response, messages=messages))
+    assert spaced.tokenizer.decode(window.tokens.tolist()) == f"<s> {content}\n{response}</s>"
+    assert window.info.byte_end == len(response.encode())
+
+
+def test_a_response_that_the_tokenizer_changes_is_dropped(spaced: ChatTemplate) -> None:
+    found, _, reasons = windows(spaced, given_answer("\u2581x"))  # SentencePiece's own sign for a space
+    assert (found, reasons) == ([], ["tokenizer does not round-trip"])
+
+
+@pytest.mark.parametrize("has_ids", [False, True])
+def test_a_cut_keeps_the_first_space_of_a_response(has_ids: bool, spaced: ChatTemplate) -> None:
+    response = "    return x"
+    ids = spaced.text_ids(f"\n{response}")[len(spaced.text_ids("\n")) :]
+    context = spaced.context_ids([question("Print the total.")])
+    answer = given_answer(response)
+    if has_ids:
+        writer = Writer(**{**WRITER, "tokenizer": "same"})
+        answer = replace(answer, writer=writer, generated=GeneratedIds(prompt_ids=context, ids=(*ids, 2)))
+    (window,), counts, _ = windows(spaced, answer, window_tokens=len(context) + 3)
+    assert window.labels.tolist() == list(ids[:3])
+    assert window.info.byte_end == len("    retu")
+    assert counts[CUT] == 1
 
 
 def test_ids_of_a_model_with_the_same_tokenizer_are_kept_as_they_are(template: ChatTemplate) -> None:

@@ -111,7 +111,9 @@ def windows(*lengths: int) -> list[Window]:
 
 def steps_off(folder: Path, window: Window, packed: Any) -> float:
     """Return the largest distance of records from the plain forward in float64, in steps of the format."""
-    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, experts_implementation="eager").eval()
+    model = hf.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, experts_implementation="eager", attn_implementation="eager"
+    ).eval()
     ids = torch.from_numpy(window.tokens).long()[None]
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, :-1, :IDS]
@@ -142,7 +144,7 @@ def test_bfloat16_records_are_those_of_the_models_own_logits(tmp_path: Path) -> 
     folder = saved(CAUSAL["soft-capped"](), tmp_path)
     (window,) = windows(60)
     (packed,) = TransformersEngine(engine_config(folder, dtype="bfloat16")).capture([window])
-    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model = hf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(window.tokens).long()[None]).logits[0, :-1, :IDS].float()
     row = to_row(window, packed, SPEC)

@@ -66,5 +66,39 @@ def test_rows_with_contexts_of_other_lengths_share_a_batch(tmp_path: Path) -> No
         assert np.array_equal(one[:, SPEC.column_slices[0]], together[:, SPEC.column_slices[0]])
 
 
+ROPE: dict[str, Any] = {"rope_theta": 10_000.0, "short_factor": [1.0] * 8, "long_factor": [3.0] * 8, "factor": 4.0}
+LENGTHS: dict[str, Callable[[], Any]] = {
+    "longrope": lambda: hf.Phi3Config(
+        **{**GQA, "max_position_embeddings": 512},
+        original_max_position_embeddings=128,
+        rope_parameters={**ROPE, "rope_type": "longrope"},
+    ),
+    "dynamic": lambda: hf.LlamaConfig(
+        **GQA, rope_parameters={"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    ),
+}
+"""Models whose rotary factors change at 128 tokens, by the type of RoPE."""
+
+
+@pytest.mark.parametrize("rope_type", LENGTHS)
+def test_the_length_of_another_row_changes_no_record(
+    rope_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("teacher_dump.engines.hf.BATCH_TOKENS", {"cpu": 16_384, "cuda": 16_384})  # as on a GPU
+    config = engine_config(saved(LENGTHS[rope_type](), tmp_path), window_tokens=256)
+    rows = windows(60, 250, 200, 60)
+    engine = TransformersEngine(config)
+    for row, packed in zip(rows, engine.capture(rows), strict=True):
+        assert np.array_equal(packed, next(TransformersEngine(config).capture([row])))
+
+
+@pytest.mark.parametrize("rope_type", LENGTHS)
+def test_rows_share_a_batch_where_no_window_reaches_the_change_of_factors(rope_type: str, tmp_path: Path) -> None:
+    folder = saved(LENGTHS[rope_type](), tmp_path)
+    for window_tokens, is_ragged in ((128, True), (129, False)):
+        engine = TransformersEngine(engine_config(folder, window_tokens=window_tokens))
+        assert engine._logits.is_ragged == is_ragged
+
+
 def _floats(bits: Any) -> Any:
     return np.ascontiguousarray(bits).view(np.float32)

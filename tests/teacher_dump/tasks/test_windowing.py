@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from teacher_dump.corpus.corpus import Corpus
 from teacher_dump.corpus.document import Document
@@ -134,3 +136,14 @@ def test_documents_with_special_tokens_are_dropped_and_counted(tmp_path: Path, t
     corpus = Corpus(data=str(tmp_path), seed=0)
     assert cut(corpus, tokenizer) == []
     assert corpus.counts["dropped: contains special tokens"] == 1
+
+
+def test_special_tokens_without_a_role_count(tiny_teacher: Path) -> None:
+    """As in Llama 3's files, where the end of a turn is in the table of added tokens only."""
+    rules = Tokenizer.from_file(str(tiny_teacher / "tokenizer.json"))
+    rules.add_special_tokens(["<|eot_id|>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<|endoftext|>")
+    assert tokenizer.all_special_tokens == ["<|endoftext|>"]
+    rows, counts = cut_texts(["x = '<|eot_id|>'\n", "x = 1\n"], tokenizer, 40)
+    assert [row.info.document for row in rows] == [document("x = 1\n").sha256]
+    assert counts["dropped: contains special tokens"] == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from teacher_dump.model.teachers import resolve
 from teacher_dump.writing.engines.base import response_text
 from teacher_dump.writing.tokenization import NO_LIMIT, WriterTokens
+from tests.teacher_dump.conversations.conftest import sentencepiece
 from tests.teacher_dump.writing.helpers import prompt
 
 TEMPLATE = (
@@ -71,3 +72,14 @@ def test_the_first_space_of_a_response_stays() -> None:
     prompt_ids, ids = [ord(c) for c in "[INST] q [/INST]"], [ord(c) for c in "    return x"]
     assert response_text(Spaces(), prompt_ids, ids) == "    return x"
     assert response_text(Spaces(), [], ids) == "   return x"
+
+
+def test_a_prompt_is_decoded_from_a_whole_character_on() -> None:
+    """The characters are ids of three bytes each: a part of one would spoil the bytes after it, the response's too."""
+    tokenizer = sentencepiece("normalizer")
+
+    def ids_of(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    prompt_ids, whole = ids_of("\u4f60" * 9 + "\n"), ids_of("\u4f60" * 9 + "\n\u597d x")
+    assert response_text(tokenizer, prompt_ids, whole[len(prompt_ids) :]) == "\u597d x"

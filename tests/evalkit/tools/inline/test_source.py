@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-from evalkit.generation.base import Prompt
+from evalkit.generation.base import Answer, Prompt
+from evalkit.generation.run import SampleTemplate
+from evalkit.tasks.protocols import find
+from evalkit.tools.base import tool_classes
+from evalkit.tools.inline.prompts import tool_protocol
+from evalkit.tools.inline.source import tool_sample
 from tests.evalkit.commands import call
 from tests.evalkit.generation.fake_engine import ReturnEngine
 from tests.evalkit.tools.inline.toy_tools import TalkingEngine
@@ -86,6 +91,33 @@ def test_the_program_of_calls_is_what_the_interpreter_held(
     assert len(sample["transcript"]) == 5
     assert "x = (" not in sample["solution"]
     assert result["scores"]["humaneval"]["pass@1"] == 1
+
+
+CLASS = "class Node:\n    pass"
+FUNCTION = "def height(node):\n    return 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "cells", "solution"),
+    [
+        (f"```python\n{CLASS}\n\n{FUNCTION}\n```", ("1",), f"{CLASS}\n\n{FUNCTION}\n"),
+        ("It works.", (CLASS, FUNCTION, "height(Node())"), f"{CLASS}\n\n{FUNCTION}\n"),
+        (f"```python\n{FUNCTION}\n```", (CLASS, "x = 1", FUNCTION), f"{CLASS}\n\n{FUNCTION}\n"),
+        (f"```python\n{FUNCTION}\n```", (CLASS,), f"{FUNCTION}\n"),
+    ],
+    ids=["text", "calls", "the class in a call only", "no program has all"],
+)
+def test_a_program_of_several_names_is_whole(text: str, cells: tuple[str, ...], solution: str):
+    protocol = tool_protocol(find("mbpp-chat-v1", task="mbpp"), tool_classes(("python",)))
+    template = SampleTemplate(protocol=protocol, entry_points={"T/0": ("Node", "height")}, settings={}, run="r")
+    answer = Answer(
+        prompt=Prompt(task_id="T/0", index=0, text="", seed=0),
+        completion=text,
+        stop_reason="end",
+        tokens=1,
+        transcript=tuple({"tool": "python", "text": cell} for cell in cells),
+    )
+    assert tool_sample(template, answer).solution == solution
 
 
 def test_an_answer_outside_of_calls_comes_first(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 
 from shards.decoding import cached_model
+from teacher_dump.errors import DumpError
 from teacher_dump.model.causal_lm import load
 from teacher_dump.writing.engines import hf
 from teacher_dump.writing.engines.base import WriterConfig
@@ -79,6 +81,14 @@ def test_a_response_depends_on_its_seed_and_not_on_its_batch(
     assert [r.ids for r in respond(writer_config, requests)] == [r.ids for r in alone]
 
 
+def test_prompts_of_one_name_have_a_response_each(writer_config: WriterConfig) -> None:
+    config = dataclasses.replace(writer_config, temperature=0.0)
+    requests = [request(ids, task_id="train.jsonl/0:main") for ids in PROMPTS]
+    responses = respond(config, requests)
+    assert [response.request.prompt_ids for response in responses] == [item.prompt_ids for item in requests]
+    assert [r.ids for r in responses] == [respond(config, [item])[0].ids for item in requests]
+
+
 def test_a_repeated_task_gives_the_same_bits(writer_config: WriterConfig) -> None:
     assert respond(writer_config, sampled()) == respond(writer_config, sampled())
 
@@ -98,6 +108,24 @@ def test_a_response_ends_with_an_end_id_or_at_its_largest_length(writer_config: 
     assert {r.finish_reason for r in responses} == {"stop", "length"}
 
 
+def test_a_model_whose_state_is_not_known_is_refused_in_one_line(writer_config: WriterConfig, tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    MambaForCausalLM(MambaConfig(vocab_size=416, hidden_size=16, num_hidden_layers=1)).save_pretrained(tmp_path)
+    with pytest.raises(DumpError, match=f"^{tmp_path}: MambaForCausalLM: found states outside of past") as caught:
+        TransformersWriter(dataclasses.replace(writer_config, folder=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_counts_padding_is_refused_in_one_line(writer_config: WriterConfig, tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForCausalLM
+
+    size = {"d_model": 16, "decoder_layers": 1, "decoder_ffn_dim": 16, "decoder_attention_heads": 1, "init_std": 0.3}
+    BartForCausalLM(BartConfig(vocab_size=416, **size, is_encoder_decoder=False)).save_pretrained(tmp_path)
+    with pytest.raises(DumpError, match=f"^{tmp_path}: BartForCausalLM: found logits that padding changes"):
+        respond(dataclasses.replace(writer_config, folder=tmp_path), sampled())
+
+
 def test_batches_respect_the_limits_and_lose_nothing(
     writer_config: WriterConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,8 +134,8 @@ def test_batches_respect_the_limits_and_lose_nothing(
     writer = TransformersWriter(writer_config)
     requests = [request([1] * (1 + 7 * n % 30), index=i, task_id=str(n)) for n in range(20) for i in range(1 + n % 3)]
     batches = list(writer._batches(requests))
-    assert sorted(map(id, requests)) == sorted(id(item) for batch in batches for item in batch)
-    for batch in batches:
+    assert sorted(place for batch in batches for place in batch) == list(range(len(requests)))
+    for batch in ([requests[place] for place in batch] for batch in batches):
         longest = max(len(item.prompt_ids) for item in batch) + writer_config.max_new_tokens
         assert len(batch) <= 5
         assert len(batch) * longest <= 90 or len(batch) == 1

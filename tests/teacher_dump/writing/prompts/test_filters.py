@@ -42,9 +42,10 @@ def test_a_conversation_is_used_once_under_its_first_name(tmp_path: Path) -> Non
     assert [(line["path"], line["filter"]) for line in dropped] == [("2", "duplicate")]
 
 
-def test_two_prompts_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DumpError, match=r"found the task_id 'x' at s 1 and at s 2"):
-        kept(tmp_path, raw("a", "x", path="1"), raw("b", "x", path="2"))
+@pytest.mark.parametrize("path", ["1", "2"])
+def test_two_prompts_of_one_name_are_refused(tmp_path: Path, path: str) -> None:
+    with pytest.raises(DumpError, match=rf"found the task_id 'x' at s 1 and at s {path}"):
+        kept(tmp_path, raw("a", "x", path="1"), raw("b", "x", path=path))
 
 
 def test_licences_are_checked_where_the_source_has_a_field(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 from pathlib import Path
 
 from hypothesis import given
@@ -77,6 +79,19 @@ def test_prompts_have_a_name_each_and_the_origin_of_their_document(tmp_path: Pat
     assert "```python\ndef first(" in chat[0].messages[0]["content"]
     base = list(read_signatures(Corpus(data=str(folder), seed=0), is_chat=False))
     assert base[1].messages[0]["content"].startswith("async def second(x):\n")
+
+
+def test_functions_of_rows_with_the_same_origin_have_a_name_each(tmp_path: Path) -> None:
+    """Rows of two files of one name, without a column for the path."""
+    for folder in ("a", "b"):
+        docstring = f'"""Return the value that the folder {folder} is about, and nothing else."""'
+        text = f"def main(x):\n    {docstring}\n    return x\n"
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.jsonl").write_text(json.dumps({"content": text}) + "\n")
+    first, second = read_signatures(Corpus(data=str(tmp_path), seed=0), is_chat=True)
+    assert (first.source, first.path) == (second.source, second.path)
+    assert first.task_id == "train.jsonl/0:main"
+    assert re.fullmatch(r"train\.jsonl/0:main@[0-9a-f]{12}", second.task_id)
 
 
 @given(st.text(max_size=200))
