@@ -9,20 +9,22 @@ from teacher_dump.cost import BYTES_PER_TOKEN
 TRAIN = "mbpp:train"
 FUNCTION_RESPONSES = 2
 """Responses to each prompt from a function."""
+_WRITERS = {TEACHER: TEACHER, STUDENT: "base"}
+"""Model of the table that writes, by who works."""
 
 
 def cache_jobs(setup: Setup) -> list[Job]:
     """Return the stages of all caches that the recipe's arms read, but those of the on-policy rounds."""
     jobs = [_source(setup)] if setup.has("sft-source", "kd-source") else []
     if setup.has("sft", "kd", "kd-passed", "on-policy"):
-        jobs += _written(setup, "mbpp", model=setup.recipe.teacher.model, samples=setup.recipe.budgets.samples)
+        jobs += _written(setup, "mbpp", who=TEACHER, samples=setup.recipe.budgets.samples)
     if setup.has("sft", "kd", "on-policy"):
         jobs += _responses(setup)
     if setup.has("kd-passed"):
         jobs.append(_passed(setup, "mbpp", cache="passed", who=TEACHER, samples=setup.recipe.budgets.samples))
     if setup.has("self"):
         samples = setup.recipe.budgets.self_samples
-        jobs += _written(setup, "self-written", model=setup.checkpoint("base"), samples=samples)
+        jobs += _written(setup, "self-written", who=STUDENT, samples=samples)
         jobs.append(_passed(setup, "self-written", cache="self", who=STUDENT, samples=samples))
     return jobs
 
@@ -80,12 +82,12 @@ def _source(setup: Setup) -> Job:
     return Job.of("record-source", "teacher_dump", (*arguments, *decontaminate(setup), *out), work)
 
 
-def _written(setup: Setup, folder: str, *, model: str, samples: int) -> list[Job]:
+def _written(setup: Setup, folder: str, *, who: str, samples: int) -> list[Job]:
     """Return the stages that let a model answer MBPP's training part, and judge the answers."""
     budgets, data = setup.recipe.budgets, setup.recipe.data
     responses = num_prompts(setup) * samples
     writing = _commands.writing(
-        model=model,
+        model=setup.checkpoint(_WRITERS[who]),
         prompts=prompts(setup),
         out=setup.path(folder),
         samples=samples,
@@ -99,10 +101,9 @@ def _written(setup: Setup, folder: str, *, model: str, samples: int) -> list[Job
         data_dir=data.benchmark_folder,
         result=setup.path(f"{folder}-verdicts.json"),
     )
-    who = TEACHER if model == setup.recipe.teacher.model else STUDENT
     write, judge = f"write-{folder}", f"verdicts-{folder}"
     written = Work(kind="write", who=who, amount=responses * budgets.new_tokens)
-    needs = setup.needs_of(who if who == TEACHER else "base")
+    needs = setup.needs_of(_WRITERS[who])
     return [
         Job.of(write, "teacher_dump", (*writing, *few, *decontaminate(setup)), written, needs=needs),
         Job.of(judge, "evalkit", judging, Work(kind="execute", who=SANDBOX, amount=responses), needs=(write,)),
@@ -152,7 +153,7 @@ def _functions(setup: Setup, work: Work) -> list[Job]:
 
 def _passed(setup: Setup, folder: str, *, cache: str, who: str, samples: int) -> Job:
     """Return the stage that records those responses in a folder which passed their tests."""
-    model = setup.checkpoint(TEACHER if who == TEACHER else "base")
+    model = setup.checkpoint(_WRITERS[who])
     recording = _commands.recording(
         model=model,
         data=setup.path(folder, "responses.jsonl"),

@@ -9,8 +9,9 @@ Shape suffixes: B rows of the batch, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,7 @@ from evalkit.generation.decoding import (
     memory_advice,
 )
 from evalkit.tasks.presets import PromptProtocol
+from shards.decoding.cache_rows import UnknownCacheError
 from shards.decoding.cached_model import CachedModel
 from shards.decoding.top_p import sample_top_p
 from shards.runtime import machine
@@ -91,14 +93,16 @@ class TransformersGenerationEngine:
         if self._model is None:
             self._tokenizer = load_tokenizer(self._checkpoint)
             model = _load_model(self._checkpoint, self._settings)
-            self._model = CachedModel(model)
+            with _known_cache(self._checkpoint):
+                self._model = CachedModel(model)
             self._ends = end_ids(self._tokenizer, self._checkpoint)
         return self._model
 
     def _generate_batch(
         self, model: CachedModel, rows: list[_Row], *, on_answer: OnAnswer, on_tokens: OnTokens
     ) -> None:
-        logits_BV = model.prefill([row.prompt_ids for row in rows])
+        with _known_cache(self._checkpoint):
+            logits_BV = model.prefill([row.prompt_ids for row in rows])
         on_tokens(0)  # the model is loaded: the rate is measured from here
         context = context_length(model.config)
         while rows:
@@ -162,6 +166,15 @@ def _draw(logits_BV: torch.Tensor, generators: list[random.Random], *, temperatu
     probs_BV = (logits_BV / temperature).softmax(-1)
     draws_B1 = torch.tensor([[gen.random()] for gen in generators], dtype=torch.float64, device=probs_BV.device)
     return list(sample_top_p(probs_BV, top_p, draws_B1).tolist())
+
+
+@contextlib.contextmanager
+def _known_cache(checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn the error about a cache whose rows cannot be selected into one of evalkit."""
+    try:
+        yield
+    except UnknownCacheError as error:
+        raise EvalError(f"{checkpoint.source}: {error}") from None
 
 
 def _load_model(checkpoint: Checkpoint, settings: EngineSettings) -> Any:

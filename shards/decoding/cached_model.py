@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 
 from shards.decoding import cache_rows, grouped_attention, growing_cache
+from shards.decoding.soft_cap import is_capped
 
 CPU_PREFILL_TOKENS, PREFILL_TOKENS = 2048, 32_768
 """Most tokens that are prefilled together, padding included: on a CPU, and elsewhere."""
@@ -39,9 +40,7 @@ class CachedModel:
 
     def __init__(self, model: Any, *, vocab_size: int | None = None) -> None:
         if model.config._attn_implementation == "sdpa":
-            # SDPA ignores the soft cap of Gemma 2's attention.
-            is_capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
-            model.set_attn_implementation("eager" if is_capped else grouped_attention.register())
+            model.set_attn_implementation("eager" if is_capped(model.config) else grouped_attention.register())
         self.config = model.config
         self._model, self._vocab_size = model, vocab_size
         self._parameters = inspect.signature(model.forward).parameters

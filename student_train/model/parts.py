@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from student_train.errors import StudentError
@@ -42,3 +43,14 @@ def layers_of(model: Any) -> nn.ModuleList:
         f"student: found no list of {count} layers in a {type(model).__name__}, expected num_hidden_layers to "
         "count the decoder's layers; choose a decoder-only student, or leave --student-layers and --compile out"
     )
+
+
+def hidden_of(output: Any) -> torch.Tensor:
+    """Return the hidden state of a layer's output: a tensor, or the first part of a tuple."""
+    hidden: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
+    return hidden
+
+
+def with_hidden(output: Any, hidden: torch.Tensor) -> Any:
+    """Return a layer's output with another hidden state."""
+    return type(output)([hidden, *output[1:]]) if isinstance(output, tuple | list) else hidden

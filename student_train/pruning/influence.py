@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from student_train.model.parts import layers_of
+from student_train.model.parts import hidden_of, layers_of, with_hidden
 from student_train.model.probe import device_of, last_hidden
 
 Rows = Iterable[npt.NDArray[np.int64]]
@@ -80,7 +80,7 @@ def _influence(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
     """Return the sum over tokens of each layer's block influence, float64 [L]."""
     with _hidden_states(layers_of(model)) as (entered, left):
         last_hidden(model, ids_BT)
-    pairs = zip(entered, map(_hidden_of, left), strict=True)
+    pairs = zip(entered, map(hidden_of, left), strict=True)
     cosines = [torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1) for a, b in pairs]
     return torch.stack([(1.0 - cosine_BT).sum() for cosine_BT in cosines]).cpu()
 
@@ -118,7 +118,7 @@ def _hidden_states(layers: Sequence[torch.nn.Module]) -> Iterator[tuple[list[tor
 
     def after(_layer: Any, _args: Any, output: Any) -> None:
         left.append(output)
-        if len(left) != len(entered) or _hidden_of(output).shape != entered[-1].shape:
+        if len(left) != len(entered) or hidden_of(output).shape != entered[-1].shape:
             raise ValueError(f"layer {len(left) - 1} does not map one hidden state to another")
 
     handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in layers]
@@ -141,7 +141,7 @@ def _starting_after(layers: Sequence[torch.nn.Module], hidden: torch.Tensor, out
     """
 
     def constant(output: Any) -> Callable[..., Any]:
-        fixed = type(output)([hidden, *output[1:]]) if isinstance(output, tuple | list) else hidden
+        fixed = with_hidden(output, hidden)
         return lambda *_args, **_kwargs: fixed
 
     try:
@@ -151,9 +151,3 @@ def _starting_after(layers: Sequence[torch.nn.Module], hidden: torch.Tensor, out
     finally:
         for layer in layers:
             layer.__dict__.pop("forward", None)
-
-
-def _hidden_of(output: Any) -> torch.Tensor:
-    """Return the hidden state of a layer's output."""
-    hidden: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
-    return hidden

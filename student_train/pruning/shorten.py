@@ -18,7 +18,7 @@ from torch import nn
 
 from shards.errors import first_line
 from student_train.errors import StudentError
-from student_train.model.parts import decoder_of, layers_of
+from student_train.model.parts import decoder_of, layers_of, with_hidden
 from student_train.model.probe import MODEL_ERRORS, TOLERANCE, last_hidden, probing, random_ids, relative_difference
 from student_train.pruning.layer_config import recut
 
@@ -153,7 +153,7 @@ def _bypassed(layers: Sequence[nn.Module], kept: Sequence[int]) -> Iterator[None
 
     def bypass(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         hidden = args[0] if args else named["hidden_states"]
-        return type(output)([hidden, *output[1:]]) if isinstance(output, list | tuple) else hidden
+        return with_hidden(output, hidden)
 
     hooks = [layer.register_forward_hook(bypass, with_kwargs=True) for i, layer in enumerate(layers) if i not in kept]
     try:

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from shards.decoding.soft_cap import is_capped
 from teacher_dump.errors import DumpError
 from teacher_dump.model.declared_model import auto_class
 from teacher_dump.model.model_folder import require_decoder_only
@@ -66,7 +67,7 @@ def _implementations(config: Any, dtype: str) -> dict[str, str]:
     chosen = {}
     if dtype == "float64":  # the fused kernels of mixtures of experts do not support it
         chosen["experts_implementation"] = "eager"
-    if getattr(config.get_text_config(), "attn_logit_softcapping", None):  # of Gemma 2; SDPA ignores it
+    if is_capped(config):
         chosen["attn_implementation"] = "eager"
     return chosen
 

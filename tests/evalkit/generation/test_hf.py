@@ -103,6 +103,24 @@ def test_exhausted_gpu_memory_names_the_batch_size(checkpoint: Path, monkeypatch
         generate_in_order(checkpoint, TEXTS, batch_size=1)
 
 
+def test_a_cache_that_is_not_known_ends_with_one_line(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
+    from shards.decoding import cache_rows
+
+    def refused(*_: object, **__: object) -> None:
+        raise cache_rows.UnknownCacheError("Toy: found a ToyCache, expected a DynamicCache; use another model")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_rows, "require_known", refused)
+        with pytest.raises(EvalError, match=r"checkpoint.*: Toy: found a ToyCache"):
+            generate_in_order(checkpoint, TEXTS)
+    with load(checkpoint, engine="transformers") as engine:
+        prompts = [Prompt(task_id="T/0", index=0, text=TEXTS[0], seed=7)]
+        engine.generate(prompts, on_answer=lambda answer: None, on_tokens=lambda tokens: None)
+        monkeypatch.setattr(cache_rows, "require_known", refused)  # what the model makes while it runs
+        with pytest.raises(EvalError, match="found a ToyCache"):
+            engine.generate(prompts, on_answer=lambda answer: None, on_tokens=lambda tokens: None)
+
+
 def test_a_prompt_has_its_own_temperature_beside_greedy_ones(checkpoint: Path):
     """In one batch: a sampled answer is that of a sampled run, and a greedy one that of a greedy run."""
     greedy = generate_in_order(checkpoint, TEXTS)
