@@ -159,24 +159,24 @@ class EvidenceStore:
             replace_file(path, HEAD)
         content = path.read_bytes()
         begin = head_end(path, content)
-        head, kept, unused = content[:begin] or HEAD, list[slice](), Counter[str]()
+        head, kept, unused = content[:begin] or HEAD, list[tuple[int, int]](), Counter[str]()
         end, num_damaged = begin, 0
         for chunk in chunks(content, begin):
             num_damaged += chunk.start - end
             end = chunk.end
-            kept.append(slice(chunk.start, end))
+            kept.append((chunk.start, end))
             if chunk.version == self._version:
                 self._load(chunk.batch)
             else:
                 unused[chunk.version] += chunk.batch.num_rows
         if num_damaged:
             self._note(f"{path}: {num_damaged:,} bytes are damaged: left out and computed again")
-            replace_file(path, head + b"".join(content[place] for place in kept))
+            replace_file(path, head + b"".join(content[first:last] for first, last in kept))
         if rest := len(content) - end:
             self._note(f"{path}: the last {rest:,} bytes are no complete chunk: cut off and computed again")
         for version, num_rows in unused.items():
             self._note(f"{path}: {num_rows:,} outputs are of {version}, not {self._version}: computed again")
-        return len(head) + sum(place.stop - place.start for place in kept)
+        return len(head) + sum(last - first for first, last in kept)
 
     def _load(self, batch: pa.RecordBatch) -> None:
         keys = batch.column("key").to_pylist()
