@@ -44,7 +44,7 @@ def workspace(
     assert dumped.returncode == 0, dumped.stderr
     trained = run(
         "student-train", "--shards", "shards/", "--student", tiny_teacher, "--student-layers", 2, "--max-steps", 6,
-        "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.4, "--control", "--dtype", "float32", cwd=folder,
+        "--batch-tokens", 256, "--micro-tokens", 256, "--held-out", 0.8, "--control", "--dtype", "float32", cwd=folder,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     return folder
